@@ -1,0 +1,1 @@
+"""Pure functions on measurements: numpy and scipy only, no framework, files or clock."""

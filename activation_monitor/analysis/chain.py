@@ -1,0 +1,262 @@
+"""The matmul-chain study, and the calibration that is made of it.
+
+A Gaussian vector is multiplied by random Gaussian matrices again and again. Its size
+after each product is known exactly (`theory`), so what a monitor measures on such a
+chain can be held against the law. The plain float32 standard deviation fails long
+before the values do; the study shows where.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from activation_monitor.analysis import moments, theory
+
+CONFIDENCE = 0.999
+"""Probability of the intervals of the study."""
+
+FALSE_ALARMS = 1e-3
+"""How often a right monitor fails its calibration by chance: at most so often."""
+
+_ENOUGH = 100  # products; the values end at 67 with weights of std 0.01
+
+
+class Product(NamedTuple):
+    """One row of the study.
+
+    `mean`, `std`: as measured. `expected`, `low`, `high`: median of the law for the std
+    and its interval. `naive_std`: `numpy.std` in float32.
+    """
+
+    product: int
+    mean: float
+    std: float
+    expected: float
+    low: float
+    high: float
+    naive_std: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment: its rows, and what they show in words.
+
+    `naive_ends`, `values_end`: the first product after which the naive std, and the
+    values themselves, are infinite or zero; None if they never are.
+    """
+
+    title: str
+    rows: tuple[Product, ...]
+    notes: tuple[str, ...]
+    naive_ends: int | None
+    values_end: int | None
+
+
+def _std_step(width):
+    """Mean and variance of the log of the std (mean removed) after one product."""
+    mean = 0.5 * (special.digamma((width - 1) / 2) + math.log(2 / width))
+    return mean, 0.25 * special.polygamma(1, (width - 1) / 2)
+
+
+def _interval(log_mean, log_variance):
+    reach = stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(log_variance)
+    # The last products pass the range of float64's exponential only if misused.
+    return tuple(math.exp(log_mean + d) for d in (0.0, -reach, reach))
+
+
+def chain_study(
+    weight_std: float,
+    input_std: float = 1.0,
+    width: int = 512,
+    seed: int = 0,
+    measure: Callable[[np.ndarray], np.ndarray] = moments.measure,
+) -> Study:
+    """Multiply a Gaussian vector by random square matrices until nothing is left.
+
+    Args:
+        weight_std: Standard deviation of the matrices' entries.
+        input_std: Standard deviation of the vector's.
+        width: Their rows and columns.
+        seed: Of the random numbers.
+        measure: Turns a float32 array into a record: what is on trial.
+
+    Returns:
+        One row per product, in float32, until the values are no longer finite, all
+        zero, or 100 products are done.
+    """
+    rng = np.random.default_rng(seed)
+    x = np.float32(input_std) * rng.standard_normal(width).astype(np.float32)
+    log_start = math.log(float(moments.STATISTICS["rms"](moments.measure(x))))
+    gain = math.log(weight_std * math.sqrt(width))
+    rms_step = theory.linear_step(width)
+    std_mean, std_variance = _std_step(width)
+
+    rows, naive_ends, values_end = [], None, None
+    while values_end is None and len(rows) < _ENOUGH:
+        k = len(rows) + 1
+        weights = rng.standard_normal((width, width)).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            x = x @ (weights * np.float32(weight_std))
+            naive = float(np.std(x))
+        record = measure(x[None])
+        expected, low, high = _interval(
+            log_start + k * gain + (k - 1) * rms_step.mean + std_mean,
+            (k - 1) * rms_step.variance + std_variance,
+        )
+        mean, std = (float(moments.STATISTICS[s](record)) for s in ("mean", "std"))
+        rows.append(Product(k, mean, std, expected, low, high, naive))
+        if naive_ends is None and not (math.isfinite(naive) and naive > 0):
+            naive_ends = k
+        if moments.field(record, "nonfinite") > 0 or std == 0:
+            values_end = k
+    return Study(
+        title=f"A vector of std {input_std:g} times {width} x {width} matrices of std "
+        f"{weight_std:g}",
+        rows=tuple(rows),
+        notes=tuple(_endings(rows, naive_ends, values_end)),
+        naive_ends=naive_ends,
+        values_end=values_end,
+    )
+
+
+def _endings(rows, naive_ends, values_end):
+    if naive_ends is not None:
+        naive = rows[naive_ends - 1].naive_std
+        what = "0" if naive == 0 else "inf" if math.isinf(naive) else "nan"
+        yield f"The naive float32 std is {what} after product {naive_ends}."
+    if values_end is not None:
+        what = "all zero" if rows[-1].std == 0 else "no longer finite"
+        yield f"The values themselves are {what} after product {values_end}."
+
+
+def single_product_study(
+    weight_std: float,
+    fan_in: int = 625,
+    fan_out: int = 10_000,
+    seed: int = 0,
+    measure: Callable[[np.ndarray], np.ndarray] = moments.measure,
+) -> Study:
+    """Multiply one unit Gaussian vector by one rectangular matrix.
+
+    The expected std is `weight_std * sqrt(fan_in)`; its interval covers the draw of the
+    vector as well.
+
+    Args:
+        weight_std: Standard deviation of the matrix' entries.
+        fan_in: Its rows.
+        fan_out: Its columns.
+        seed: Of the random numbers.
+        measure: Turns a float32 array into a record.
+    """
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((1, fan_in)).astype(np.float32)
+    weights = rng.standard_normal((fan_in, fan_out)).astype(np.float32)
+    y = x @ (weights * np.float32(weight_std))
+    record = measure(y)
+    of_x, (std_mean, std_variance) = theory.linear_step(fan_in), _std_step(fan_out)
+    expected, low, high = _interval(
+        math.log(weight_std * math.sqrt(fan_in)) + of_x.mean + std_mean,
+        of_x.variance + std_variance,
+    )
+    mean, std = (float(moments.STATISTICS[s](record)) for s in ("mean", "std"))
+    row = Product(1, mean, std, expected, low, high, float(np.std(y)))
+    title = f"{fan_in} -> {fan_out} weights of std {weight_std:g}"
+    return Study(title, (row,), (), None, None)
+
+
+class CalibrationRow(NamedTuple):
+    """One layer of the calibration: measured gain, its law, and an independent check.
+
+    `error` is the relative difference of the measured rms from one computed in float64
+    with the same weights: the rounding of the layers' own dtype is in it.
+    """
+
+    name: str
+    rms: float
+    gain: float
+    expected: float
+    low: float
+    high: float
+    error: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gain lies in its interval."""
+        return self.low <= self.gain <= self.high
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether what was measured on a chain of linear layers obeys the law.
+
+    `growth` is the geometric mean of the gains, `law` what it should be.
+    """
+
+    title: str
+    rows: tuple[CalibrationRow, ...]
+    growth: float
+    law: theory.ChainLaw
+
+    @property
+    def passed(self) -> bool:
+        """Whether the growth and every single gain lie in their intervals."""
+        inside = self.law.low <= self.growth <= self.law.high
+        return inside and all(row.passed for row in self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL with the figures."""
+        worst = max(row.error for row in self.rows)
+        return (
+            f"{'PASS' if self.passed else 'FAIL'}: growth {self.growth:.5g} per layer, "
+            f"expected {self.law.low:.5g} to {self.law.high:.5g}; "
+            f"{sum(row.passed for row in self.rows)} of {len(self.rows)} layers within "
+            f"their interval; largest difference from float64 {worst:.1e}."
+        )
+
+
+def calibrate(
+    title: str,
+    names: tuple[str, ...],
+    rms: np.ndarray,
+    reference_rms: np.ndarray,
+    weight_std: float,
+    width: int,
+) -> Calibration:
+    """Hold the sizes measured along a chain of linear layers against the exact law.
+
+    For one input row each gain squared is `weight_std^2` times chi-square with `width`
+    degrees of freedom, independently. Half of `FALSE_ALARMS` is spent on the single
+    gains together, half on their geometric mean.
+
+    Args:
+        title: What was calibrated.
+        names: Of the layers, `L` of them.
+        rms: Measured, `(L + 1,)`: of the input and after each layer.
+        reference_rms: The same computed in float64 from the weights.
+        weight_std: Standard deviation of the weights.
+        width: Units of every layer.
+    """
+    layers = len(names)
+    each = 1.0 - (1.0 - FALSE_ALARMS / 2) ** (1.0 / layers)
+    low, expected, high = (
+        weight_std * math.sqrt(stats.chi2.ppf(p, width))
+        for p in (each / 2, 0.5, 1 - each / 2)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = rms[1:] / rms[:-1]
+        errors = np.abs(rms[1:] / reference_rms[1:] - 1.0)
+        growth = float(np.exp(np.mean(np.log(gains))))
+    return Calibration(
+        title=title,
+        rows=tuple(
+            CalibrationRow(name, float(r), float(gain), expected, low, high, float(e))
+            for name, r, gain, e in zip(names, rms[1:], gains, errors, strict=True)
+        ),
+        growth=growth,
+        law=theory.chain_law(width, weight_std, layers, 1.0 - FALSE_ALARMS / 2),
+    )

@@ -1,0 +1,197 @@
+"""The record: what is kept of one tensor, how records merge, what is derived from them.
+
+A record is a float64 vector with one number for each row of `FIELDS`; a stack of
+records is an array of shape `(..., len(FIELDS))`. Everything here broadcasts over
+the leading axes.
+
+Records are made inside the training step by `recording.measure` and merged there
+with the same `merge` as here: it is written once, for any array namespace.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Field(NamedTuple):
+    """One number of a record.
+
+    `empty` is its value in the record of a tensor without elements, chosen so that
+    merging with an empty record changes nothing.
+    """
+
+    name: str
+    empty: float
+    meaning: str
+
+
+FIELDS = (
+    Field("count", 0.0, "elements seen, finite or not"),
+    Field("samples", 0.0, "rows seen along the first (batch) axis"),
+    Field("nonfinite", 0.0, "elements that are NaN or infinite"),
+    Field("zeros", 0.0, "elements that are exactly zero"),
+    Field("mean", 0.0, "mean of the finite elements"),
+    Field("variance", 0.0, "variance of the finite elements, mean removed"),
+    Field("second_moment", 0.0, "mean square of the finite elements, mean kept"),
+    Field(
+        "within_variance",
+        0.0,
+        "variance of each unit across the batch, averaged over units: "
+        "zero when all inputs give the same output",
+    ),
+    Field("minimum", np.inf, "smallest finite element"),
+    Field("maximum", -np.inf, "largest finite element"),
+)
+
+FIELD_NAMES = tuple(field.name for field in FIELDS)
+_INDEX = {name: i for i, name in enumerate(FIELD_NAMES)}
+_EMPTY = np.array([field.empty for field in FIELDS])
+
+
+def empty(*shape: int) -> np.ndarray:
+    """Records of tensors without elements, of shape `(*shape, len(FIELDS))`."""
+    return np.broadcast_to(_EMPTY, (*shape, len(FIELDS))).copy()
+
+
+def field(records: np.ndarray, name: str) -> np.ndarray:
+    """One field of a stack of records.
+
+    Args:
+        records: Array of shape `(..., len(FIELDS))`.
+        name: A name from `FIELD_NAMES`.
+
+    Returns:
+        Array of shape `(...)`, a view.
+
+    Raises:
+        KeyError: If there is no such field.
+    """
+    return records[..., _INDEX[name]]
+
+
+def measure(x) -> np.ndarray:
+    """The record of an array, computed on the host in float64.
+
+    It has no limits of range: elements from the smallest subnormal to the largest
+    finite float32 are measured, non-finite ones counted and left out.
+
+    Args:
+        x: Array of any shape and real dtype. The first axis is the batch; every
+            position along the others is a unit.
+
+    Returns:
+        Array of shape `(len(FIELDS),)`.
+
+    Example:
+
+    >>> record = measure(np.array([[1.0, -1.0], [3.0, -1.0]]))
+    >>> float(field(record, "mean")), float(field(record, "within_variance"))
+    (0.5, 0.5)
+    """
+    x = np.asarray(x, np.float64)
+    if x.size == 0:
+        return empty()
+    rows = x.reshape(x.shape[0] if x.ndim else 1, -1)
+    finite = np.isfinite(rows)
+    n = finite.sum()
+    kept = rows[finite]
+    record = empty()
+    record[_INDEX["count"]] = rows.size
+    record[_INDEX["samples"]] = rows.shape[0]
+    record[_INDEX["nonfinite"]] = rows.size - n
+    record[_INDEX["zeros"]] = (kept == 0).sum()
+    if n:
+        masked = np.where(finite, rows, 0.0)
+        per_unit = np.maximum(finite.sum(0), 1)
+        deviation = np.where(finite, rows - masked.sum(0) / per_unit, 0.0)
+        record[_INDEX["mean"]] = kept.mean()
+        record[_INDEX["variance"]] = kept.var()
+        record[_INDEX["second_moment"]] = np.mean(kept**2)
+        record[_INDEX["within_variance"]] = np.sum(deviation**2) / n
+        record[_INDEX["minimum"]] = kept.min()
+        record[_INDEX["maximum"]] = kept.max()
+    return record
+
+
+def merge(a, b, xp=np):
+    """The record of two sets of elements together, from the records of each.
+
+    Exact up to float64 rounding and independent of the order (Chan, Golub and
+    LeVeque 1979): `n = n_a + n_b`, `mean = mean_a + d n_b / n`,
+    `variance = (n_a v_a + n_b v_b) / n + d^2 n_a n_b / n^2` with `d = mean_b - mean_a`.
+
+    `within_variance` is the exception, by definition: it is the variance across *one*
+    batch, so that of two batches is their average weighted by elements, and a
+    difference between batches does not enter it.
+
+    Args:
+        a: Records of shape `(..., len(FIELDS))`, float64.
+        b: Records of the same shape.
+        xp: The array namespace: `numpy`, or `keras.ops` inside a training step.
+
+    Returns:
+        Records of the same shape.
+
+    Example:
+
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> both = merge(measure(x[:1]), measure(x[1:]))
+    >>> float(field(both, "variance")), float(x.var())
+    (2.9166666666666665, 2.9166666666666665)
+    """
+    of_a = {name: a[..., i] for i, name in enumerate(FIELD_NAMES)}
+    of_b = {name: b[..., i] for i, name in enumerate(FIELD_NAMES)}
+    n_a = of_a["count"] - of_a["nonfinite"]
+    n_b = of_b["count"] - of_b["nonfinite"]
+    share = n_b / xp.maximum(n_a + n_b, 1.0)
+    delta = of_b["mean"] - of_a["mean"]
+
+    merged = {
+        name: of_a[name] + of_b[name] for name in ("count", "samples", "nonfinite", "zeros")
+    }
+    for name in ("mean", "variance", "second_moment", "within_variance"):
+        merged[name] = of_a[name] + share * (of_b[name] - of_a[name])
+    # With nothing in `a`, its mean of 0 is no observation: nothing lies between.
+    between = xp.where(n_a > 0, share * (1.0 - share) * delta * delta, 0.0)
+    merged["variance"] = merged["variance"] + between
+    merged["minimum"] = xp.minimum(of_a["minimum"], of_b["minimum"])
+    merged["maximum"] = xp.maximum(of_a["maximum"], of_b["maximum"])
+    return xp.stack([merged[name] for name in FIELD_NAMES], axis=-1)
+
+
+def _fraction(name):
+    def fraction(records):
+        count = field(records, "count")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(count > 0, field(records, name) / count, np.nan)
+
+    return fraction
+
+
+def _measured(name, finish=lambda values: values):
+    def statistic(records):
+        seen = field(records, "count") > field(records, "nonfinite")
+        return np.where(seen, finish(field(records, name)), np.nan)
+
+    return statistic
+
+
+def _between_variance(records):
+    # Both are sums of the same squares, so the difference may round below zero.
+    variance, within = (field(records, n) for n in ("variance", "within_variance"))
+    return np.maximum(variance - within, 0.0)
+
+
+STATISTICS = {
+    "mean": _measured("mean"),
+    "std": _measured("variance", np.sqrt),
+    "rms": _measured("second_moment", np.sqrt),
+    "within_std": _measured("within_variance", np.sqrt),
+    "between_std": lambda records: np.sqrt(_between_variance(records)),
+    "minimum": _measured("minimum"),
+    "maximum": _measured("maximum"),
+    "zero_fraction": _fraction("zeros"),
+    "nonfinite_fraction": _fraction("nonfinite"),
+}
+"""What is derived from records: name -> function of an array `(..., len(FIELDS))`,
+returning an array `(...)`, with NaN where nothing finite was measured."""

@@ -1,0 +1,156 @@
+"""The measurements of one step, and of all steps."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from activation_monitor.analysis import histogram, moments
+
+KINDS = (
+    "weight",
+    "embedding",
+    "normalization",
+    "activation",
+    "pooling",
+    "merge",
+    "input",
+    "other",
+)
+"""What a tapped tensor comes from, as far as the diagnosis tells apart. `weight`: a
+layer with a kernel. `input`: not a layer's output but what a layer was given, where no
+tapped layer made it: the model's input, or a sum written as `x + f(x)`."""
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What is known of one tapped tensor besides its measurements.
+
+    Attributes:
+        name: Unique in a snapshot: the layer's Keras path, with `/0`, `/1` for the calls
+            of a layer called more than once, `:0`, `:1` (or `:key`) for one of several
+            outputs and `:input` for what the layer was given.
+        class_name: The layer's class.
+        kind: One of `KINDS`.
+        activation: Name of the activation function applied last, `linear` if none.
+        width: Number of independent output units: channels, for a convolution.
+        dtype: Of the tensor, for example `float32`.
+        parents: Indices of the tapped tensors it was computed from, without another
+            tapped tensor in between.
+        traced: Whether the parents were read from the traced graph. If not (a layer
+            inside a loop, or an eager step), they are the tensor tapped before.
+    """
+
+    name: str
+    class_name: str
+    kind: str
+    activation: str
+    width: int
+    dtype: str
+    parents: tuple[int, ...]
+    traced: bool = True
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was measured at one step.
+
+    Attributes:
+        step: `optimizer.iterations` before the step (the first of them, if one
+            execution runs several steps).
+        layers: One `LayerInfo` for each tapped tensor, in the order of the calls.
+        records: Float64 array of shape `(layers, len(moments.FIELDS))`.
+        histograms: Float64 array of shape `(layers, len(histogram.SLOTS))`, or None.
+    """
+
+    step: int
+    layers: tuple[LayerInfo, ...]
+    records: np.ndarray
+    histograms: np.ndarray | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(layer.name for layer in self.layers)
+
+    def statistic(self, name: str) -> np.ndarray:
+        """A statistic of every layer.
+
+        Args:
+            name: A name from `moments.STATISTICS`, such as "std" or "rms".
+
+        Returns:
+            Array of shape `(layers,)`, NaN where nothing finite was measured.
+        """
+        return moments.STATISTICS[name](self.records)
+
+    def field(self, name: str) -> np.ndarray:
+        """A field of every layer's record, by its name in `moments.FIELD_NAMES`."""
+        return moments.field(self.records, name)
+
+    def histogram(self, name: str) -> histogram.Histogram | None:
+        """The histogram of the layer of that name; None if there is none."""
+        if self.histograms is None:
+            return None
+        return histogram.unpack(self.histograms[self.names.index(name)])
+
+
+class History:
+    """Snapshots in the order in which they were taken.
+
+    Args:
+        snapshots: Where to start from.
+        keep: How many to hold at most. When there are more, every second one is let
+            go, except for the first sixteen (which show the initialization) and the
+            newest. None holds all.
+    """
+
+    _FIRST = 16
+
+    def __init__(self, snapshots: Iterable[Snapshot] = (), keep: int | None = None):
+        self.snapshots = list(snapshots)
+        self.keep = keep
+
+    def append(self, snapshot: Snapshot) -> None:
+        """Add the newest snapshot."""
+        self.snapshots.append(snapshot)
+        if self.keep is not None and len(self.snapshots) > self.keep:
+            first, rest = self.snapshots[: self._FIRST], self.snapshots[self._FIRST :]
+            self.snapshots = first + rest[(len(rest) + 1) % 2 :: 2]
+
+    def __len__(self) -> int:
+        return len(self.snapshots)
+
+    def __iter__(self):
+        return iter(self.snapshots)
+
+    def __getitem__(self, index: int) -> Snapshot:
+        return self.snapshots[index]
+
+    @property
+    def steps(self) -> list[int]:
+        """The step of each snapshot."""
+        return [snapshot.step for snapshot in self.snapshots]
+
+    def statistic(self, name: str, layer: str) -> np.ndarray:
+        """A statistic of one layer over the steps.
+
+        Args:
+            name: A name from `moments.STATISTICS`.
+            layer: A layer's name.
+
+        Returns:
+            Array of shape `(snapshots,)`, NaN where the layer was not measured.
+
+        Raises:
+            KeyError: If no snapshot has a layer of that name.
+        """
+        values = [
+            snapshot.statistic(name)[snapshot.names.index(layer)]
+            if layer in snapshot.names
+            else np.nan
+            for snapshot in self.snapshots
+        ]
+        if not any(layer in snapshot.names for snapshot in self.snapshots):
+            raise KeyError(f"History: no snapshot has a layer named {layer!r}.")
+        return np.array(values)

@@ -1,0 +1,160 @@
+"""The command line, `activation-monitor`."""
+
+import argparse
+import math
+import os
+import sys
+
+from activation_monitor.analysis import chain, moments
+
+_STDS = {"exploding": 1.0, "vanishing": 0.01, "critical": None}
+_POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+_JIT = {"auto": "auto", "on": True, "off": False}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 passed, 1 failed, 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="activation-monitor",
+        description="Tells you why your Keras network does not train.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    calibration = commands.add_parser(
+        "calibrate",
+        help="prove on this machine that what the monitor measures is true",
+        description=(
+            "Shows the matmul-chain study, then runs the same chain as Keras layers "
+            "through model.fit with an ActivationMonitor and holds the measured growth "
+            "against the exact law. A right monitor fails by chance at most once in "
+            f"{1 / chain.FALSE_ALARMS:.0f} chains."
+        ),
+    )
+    add = calibration.add_argument
+    add("--width", type=_at_least(2), default=512, help="units per layer [512]")
+    add("--layers", type=_at_least(1), default=20, help="layers of the chain [20]")
+    add("--dtype", choices=_POLICIES, default="float32", help="dtype policy [float32]")
+    add("--jit", choices=_JIT, default="auto", help="XLA compilation [auto]")
+    add("--seed", type=int, default=0, help="of the random weights [0]")
+    add("--no-study", action="store_true", help="only the calibration")
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return _calibrate(arguments)
+
+
+def _at_least(least):
+    def integer(text):
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    return integer
+
+
+def _calibrate(arguments):
+    from activation_monitor.views import console
+
+    if not arguments.no_study:
+        for study in studies(arguments.seed):
+            console.show(console.study_table(study))
+    passed = []
+    for trial, (kind, std) in enumerate(_STDS.items()):
+        std = std or 1.0 / math.sqrt(arguments.width)
+        if kind != "critical" and arguments.dtype.endswith("_float16"):
+            continue  # float16 ends after four such layers
+        if kind != "critical" and arguments.dtype == "float16":
+            continue
+        calibration = calibrate(
+            weight_std=std,
+            width=arguments.width,
+            layers=arguments.layers,
+            dtype=arguments.dtype,
+            jit_compile=_JIT[arguments.jit],
+            seed=(arguments.seed, trial),
+        )
+        console.show(console.calibration_table(calibration))
+        passed.append(calibration.passed)
+    print(f"Calibration: {'PASS' if all(passed) else 'FAIL'}")
+    return 0 if all(passed) else 1
+
+
+def studies(seed: int = 0) -> list[chain.Study]:
+    """The three experiments of the study, measured as in a training step."""
+    from activation_monitor.recording import tensorflow_backend
+
+    def measure(x):
+        return tensorflow_backend.measure_once(x, exact=True)
+
+    return [
+        chain.chain_study(1.0, seed=seed, measure=measure),
+        chain.chain_study(0.01, 0.01, seed=seed, measure=measure),
+        chain.single_product_study(1.0, seed=seed, measure=measure),
+        chain.single_product_study(1 / 25, seed=seed, measure=measure),
+    ]
+
+
+def calibrate(
+    weight_std: float,
+    width: int = 512,
+    layers: int = 20,
+    dtype: str = "float32",
+    jit_compile: bool | str = "auto",
+    seed: int | tuple[int, ...] = 0,
+    **fit_options,
+) -> chain.Calibration:
+    """Train a chain of linear Keras layers for one step and check what was measured.
+
+    Args:
+        weight_std: Standard deviation of the weights.
+        width: Units of every layer.
+        layers: Number of layers.
+        dtype: Keras dtype policy of the layers.
+        jit_compile: As in `model.compile`.
+        seed: Of the weights and the input.
+        **fit_options: Passed on to `model.compile`, such as `run_eagerly`.
+    """
+    import keras
+    import numpy as np
+
+    from activation_monitor.monitor import ActivationMonitor
+
+    rng = np.random.default_rng(seed)
+    names = tuple(f"product_{i + 1}" for i in range(layers))
+    model = keras.Sequential(
+        [keras.Input((width,))]
+        + [
+            keras.layers.Dense(width, use_bias=False, dtype=dtype, name=name)
+            for name in names
+        ]
+    )
+    weights = [rng.normal(0.0, weight_std, (width, width)) for _ in names]
+    model.set_weights([w.astype(np.float32) for w in weights])
+    x = rng.standard_normal((1, width)).astype(np.float32)
+    # A loss with finite gradients for outputs of any size, and steps of size zero.
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        lambda y, outputs: keras.ops.mean(keras.ops.tanh(outputs)),
+        jit_compile=jit_compile,
+        **fit_options,
+    )
+    # The monitor would rightly warn of two of the three chains.
+    monitor = ActivationMonitor(histograms=False, on_finding=lambda finding: None)
+    model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
+
+    measured = monitor.history[0].statistic("rms")  # the input, then the layers
+    reference, y = [], x.astype(np.float64)
+    for matrix in [np.eye(width), *(np.float32(w).astype(np.float64) for w in weights)]:
+        y = y @ matrix
+        reference.append(float(moments.STATISTICS["rms"](moments.measure(y))))
+    return chain.calibrate(
+        title=f"{layers} Dense layers of {width}, weights of std {weight_std:.4g}, "
+        f"{dtype}, jit_compile={jit_compile}",
+        names=names,
+        rms=measured,
+        reference_rms=np.array(reference),
+        weight_std=weight_std,
+        width=width,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

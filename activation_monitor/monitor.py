@@ -1,0 +1,209 @@
+"""The callback: where recording, analysis and views meet."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from activation_monitor.analysis.diagnosis import (
+    Diagnosis,
+    Finding,
+    new_findings,
+    summary,
+)
+from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.recording.steps import TwoSteps, schedule
+from activation_monitor.recording.taps import LayerChoice, Taps, choose
+from activation_monitor.views import console
+from activation_monitor.views.events import EventLog
+
+_KEEP = 1000
+
+
+class ActivationMonitor(keras.callbacks.Callback):
+    """Records every layer's activations during `fit` and says what is wrong with them.
+
+    At sampled steps the model runs a second compiled training step, which does the same
+    and measures each layer's output inside the step. All other steps run the model's own
+    training step, unchanged. The price is one more compilation, at the first sampled
+    step. Nothing is added to the model, its weights, its saved files or its history,
+    and no failure of the monitor ends training: it warns once and goes on with what
+    works.
+
+    Args:
+        log_dir: Folder for TensorBoard; events go to the run `activations` below it.
+            None writes nothing; the diagnosis is still made.
+        sample_every: Every how many steps to look, counted by `optimizer.iterations`;
+            or a function of the step that returns whether to. Given a number, the first
+            steps are sampled densely: 0, 1, 2, 5, 10, 20 and 50.
+        layers: Which layers to measure. None: every leaf layer with a floating-point
+            output. Else one or a list of: a layer's name or path; a regular expression,
+            searched for in the path (a string or a compiled pattern); or a predicate of
+            the layer. A layer stands for all layers inside it.
+        histograms: Count histograms as well.
+        on_finding: What to do when something is found: "warn" once for each finding,
+            "stop" training (and warn), "raise" a RuntimeError, or a function that is
+            called with the `Finding`.
+
+    Attributes:
+        history: The snapshots, a `History`. At most 1000 are held, those of the first
+            steps and an evenly thinned rest; the event file has all.
+        diagnosis: What they say: a `Diagnosis`, which prints as a table.
+
+    Raises:
+        TypeError, ValueError: For arguments of the wrong kind or value; and at the
+            start of `fit` if `layers` matches no layer.
+
+    Example:
+
+    ```python
+    monitor = ActivationMonitor("logs/run1")
+    model.fit(x, y, callbacks=[monitor])
+    print(monitor.diagnosis)
+    ```
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        sample_every: int | Callable[[int], bool] = 100,
+        layers: LayerChoice = None,
+        histograms: bool = True,
+        on_finding: str | Callable[[Finding], None] = "warn",
+    ):
+        super().__init__()
+        if log_dir is not None and not isinstance(log_dir, str | Path):
+            raise TypeError(
+                "ActivationMonitor: `log_dir` must be the path of a folder, or None to "
+                f"write nothing. Received: log_dir={log_dir!r}."
+            )
+        if on_finding not in ("warn", "stop", "raise") and not callable(on_finding):
+            raise ValueError(
+                'ActivationMonitor: `on_finding` must be "warn", "stop", "raise" or a '
+                f"function of the finding. Received: on_finding={on_finding!r}."
+            )
+        self.log_dir = log_dir
+        self._is_sampled = schedule(sample_every)
+        self._choice = layers
+        self._histograms = bool(histograms)
+        self._on_finding = on_finding
+        self.history = History(keep=_KEEP)
+        self._findings: tuple[Finding, ...] = ()
+        self._first_step = None
+        self._steps = None
+        self._log = None
+        self._told = set()
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the snapshots say so far; prints as a table."""
+        return summary(self.history, self._findings, console.diagnosis_text)
+
+    # -- what Keras calls
+
+    def on_train_begin(self, logs=None):
+        """Find the layers; open the log."""
+        model = self.model
+        if self._steps is None or self._steps.model is not model:
+            # A wrong choice of layers is the user's to know before training starts.
+            chosen = choose(self._choice, model)
+            taps = self._attempt("preparing", self._taps, chosen)
+            self._steps = None
+            if taps is not None:
+                self._steps = TwoSteps(model, taps, self._measured, self._gave_up)
+        if self.log_dir is not None and self._log is None:
+            self._log = self._attempt("opening the log", EventLog, self.log_dir)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Choose which of the two training steps runs now."""
+        if self._steps is not None:
+            self._attempt("preparing a sampled step", self._choose)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Let the log be read."""
+        self._write(EventLog.flush)
+
+    def on_train_end(self, logs=None):
+        """Close the log; a later `fit` opens a new file beside it."""
+        self._write(EventLog.close)
+        self._log = None
+        if self._steps is not None and not self.history.snapshots:
+            self._warn_once(
+                "no layer was measured. If the model overrides `make_train_function`, "
+                "let it call `self.train_step`.",
+            )
+
+    # -- what happens then
+
+    def _taps(self, chosen):
+        model = self.model
+        replicas = model.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            raise NotImplementedError(
+                f"{replicas} replicas; distributed training is not measured yet"
+            )
+        return Taps(model, chosen, self._histograms, warn=self._warn_once)
+
+    def _choose(self):
+        first_of_these = int(self.model.optimizer.iterations)
+        if self._first_step is None:
+            self._first_step = first_of_these
+        steps = range(first_of_these, first_of_these + self.model.steps_per_execution)
+        if any(self._is_sampled(step, self._first_step) for step in steps):
+            self._now = first_of_these
+            self._steps.sample_next()
+
+    def _measured(self, layers, records, histograms):
+        if not layers:
+            return
+        snapshot = Snapshot(self._now, layers, records, histograms)
+        self.history.append(snapshot)
+        new = self._attempt("diagnosing", new_findings, snapshot, self._findings) or ()
+        self._findings += new
+        if self._log is not None:
+            verdict = None
+            if new or len(self.history) == 1:
+                verdict = console.diagnosis_markdown(self.diagnosis)
+            self._write(EventLog.write, snapshot, verdict)
+        for finding in new:
+            self._act_on(finding)
+
+    def _act_on(self, finding):
+        if callable(self._on_finding):
+            self._on_finding(finding)
+        elif self._on_finding == "raise":
+            raise RuntimeError(f"ActivationMonitor: {finding}")
+        else:
+            warnings.warn(f"ActivationMonitor: {finding}", stacklevel=2)
+            if self._on_finding == "stop":
+                self.model.stop_training = True
+
+    def _gave_up(self, error):
+        self._steps = None
+        self._warn_once(
+            f"the measured training step does not run here ({type(error).__name__}: "
+            f"{error}). Training goes on without it, from the next batch."
+        )
+
+    def _write(self, method, *args):
+        if self._log is not None:
+            done = self._attempt("writing the log", method, self._log, *args, ok=True)
+            if done is None:
+                self._log = None
+
+    def _attempt(self, doing, function, *args, ok=None):
+        """Call what may fail without ending training; None, or `ok`, if it returns so."""
+        try:
+            result = function(*args)
+        except Exception as error:
+            self._warn_once(
+                f"{doing} failed and is given up: {type(error).__name__}: {error}"
+            )
+            return None
+        return ok if result is None else result
+
+    def _warn_once(self, message):
+        if message not in self._told:
+            self._told.add(message)
+            warnings.warn(f"ActivationMonitor: {message}", stacklevel=2)

@@ -1,0 +1,1 @@
+"""What happens inside the training step: taps on layers, records of their tensors."""

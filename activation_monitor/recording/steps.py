@@ -1,0 +1,130 @@
+"""The plain step and the tapped step, and the schedule that picks one.
+
+The model's own `train_function` is never changed: it runs at all steps but the sampled
+ones. A second one is made from the same `train_step`, with taps, and takes the first
+one's place for just one call: the first thing it does is to put the plain step back.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from activation_monitor.recording import measure
+from activation_monitor.recording.taps import Taps
+
+DENSE = (0, 1, 2, 5, 10, 20, 50)
+"""Steps that are sampled whatever `sample_every` says, counted from the first step that
+the monitor sees: initialization is judged there."""
+
+# What a device says when a program does not fit it. The plain step may well.
+_DOES_NOT_FIT = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnimplementedError,
+    tf.errors.NotFoundError,
+)
+
+
+def schedule(sample_every: int | Callable[[int], bool]) -> Callable[[int, int], bool]:
+    """A function of (step, first step seen) that says whether to sample.
+
+    Args:
+        sample_every: Every how many steps, besides the first ones (`DENSE`); or a
+            function of the step, which then decides alone.
+
+    Raises:
+        ValueError: If the number is not positive.
+        TypeError: If it is neither a number nor a function.
+    """
+    expected = (
+        "ActivationMonitor: `sample_every` must be a positive integer or a function of "
+        f"the step. Received: sample_every={sample_every!r}. Use 1 to look at every step."
+    )
+    if callable(sample_every):
+        return lambda step, first: bool(sample_every(step))
+    if isinstance(sample_every, bool) or not isinstance(sample_every, int | np.integer):
+        raise TypeError(expected)
+    if sample_every < 1:
+        raise ValueError(expected)
+    return lambda step, first: step % sample_every == 0 or step - first in DENSE
+
+
+class TwoSteps:
+    """Runs a model's sampled steps with taps.
+
+    Args:
+        model: A compiled model whose `train_function` is made.
+        taps: The taps to install.
+        measured: Called after each sampled step with what `Taps.read` returned.
+        gave_up: Called with an error if the tapped step does not fit the device.
+    """
+
+    def __init__(
+        self,
+        model,
+        taps: Taps,
+        measured: Callable,
+        gave_up: Callable[[Exception], None],
+    ):
+        self.model = model
+        self.taps = taps
+        self._measured = measured
+        self._gave_up = gave_up
+        self._plain = model.train_function
+        self._tapped = {}
+        self._looked_closely = set()
+        self._exact_next = False
+
+    def sample_next(self) -> None:
+        """Let the model's next step be a tapped one."""
+        if self.model.train_function is not self._plain:
+            # Somebody made a new one (unfroze layers, compiled again).
+            self._plain = self.model.train_function
+            self._tapped.clear()
+        exact = self._exact_next
+        if exact not in self._tapped:
+            self._tapped[exact] = self._make(exact)
+        self.model.train_function = self._once(self._tapped[exact], exact)
+
+    def _once(self, tapped, exact):
+        def sampled_step(iterator):
+            self.model.train_function = self._plain
+            self.taps.clear()
+            try:
+                logs = tapped(iterator)
+            except _DOES_NOT_FIT as error:
+                self._gave_up(error)
+                return self._plain(iterator)
+            layers, records, histograms = self.taps.read()
+            if layers:
+                self._plan_exact_look(layers, records, exact)
+            self._measured(layers, records, histograms)
+            return logs
+
+        return sampled_step
+
+    def _make(self, exact):
+        model = self.model
+        before = model.__dict__.get("train_step")
+        model.__dict__["train_step"] = self.taps.during(model.train_step, exact)
+        try:
+            model.make_train_function(force=True)
+            if model.train_function is self._plain:  # an override that knows no `force`
+                model.train_function = None
+                model.make_train_function()
+            return model.train_function
+        finally:
+            model.train_function = self._plain
+            if before is None:
+                del model.__dict__["train_step"]
+            else:
+                model.__dict__["train_step"] = before
+
+    def _plan_exact_look(self, layers, records, exact):
+        """One exact look for each layer that a quick look cannot measure in full."""
+        names = np.array([layer.name for layer in layers])
+        needed = set(names[measure.needs_exact(records)])
+        if exact:
+            self._looked_closely |= needed
+        self._looked_closely &= needed
+        self._exact_next = bool(needed - self._looked_closely)

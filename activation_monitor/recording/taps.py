@@ -1,0 +1,440 @@
+"""Taps on layers: finds the layers, wraps their calls, reads the layer graph.
+
+The only module that reaches into the insides of Keras. While a training step's Python
+code runs - once while it is traced, or at every step when it runs eagerly - each layer's
+`call` is replaced on the instance by one that also measures. Outside that time no layer
+is changed at all, and an exception changes nothing back to front: the layers are put
+back as they were in a `finally`.
+"""
+
+import collections
+import contextlib
+import difflib
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+from activation_monitor.analysis.snapshot import LayerInfo
+from activation_monitor.recording import tensorflow_backend as backend
+
+LayerChoice = Sequence | str | re.Pattern | Callable[[keras.Layer], bool] | None
+
+_ACTIVATION_LAYERS = {
+    "ReLU": "relu",
+    "LeakyReLU": "leaky_relu",
+    "PReLU": "leaky_relu",
+    "ELU": "elu",
+    "Softmax": "softmax",
+    "Activation": None,  # says itself
+}
+
+
+@dataclass
+class _Row:
+    """One tapped tensor: who made it in which call, and where its record waits."""
+
+    layer: keras.Layer
+    call: int
+    part: str  # "" for the only output, ":0" or ":key" for one of several, ":input"
+    store: backend.Store
+    kind: str = "other"
+    activation: str = "linear"
+    width: int = 1
+    dtype: str = ""
+    parents: tuple[int, ...] = ()
+    traced: bool = True
+
+
+@dataclass
+class _Pass:
+    """One run of the training step's Python code: what has been called so far."""
+
+    exact: bool
+    depth: int = 0
+    root: object = None  # the graph of the outermost monitored call
+    rows: list[int] = field(default_factory=list)
+    calls: collections.Counter = field(default_factory=collections.Counter)
+    leaf_graphs: list = field(default_factory=list)
+    # By id of tensor. `alive` keeps the tensors, so that no id is used twice.
+    owner: dict[int, int] = field(default_factory=dict)
+    made: set[int] = field(default_factory=set)
+    alive: list = field(default_factory=list)
+
+
+class Taps:
+    """Measures the chosen layers of a model while its training step runs.
+
+    A layer is a leaf, and is measured, if it calls no other layer. So are a layer whose
+    inner calls happen inside a loop (a recurrent layer is what the path sees, its cell
+    runs within) and one with a kernel of its own that computes after its sublayers.
+
+    Args:
+        model: The model.
+        chosen: Ids of the layers to measure, see `choose`.
+        histograms: Count histograms as well.
+        warn: Called with a message when a layer has to be left out.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        chosen: set[int],
+        histograms: bool = True,
+        warn: Callable[[str], None] = print,
+    ):
+        self.model = model
+        self.layers = all_layers(model)
+        self._chosen = chosen
+        self._histograms = histograms
+        self._warn = warn
+        self._unmeasurable = set()
+        self._rows: dict[tuple[int, int, str], int] = {}
+        self._table: list[_Row] = []
+        self._reader = None
+
+    # -- while the step's Python code runs
+
+    def during(self, train_step: Callable, exact: bool = False) -> Callable:
+        """A training step that does the same and measures the layers it calls."""
+
+        @functools.wraps(train_step)
+        def tapped_train_step(*args, **kwargs):
+            with self._installed(_Pass(exact)):
+                return train_step(*args, **kwargs)
+
+        return tapped_train_step
+
+    @contextlib.contextmanager
+    def _installed(self, running: _Pass):
+        before = [(layer, layer.__dict__.get("call")) for layer in self.layers]
+        try:
+            for layer in self.layers:
+                layer.__dict__["call"] = self._tapped(running, layer, layer.call)
+            yield
+        finally:
+            for layer, own in before:
+                if own is None:
+                    layer.__dict__.pop("call", None)
+                else:
+                    layer.__dict__["call"] = own
+
+    def _tapped(self, running, layer, call):
+        @functools.wraps(call)
+        def tapped_call(*args, **kwargs):
+            if in_symbolic_scope():  # Keras asks for shapes only
+                return call(*args, **kwargs)
+            if running.depth == 0:
+                running.root = backend.graph()
+            number = running.calls[id(layer)]
+            running.calls[id(layer)] += 1
+            leaves = len(running.leaf_graphs)
+            running.depth += 1
+            try:
+                outputs = call(*args, **kwargs)
+            finally:
+                running.depth -= 1
+            if id(layer) in self._unmeasurable:
+                return outputs
+            try:
+                return self._after(running, layer, number, leaves, (args, kwargs), outputs)
+            except Exception as error:
+                self._unmeasurable.add(id(layer))
+                self._warn(
+                    f"layer {_path(layer)!r} cannot be measured and is left out: "
+                    f"{type(error).__name__}: {error}"
+                )
+                return outputs
+
+        return tapped_call
+
+    def _after(self, running, layer, number, leaves, inputs, outputs):
+        here = backend.graph()
+        inner = running.leaf_graphs[leaves:]
+        is_leaf = not inner
+        if is_leaf:
+            running.leaf_graphs.append(here)
+        named = [
+            (path, t) for path, t in keras.tree.flatten_with_path(outputs) if _is_float(t)
+        ]
+        if not (is_leaf or any(graph is not here for graph in inner)):
+            if not _has_kernel(layer):
+                return outputs
+            if any(id(tensor) in running.owner for _, tensor in named):
+                # Its last sublayer (an activation, say) made the output: one tensor,
+                # measured once, that counts as this weight layer's.
+                for _, tensor in named:
+                    if id(tensor) in running.owner:
+                        self._table[running.owner[id(tensor)]].kind = "weight"
+                return outputs
+
+        if any(id(tensor) in running.made for _, tensor in named) or any(
+            tensor is given for _, tensor in named for given in keras.tree.flatten(inputs)
+        ):
+            # Handed through: a new tensor tells this layer's output from its input.
+            outputs = keras.tree.map_structure(_renewed, outputs)
+            named = [
+                (path, t)
+                for path, t in keras.tree.flatten_with_path(outputs)
+                if _is_float(t)
+            ]
+        running.alive.extend(tensor for _, tensor in named)
+        running.made.update(id(tensor) for _, tensor in named)
+        if id(layer) not in self._chosen:
+            return outputs
+
+        given = [t for t in keras.tree.flatten(inputs) if _is_float(t)]
+        if here is running.root:
+            for tensor in given:
+                if id(tensor) not in running.made:
+                    self._measure(running, layer, number, ":input", [tensor], tensor)
+                    running.made.add(id(tensor))
+        parents = self._parents(running, given)
+        new = []
+        for path, tensor in named:
+            part = ":" + ".".join(map(str, path)) if path else ""
+            new.append(
+                (self._measure(running, layer, number, part, parents, tensor), tensor)
+            )
+        for row, tensor in new:
+            running.owner[id(tensor)] = row
+        return outputs
+
+    def _measure(self, running, layer, number, part, sources, tensor):
+        """Measure one tensor; `sources`: tensors it comes from, or found parents."""
+        parents, traced = (
+            sources if isinstance(sources, tuple) else self._parents(running, sources)
+        )
+        suffix = 0
+        while self._rows.get((id(layer), number, part)) in running.rows:
+            suffix += 1  # several inputs of one call
+            part = f"{part.split('_')[0]}_{suffix}"
+        index = self._row(layer, number, part)
+        row = self._table[index]
+        row.store.put(tensor, exact=running.exact, fused=bool(self.model.jit_compile))
+        row.kind = "input" if part.startswith(":input") else _kind(layer)
+        row.activation = "linear" if row.kind == "input" else _activation(layer)
+        row.width = int(_width(layer, tensor))
+        row.dtype = keras.backend.standardize_dtype(tensor.dtype)
+        row.parents, row.traced = parents, traced
+        running.rows.append(index)
+        running.owner[id(tensor)] = index
+        running.alive.append(tensor)
+        return index
+
+    def _row(self, layer, number, part):
+        key = (id(layer), number, part)
+        if key not in self._rows:
+            self._rows[key] = len(self._table)
+            store = backend.Store(self._histograms)
+            self._table.append(_Row(layer, number, part, store))
+            self._reader = None
+        return self._rows[key]
+
+    def _parents(self, running, tensors):
+        """Rows that the tensors were computed from, and whether the trace said so."""
+        found, seen, todo = set(), set(), list(tensors)
+        traced = backend.graph() is running.root
+        while todo:
+            tensor = todo.pop()
+            if id(tensor) in running.owner:
+                found.add(running.owner[id(tensor)])
+            elif id(tensor) not in seen:
+                seen.add(id(tensor))
+                sources = backend.computed_from(tensor)
+                traced = traced and sources is not None
+                todo.extend(sources or ())
+        if not traced and not found:
+            found = set(running.rows[-1:])
+        return tuple(sorted(found)), traced
+
+    # -- on the host
+
+    def clear(self) -> None:
+        """Forget what an interrupted step left behind."""
+        if self._reader is not None:
+            self._reader.clear()
+
+    def read(self) -> tuple[tuple[LayerInfo, ...], np.ndarray, np.ndarray | None]:
+        """What the last step measured, with one copy to the host; then empties it.
+
+        Returns:
+            Layer infos; records of shape `(layers, len(FIELDS))`; histograms of shape
+            `(layers, len(SLOTS))` or None. No layers if none was called.
+        """
+        if not self._table:
+            return (), np.empty((0, 0)), None
+        if self._reader is None:
+            self._reader = backend.Reader([row.store for row in self._table])
+        records, histograms = self._reader.read()
+        return self._infos(), records, histograms
+
+    def _infos(self):
+        paths = _unique_paths(self.model, {id(row.layer) for row in self._table})
+        several = {id(row.layer) for row in self._table if row.call > 0}
+        return tuple(
+            LayerInfo(
+                name=paths[id(row.layer)]
+                + (f"/{row.call}" if id(row.layer) in several else "")
+                + row.part,
+                class_name=type(row.layer).__name__,
+                kind=row.kind,
+                activation=row.activation,
+                width=row.width,
+                dtype=row.dtype,
+                parents=row.parents,
+                traced=row.traced,
+            )
+            for row in self._table
+        )
+
+
+def all_layers(model: keras.Model) -> list[keras.Layer]:
+    """The model and all layers below it, each once."""
+    return [
+        layer
+        for layer in model._flatten_layers(include_self=True)
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+
+
+def choose(layers: LayerChoice, model: keras.Model) -> set[int]:
+    """The ids of the layers that a user's choice names, with all layers inside them.
+
+    Args:
+        layers: None for all; a predicate of a layer; or one or several of: a layer's
+            name or path, else taken as a regular expression and searched for in the
+            path; a compiled pattern.
+        model: The model.
+
+    Raises:
+        TypeError: If the choice is of another kind.
+        ValueError: If a name or pattern matches no layer; lists near misses.
+    """
+    everything = all_layers(model)
+    if layers is None:
+        return {id(layer) for layer in everything}
+    paths = _unique_paths(model, {id(layer) for layer in everything})
+    if callable(layers):
+        top = [layer for layer in everything if layers(layer)]
+        if not top:
+            raise ValueError(
+                "ActivationMonitor: the predicate given as `layers` is false for all "
+                f"{len(everything)} layers of the model."
+            )
+    else:
+        top = []
+        for wanted in [layers] if isinstance(layers, str | re.Pattern) else layers:
+            found = _matching(wanted, everything, paths)
+            if not found:
+                names = sorted({*paths.values(), *(layer.name for layer in everything)})
+                near = difflib.get_close_matches(str(wanted), names, n=5, cutoff=0.4)
+                raise ValueError(
+                    f"ActivationMonitor: no layer matches layers={wanted!r}. "
+                    f"{'Near misses' if near else 'The layers are'}: "
+                    f"{', '.join(near or names[:20])}."
+                )
+            top += found
+    return {id(inner) for layer in top for inner in layer._flatten_layers()}
+
+
+def _matching(wanted, everything, paths):
+    if isinstance(wanted, str):
+        exact = [layer for layer in everything if wanted in (layer.name, paths[id(layer)])]
+        if exact:
+            return exact
+        try:
+            wanted = re.compile(wanted)
+        except re.error as error:
+            raise ValueError(
+                "ActivationMonitor: `layers` must name layers or be regular "
+                f"expressions. Received: {wanted!r}, which is neither ({error})."
+            ) from None
+    return [layer for layer in everything if wanted.search(paths[id(layer)])]
+
+
+def _path(layer):
+    return layer.path or layer.name
+
+
+def _unique_paths(model, wanted):
+    """Keras paths by id of layer; where two layers share one, where they stand."""
+    where = {}
+
+    def walk(layer, prefix):
+        for inner in layer._layers:
+            if id(inner) not in where:
+                where[id(inner)] = f"{prefix}{inner.name}"
+                walk(inner, f"{prefix}{inner.name}/")
+
+    walk(model, "")
+    paths = {id(layer): _path(layer) for layer in all_layers(model) if id(layer) in wanted}
+    for relabel in (lambda i: where.get(i, paths[i]), None):
+        shared = collections.Counter(paths.values())
+        twins = [i for i, path in paths.items() if shared[path] > 1]
+        for number, i in enumerate(twins):
+            paths[i] = relabel(i) if relabel else f"{paths[i]}~{number}"
+    return paths
+
+
+def _is_float(value):
+    return backend.is_tensor(value) and keras.backend.is_float_dtype(
+        keras.backend.standardize_dtype(value.dtype)
+    )
+
+
+def _renewed(value):
+    if not _is_float(value):
+        return value
+    new = backend.same_but_new(value)
+    mask = getattr(value, "_keras_mask", None)
+    if mask is not None:
+        new._keras_mask = mask
+    return new
+
+
+def _has_kernel(layer):
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return any(len(variable.shape) >= 2 for variable in own)
+
+
+def _kind(layer):
+    name = type(layer).__name__
+    if isinstance(layer, keras.layers.Embedding):
+        return "embedding"
+    if "norm" in name.lower():
+        return "normalization"
+    if _has_kernel(layer) or any(_kind(inner) == "weight" for inner in layer._layers):
+        return "weight"
+    if name in _ACTIVATION_LAYERS:
+        return "activation"
+    if "pooling" in name.lower():
+        return "pooling"
+    if name in ("Add", "Average", "Concatenate", "Dot", "Maximum", "Minimum") or (
+        name in ("Multiply", "Subtract")
+    ):
+        return "merge"
+    return "other"
+
+
+def _activation(layer):
+    known = _ACTIVATION_LAYERS.get(type(layer).__name__)
+    if known:
+        return known
+    function = getattr(layer, "activation", None)
+    if function is None:
+        return "linear"
+    name = type(function).__name__
+    return _ACTIVATION_LAYERS.get(name) or getattr(function, "__name__", name)
+
+
+def _width(layer, tensor):
+    """Independent output units: the channels, wherever they stand."""
+    if len(tensor.shape) < 2:
+        return 1
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return tensor.shape[1 if first and len(tensor.shape) > 2 else -1] or 1

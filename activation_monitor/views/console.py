@@ -1,0 +1,137 @@
+"""Tables in the terminal."""
+
+import io
+import math
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from activation_monitor.analysis.chain import Calibration, Study
+from activation_monitor.analysis.diagnosis import Diagnosis
+
+_STYLES = {"critical": "bold red", "warning": "yellow"}
+
+
+def number(value: float) -> str:
+    """Three significant digits; a dash where nothing was measured."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3g}"
+
+
+def _count(n, what):
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _table(title):
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def diagnosis_table(diagnosis: Diagnosis) -> Group:
+    """The layers along the data path with their figures, and the verdict."""
+    if diagnosis.first is None:
+        return Group(Text("ActivationMonitor: nothing has been measured yet."))
+    first, profile = diagnosis.first, diagnosis.profile
+    table = _table(f"Activations at step {first.step}")
+    table.add_column("layer", overflow="fold")
+    for heading in ("depth", "mean", "std", "rms", "zeros", "non-finite"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    accused = {name: f for f in diagnosis.findings for name in f.layers}
+    statistics = {
+        name: first.statistic(name)
+        for name in ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")
+    }
+    for i, layer in enumerate(first.layers):
+        finding = accused.get(layer.name)
+        table.add_row(
+            layer.name,
+            str(profile.depths[i]),
+            *(number(statistics[name][i]) for name in ("mean", "std", "rms")),
+            *(
+                f"{statistics[name][i]:.0%}"
+                for name in ("zero_fraction", "nonfinite_fraction")
+            ),
+            style=_STYLES[finding.severity] if finding else None,
+        )
+    return Group(table, *_verdict(diagnosis))
+
+
+def _verdict(diagnosis):
+    looked = f"{_count(len(diagnosis.steps), 'step')} looked at"
+    if len(diagnosis.steps) > 1:
+        looked += f", up to step {diagnosis.steps[-1]}"
+    main = diagnosis.profile.main
+    if main is not None:
+        low, high = main.interval()
+        yield Text(
+            f"Growth per weight layer: {main.growth:.3g} over "
+            f"{_count(main.layers, 'layer')} (chance alone: {low:.3g} to {high:.3g}), "
+            f"from {main.measured[0].name} "
+            f"to {main.measured[-1].name}."
+        )
+    if diagnosis.healthy:
+        yield Text(f"Healthy: no findings; {looked}.", style="green")
+        return
+    yield Text(f"{_count(len(diagnosis.findings), 'finding')}; {looked}.", style="bold")
+    for finding in diagnosis.findings:
+        yield Text(f"* {finding}", style=_STYLES[finding.severity])
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """The same as plain text, for `print`."""
+    return _as_text(diagnosis_table(diagnosis))
+
+
+def diagnosis_markdown(diagnosis: Diagnosis) -> str:
+    """The verdict for TensorBoard's Text tab."""
+    lines = [line.plain for line in _verdict(diagnosis)]
+    return "\n\n".join(line.replace("* ", "- ", 1) for line in lines)
+
+
+def study_table(study: Study) -> Group:
+    """One experiment of the matmul-chain study."""
+    table = _table(study.title)
+    headings = ("product", "mean", "std", "law: median", "low", "high", "naive std")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in study.rows:
+        table.add_row(
+            str(row.product),
+            number(row.mean),
+            number(row.std),
+            *(number(value) for value in (row.expected, row.low, row.high)),
+            f"{row.naive_std:.3g}",
+            style=None if row.low <= row.std <= row.high else "yellow",
+        )
+    return Group(table, *(Text(note) for note in study.notes))
+
+
+def calibration_table(calibration: Calibration) -> Group:
+    """Measured growth against the law, layer by layer, and the verdict."""
+    table = _table(calibration.title)
+    headings = ("layer", "rms", "gain", "law: median", "low", "high", "vs float64")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in calibration.rows:
+        table.add_row(
+            row.name,
+            number(row.rms),
+            *(f"{value:.4g}" for value in (row.gain, row.expected, row.low, row.high)),
+            f"{row.error:.1e}",
+            style=None if row.passed else "bold red",
+        )
+    style = "green" if calibration.passed else "bold red"
+    return Group(table, Text(calibration.verdict, style=style))
+
+
+def show(renderable) -> None:
+    """Print to the terminal."""
+    Console().print(renderable)
+
+
+def _as_text(renderable, width=100):
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, color_system=None).print(renderable)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())

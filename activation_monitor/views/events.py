@@ -1,0 +1,199 @@
+"""Snapshots to TensorBoard event files and back: the only module that names protos.
+
+Everything of one step is one event, in a run folder of its own (`RUN` below the log
+folder): TensorBoard's Python reader follows only the newest file of a folder, so it is
+never shared with another writer. In it are
+
+* `activation_mean/<layer>`, `activation_std/<layer>`: scalars;
+* `activations/<layer>`: histograms;
+* `activation_monitor/snapshot`: all records, one float64 tensor `(layers, fields)`;
+* `activation_monitor/layers`: the rows and columns of that tensor as JSON, at the first
+  step and whenever they change;
+* `activation_monitor/findings`: the diagnosis in words, whenever it changes.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util import tensor_util
+
+from activation_monitor.analysis import histogram, moments
+from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
+
+RUN = "activations"
+"""Name of the run folder below the log folder."""
+
+PLUGIN = "activation_monitor"
+VERSION = 1
+SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
+LAYERS_TAG = f"{PLUGIN}/layers"
+FINDINGS_TAG = f"{PLUGIN}/findings"
+_HISTOGRAM_TAG = "activations/"
+_STRIDE = "histogram_stride"
+
+_SAMPLED = (
+    f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
+    "strided sample, here one in {stride}."
+)
+
+
+def _own_metadata():
+    return summary_pb2.SummaryMetadata(
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+            plugin_name=PLUGIN, content=json.dumps({"version": VERSION}).encode()
+        ),
+        # Without a data class no reader of TensorBoard's sees the summary.
+        data_class=summary_pb2.DATA_CLASS_TENSOR,
+    )
+
+
+class EventLog:
+    """Writes snapshots, off the calling thread.
+
+    Args:
+        log_dir: The log folder; the run folder is made below it.
+
+    Raises:
+        OSError, tensorflow.errors.OpError: If it cannot be written to. An error that
+            comes up later, while the background thread writes, is raised by the next
+            call.
+    """
+
+    def __init__(self, log_dir: str | Path):
+        self.run_dir = Path(log_dir) / RUN
+        self._writer = EventFileWriter(str(self.run_dir), max_queue_size=100, flush_secs=10)
+        self._tags = set()
+        self._layers = None
+
+    def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
+        """Write all of one step.
+
+        Args:
+            snapshot: What was measured.
+            findings: The diagnosis as Markdown, if it is new.
+        """
+        summary = summary_pb2.Summary()
+
+        def add(tag, value, metadata, description=""):
+            if not isinstance(value, str):
+                value = np.asarray(value)
+            tensor = tensor_util.make_tensor_proto(value)
+            added = summary.value.add(tag=tag, tensor=tensor)
+            if tag not in self._tags:  # read from a tag's first value only
+                self._tags.add(tag)
+                added.metadata.CopyFrom(metadata)
+                added.metadata.summary_description = description
+
+        table, columns = snapshot.records, moments.FIELD_NAMES
+        if snapshot.histograms is not None:
+            # The edges and counts are in the histograms; how they were sampled is not.
+            table = np.column_stack([table, snapshot.histograms[:, 0]])
+            columns += (_STRIDE,)
+        if (snapshot.layers, columns) != self._layers:
+            self._layers = (snapshot.layers, columns)
+            add(LAYERS_TAG, _layers_to_json(*self._layers), _own_metadata())
+        add(SNAPSHOT_TAG, table.astype(np.float64), _own_metadata())
+
+        scalar = scalar_metadata.create_summary_metadata("", "")
+        for statistic in ("mean", "std"):
+            values = snapshot.statistic(statistic).astype(np.float32)
+            for name, value in zip(snapshot.names, values, strict=True):
+                add(f"activation_{statistic}/{name}", value, scalar)
+        if snapshot.histograms is not None:
+            metadata = histogram_metadata.create_summary_metadata("", "")
+            for name, vector in zip(snapshot.names, snapshot.histograms, strict=True):
+                counted = histogram.unpack(vector)
+                if counted is not None:
+                    about = _SAMPLED.format(stride=counted.stride)
+                    add(_HISTOGRAM_TAG + name, counted.rows, metadata, about)
+        if findings is not None:
+            add(FINDINGS_TAG, findings, text_metadata.create_summary_metadata("", ""))
+        self._writer.add_event(
+            event_pb2.Event(wall_time=time.time(), step=snapshot.step, summary=summary)
+        )
+
+    def flush(self) -> None:
+        """Bring what was written so far to the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.close()
+
+
+def read_history(log_dir: str | Path) -> History:
+    """Read back what an `EventLog` wrote, also while it is being written.
+
+    Where a step was written twice (a resumed run), the later one holds.
+
+    Args:
+        log_dir: The log folder, or the run folder itself.
+
+    Raises:
+        FileNotFoundError: If there is no event file of ours.
+    """
+    folder = Path(log_dir)
+    if (folder / RUN).is_dir():
+        folder = folder / RUN
+    snapshots = {}
+    for path in sorted(folder.glob("*tfevents*")):
+        for snapshot in _read_file(path):
+            snapshots[snapshot.step] = snapshot
+    if not snapshots:
+        raise FileNotFoundError(
+            f"read_history: no snapshots in {folder}. Expected a log folder that an "
+            "ActivationMonitor wrote to."
+        )
+    return History(snapshots[step] for step in sorted(snapshots))
+
+
+def _read_file(path: Path) -> Iterator[Snapshot]:
+    layers = columns = None
+    for event in EventFileLoader(str(path)).Load():
+        values = {value.tag: value.tensor for value in event.summary.value}
+        if LAYERS_TAG in values:
+            layers, columns = _layers_from_json(_text(values[LAYERS_TAG]))
+        if SNAPSHOT_TAG not in values:
+            continue
+        written = tensor_util.make_ndarray(values[SNAPSHOT_TAG])
+        records = moments.empty(len(layers))
+        for i, name in enumerate(moments.FIELD_NAMES):
+            if name in columns:
+                records[:, i] = written[:, columns.index(name)]
+        histograms = None
+        if _STRIDE in columns:
+            histograms = histogram.none(len(layers))
+            strides = written[:, columns.index(_STRIDE)]
+            for i, layer in enumerate(layers):
+                if _HISTOGRAM_TAG + layer.name in values:
+                    rows = tensor_util.make_ndarray(values[_HISTOGRAM_TAG + layer.name])
+                    counted = histogram.Histogram(int(strides[i]), rows)
+                    histograms[i] = histogram.pack(counted)
+        yield Snapshot(event.step, layers, records, histograms)
+
+
+def _text(tensor) -> str:
+    return tensor_util.make_ndarray(tensor).item().decode()
+
+
+def _layers_to_json(layers, columns):
+    rows = [dataclasses.asdict(layer) for layer in layers]
+    return json.dumps({"layers": rows, "columns": columns})
+
+
+def _layers_from_json(text):
+    table = json.loads(text)
+    layers = tuple(
+        LayerInfo(**{**row, "parents": tuple(row["parents"])}) for row in table["layers"]
+    )
+    return layers, table["columns"]
