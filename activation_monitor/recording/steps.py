@@ -74,6 +74,7 @@ class TwoSteps:
         self._tapped = {}
         self._looked_closely = set()
         self._exact_next = False
+        self._interrupted = False  # a sampled step began, and was not read
 
     def sample_next(self) -> None:
         """Let the model's next step be a tapped one."""
@@ -89,13 +90,16 @@ class TwoSteps:
     def _once(self, tapped, exact):
         def sampled_step(iterator):
             self.model.train_function = self._plain
-            self.taps.clear()
+            if self._interrupted:
+                self.taps.clear()
+            self._interrupted = True
             try:
                 logs = tapped(iterator)
             except _DOES_NOT_FIT as error:
                 self._gave_up(error)
                 return self._plain(iterator)
             layers, records, histograms = self.taps.read()
+            self._interrupted = False
             if layers:
                 self._plan_exact_look(layers, records, exact)
             self._measured(layers, records, histograms)
