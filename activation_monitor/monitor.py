@@ -1,5 +1,6 @@
 """The callback: where recording, analysis and views meet."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ from activation_monitor.analysis.diagnosis import (
     summary,
 )
 from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.recording.choice import LayerChoice, check
 from activation_monitor.recording.steps import TwoSteps, schedule
-from activation_monitor.recording.taps import LayerChoice, Taps, choose
+from activation_monitor.recording.taps import Taps, chosen_layers
 from activation_monitor.views import console
 from activation_monitor.views.events import EventLog
 
@@ -83,6 +85,7 @@ class ActivationMonitor(keras.callbacks.Callback):
                 'ActivationMonitor: `on_finding` must be "warn", "stop", "raise" or a '
                 f"function of the finding. Received: on_finding={on_finding!r}."
             )
+        check(layers)
         self.log_dir = log_dir
         self._is_sampled = schedule(sample_every)
         self._choice = layers
@@ -107,18 +110,20 @@ class ActivationMonitor(keras.callbacks.Callback):
         model = self.model
         if self._steps is None or self._steps.model is not model:
             # A wrong choice of layers is the user's to know before training starts.
-            chosen = choose(self._choice, model)
-            taps = self._attempt("preparing", self._taps, chosen)
+            chosen = chosen_layers(self._choice, model)
+            taps = self._attempt("nothing is measured", self._taps, chosen)
             self._steps = None
             if taps is not None:
                 self._steps = TwoSteps(model, taps, self._measured, self._gave_up)
         if self.log_dir is not None and self._log is None:
-            self._log = self._attempt("opening the log", EventLog, self.log_dir)
+            self._log = self._attempt(
+                f"nothing is logged to {str(self.log_dir)!r}", EventLog, self.log_dir
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         """Choose which of the two training steps runs now."""
         if self._steps is not None:
-            self._attempt("preparing a sampled step", self._choose)
+            self._attempt("this step is not measured", self._choose)
 
     def on_epoch_end(self, epoch, logs=None):
         """Let the log be read."""
@@ -157,13 +162,18 @@ class ActivationMonitor(keras.callbacks.Callback):
     def _measured(self, layers, records, histograms):
         if not layers:
             return
-        snapshot = Snapshot(self._now, layers, records, histograms)
+        steps = self.model.steps_per_execution
+        snapshot = Snapshot(self._now, layers, records, histograms, steps)
         self.history.append(snapshot)
-        new = self._attempt("diagnosing", new_findings, snapshot, self._findings) or ()
+        first = len(self.history) == 1
+        new = self._attempt(
+            "the diagnosis is incomplete", new_findings, snapshot, self._findings, first
+        )
+        new = new or ()
         self._findings += new
         if self._log is not None:
             verdict = None
-            if new or len(self.history) == 1:
+            if new or first:
                 verdict = console.diagnosis_markdown(self.diagnosis)
             self._write(EventLog.write, snapshot, verdict)
         for finding in new:
@@ -175,7 +185,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         elif self._on_finding == "raise":
             raise RuntimeError(f"ActivationMonitor: {finding}")
         else:
-            warnings.warn(f"ActivationMonitor: {finding}", stacklevel=2)
+            _warn(finding)
             if self._on_finding == "stop":
                 self.model.stop_training = True
 
@@ -188,17 +198,26 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     def _write(self, method, *args):
         if self._log is not None:
-            done = self._attempt("writing the log", method, self._log, *args, ok=True)
+            done = self._attempt(
+                f"logging to {str(self.log_dir)!r} has ended",
+                method,
+                self._log,
+                *args,
+                ok=True,
+            )
             if done is None:
                 self._log = None
 
-    def _attempt(self, doing, function, *args, ok=None):
-        """Call what may fail without ending training; None, or `ok`, if it returns so."""
+    def _attempt(self, without, function, *args, ok=None):
+        """Call what may fail without ending training.
+
+        Returns what it returns (`ok` if that is None); None if it fails.
+        """
         try:
             result = function(*args)
         except Exception as error:
             self._warn_once(
-                f"{doing} failed and is given up: {type(error).__name__}: {error}"
+                f"{without}, training goes on ({type(error).__name__}: {error})."
             )
             return None
         return ok if result is None else result
@@ -206,4 +225,14 @@ class ActivationMonitor(keras.callbacks.Callback):
     def _warn_once(self, message):
         if message not in self._told:
             self._told.add(message)
-            warnings.warn(f"ActivationMonitor: {message}", stacklevel=2)
+            _warn(message)
+
+
+def _warn(message):
+    """A Python warning that points at the user's own line, that with `fit`."""
+    ours = ("activation_monitor", "keras", "tensorflow")
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
+        level, frame = level + 1, frame.f_back
+    level -= 1  # counted from the caller of `warn`, which is level 1
+    warnings.warn(f"ActivationMonitor: {message}", stacklevel=level)

@@ -60,13 +60,22 @@ class Snapshot:
             execution runs several steps).
         layers: One `LayerInfo` for each tapped tensor, in the order of the calls.
         records: Float64 array of shape `(layers, len(moments.FIELDS))`.
-        histograms: Float64 array of shape `(layers, len(histogram.SLOTS))`, or None.
+        histograms: Float64 array of shape `(layers, len(histogram.SLOTS))`, or None. Of
+            several steps they show the last.
+        steps: Training steps that were run in one execution and whose records are merged
+            here: `steps_per_execution`. The last execution of an epoch may run fewer.
     """
 
     step: int
     layers: tuple[LayerInfo, ...]
     records: np.ndarray
     histograms: np.ndarray | None = None
+    steps: int = 1
+
+    @property
+    def last_step(self) -> int:
+        """The last step whose measurements are merged here."""
+        return self.step + self.steps - 1
 
     @property
     def names(self) -> tuple[str, ...]:

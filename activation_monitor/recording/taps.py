@@ -9,10 +9,8 @@ back as they were in a `finally`.
 
 import collections
 import contextlib
-import difflib
 import functools
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import keras
@@ -21,8 +19,7 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from activation_monitor.analysis.snapshot import LayerInfo
 from activation_monitor.recording import tensorflow_backend as backend
-
-LayerChoice = Sequence | str | re.Pattern | Callable[[keras.Layer], bool] | None
+from activation_monitor.recording.choice import LayerChoice, choose
 
 _ACTIVATION_LAYERS = {
     "ReLU": "relu",
@@ -69,13 +66,13 @@ class _Pass:
 class Taps:
     """Measures the chosen layers of a model while its training step runs.
 
-    A layer is a leaf, and is measured, if it calls no other layer. So are a layer whose
-    inner calls happen inside a loop (a recurrent layer is what the path sees, its cell
-    runs within) and one with a kernel of its own that computes after its sublayers.
+    A layer is a leaf, and is measured, if it calls no other layer. So is a layer whose
+    inner calls happen inside a loop, since it is what the data path sees, and one with a
+    kernel of its own that computes after its sublayers.
 
     Args:
         model: The model.
-        chosen: Ids of the layers to measure, see `choose`.
+        chosen: Ids of the layers to measure, see `chosen_layers`.
         histograms: Count histograms as well.
         warn: Called with a message when a layer has to be left out.
     """
@@ -145,7 +142,7 @@ class Taps:
             except Exception as error:
                 self._unmeasurable.add(id(layer))
                 self._warn(
-                    f"layer {_path(layer)!r} cannot be measured and is left out: "
+                    f"{layer.path or layer.name!r} cannot be measured, it is left out: "
                     f"{type(error).__name__}: {error}"
                 )
                 return outputs
@@ -156,12 +153,13 @@ class Taps:
         here = backend.graph()
         inner = running.leaf_graphs[leaves:]
         is_leaf = not inner
-        if is_leaf:
-            running.leaf_graphs.append(here)
+        holds_loop = any(graph is not here for graph in inner)
+        if is_leaf or holds_loop:
+            running.leaf_graphs[leaves:] = [here]
         named = [
             (path, t) for path, t in keras.tree.flatten_with_path(outputs) if _is_float(t)
         ]
-        if not (is_leaf or any(graph is not here for graph in inner)):
+        if not (is_leaf or holds_loop):
             if not _has_kernel(layer):
                 return outputs
             if any(id(tensor) in running.owner for _, tensor in named):
@@ -274,7 +272,7 @@ class Taps:
         return self._infos(), records, histograms
 
     def _infos(self):
-        paths = _unique_paths(self.model, {id(row.layer) for row in self._table})
+        paths = _unique_paths(self.model)
         several = {id(row.layer) for row in self._table if row.call > 0}
         return tuple(
             LayerInfo(
@@ -294,91 +292,57 @@ class Taps:
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
-    """The model and all layers below it, each once."""
-    return [
-        layer
-        for layer in model._flatten_layers(include_self=True)
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
+    """The model and all layers below it, each once; recurrent layers as a whole.
+
+    What runs within a recurrent layer is its own affair: it calls its cell once more than
+    there are time steps, or not at all where a fused kernel does its work.
+    """
+    found, todo = {}, [model]
+    while todo:
+        layer = todo.pop(0)
+        if id(layer) in found or isinstance(layer, keras.layers.InputLayer):
+            continue
+        found[id(layer)] = layer
+        if not isinstance(layer, keras.layers.RNN):
+            todo = layer._layers + todo
+    return list(found.values())
 
 
-def choose(layers: LayerChoice, model: keras.Model) -> set[int]:
+def chosen_layers(choice: LayerChoice, model: keras.Model) -> set[int]:
     """The ids of the layers that a user's choice names, with all layers inside them.
 
     Args:
-        layers: None for all; a predicate of a layer; or one or several of: a layer's
-            name or path, else taken as a regular expression and searched for in the
-            path; a compiled pattern.
+        choice: See `choice.choose`, which also says what it raises.
         model: The model.
-
-    Raises:
-        TypeError: If the choice is of another kind.
-        ValueError: If a name or pattern matches no layer; lists near misses.
     """
-    everything = all_layers(model)
-    if layers is None:
-        return {id(layer) for layer in everything}
-    paths = _unique_paths(model, {id(layer) for layer in everything})
-    if callable(layers):
-        top = [layer for layer in everything if layers(layer)]
-        if not top:
-            raise ValueError(
-                "ActivationMonitor: the predicate given as `layers` is false for all "
-                f"{len(everything)} layers of the model."
-            )
-    else:
-        top = []
-        for wanted in [layers] if isinstance(layers, str | re.Pattern) else layers:
-            found = _matching(wanted, everything, paths)
-            if not found:
-                names = sorted({*paths.values(), *(layer.name for layer in everything)})
-                near = difflib.get_close_matches(str(wanted), names, n=5, cutoff=0.4)
-                raise ValueError(
-                    f"ActivationMonitor: no layer matches layers={wanted!r}. "
-                    f"{'Near misses' if near else 'The layers are'}: "
-                    f"{', '.join(near or names[:20])}."
-                )
-            top += found
+    layers = all_layers(model)
+    paths = _unique_paths(model)
+    top = choose(choice, [(paths[id(layer)], layer) for layer in layers])
     return {id(inner) for layer in top for inner in layer._flatten_layers()}
 
 
-def _matching(wanted, everything, paths):
-    if isinstance(wanted, str):
-        exact = [layer for layer in everything if wanted in (layer.name, paths[id(layer)])]
-        if exact:
-            return exact
-        try:
-            wanted = re.compile(wanted)
-        except re.error as error:
-            raise ValueError(
-                "ActivationMonitor: `layers` must name layers or be regular "
-                f"expressions. Received: {wanted!r}, which is neither ({error})."
-            ) from None
-    return [layer for layer in everything if wanted.search(paths[id(layer)])]
-
-
-def _path(layer):
-    return layer.path or layer.name
-
-
-def _unique_paths(model, wanted):
+def _unique_paths(model):
     """Keras paths by id of layer; where two layers share one, where they stand."""
-    where = {}
+    where = {id(model): model.name}
 
     def walk(layer, prefix):
         for inner in layer._layers:
             if id(inner) not in where:
-                where[id(inner)] = f"{prefix}{inner.name}"
-                walk(inner, f"{prefix}{inner.name}/")
+                where[id(inner)] = f"{prefix}/{inner.name}"
+                walk(inner, where[id(inner)])
 
-    walk(model, "")
-    paths = {id(layer): _path(layer) for layer in all_layers(model) if id(layer) in wanted}
-    for relabel in (lambda i: where.get(i, paths[i]), None):
-        shared = collections.Counter(paths.values())
-        twins = [i for i, path in paths.items() if shared[path] > 1]
-        for number, i in enumerate(twins):
-            paths[i] = relabel(i) if relabel else f"{paths[i]}~{number}"
+    walk(model, model.name)
+    paths = {id(layer): layer.path or where[id(layer)] for layer in all_layers(model)}
+    for i in _twins(paths):
+        paths[i] = where[i]
+    for number, i in enumerate(_twins(paths)):
+        paths[i] += f"~{number}"
     return paths
+
+
+def _twins(paths):
+    shared = collections.Counter(paths.values())
+    return [i for i, path in paths.items() if shared[path] > 1]
 
 
 def _is_float(value):

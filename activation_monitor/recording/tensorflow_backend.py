@@ -95,7 +95,7 @@ class Reader:
         kinds = [[s.record for s in stores], [s.histogram for s in stores]]
         self._variables = [kind for kind in kinds if kind and kind[0] is not None]
         self._empty = {len(moments.FIELDS): moments.empty()}
-        self._read = tf.function(self._read_all, autograph=False)
+        self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
 
     def _read_all(self):
         columns = tf.concat([tf.stack(kind) for kind in self._variables], axis=1)

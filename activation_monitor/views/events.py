@@ -39,7 +39,7 @@ SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
 LAYERS_TAG = f"{PLUGIN}/layers"
 FINDINGS_TAG = f"{PLUGIN}/findings"
 _HISTOGRAM_TAG = "activations/"
-_STRIDE = "histogram_stride"
+_STEPS, _STRIDE = "steps", "histogram_stride"
 
 _SAMPLED = (
     f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
@@ -94,15 +94,16 @@ class EventLog:
                 added.metadata.CopyFrom(metadata)
                 added.metadata.summary_description = description
 
-        table, columns = snapshot.records, moments.FIELD_NAMES
+        columns = (*moments.FIELD_NAMES, _STEPS)
+        table = [snapshot.records, np.full(len(snapshot.layers), snapshot.steps)]
         if snapshot.histograms is not None:
             # The edges and counts are in the histograms; how they were sampled is not.
-            table = np.column_stack([table, snapshot.histograms[:, 0]])
             columns += (_STRIDE,)
+            table.append(snapshot.histograms[:, 0])
         if (snapshot.layers, columns) != self._layers:
             self._layers = (snapshot.layers, columns)
             add(LAYERS_TAG, _layers_to_json(*self._layers), _own_metadata())
-        add(SNAPSHOT_TAG, table.astype(np.float64), _own_metadata())
+        add(SNAPSHOT_TAG, np.column_stack(table), _own_metadata())
 
         scalar = scalar_metadata.create_summary_metadata("", "")
         for statistic in ("mean", "std"):
@@ -179,7 +180,8 @@ def _read_file(path: Path) -> Iterator[Snapshot]:
                     rows = tensor_util.make_ndarray(values[_HISTOGRAM_TAG + layer.name])
                     counted = histogram.Histogram(int(strides[i]), rows)
                     histograms[i] = histogram.pack(counted)
-        yield Snapshot(event.step, layers, records, histograms)
+        steps = int(written[0, columns.index(_STEPS)])
+        yield Snapshot(event.step, layers, records, histograms, steps)
 
 
 def _text(tensor) -> str:
