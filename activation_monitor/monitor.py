@@ -234,5 +234,4 @@ def _warn(message):
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
         level, frame = level + 1, frame.f_back
-    level -= 1  # counted from the caller of `warn`, which is level 1
     warnings.warn(f"ActivationMonitor: {message}", stacklevel=level)
