@@ -323,16 +323,20 @@ def chosen_layers(choice: LayerChoice, model: keras.Model) -> set[int]:
 
 def _unique_paths(model):
     """Keras paths by id of layer; where two layers share one, where they stand."""
-    where = {id(model): model.name}
+    paths, where = {}, {}
 
-    def walk(layer, prefix):
+    def walk(layer, path, place):
+        paths[id(layer)], where[id(layer)] = path, place
+        known = [inner.path for inner in layer._layers if inner.path]
+        # A layer without weights may have no path: the same prefix as its siblings'.
+        prefix = known[0].rpartition("/")[0] if known else path
         for inner in layer._layers:
             if id(inner) not in where:
-                where[id(inner)] = f"{prefix}/{inner.name}"
-                walk(inner, where[id(inner)])
+                sibling = f"{prefix}/{inner.name}".lstrip("/")
+                walk(inner, inner.path or sibling, f"{place}/{inner.name}")
 
-    walk(model, model.name)
-    paths = {id(layer): layer.path or where[id(layer)] for layer in all_layers(model)}
+    walk(model, model.path or model.name, model.name)
+    paths = {id(layer): paths[id(layer)] for layer in all_layers(model)}
     for i in _twins(paths):
         paths[i] = where[i]
     for number, i in enumerate(_twins(paths)):

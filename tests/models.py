@@ -1,0 +1,54 @@
+"""Small models and data that several tests use, and the monitored fit of them."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import layers
+
+from activation_monitor import ActivationMonitor
+
+IMAGES = np.random.default_rng(1).standard_normal((50, 8, 8, 3)).astype(np.float32)
+LABELS = np.random.default_rng(2).integers(0, 4, 50)
+
+
+def image_network(dtype=None):
+    """Convolution, normalization, dropout and a residual sum: a bit of everything."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="conv", dtype=dtype)(inputs)
+    x = layers.BatchNormalization(name="norm", dtype=dtype)(x)
+    x = layers.Dropout(0.3, name="dropout", dtype=dtype)(x)
+    x = x + layers.Conv2D(8, 3, padding="same", name="branch", dtype=dtype)(x)
+    x = layers.Flatten(name="flatten", dtype=dtype)(x)
+    x = layers.Dense(16, activation="tanh", name="hidden", dtype=dtype)(x)
+    outputs = layers.Dense(4, activation="softmax", name="head", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name="net")
+
+
+def perceptron(depth=3, width=16, activation="relu", initializer="he_normal", inputs=8):
+    """A chain of equal layers and a linear head."""
+    hidden = [
+        layers.Dense(width, activation, kernel_initializer=initializer, name=f"hidden_{i}")
+        for i in range(depth)
+    ]
+    head = layers.Dense(1, name="head")
+    return keras.Sequential([keras.Input((inputs,)), *hidden, head], name="net")
+
+
+def data(samples=40, inputs=8, outputs=1):
+    """Gaussian inputs and targets."""
+    rng = np.random.default_rng(3)
+    shapes = (samples, inputs), (samples, outputs)
+    return tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+
+
+def watch(model, x, y, batch_size=8, compile=None, monitor=None, **options):
+    """Fit for an epoch under a monitor; returns the monitor and the warnings."""
+    if not model.compiled:
+        model.compile("sgd", "mse", **(compile or {}))
+    monitor = monitor or ActivationMonitor(**options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, y, batch_size=batch_size, verbose=0, callbacks=[monitor])
+    ours = [str(w.message) for w in caught if "ActivationMonitor" in str(w.message)]
+    return monitor, ours
