@@ -27,8 +27,10 @@ def image_network(dtype=None):
 
 def perceptron(depth=3, width=16, activation="relu", initializer="he_normal", inputs=8):
     """A chain of equal layers and a linear head."""
+    # Keras draws the same numbers each time from one initializer object: one a layer.
+    draw = keras.initializers.get(initializer)
     hidden = [
-        layers.Dense(width, activation, kernel_initializer=initializer, name=f"hidden_{i}")
+        layers.Dense(width, activation, kernel_initializer=draw.clone(), name=f"hidden_{i}")
         for i in range(depth)
     ]
     head = layers.Dense(1, name="head")

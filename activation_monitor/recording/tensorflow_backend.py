@@ -110,9 +110,12 @@ class Reader:
                 empty = self._empty.get(variable.shape[0], histogram.none())
                 variable.assign(empty)
 
+    def _copy(self):
+        return self._read().numpy()
+
     def read(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Records `(taps, FIELDS)`, and histograms `(taps, SLOTS)` if there are any."""
-        columns = self._read().numpy()
+        columns = self._copy()
         split = len(moments.FIELDS)
         records, histograms = columns[:, :split], columns[:, split:]
         return records, histograms if histograms.size else None

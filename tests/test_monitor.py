@@ -1,0 +1,384 @@
+"""The callback: when it looks, what it says, and what it does when something fails."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import models
+from activation_monitor import ActivationMonitor, read_history
+from activation_monitor.recording import tensorflow_backend
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [
+        (100, [0, 1, 2, 5, 10, 20, 50, 100]),
+        (30, [0, 1, 2, 5, 10, 20, 30, 50, 60, 90]),
+        (lambda step: step in (3, 99), [3, 99]),
+    ],
+)
+def test_the_first_steps_are_sampled_densely(every, steps):
+    """Then every n-th; a function decides alone."""
+    x, y = models.data(samples=21)
+    model = models.perceptron(depth=1)
+    model.compile("sgd", "mse")
+    monitor = ActivationMonitor(sample_every=every, histograms=False)
+    model.fit(x, y, batch_size=1, epochs=5, verbose=0, callbacks=[monitor])
+    assert monitor.history.steps == steps
+
+
+def test_a_second_fit_goes_on_where_the_first_one_stopped():
+    """Steps are those of the optimizer; the dense ones are not repeated."""
+    x, y = models.data()
+    model = models.perceptron()
+    monitor, _ = models.watch(model, x, y)
+    models.watch(model, x, y, monitor=monitor)
+    assert monitor.history.steps == [0, 1, 2, 5]
+
+
+def test_a_new_monitor_on_a_trained_model_looks_at_once():
+    """It samples its own first steps densely, under the optimizer's numbers."""
+    x, y = models.data()
+    model = models.perceptron()
+    models.watch(model, x, y)
+    monitor, _ = models.watch(model, x, y)
+    assert monitor.history.steps == [5, 6, 7]
+
+
+def test_a_model_compiled_again_and_another_model_are_measured():
+    """The tapped step is made anew."""
+    x, y = models.data()
+    model = models.perceptron()
+    monitor, _ = models.watch(model, x, y, sample_every=1)
+    model.compile("adam", "mse")
+    models.watch(model, x, y, monitor=monitor)
+    models.watch(models.perceptron(depth=1), x, y, monitor=monitor)
+    assert monitor.history.steps == 3 * [0, 1, 2, 3, 4]
+    assert [len(s.layers) for s in monitor.history] == 10 * [5] + 5 * [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sample_every": 0}, ValueError, "Received: sample_every=0. Use 1 to look at"),
+        ({"sample_every": "often"}, TypeError, "Received: sample_every='often'."),
+        ({"sample_every": True}, TypeError, "Received: sample_every=True."),
+        ({"on_finding": "shout"}, ValueError, "Received: on_finding='shout'."),
+        ({"log_dir": 3}, TypeError, "Received: log_dir=3."),
+    ],
+)
+def test_bad_arguments_are_said_at_once(options, error, message):
+    """When the monitor is made: what was expected, what came."""
+    with pytest.raises(error) as raised:
+        ActivationMonitor(**options)
+    assert message in str(raised.value)
+
+
+HEALTHY = {
+    "he relu": {"activation": "relu", "initializer": "he_normal"},
+    "glorot tanh": {"activation": "tanh", "initializer": "glorot_uniform"},
+    "lecun selu": {"activation": "selu", "initializer": "lecun_normal"},
+    "orthogonal linear": {"activation": "linear", "initializer": "orthogonal"},
+}
+SICK = {
+    "std 1": (keras.initializers.RandomNormal(stddev=1.0), "exploding-activations"),
+    "std 0.01": (keras.initializers.RandomNormal(stddev=0.01), "vanishing-activations"),
+    "zeros": ("zeros", "zero-activations"),
+    "overflow": (keras.initializers.RandomNormal(stddev=1e3), "exploding-activations"),
+}
+
+
+@pytest.mark.parametrize("case", HEALTHY)
+def test_a_healthy_network_gets_no_warning(case):
+    """20 layers, looked at with every step."""
+    x, y = models.data(inputs=64)
+    model = models.perceptron(depth=20, width=128, inputs=64, **HEALTHY[case])
+    monitor, warned = models.watch(model, x, y, sample_every=1)
+    assert warned == []
+    assert monitor.diagnosis.healthy
+    low, high = monitor.diagnosis.profile.main.interval()
+    # Tanh shrinks the signal slowly however well it is initialized, like 1 / sqrt(depth).
+    assert low < monitor.diagnosis.profile.main.growth < high or case == "glorot tanh"
+
+
+@pytest.mark.parametrize("case", SICK)
+def test_a_sick_network_gets_one_warning_that_names_it(case):
+    """From the first snapshot, once, whatever becomes of it later."""
+    x, y = models.data(inputs=64)
+    initializer, code = SICK[case]
+    model = models.perceptron(20, 128, initializer=initializer, inputs=64)
+    monitor, warned = models.watch(model, x, y, sample_every=1)
+    assert [finding.code for finding in monitor.diagnosis.findings] == [code]
+    assert len(warned) == 1
+    assert warned[0].startswith(f"ActivationMonitor: {code} (critical, step 0): ")
+    assert "net/hidden_0" in warned[0]
+    assert not monitor.diagnosis.healthy
+
+
+def test_the_growth_that_is_found_is_that_of_the_law():
+    """Weights of std 0.1 in ReLU layers of 256: sqrt(256 / 2) 0.1 = 1.131 per layer."""
+    x, y = models.data(inputs=256)
+    initializer = keras.initializers.RandomNormal(stddev=0.1)
+    model = models.perceptron(40, 256, initializer=initializer, inputs=256)
+    monitor, _ = models.watch(model, x, y)
+    (finding,) = monitor.diagnosis.findings
+    # The sd of the mean over 39 layers of 256 is 0.0704 / sqrt(39) = 0.011; 4 of them.
+    np.testing.assert_allclose(finding.evidence["growth"], 1.131, rtol=0.045)
+    assert finding.evidence["layers"] == 39
+
+
+def test_nothing_is_said_of_the_growth_that_training_brings():
+    """Weights that have become ten times as large by step 11 are no bad initialization."""
+    x, y = models.data(samples=64, inputs=64)
+    model = models.perceptron(3, 64, inputs=64)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    for layer in model.layers[1:3]:
+        layer.kernel.assign(10.0 * layer.kernel)
+    _, at_the_start = models.watch(model, x, y)
+    model.optimizer.iterations.assign(11)
+    monitor, later = models.watch(model, x, y)
+    assert (len(at_the_start), later) == (1, [])
+    assert monitor.history.steps[0] == 11
+
+
+@pytest.fixture
+def exploding():
+    return models.perceptron(
+        20, 64, initializer=keras.initializers.RandomNormal(stddev=1.0)
+    )
+
+
+def test_a_finding_can_stop_training(exploding):
+    """After the step in which it was found, with a warning."""
+    x, y = models.data()
+    monitor, warned = models.watch(exploding, x, y, on_finding="stop", sample_every=1)
+    assert monitor.history.steps == [0]
+    assert len(warned) == 1
+
+
+def test_a_finding_can_raise(exploding):
+    """And leaves the model's own training function in place."""
+    x, y = models.data()
+    with pytest.raises(RuntimeError, match="ActivationMonitor: exploding-activations"):
+        models.watch(exploding, x, y, on_finding="raise")
+    monitor, _ = models.watch(exploding, x, y)
+    assert monitor.history.steps == [1, 2, 3]
+
+
+def test_a_finding_can_be_given_to_a_function(exploding):
+    """Which gets the finding instead of a warning."""
+    x, y = models.data()
+    got = []
+    monitor, warned = models.watch(exploding, x, y, on_finding=got.append)
+    assert got == list(monitor.diagnosis.findings) != []
+    assert warned == []
+
+
+def test_the_warning_points_at_the_users_line(exploding):
+    """At the one with `fit`, not into Keras or into us."""
+    x, y = models.data()
+    exploding.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="exploding") as caught:
+        exploding.fit(x, y, verbose=0, callbacks=[ActivationMonitor()])
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_non_finite_inputs_are_named():
+    """The first bad tensor in the order of the data, not all that follow."""
+    x, y = models.data()
+    x[3, 2] = np.nan
+    model = models.perceptron()
+    monitor, warned = models.watch(model, x, y, batch_size=40, sample_every=1)
+    assert len(warned) == 1
+    assert "1 of 320 elements of what the model is given (net/hidden_0:input" in warned[0]
+
+
+def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
+    """By an exact step, made then, once for each layer that needs it."""
+    x, y = models.data()
+    x[3, 2] = np.nan
+    model = models.perceptron(depth=1)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    monitor, _ = models.watch(model, x, y, batch_size=40, sample_every=1)
+    models.watch(model, x, y, batch_size=40, monitor=monitor)
+    models.watch(model, x, y, batch_size=40, monitor=monitor)
+    variances = [snapshot.field("variance")[0] for snapshot in monitor.history]
+    assert np.isnan(variances).tolist() == [True, False, True]
+    np.testing.assert_allclose(variances[1], np.nanvar(x.astype(np.float64)), rtol=1e-12)
+
+
+def test_one_copy_to_the_host_for_each_sampled_step(monkeypatch):
+    """Whatever the number of layers."""
+    reads = []
+    original = tensorflow_backend.Reader._copy
+    monkeypatch.setattr(
+        tensorflow_backend.Reader,
+        "_copy",
+        lambda self: reads.append(len(self.stores)) or original(self),
+    )
+    x, y = models.data()
+    monitor, _ = models.watch(models.perceptron(depth=9), x, y, sample_every=1)
+    assert reads == 5 * [11]
+    assert len(monitor.history) == 5
+
+
+# -- failures of ours never end training
+
+
+def losses(monitor, x, y):
+    model = models.perceptron()
+    model.compile("sgd", "mse")
+    return model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=monitor).history
+
+
+def test_a_log_folder_that_cannot_be_written_gives_one_warning(tmp_path):
+    """The diagnosis is made all the same."""
+    x, y = models.data()
+    (tmp_path / "file").write_text("in the way")
+    monitor = ActivationMonitor(tmp_path / "file" / "logs")
+    with pytest.warns(UserWarning) as caught:
+        losses([monitor], x, y)
+    assert len(caught) == 1
+    assert "nothing is logged to" in str(caught[0].message)
+    assert monitor.diagnosis.healthy
+
+
+def test_a_full_disk_gives_one_warning_and_what_was_written_stays(tmp_path):
+    """On a tmpfs of 64 kB, where it may be mounted; in a process of its own, since the
+    background thread of TensorBoard's writer prints a traceback of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a tmpfs here")
+    code = f"""
+        import sys, warnings
+        sys.path.insert(0, {str(models.__file__).rpartition("/")[0]!r})
+        import models
+        from activation_monitor import ActivationMonitor
+        x, y = models.data()
+        model = models.perceptron()
+        model.compile("sgd", "mse")
+        monitor = ActivationMonitor({str(disk)!r}, sample_every=1)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(x, y, batch_size=8, epochs=30, verbose=0, callbacks=[monitor])
+        ours = [str(w.message) for w in caught if "ActivationMonitor" in str(w.message)]
+        print(len(monitor.history), len(ours), ours)
+    """
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+        )
+        assert run.stdout.startswith("150 1 ["), run.stdout + run.stderr
+        assert "has ended, training goes on" in run.stdout
+        assert len(read_history(disk)) >= 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_layer_that_cannot_be_measured_is_left_out_with_one_warning(monkeypatch):
+    """The others are measured."""
+    original = tensorflow_backend.Store.put
+
+    def put(store, tensor, **options):
+        if tensor.shape[-1] == 5:
+            raise NotImplementedError("five units are too many")
+        original(store, tensor, **options)
+
+    monkeypatch.setattr(tensorflow_backend.Store, "put", put)
+    x, y = models.data()
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(5, name="odd"), layers.Dense(1, name="even")],
+        name="net",
+    )
+    monitor, warned = models.watch(model, x, y, sample_every=1)
+    assert warned == [
+        "ActivationMonitor: 'net/odd' cannot be measured, it is left out: "
+        "NotImplementedError: five units are too many"
+    ]
+    assert "net/even" in monitor.history[-1].names
+    assert len(monitor.history) == 5
+
+
+def test_a_view_that_breaks_does_not_end_training(tmp_path, monkeypatch):
+    """Training is as without a monitor."""
+    x, y = models.data()
+    keras.utils.set_random_seed(0)
+    expected = losses([], x, y)
+
+    def broken(*args, **options):
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr("activation_monitor.monitor.new_findings", broken)
+    monkeypatch.setattr("activation_monitor.views.events.EventLog.write", broken)
+    keras.utils.set_random_seed(0)
+    monitor = ActivationMonitor(tmp_path, sample_every=1)
+    with pytest.warns(UserWarning) as caught:
+        assert losses([monitor], x, y) == expected
+    assert len(caught) == 2
+    assert len(monitor.history) == 15
+
+
+def test_a_schedule_that_raises_does_not_end_training():
+    """It is a function of the user's, so the error is told, once."""
+    x, y = models.data()
+    monitor = ActivationMonitor(sample_every=lambda step: 1 // 0)
+    with pytest.warns(UserWarning) as caught:
+        losses([monitor], x, y)
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == 2
+    assert "this step is not measured, training goes on (ZeroDivisionError" in told[0]
+    assert "no layer was measured" in told[1]
+
+
+def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(monkeypatch):
+    """Memory may run out for what the measuring needs on top."""
+    import tensorflow as tf
+
+    from activation_monitor.recording import steps
+
+    def too_large(self, exact):
+        def tapped(iterator):
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+        return tapped
+
+    monkeypatch.setattr(steps.TwoSteps, "_make", too_large)
+    x, y = models.data()
+    monitor, warned = models.watch(models.perceptron(), x, y)
+    assert len(warned) == 1
+    assert "does not run here (ResourceExhaustedError" in warned[0]
+    assert len(monitor.history) == 0
+
+
+def test_distribution_is_refused_with_one_warning():
+    """Until it is built: nothing is measured rather than something wrong."""
+    code = """
+        import os; os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        import sys, warnings
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        import keras, numpy as np
+        from activation_monitor import ActivationMonitor
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse")
+        monitor = ActivationMonitor()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(np.ones((16, 8)), np.ones((16, 1)), verbose=0, callbacks=[monitor])
+        print([str(w.message) for w in caught if "ActivationMonitor" in str(w.message)])
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert "distributed training is not measured yet" in run.stdout, run.stderr
+    assert run.stdout.count("ActivationMonitor:") == 1
