@@ -30,7 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         ),
     )
     add = calibration.add_argument
-    add("--width", type=_at_least(2), default=512, help="units per layer [512]")
+    add(
+        "--width",
+        type=_at_least(chain.NARROWEST),
+        default=512,
+        help="units per layer [512]",
+    )
     add("--layers", type=_at_least(1), default=20, help="layers of the chain [20]")
     add("--dtype", choices=_POLICIES, default="float32", help="dtype policy [float32]")
     add("--jit", choices=_JIT, default="auto", help="XLA compilation [auto]")

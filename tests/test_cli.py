@@ -84,7 +84,7 @@ def test_the_command_fails_with_an_exit_code(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["calibrate", "--width", "1"], ["calibrate", "--dtype", "int8"]]
+    "arguments", [[], ["calibrate", "--width", "63"], ["calibrate", "--dtype", "int8"]]
 )
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     """argparse says what was expected."""

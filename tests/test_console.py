@@ -128,14 +128,12 @@ def test_a_long_name_is_folded_not_cut():
     assert name in column
 
 
-@pytest.mark.xfail(reason="console.diagnosis_table: names are read as rich markup")
 @pytest.mark.parametrize("name", ["attention[query]", "a[/b]", "[red]dense"])
 def test_brackets_in_a_name_are_no_markup(name):
     """A layer's name is shown as it is, and no name breaks `print`."""
     assert f"  {name} " in text(network(1.0, 1.0, names=[name, "head"]))
 
 
-@pytest.mark.xfail(reason="console.diagnosis_table: fractions of nothing print as nan%")
 def test_a_layer_that_was_not_called_has_dashes_in_all_columns():
     """Where nothing was measured there is a dash, for the fractions as well."""
     line = text(network(1.0, 1.0, None)).splitlines()[6]

@@ -388,10 +388,6 @@ def test_if_no_layer_was_called_there_is_no_profile():
     np.testing.assert_array_equal(profile.depths, [0, 0, 0])
 
 
-@pytest.mark.xfail(
-    reason="depth_profile._segment: takes activation and width of the row that is handed "
-    "on (Dropout: linear, Flatten: all positions), not those of the weight layer"
-)
 @pytest.mark.parametrize("width", [32, 6400])
 def test_what_stands_behind_an_activation_does_not_change_the_role_of_chance(width):
     """Dense(relu) and Dropout or Flatten fluctuate like Dense(relu)."""

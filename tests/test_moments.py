@@ -303,16 +303,9 @@ def test_the_fractions_count_among_all_elements():
     assert moments.STATISTICS["nonfinite_fraction"](record) == 4 / 8
 
 
-# Nothing lies between the means of units of which none was seen, so there is no number.
-_BETWEEN = pytest.param(
-    "between_std",
-    marks=pytest.mark.xfail(reason="moments.STATISTICS: between_std of nothing is 0"),
-)
-
-
 @pytest.mark.parametrize(
     "name",
-    ["mean", "std", "rms", "within_std", _BETWEEN, "minimum", "maximum"],
+    ["mean", "std", "rms", "within_std", "between_std", "minimum", "maximum"],
 )
 @pytest.mark.parametrize("x", [np.zeros((0, 3)), np.full((2, 3), np.nan)])
 def test_a_statistic_of_nothing_finite_is_nan(name, x):

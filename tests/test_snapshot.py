@@ -121,14 +121,12 @@ def test_a_history_never_holds_more_than_it_may_and_never_loses_its_ends(keep):
         assert len(steps) >= min(step + 1, 16 + (keep - 16) // 2)
 
 
-@pytest.mark.xfail(reason="snapshot.History.append: no limit below 17 is kept")
 @pytest.mark.parametrize("keep", [1, 5, 16])
 def test_a_small_history_too_holds_no_more_than_it_may(keep):
     """`keep` is how many to hold at most, even below sixteen."""
     assert len(filled(keep, 40)) <= keep
 
 
-@pytest.mark.xfail(reason="snapshot.History: `keep` does not bind what it starts from")
 def test_what_a_history_starts_from_is_thinned_too():
     """A history made of more snapshots than it may hold comes within its limit."""
     history = History((snapshot(step, dense=1.0) for step in range(200)), keep=20)

@@ -22,6 +22,9 @@ CONFIDENCE = 0.999
 FALSE_ALARMS = 1e-3
 """How often a right monitor fails its calibration by chance: at most so often."""
 
+NARROWEST = 64
+"""Units from which the rate above holds, also for a single layer."""
+
 _ENOUGH = 100  # products; the values end at 67 with weights of std 0.01
 
 
@@ -210,7 +213,7 @@ class Calibration:
     @property
     def verdict(self) -> str:
         """PASS or FAIL with the figures."""
-        worst = max(row.error for row in self.rows)
+        worst = np.max([row.error for row in self.rows])  # NaN if one is
         return (
             f"{'PASS' if self.passed else 'FAIL'}: growth {self.growth:.5g} per layer, "
             f"expected {self.law.low:.5g} to {self.law.high:.5g}; "
@@ -239,8 +242,17 @@ def calibrate(
         rms: Measured, `(L + 1,)`: of the input and after each layer.
         reference_rms: The same computed in float64 from the weights.
         weight_std: Standard deviation of the weights.
-        width: Units of every layer.
+        width: Units of every layer, at least `NARROWEST`.
+
+    Raises:
+        ValueError: If the layers are narrower.
     """
+    if width < NARROWEST:
+        raise ValueError(
+            f"calibrate: `width` must be at least {NARROWEST}, below which the law of the "
+            f"growth is not Gaussian enough for the stated rate of false alarms. "
+            f"Received: width={width}."
+        )
     layers = len(names)
     each = 1.0 - (1.0 - FALSE_ALARMS / 2) ** (1.0 / layers)
     low, expected, high = (

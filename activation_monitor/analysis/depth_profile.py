@@ -8,6 +8,7 @@ the next one. Only a segment that reaches the head (`open`) is judged: what a
 normalization ends, a pre-norm residual stream for example, may grow without harm.
 """
 
+import collections
 import math
 from dataclasses import dataclass
 
@@ -124,18 +125,27 @@ def depth_profile(snapshot: Snapshot) -> DepthProfile:
     profile = []
     for rows, reaches_head in segments:
         # At each depth, what is handed on to the next weight layer.
-        at_depth = {
-            int(graph.depth[row]): row
-            for row in rows
-            if snapshot.layers[row].kind not in _NOT_COMPARED
-        }
-        chosen = tuple(point(at_depth[depth]) for depth in sorted(at_depth))
+        at_depth = collections.defaultdict(list)
+        for row in rows:
+            if snapshot.layers[row].kind not in _NOT_COMPARED:
+                at_depth[int(graph.depth[row])].append(row)
+        chosen = tuple(point(at_depth[depth][-1]) for depth in sorted(at_depth))
         if chosen:
-            profile.append(_segment(chosen, reaches_head, snapshot))
+            random = {
+                depth: _randomness([snapshot.layers[row] for row in rows_here])
+                for depth, rows_here in at_depth.items()
+            }
+            profile.append(_segment(chosen, reaches_head, random))
     return DepthProfile(snapshot.step, graph.depth, tuple(profile))
 
 
-def _segment(points, reaches_head, snapshot):
+def _randomness(layers):
+    """On what chance turns at one depth: the activation function, and the width."""
+    activations = [layer.activation for layer in layers if layer.activation != "linear"]
+    return activations[0] if activations else "linear", layers[0].width
+
+
+def _segment(points, reaches_head, random):
     measured = []
     for p in points:
         if not (math.isfinite(p.rms) and p.rms > 0):
@@ -144,10 +154,8 @@ def _segment(points, reaches_head, snapshot):
     decades = mean = sd = math.nan
     if len(measured) >= 2:
         decades = math.log10(measured[-1].rms) - math.log10(measured[0].rms)
-        later = [snapshot.layers[p.row] for p in measured[1:]]
-        law = theory.chance(
-            [layer.activation for layer in later], [layer.width for layer in later]
-        )
+        activations, widths = zip(*(random[p.depth] for p in measured[1:]), strict=True)
+        law = theory.chance(activations, widths)
         mean, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)
     return Segment(points, reaches_head, tuple(measured), decades, mean, sd)
 

@@ -158,18 +158,25 @@ def new_findings(
     """
     initial = first and snapshot.last_step <= THRESHOLDS["initialization_ends"].value
     codes = {finding.code for finding in known}
+    given = {
+        layer.name
+        for layer in snapshot.layers
+        if layer.kind == "input" and not layer.parents
+    }
     found = ()
     for rule in (*INITIAL_RULES, *RULES) if initial else RULES:
         for finding in rule(snapshot):
             explained = codes & set(_EXPLAINED_BY.get(finding.code, ()))
-            if finding.code not in codes and not explained:
+            if explained and given.isdisjoint(finding.layers):
+                continue
+            if finding.code not in codes:
                 found += (finding,)
                 codes.add(finding.code)
     return found
 
 
-# The second cause explains the first finding: a signal that vanishes ends in zeros, one
-# that explodes in infinities, or in units that the first update kills.
+# What stands on the right explains the finding on the left, unless that shows in what the
+# model is given: a signal that vanishes ends in zeros, one that explodes in infinities.
 _EXPLAINED_BY = {
     "zero-activations": ("vanishing-activations", "exploding-activations"),
     "nonfinite-activations": ("exploding-activations",),
@@ -213,10 +220,13 @@ def _growth_finding(code, snapshot, segment: Segment, critical):
         f"leaves a well scaled network between {low:.3g} and {high:.3g}."
     )
     beyond = segment.points[len(segment.measured) :]
-    if beyond and code == "exploding-activations":
-        message += f" At {beyond[0].name} the values are no longer finite."
-    elif beyond:
-        message += f" At {beyond[0].name} nothing but zeros is left."
+    if beyond:
+        left = (
+            "nothing but zeros is left"
+            if beyond[0].rms == 0
+            else ("the values are no longer finite")
+        )
+        message += f" At {beyond[0].name} {left}."
     message += (
         " Each layer multiplies the size of the signal by about sqrt(fan_in) times the "
         "standard deviation of its weights (He et al. 2015): look at the kernel "
@@ -259,7 +269,9 @@ def _nonfinite(snapshot):
     row = int(bad[0])  # layers stand in the order of the calls: the first one
     layer = snapshot.layers[row]
     count, nonfinite = (snapshot.field(n)[row] for n in ("count", "nonfinite"))
-    where = "what the model is given" if layer.kind == "input" else "the output"
+    where = "the output"
+    if layer.kind == "input":
+        where = "a sum in the model" if layer.parents else "what the model is given"
     yield Finding(
         code="nonfinite-activations",
         severity="critical",

@@ -176,10 +176,12 @@ def _measured(name, finish=lambda values: values):
     return statistic
 
 
-def _between_variance(records):
+def _between_std(records):
     # Both are sums of the same squares, so the difference may round below zero.
-    variance, within = (field(records, n) for n in ("variance", "within_variance"))
-    return np.maximum(variance - within, 0.0)
+    variance, within = (
+        _measured(name)(records) for name in ("variance", "within_variance")
+    )
+    return np.sqrt(np.maximum(variance - within, 0.0))
 
 
 STATISTICS = {
@@ -187,7 +189,7 @@ STATISTICS = {
     "std": _measured("variance", np.sqrt),
     "rms": _measured("second_moment", np.sqrt),
     "within_std": _measured("within_variance", np.sqrt),
-    "between_std": lambda records: np.sqrt(_between_variance(records)),
+    "between_std": _between_std,
     "minimum": _measured("minimum"),
     "maximum": _measured("maximum"),
     "zero_fraction": _fraction("zeros"),

@@ -119,12 +119,17 @@ class History:
     def __init__(self, snapshots: Iterable[Snapshot] = (), keep: int | None = None):
         self.snapshots = list(snapshots)
         self.keep = keep
+        self._thin()
 
     def append(self, snapshot: Snapshot) -> None:
         """Add the newest snapshot."""
         self.snapshots.append(snapshot)
-        if self.keep is not None and len(self.snapshots) > self.keep:
-            first, rest = self.snapshots[: self._FIRST], self.snapshots[self._FIRST :]
+        self._thin()
+
+    def _thin(self):
+        while self.keep is not None and len(self.snapshots) > self.keep:
+            n = self._FIRST if self.keep > self._FIRST else self.keep // 2
+            first, rest = self.snapshots[:n], self.snapshots[n:]
             self.snapshots = first + rest[(len(rest) + 1) % 2 :: 2]
 
     def __len__(self) -> int:

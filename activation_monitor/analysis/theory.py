@@ -174,7 +174,7 @@ def chain_law(
     Example:
 
     >>> [round(value, 3) for value in chain_law(512, 1.0, 20)]
-    [22.605, 22.279, 22.937]
+    [22.605, 22.091, 23.132]
     """
     step = linear_step(width)
     center = math.log(weight_std * math.sqrt(width)) + step.mean

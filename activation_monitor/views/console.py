@@ -21,12 +21,17 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def percent(value: float) -> str:
+    """A share in whole percent; a dash where nothing was measured."""
+    return "-" if math.isnan(value) else f"{value:.0%}"
+
+
 def _count(n, what):
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _table(title):
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
@@ -46,11 +51,11 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     for i, layer in enumerate(first.layers):
         finding = accused.get(layer.name)
         table.add_row(
-            layer.name,
+            Text(layer.name),
             str(profile.depths[i]),
             *(number(statistics[name][i]) for name in ("mean", "std", "rms")),
             *(
-                f"{statistics[name][i]:.0%}"
+                percent(statistics[name][i])
                 for name in ("zero_fraction", "nonfinite_fraction")
             ),
             style=_STYLES[finding.severity] if finding else None,
