@@ -84,6 +84,13 @@ Activations at step 0
 Healthy: no findings; 1 step looked at."""
 
 
+def test_nothing_measured_has_a_verdict_in_markdown_too():
+    """The same sentence as in the table's place."""
+    assert console.diagnosis_markdown(diagnose([])) == (
+        "ActivationMonitor: nothing has been measured yet."
+    )
+
+
 @pytest.mark.parametrize(
     ("snapshots", "expected"),
     [

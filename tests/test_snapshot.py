@@ -127,6 +127,12 @@ def test_a_small_history_too_holds_no_more_than_it_may(keep):
     assert len(filled(keep, 40)) <= keep
 
 
+def test_a_history_that_may_hold_nothing_is_refused():
+    """With what came."""
+    with pytest.raises(ValueError, match="must be positive, or None for all. Received: 0"):
+        History(keep=0)
+
+
 def test_what_a_history_starts_from_is_thinned_too():
     """A history made of more snapshots than it may hold comes within its limit."""
     history = History((snapshot(step, dense=1.0) for step in range(200)), keep=20)

@@ -110,13 +110,20 @@ class History:
     Args:
         snapshots: Where to start from.
         keep: How many to hold at most. When there are more, every second one is let
-            go, except for the first sixteen (which show the initialization) and the
-            newest. None holds all.
+            go, except for the first sixteen (which show the initialization; fewer if
+            `keep` is below 17) and the newest. None holds all.
+
+    Raises:
+        ValueError: If `keep` is not positive.
     """
 
     _FIRST = 16
 
     def __init__(self, snapshots: Iterable[Snapshot] = (), keep: int | None = None):
+        if keep is not None and keep < 1:
+            raise ValueError(
+                f"History: `keep` must be positive, or None for all. Received: {keep}."
+            )
         self.snapshots = list(snapshots)
         self.keep = keep
         self._thin()

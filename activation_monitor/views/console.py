@@ -37,7 +37,7 @@ def _table(title):
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
     """The layers along the data path with their figures, and the verdict."""
     if diagnosis.first is None:
-        return Group(Text("ActivationMonitor: nothing has been measured yet."))
+        return Group(*_verdict(diagnosis))
     first, profile = diagnosis.first, diagnosis.profile
     table = _table(f"Activations at step {first.step}")
     table.add_column("layer", overflow="fold")
@@ -64,6 +64,9 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
 
 
 def _verdict(diagnosis):
+    if diagnosis.first is None:
+        yield Text("ActivationMonitor: nothing has been measured yet.")
+        return
     looked = f"{_count(len(diagnosis.steps), 'step')} looked at"
     if len(diagnosis.steps) > 1:
         looked += f", up to step {diagnosis.steps[-1]}"
