@@ -18,7 +18,7 @@ _PUBLIC = {
     "Finding": "activation_monitor.analysis.diagnosis",
     "History": "activation_monitor.analysis.snapshot",
     "Snapshot": "activation_monitor.analysis.snapshot",
-    "diagnose": "activation_monitor.analysis.diagnosis",
+    "diagnose": "activation_monitor.views.console",
     "read_history": "activation_monitor.views.events",
 }
 

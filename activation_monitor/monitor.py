@@ -16,7 +16,7 @@ from activation_monitor.analysis.diagnosis import (
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.recording.choice import LayerChoice, check
 from activation_monitor.recording.steps import TwoSteps, schedule
-from activation_monitor.recording.taps import Taps, chosen_layers
+from activation_monitor.recording.taps import Taps, all_layers, chosen_layers
 from activation_monitor.views import console
 from activation_monitor.views.events import EventLog
 
@@ -36,8 +36,9 @@ class ActivationMonitor(keras.callbacks.Callback):
     Args:
         log_dir: Folder for TensorBoard; events go to the run `activations` below it.
             None writes nothing; the diagnosis is still made.
-        sample_every: Every how many steps to look, counted by `optimizer.iterations`;
-            or a function of the step that returns whether to. Given a number, the first
+        sample_every: Every how many steps to look, or a function of the step that returns
+            whether to. Steps are counted from the optimizer's `iterations`. Given a
+            number, the first
             steps are sampled densely: 0, 1, 2, 5, 10, 20 and 50.
         layers: Which layers to measure. None: every leaf layer with a floating-point
             output. Else one or a list of: a layer's name or path; a regular expression,
@@ -47,6 +48,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         on_finding: What to do when something is found: "warn" once for each finding,
             "stop" training (and warn), "raise" a RuntimeError, or a function that is
             called with the `Finding`.
+
+    A monitor follows one model: given another one, it starts anew.
 
     Attributes:
         history: The snapshots, a `History`. At most 1000 are held, those of the first
@@ -91,12 +94,19 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._choice = layers
         self._histograms = bool(histograms)
         self._on_finding = on_finding
+        self._log = None
+        self._told = set()
+        self._of = None
+        self._forget()
+
+    def _forget(self):
+        """Start anew, with another model."""
         self.history = History(keep=_KEEP)
         self._findings: tuple[Finding, ...] = ()
         self._first_step = None
+        self._epoch_start = self._now = self._next_step = 0
+        self._layers = None
         self._steps = None
-        self._log = None
-        self._told = set()
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -108,13 +118,26 @@ class ActivationMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Find the layers; open the log."""
         model = self.model
-        if self._steps is None or self._steps.model is not model:
-            # A wrong choice of layers is the user's to know before training starts.
-            chosen = chosen_layers(self._choice, model)
+        if self._of is not model:  # another model than in the `fit` before
+            self._forget()
+            self._of = model
+        # A wrong choice of layers is the user's to know before training starts.
+        chosen = chosen_layers(self._choice, model)
+        layers = [id(layer) for layer in all_layers(model)]
+        if self._steps is None or layers != self._layers:
+            self._layers = layers
             taps = self._attempt("nothing is measured", self._taps, chosen)
             self._steps = None
             if taps is not None:
                 self._steps = TwoSteps(model, taps, self._measured, self._gave_up)
+        if self._steps is None:
+            return
+        # Steps are the optimizer's where it counts them. An optimizer of the user's own,
+        # or one compiled anew, must not lead back to steps that are in the log.
+        iterations = getattr(model.optimizer, "iterations", 0)
+        self._epoch_start = max(int(iterations), self._next_step)
+        if self._first_step is None:
+            self._first_step = self._epoch_start
         if self.log_dir is not None and self._log is None:
             self._log = self._attempt(
                 f"nothing is logged to {str(self.log_dir)!r}", EventLog, self.log_dir
@@ -123,10 +146,17 @@ class ActivationMonitor(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         """Choose which of the two training steps runs now."""
         if self._steps is not None:
+            # Counted here: reading the optimizer's counter would wait for the device.
+            self._now = self._epoch_start + batch
+            self._next_step = self._now + self.model.steps_per_execution
             self._attempt("this step is not measured", self._choose)
 
     def on_epoch_end(self, epoch, logs=None):
         """Let the log be read."""
+        # The last execution may have run fewer steps than the others.
+        steps = self.params.get("steps")
+        self._epoch_start = self._epoch_start + steps if steps else self._next_step
+        self._next_step = self._epoch_start
         self._write(EventLog.flush)
 
     def on_train_end(self, logs=None):
@@ -151,12 +181,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         return Taps(model, chosen, self._histograms, warn=self._warn_once)
 
     def _choose(self):
-        first_of_these = int(self.model.optimizer.iterations)
-        if self._first_step is None:
-            self._first_step = first_of_these
-        steps = range(first_of_these, first_of_these + self.model.steps_per_execution)
+        steps = range(self._now, self._next_step)
         if any(self._is_sampled(step, self._first_step) for step in steps):
-            self._now = first_of_these
             self._steps.sample_next()
 
     def _measured(self, layers, records, histograms):
@@ -192,8 +218,8 @@ class ActivationMonitor(keras.callbacks.Callback):
     def _gave_up(self, error):
         self._steps = None
         self._warn_once(
-            f"the measured training step does not run here ({type(error).__name__}: "
-            f"{error}). Training goes on without it, from the next batch."
+            f"measuring failed here and is given up, training goes on "
+            f"({type(error).__name__}: {error})."
         )
 
     def _write(self, method, *args):

@@ -71,7 +71,7 @@ network between 0.91 and 1.1. At dense_2 nothing but zeros is left. Each layer m
 of the signal by about sqrt(fan_in) times the standard deviation of its weights (He et al. 2015):
 look at the kernel initializer of these layers, whose weights are too small.
 * nonfinite-activations (critical, step 5): 1 of 2 elements of the output (dense_3, float32) are NaN
-or infinite. No layer before it has any; those after it inherit them."""
+or infinite. What it is computed from has none; what is computed from it inherits them."""
 
 NO_GROWTH = """\
 Activations at step 0
@@ -81,6 +81,8 @@ Activations at step 0
   dense_0       1      0     2     2      0%           0%
   dense_1       2      0     3     3      0%           0%
 
+Growth with depth was not judged: no two weight layers follow one another without normalization on
+every path to the output.
 Healthy: no findings; 1 step looked at."""
 
 
@@ -124,6 +126,7 @@ def test_layers_of_a_finding_are_coloured_by_its_severity():
     assert styles(1, 1, 1, 1) == [None] * 4
     assert styles(1, 5, 25, 1) == ["yellow"] * 3 + [None]
     assert styles(1, 50, 2500, 1) == ["bold red"] * 3 + [None]
+    assert styles(1, 1, math.inf, math.nan) == [None, None, "bold red", None]
     assert styles(1, 1, math.inf, 1) == [None, None, "bold red", None]
 
 
@@ -131,7 +134,8 @@ def test_a_long_name_is_folded_not_cut():
     """However long a layer's path, all of it is there."""
     name = "/".join(f"block_{i}" for i in range(30))
     lines = text(network(1.0, 1.0, names=[name, "head"])).splitlines()
-    column = "".join(line.split()[0] for line in lines[3:-3])
+    rows = lines[3 : lines.index("", 3)]
+    column = "".join(line.split()[0] for line in rows)
     assert name in column
 
 
@@ -172,6 +176,8 @@ def test_the_verdict_in_markdown_is_a_paragraph_and_a_list():
         "to dense_1.\n\nHealthy: no findings; 1 step looked at."
     )
     assert console.diagnosis_markdown(diagnose([network(0.0, 1.0)])) == (
+        "Growth with depth was not judged: no two weight layers follow one another "
+        "without normalization on every path to the output.\n\n"
         "1 finding; 1 step looked at.\n\n"
         "- zero-activations (critical, step 0): all outputs of dense_0 are zero for every "
         "input, so no layer after it sees the data and no layer before it learns. Look at "

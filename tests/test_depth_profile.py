@@ -271,11 +271,130 @@ def test_a_thousand_blocks_have_too_many_paths_for_a_float():
     assert names == ["stem", *(f"sum{i}" for i in range(1, 1101))]
 
 
+# -- what else sets the size anew
+
+
+def test_a_normalization_that_is_not_measured_begins_a_segment():
+    """`normalized` says that one stands in front of the tensor."""
+    snapshot = network(
+        tap("a", 1.0),
+        tap("b", 1e3),
+        tap("c", 1.0, normalized=True),
+        tap("d", 2.0),
+        tap("head"),
+    )
+    assert segments_of(snapshot) == [("a b", False), ("c d", True)]
+    np.testing.assert_allclose(depth_profile(snapshot).main.growth, 2.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential", "log_softmax"],
+)
+def test_an_activation_function_with_an_offset_begins_a_segment(name):
+    """Where phi(0) != 0 the size does not come from what the layer is given."""
+    dense = [tap("a", 0.01), tap("b", 0.01), tap("s", 0.5, activation=name), tap("c", 0.3)]
+    assert segments_of(network(*dense, tap("head"))) == [("a b", False), ("s c", True)]
+    # As a layer of its own, after a linear one.
+    layer = tap("s", 0.5, "activation", activation=name)
+    snapshot = network(tap("a", 0.01), tap("b", 0.01), layer, tap("c", 0.3), tap("head"))
+    assert segments_of(snapshot) == [("a b", False), ("s c", True)]
+    # First of all, it ends nothing.
+    snapshot = network(tap("s", 0.5, activation=name), tap("c", 0.3), tap("head"))
+    assert segments_of(snapshot) == [("s c", True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("tanh", 1.0), ("softsign", 1.0), ("hard_tanh", 1.0), ("relu6", 6.0)],
+)
+def test_a_bounded_activation_function_begins_a_segment_where_it_is_given_more(name, limit):
+    """Above its limit it puts out its own size; below, what it is given shows."""
+    for kind in ("weight", "activation"):
+        for size, whole in ((0.99, True), (1.01, False), (100.0, False)):
+            bounded = tap("t", 0.9 * limit, kind, activation=name)
+            snapshot = network(
+                tap("a", limit * size),
+                tap("b", limit * size),
+                bounded,
+                tap("c"),
+                tap("head"),
+            )
+            names = "a b t c" if kind == "weight" else "a t c"
+            assert segments_of(snapshot) == (
+                [(names, True)] if whole else [("a b", False), ("t c", True)]
+            )
+
+
+@pytest.mark.parametrize("name", ["relu", "selu", "gelu", "silu", "elu", "linear"])
+def test_other_activation_functions_begin_no_segment(name):
+    """They hand on the size of what they are given, whatever it is."""
+    assert segments_of(chain(1e3, 1e3, 1e-3, activation=name)) == [("d1 d2 d3", True)]
+
+
+# -- what is no growth
+
+
+@pytest.mark.parametrize(
+    ("between", "decades"),
+    [
+        # Dense is linear, and its activation a layer of its own.
+        ([tap("relu", 0.5**0.5, kind="activation", activation="relu")], -0.150514998),
+        ([tap("silu", 0.5, kind="activation", activation="silu")], -0.301029996),
+        ([tap("scale", 10**0.49, kind="other")], 0.49),
+        ([tap("scale", 10**-0.49, kind="other")], -0.49),
+        ([tap("one", 10**0.4, kind="other"), tap("two", 10**0.8, kind="other")], 0.8),
+        # A sum over an axis, a rescaling, a normalization written by hand.
+        ([tap("sum", 100.0, kind="other")], 0.0),
+        ([tap("mean", 0.01, kind="other")], 0.0),
+        ([tap("scale", 10**0.51, kind="other")], 0.0),
+        ([tap("scale", 10**-0.51, kind="other")], 0.0),
+        (
+            [tap("sum", 100.0, kind="merge"), tap("relu", 70.0, kind="activation")],
+            -0.1549020,
+        ),
+        # Pooling, by however little.
+        ([tap("pool", 0.8, kind="pooling")], 0.0),
+        ([tap("pool", 0.8, kind="pooling"), tap("drop", 1.6, kind="other")], 0.301029996),
+    ],
+)
+def test_what_operations_do_between_two_weight_layers_is_no_growth(between, decades):
+    """What a weight layer or an activation function does to the size is, and adds up."""
+    last = between[-1][1]
+    twice = [
+        tap("a", 1.0),
+        tap("b", 1.0),
+        *between,
+        tap("c", last * 3.0),
+        tap("d", last * 6.0),
+        tap("head"),
+    ]
+    main = depth_profile(network(*twice)).main
+    assert main.layers == 3
+    assert main.measured[-1].rms == pytest.approx(last * 6.0)
+    np.testing.assert_allclose(main.decades, decades + math.log10(6.0), rtol=1e-6)
+    np.testing.assert_allclose(main.growth, (10.0**decades * 6.0) ** (1 / 3), rtol=1e-6)
+
+
+def test_what_relu_does_in_layers_of_its_own_adds_up():
+    """Dense(linear) that keeps the size, then ReLU: sqrt(1/2) in each of nine steps."""
+    taps = []
+    for i in range(10):
+        taps.append(tap(f"d{i}", 0.5 ** (i / 2)))
+        taps.append(
+            tap(f"relu{i}", 0.5 ** ((i + 1) / 2), kind="activation", activation="relu")
+        )
+    main = depth_profile(network(*taps, tap("head"))).main
+    assert main.layers == 9
+    np.testing.assert_allclose(main.growth, 0.5**0.5, rtol=1e-12)
+    np.testing.assert_allclose(main.decades, -9 * 0.150514998, rtol=1e-8)
+
+
 # -- other graphs
 
 
 @pytest.mark.parametrize(
-    ("taps", "points"),
+    ("taps", "trunks"),
     [
         # Two inputs meet: the trunk begins where they do.
         (
@@ -285,15 +404,25 @@ def test_a_thousand_blocks_have_too_many_paths_for_a_float():
                 tap("both", kind="merge", after="a b"),
                 tap("c"),
             ],
-            "both c",
+            ["both c"],
         ),
-        # Two outputs part: the trunk ends where they do.
-        ([tap("a"), tap("b"), tap("c"), tap("aux", after="b")], "a b"),
-        ([tap("a"), tap("b"), tap("aux"), tap("aux2"), tap("aux3", after="b")], "a b"),
+        # Two outputs part: each has a trunk of its own, with what they share.
+        ([tap("a"), tap("b"), tap("c"), tap("aux", after="b")], ["a b", "a b aux"]),
+        (
+            [tap("a"), tap("b"), tap("aux"), tap("aux2"), tap("aux3", after="b")],
+            ["a b aux", "a b aux3"],
+        ),
+        # Two outputs of one tensor: the trunk to both is the same, and told once.
+        ([tap("a"), tap("aux", after="b"), tap("b", after="a")], ["a b"]),
+        # An output without a layer after it: a state that nobody uses.
+        (
+            [tap("a"), tap("b:0"), tap("b:1", after="a"), tap("c", after="b:0")],
+            ["a", "a b:0 c"],
+        ),
         # A skip over two layers.
         (
             [tap("a"), tap("b"), tap("c"), tap("add", kind="merge", after="a c"), tap("d")],
-            "a add d",
+            ["a add d"],
         ),
         # A concatenation of two branches, of different depths.
         (
@@ -304,16 +433,59 @@ def test_a_thousand_blocks_have_too_many_paths_for_a_float():
                 tap("right2"),
                 tap("cat", kind="merge", after="left right2"),
             ],
-            "a cat",
+            ["a cat"],
         ),
         # Two networks side by side share no tensor.
-        ([tap("a"), tap("b"), tap("c", after=""), tap("d"), tap("e", after="b")], ""),
+        (
+            [tap("a"), tap("b"), tap("c", after=""), tap("d"), tap("e", after="b")],
+            ["c", "a b e"],
+        ),
     ],
 )
-def test_the_trunk_is_what_every_path_passes(taps, points):
-    """Branches, and what not all inputs or outputs have in common, are not compared."""
+def test_the_trunk_to_each_end_is_what_every_path_to_it_passes(taps, trunks):
+    """Branches, and what not all inputs have in common, are not compared."""
     segments = segments_of(network(*taps, tap("head")))
-    assert " ".join(names for names, _ in segments) == points
+    assert segments == [(trunk, True) for trunk in trunks]
+
+
+@pytest.mark.parametrize("early", [1, 5])
+def test_an_auxiliary_head_does_not_hide_the_trunk_behind_it(early):
+    """An early output has a short trunk; the longest one is the main segment."""
+    sizes = [2.0**i for i in range(8)]
+    hidden = [tap(f"d{i}", rms) for i, rms in enumerate(sizes)]
+    aux = tap("aux", 1.0, after=f"d{early}")
+    snapshot = network(*hidden, aux, tap("head", after="d7"))
+    names = [f"d{i}" for i in range(8)]
+    shared = " ".join(names[: early + 1])
+    assert segments_of(snapshot) == [(shared, True), (" ".join(names), True)]
+    main = depth_profile(snapshot).main
+    assert [p.name for p in main.points] == names
+    np.testing.assert_allclose(main.growth, 2.0, rtol=1e-12)
+
+
+def test_the_main_segment_is_the_longest_whichever_end_comes_first():
+    """Of two networks side by side the deeper one, in either order."""
+    deep = [tap("a", after=""), tap("b"), tap("c"), tap("head")]
+    flat = [tap("d", after=""), tap("e"), tap("head2")]
+    for taps in (deep + flat, flat + deep):
+        profile = depth_profile(network(*taps))
+        assert len(profile.segments) == 2
+        assert [p.name for p in profile.main.points] == ["a", "b", "c"]
+
+
+def test_states_that_nobody_uses_do_not_hide_the_trunk():
+    """An LSTM's states are outputs of their own; its sequence is the data path."""
+    snapshot = network(
+        tap("x", kind="input"),
+        tap("lstm:0", 0.2, after="x"),
+        tap("lstm:1", 9.0, after="x"),
+        tap("lstm:2", 9.0, after="x"),
+        tap("dense", 0.4, after="lstm:0"),
+        tap("dense2", 0.8),
+        tap("head"),
+    )
+    assert segments_of(snapshot) == [("lstm:0 dense dense2", True)]
+    np.testing.assert_allclose(depth_profile(snapshot).main.growth, 2.0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -330,8 +502,13 @@ def test_the_trunk_and_depths_of_random_graphs_are_those_of_all_their_paths(seed
         return [[i, *rest] for c in onward for rest in paths_from(c)] or [[i]]
 
     paths = [p for i in range(9) if not parents[i] for p in paths_from(i)]
-    heads = {p[-1] for p in paths}
-    trunk = [i for i in range(9) if all(i in p for p in paths) and i not in heads]
+    ends = [i for i in range(9) if all(i not in p for p in parents)]
+    trunks = []
+    for end in ends:
+        to_end = [p for p in paths if p[-1] == end]
+        trunk = [i for i in range(9) if i != end and all(i in p for p in to_end)]
+        if trunk and trunk not in trunks:
+            trunks.append(trunk)
     depths = [max(p.index(i) + 1 for p in paths if i in p) for i in range(9)]
 
     snapshot = network(
@@ -339,7 +516,10 @@ def test_the_trunk_and_depths_of_random_graphs_are_those_of_all_their_paths(seed
     )
     profile = depth_profile(snapshot)
     np.testing.assert_array_equal(profile.depths, depths)
-    assert [p.row for s in profile.segments for p in s.points] == trunk
+    assert all(segment.open for segment in profile.segments)
+    assert [[p.row for p in s.points] for s in profile.segments] == trunks
+    longest = max((depths[t[-1]] - depths[t[0]] for t in trunks), default=0)
+    assert (profile.main.layers if profile.main else 0) == longest
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -376,9 +556,17 @@ def test_if_nothing_was_traced_the_order_of_the_calls_is_the_path():
 
 @pytest.mark.parametrize("rms", [None, 1.0])
 def test_a_layer_that_was_never_called_is_no_path(rms):
-    """Without elements a loose layer is nothing; with some, it is a second network."""
+    """Without elements an output is nothing; with some, it has a trunk of its own."""
+    snapshot = network(tap("a"), tap("b"), tap("head"), tap("loose", rms, after="a"))
+    other = [] if rms is None else [("a", True)]
+    assert segments_of(snapshot) == [("a b", True), *other]
+
+
+@pytest.mark.parametrize("rms", [None, 1.0])
+def test_a_layer_beside_the_network_adds_no_trunk(rms):
+    """Called or not: what is no weight layer's input has nothing to compare."""
     snapshot = network(tap("a"), tap("b"), tap("head"), tap("loose", rms, after=""))
-    assert segments_of(snapshot) == ([("a b", True)] if rms is None else [])
+    assert segments_of(snapshot) == [("a b", True)]
 
 
 def test_if_no_layer_was_called_there_is_no_profile():
@@ -397,3 +585,16 @@ def test_what_stands_behind_an_activation_does_not_change_the_role_of_chance(wid
     ]
     main = depth_profile(network(*(t for pair in pairs for t in pair), tap("head"))).main
     np.testing.assert_allclose(main.chance_sd, 2 * 0.2106524 / math.log(10), rtol=1e-5)
+
+
+@pytest.mark.parametrize("middle", [0.0, math.nan])
+def test_a_tensor_that_is_passed_over_between_two_depths_is_left_out(middle):
+    """Zeros or NaN that an operation makes and another one mends are no growth."""
+    snapshot = network(
+        tap("a"),
+        tap("odd", middle, kind="other"),
+        tap("mended", 1.0, kind="other"),
+        tap("b"),
+        tap("head"),
+    )
+    np.testing.assert_allclose(depth_profile(snapshot).main.decades, 0.0, atol=1e-12)

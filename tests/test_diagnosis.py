@@ -26,24 +26,32 @@ NAN, INF = math.nan, math.inf
 def network(*taps, step=0, steps=1, width=512, activation="linear"):
     """A snapshot of tensors given as `(name, rms)`, `(name, rms, kind)` or
     `(name, rms, kind, parents)`; by default weight layers, each after the one before.
+    A dict at the end holds other fields of the layer.
 
     An rms that is not finite stands for a tensor of that value and three ones.
     """
     names = [name for name, *_ in taps]
     layers, records = [], []
     for row, (name, rms, *more) in enumerate(taps):
+        info = more.pop() if more and isinstance(more[-1], dict) else {}
         kind, after = (*more, "weight")[0], (*more, None, None)[1]
         before = names[row - 1 : row] if after is None else after.split()
         parents = tuple(names.index(parent) for parent in before)
-        layers.append(LayerInfo(name, "Layer", kind, activation, width, "float16", parents))
+        known = {"activation": activation, "width": width, "dtype": "float16"} | info
+        layers.append(LayerInfo(name, "Layer", kind, parents=parents, **known))
         elements = [rms, -rms] if math.isfinite(rms) else [rms, 1.0, 1.0, 1.0]
         records.append(moments.measure(np.array(elements)[:, None]))
     return Snapshot(step, tuple(layers), np.stack(records), steps=steps)
 
 
-def chain(*sizes, x=1.0, head=1.0, **options):
-    """An input, weight layers d1, d2, ... of these sizes, and a head."""
+def chain(*sizes, x=1.0, head=None, **options):
+    """An input, weight layers d1, d2, ... of these sizes, and a head.
+
+    By default the head has rms 1, or NaN where it is given what is not finite.
+    """
     hidden = [(f"d{i + 1}", rms) for i, rms in enumerate(sizes)]
+    if head is None:
+        head = 1.0 if math.isfinite((x, *sizes)[-1]) else NAN
     return network(("x", x, "input"), *hidden, ("head", head), **options)
 
 
@@ -132,6 +140,60 @@ HEALTHY = {
     "pooled to a hundredth": network(
         ("a", 1.0), ("b", 1.0), ("pool", 1e-3, "pooling"), ("head", 1.0)
     ),
+    "-inf masked before a softmax": network(
+        ("a", 1.0),
+        ("b", 1.0),
+        ("mask", -INF, "other"),
+        ("soft", 0.1, "activation"),
+        ("head", 1.0),
+    ),
+    "a mask of infinities before a softmax": network(
+        *(("d1", 1.0), ("mask", INF, "other"), ("softmax", 1.0, "activation")),
+        *(("d2", 1.0), ("head", 1.0)),
+    ),
+    "NaN in two operations, replaced": network(
+        *(("d1", 1.0), ("log", NAN, "other"), ("sum", NAN, "other")),
+        *(("replaced", 1.0, "other"), ("d2", 1.0), ("head", 1.0)),
+    ),
+    "NaN in the input, replaced": network(
+        *(("x", NAN, "input"), ("replaced", 1.0, "other"), ("d1", 1.0), ("head", 1.0))
+    ),
+    "NaN in the input, replaced, at step 500": network(
+        *(("x", NAN, "input"), ("replaced", 1.0, "other"), ("d1", 1.0), ("head", 1.0)),
+        step=500,
+    ),
+    "NaN in a branch that is left out": network(
+        ("a", 1.0), ("b", NAN), ("sum", 1.0, "merge", "a b"), ("head", 1.0)
+    ),
+    "ReLU then sigmoid from an input of 0.01": network(
+        ("x", 0.01, "input"),
+        *((f"d{i}", 0.01, {"activation": "relu"}) for i in range(5)),
+        *((f"s{i}", 0.5, {"activation": "sigmoid"}) for i in range(2)),
+        ("head", 1.0),
+    ),
+    "ReLU of 0..255, then tanh": network(
+        ("x", 150.0, "input"),
+        *((f"d{i}", 150.0, {"activation": "relu"}) for i in range(5)),
+        ("t0", 0.98, {"activation": "tanh"}),
+        ("t1", 0.7, {"activation": "tanh"}),
+        ("head", 1.0),
+    ),
+    "a normalization that was not measured": network(
+        ("a", 1.0), ("b", 1e3), ("c", 1.0, {"normalized": True}), ("d", 1.0), ("head", 1.0)
+    ),
+    "summed over an axis between two weight layers": network(
+        ("a", 1.0), ("b", 1.0), ("sum", 100.0, "other"), ("c", 100.0), ("head", 1.0)
+    ),
+    "averaged over an axis between two weight layers": network(
+        ("a", 1.0), ("b", 1.0), ("mean", 1e-3, "other"), ("c", 1e-3), ("head", 1.0)
+    ),
+    "an unused state of another size": network(
+        ("a", 1.0),
+        ("b", 1.0),
+        ("state", 1e6, "weight", "a"),
+        ("c", 1.0, "weight", "b"),
+        ("head", 1.0),
+    ),
     "first seen at step 11, exploding": straight(3.0, step=11),
     "first seen at step 11, vanishing": straight(-6.0, step=11),
     "first seen at step 11, zero": chain(1, 1, 0, 0, step=11),
@@ -165,14 +227,80 @@ SICK = {
     "zero at one layer": (chain(1, 0, 1, 1), (ZERO,)),
     "zero from the first layer on": (chain(0, 0, 0, head=0.0), (ZERO,)),
     "zero input": (chain(0, 0, 0, x=0.0, head=0.0), (ZERO,)),
-    "infinite at one layer": (chain(1, 1, INF, 1), (NONFINITE,)),
+    "infinite at one layer": (chain(1, 1, INF, NAN), (NONFINITE,)),
     "NaN from one layer on": (chain(1, 1, NAN, NAN, head=NAN), (NONFINITE,)),
     "NaN in the outputs": (chain(1, 1, 1, head=NAN), (NONFINITE,)),
     "NaN in the input": (chain(NAN, NAN, x=NAN, head=NAN), (NONFINITE,)),
     "NaN in the input at step 500": (chain(NAN, x=NAN, step=500), (NONFINITE,)),
     "NaN beside the trunk": (
-        network(("a", 1.0), ("b", NAN), ("sum", 1.0, "merge", "a b"), ("head", 1.0)),
+        network(("a", 1.0), ("b", NAN), ("sum", NAN, "merge", "a b"), ("head", NAN)),
         (NONFINITE,),
+    ),
+    "NaN in one of two outputs": (
+        network(("a", 1.0), ("b", NAN), ("aux", NAN), ("head", 1.0, "weight", "a")),
+        (NONFINITE,),
+    ),
+    "explodes behind unused states": (
+        network(
+            ("x", 1.0, "input"),
+            *((f"lstm:{i}", 1.0, "weight", "x") for i in range(3)),
+            ("d1", 10.0, "weight", "lstm:0"),
+            ("d2", 100.0),
+            ("head", 1.0),
+        ),
+        (EXPLODING,),
+    ),
+    "vanishes behind an auxiliary head": (
+        network(
+            ("a", 1.0),
+            ("b", 0.1),
+            ("aux", 1.0),
+            ("c", 0.01, "weight", "b"),
+            ("d", 0.001),
+            ("head", 1.0),
+        ),
+        (VANISHING,),
+    ),
+    "explodes on the way to the auxiliary head only": (
+        network(
+            ("a", 1.0),
+            ("aux1", 50.0),
+            ("aux2", 1.0),
+            ("b", 1.0, "weight", "a"),
+            ("c", 1.0),
+            ("head", 1.0),
+        ),
+        (EXPLODING,),
+    ),
+    "explodes to one end and vanishes to the other": (
+        network(
+            ("a", 1.0),
+            ("up", 50.0),
+            ("aux", 1.0),
+            ("down", 1e-3, "weight", "a"),
+            ("head", 1.0),
+        ),
+        (EXPLODING, VANISHING),
+    ),
+    "grows after a sigmoid": (
+        network(
+            ("a", 1.0), ("s", 0.5, {"activation": "sigmoid"}), ("b", 11.0), ("head", 1.0)
+        ),
+        (EXPLODING,),
+    ),
+    "Glorot ReLU in layers of their own": (
+        network(
+            *(
+                tap
+                for i in range(16)
+                for tap in (
+                    (f"d{i}", 0.7**i),
+                    (f"r{i}", 0.7 ** (i + 1), "activation", {"activation": "relu"}),
+                )
+            ),
+            ("head", 1.0),
+        ),
+        (VANISHING,),
     ),
     "too large at once": (chain(1, INF, head=NAN), (NONFINITE,)),
     "zeros, and NaN where they are divided by": (chain(1, 0, NAN), (ZERO, NONFINITE)),
@@ -248,6 +376,22 @@ def test_growth_is_critical_from_twice_its_threshold_on(snapshot, severity):
         (chain(1, 1, 0, 0, 0), ("d3",)),
         (chain(1, 1, INF, NAN, NAN), ("d3",)),
         (chain(NAN, NAN, x=NAN), ("x",)),
+        # Of those from which NaN reaches an end: what is masked before is not meant.
+        (chain(1, INF, 1, NAN, NAN), ("d2",)),
+        (chain(1, 1, NAN, x=NAN), ("x",)),
+        (
+            network(
+                ("a", 1.0),
+                ("b", NAN),
+                ("c", NAN, "weight", "a"),
+                ("d", 1.0, "merge", "a b"),
+            ),
+            ("c",),
+        ),
+        (
+            network(("a", 1.0), ("b", NAN), ("sum", NAN, "merge", "a b"), ("head", NAN)),
+            ("b",),
+        ),
     ],
 )
 def test_a_finding_names_the_layers_concerned(snapshot, layers):
@@ -401,13 +545,13 @@ INTERVALS = {
         ),
         (
             chain(1, 1, NAN, NAN),
-            "1 of 4 elements of the output (d3, float16) are NaN or infinite. No layer "
-            "before it has any; those after it inherit them.",
+            "1 of 4 elements of the output (d3, float16) are NaN or infinite. What it "
+            "is computed from has none; what is computed from it inherits them.",
         ),
         (
             chain(NAN, x=NAN),
             "1 of 4 elements of what the model is given (x, float16) are NaN or infinite. "
-            "No layer before it has any; those after it inherit them.",
+            "What it is computed from has none; what is computed from it inherits them.",
         ),
     ],
 )
@@ -472,7 +616,7 @@ def test_a_finding_prints_its_code_severity_and_step_before_its_message():
     (finding,) = diagnose([chain(1, 1, NAN, step=70)]).findings
     assert str(finding) == (
         "nonfinite-activations (critical, step 70): 1 of 4 elements of the output (d3, "
-        "float16) are NaN or infinite. No layer before it has any; those after it "
-        "inherit them."
+        "float16) are NaN or infinite. What it is computed from has none; what is "
+        "computed from it inherits them."
     )
     assert len({finding, *diagnose([chain(1, 1, NAN, step=70)]).findings}) == 1

@@ -7,6 +7,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import models
@@ -50,16 +51,121 @@ def test_a_new_monitor_on_a_trained_model_looks_at_once():
     assert monitor.history.steps == [5, 6, 7]
 
 
-def test_a_model_compiled_again_and_another_model_are_measured():
-    """The tapped step is made anew."""
+def test_a_model_compiled_again_is_counted_on():
+    """Its new optimizer begins at 0; the log does not go back."""
     x, y = models.data()
     model = models.perceptron()
     monitor, _ = models.watch(model, x, y, sample_every=1)
     model.compile("adam", "mse")
     models.watch(model, x, y, monitor=monitor)
-    models.watch(models.perceptron(depth=1), x, y, monitor=monitor)
-    assert monitor.history.steps == 3 * [0, 1, 2, 3, 4]
-    assert [len(s.layers) for s in monitor.history] == 10 * [5] + 5 * [3]
+    assert monitor.history.steps == [*range(10)]
+
+
+def test_with_another_model_the_monitor_starts_anew():
+    """What was found in the first says nothing of the second."""
+    x, y = models.data()
+    monitor, _ = models.watch(models.perceptron(), x, y, sample_every=1)
+    sick = models.perceptron(
+        20, 64, initializer=keras.initializers.RandomNormal(stddev=1.0)
+    )
+    models.watch(sick, x, y, monitor=monitor)
+    assert monitor.history.steps == [*range(5)]
+    assert [f.code for f in monitor.diagnosis.findings] == ["exploding-activations"]
+
+
+def test_a_model_whose_layers_were_changed_is_measured_as_it_is():
+    """A head popped and another one put on, between two fits with one monitor."""
+    x, y = models.data()
+    model = models.perceptron(depth=1)
+    monitor, _ = models.watch(model, x, y)
+    model.pop()
+    model.add(layers.Dense(1, name="other"))
+    model.compile("sgd", "mse")
+    _, warned = models.watch(model, x, y, monitor=monitor)
+    assert warned == []
+    assert monitor.history[-1].names[-1] == "net/other"
+
+
+class OwnOptimizer(keras.Model):
+    """A training step that leaves the compiled optimizer alone, as a GAN's does."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x, training=True) - y))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.own.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("compiled", [{}, {"optimizer": None}])
+def test_steps_are_counted_where_the_optimizer_does_not(compiled):
+    """A second fit goes on; every step has a number of its own."""
+    x, y = models.data()
+    inputs = keras.Input((8,))
+    model = OwnOptimizer(inputs, layers.Dense(1)(inputs))
+    model.own = keras.optimizers.SGD(0.01)
+    model.compile(**compiled)
+    monitor = ActivationMonitor(sample_every=4)
+    for _ in range(2):
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
+    assert monitor.history.steps == [0, 1, 2, 4, 5, 8]
+
+
+def test_steps_of_gradient_accumulation_are_those_of_the_batches():
+    """The optimizer's own count moves every fourth of them."""
+    x, y = models.data()
+    model = models.perceptron(depth=1)
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4), "mse")
+    monitor, _ = models.watch(model, x, y, sample_every=1)
+    assert monitor.history.steps == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_steps_are_counted_right_over_epochs_of_odd_length(together):
+    """The last execution of an epoch may run fewer steps; the optimizer counts them all."""
+    x, y = models.data()
+    model = models.perceptron(depth=1)
+    model.compile("sgd", "mse", steps_per_execution=together)
+    truth = []
+
+    class Notes(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            truth.append(int(self.model.optimizer.iterations))
+
+    monitor = ActivationMonitor(sample_every=1)
+    model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[Notes(), monitor])
+    assert monitor.history.steps == truth
+
+
+def test_the_users_own_errors_are_not_swallowed():
+    """A file that is missing from the data ends `fit`, as it does without a monitor."""
+
+    def read(path):
+        size = tf.cast(tf.strings.length(tf.io.read_file(path)), tf.float32)
+        return size * tf.ones((1, 8)), tf.ones((1, 1))
+
+    broken = tf.data.Dataset.from_tensor_slices([__file__, "/nowhere"]).map(read)
+    model = models.perceptron(depth=1)
+    model.compile("sgd", "mse")
+    with pytest.raises(tf.errors.NotFoundError):
+        model.fit(
+            broken, shuffle=False, verbose=0, callbacks=[ActivationMonitor(sample_every=1)]
+        )
+
+
+def test_two_monitors_do_not_get_into_each_others_way():
+    """Each measures its own steps; the plain function is in place at the end."""
+    x, y = models.data()
+    model = models.perceptron(depth=1)
+    model.compile("sgd", "mse")
+    model.fit(x, y, batch_size=8, verbose=0)
+    plain = model.train_function
+    first = ActivationMonitor(sample_every=lambda step: step in (5, 7))
+    second = ActivationMonitor(sample_every=lambda step: step in (6, 8))
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[first, second])
+    assert (first.history.steps, second.history.steps) == ([5, 7], [6, 8])
+    assert model.train_function is plain
 
 
 @pytest.mark.parametrize(
@@ -186,6 +292,22 @@ def test_the_warning_points_at_the_users_line(exploding):
     with pytest.warns(UserWarning, match="exploding") as caught:
         exploding.fit(x, y, verbose=0, callbacks=[ActivationMonitor()])
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_infinities_that_the_model_takes_care_of_are_no_finding():
+    """A mask of minus infinity before a softmax."""
+    inputs = keras.Input((8,))
+    masked = layers.Lambda(lambda x: tf.where(x > 0, x, -np.inf), name="mask")(
+        layers.Dense(8)(inputs)
+    )
+    outputs = layers.Dense(1)(layers.Dense(4)(layers.Softmax()(masked)))
+    x, y = models.data(samples=8)
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    monitor, warned = models.watch(model, np.abs(x) + 1, y, sample_every=1)
+    snapshot = monitor.history[0]
+    assert snapshot.field("nonfinite")[snapshot.names.index("mask")] > 0
+    assert [w for w in warned if "mask" in w] == []
 
 
 def test_non_finite_inputs_are_named():
@@ -339,8 +461,6 @@ def test_a_schedule_that_raises_does_not_end_training():
 
 def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(monkeypatch):
     """Memory may run out for what the measuring needs on top."""
-    import tensorflow as tf
-
     from activation_monitor.recording import steps
 
     def too_large(self, exact):
@@ -353,7 +473,10 @@ def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(m
     x, y = models.data()
     monitor, warned = models.watch(models.perceptron(), x, y)
     assert len(warned) == 1
-    assert "does not run here (ResourceExhaustedError" in warned[0]
+    assert (
+        "measuring failed here and is given up, training goes on (ResourceExhaustedError"
+        in warned[0]
+    )
     assert len(monitor.history) == 0
 
 

@@ -283,6 +283,63 @@ def test_a_dense_layer_with_a_layer_as_activation_counts_as_the_weight_layer():
     assert snapshot.layers[1].activation == "leaky_relu"
 
 
+def test_layers_that_are_made_when_the_model_is_built_are_measured():
+    """Attention makes its projections in `build`, which runs within the first step."""
+    model = subclassed(
+        lambda net, x: net.head(net.attention(net.split(x), net.split(x))),
+        split=layers.Reshape((4, 2), name="split"),
+        attention=layers.MultiHeadAttention(2, 3, name="attention"),
+        head=layers.Dense(1, name="head"),
+    )
+    x, _ = models.data()
+    monitor, warned = models.watch(
+        model, x, np.ones((40, 4, 1), np.float32), layers=["attention", "head"]
+    )
+    assert warned == []
+    names = {name.split("/", 2)[-1] for name in monitor.history[0].names}
+    assert {"query", "key", "value", "attention_output"} <= names
+    for layer in model._flatten_layers():
+        assert "call" not in layer.__dict__
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind", "activation"),
+    [
+        (layers.PReLU(), "activation", "leaky_relu"),
+        (layers.ReLU(), "activation", "relu"),
+        (layers.Activation("gelu"), "activation", "gelu"),
+        (layers.Dense(3, "elu"), "weight", "elu"),
+        (layers.EinsumDense("ab,bc->ac", 3), "weight", "linear"),
+        (layers.LayerNormalization(), "normalization", "linear"),
+        (layers.UnitNormalization(), "normalization", "linear"),
+        (layers.Dropout(0.5), "other", "linear"),
+    ],
+)
+def test_layers_are_told_apart_by_what_they_do_to_the_signal(layer, kind, activation):
+    """The kind and the activation function that the diagnosis turns on."""
+    model = keras.Sequential([keras.Input((8,)), layer, layers.Dense(1)])
+    info = snapshot_of(model).layers[1]
+    assert (info.kind, info.activation) == (kind, activation)
+
+
+def test_a_normalization_that_was_not_chosen_is_still_known_of():
+    """The chosen layer behind it says so; one without says not."""
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(8, name="fc_1"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(8, name="fc_2"),
+            layers.Dropout(0.1),
+            layers.Dense(1, name="fc_3"),
+        ],
+        name="net",
+    )
+    snapshot = snapshot_of(model, layers="fc")
+    known = {layer.name: layer.normalized for layer in snapshot.layers}
+    assert known["net/fc_2"] and not known["net/fc_3"]
+
+
 def test_twins_of_the_same_path_get_names_of_their_own():
     """Two parts built apart, each with a layer of the same name."""
     parts = []

@@ -9,6 +9,7 @@ normalization ends, a pre-norm residual stream for example, may grow without har
 """
 
 import collections
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -17,8 +18,16 @@ import numpy as np
 from activation_monitor.analysis import theory
 from activation_monitor.analysis.snapshot import Snapshot
 
-# These change the size by what they do, not by how they were initialized.
-_NOT_COMPARED = ("pooling",)
+# An activation function with phi(0) != 0 puts out numbers of a size of its own.
+_OFFSET = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential", "log_softmax")
+
+# A bounded one does so where it is given more than its limit.
+_LIMITS = {"tanh": 1.0, "softsign": 1.0, "hard_tanh": 1.0, "relu6": 6.0}
+
+_OPERATION = 0.5
+"""Decades: between two weight layers no activation function changes the size by more (SiLU
+halves it, 0.3). A sum over an axis, a rescaling, a hand-written normalization do, and it is
+not the weights' doing."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Segment:
         points: In the order of depth.
         open: Whether it reaches the head.
         measured: Of `points`, those up to the first that is not finite or is zero.
-        decades: `log10` of the last measured rms over the first. NaN for fewer than two.
+        decades: `log10` of the last measured rms over the first, less what operations
+            other than weight layers and activation functions did. NaN for fewer than two.
         chance_mean, chance_sd: Mean and standard deviation of `decades` over the draw of
             the weights if the network is well scaled (facts: theory.chance).
     """
@@ -95,69 +105,88 @@ class DepthProfile:
 
     @property
     def main(self) -> Segment | None:
-        """The segment that reaches the head, if it has at least two weight layers."""
+        """The longest segment that reaches a head, if any has two weight layers."""
         found = [s for s in self.segments if s.open and s.layers >= 1]
-        return found[-1] if found else None
+        return max(found, key=lambda segment: segment.layers, default=None)
 
 
 def depth_profile(snapshot: Snapshot) -> DepthProfile:
-    """Read a snapshot along depth.
+    """Read a snapshot along depth, on the way to each of the network's ends.
 
     Args:
         snapshot: With layers whose parents are known.
     """
     graph = _Graph(snapshot)
-    segments, points = [], []
-    for row in graph.trunk:
-        layer = snapshot.layers[row]
-        if layer.kind == "normalization":
-            segments.append((points, False))
-            points = []
-        points.append(row)
-    segments.append((points, True))
-    rms = snapshot.statistic("rms")
-    whole = snapshot.field("nonfinite") == 0
+    rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
+    segments = {}
+    for end in graph.ends:
+        for rows, reaches_head in _stretches(graph.trunk(end), snapshot.layers, rms):
+            segment = _segment(rows, reaches_head, snapshot.layers, rms, graph.depth)
+            segments.setdefault((segment.points, segment.open), segment)
+    return DepthProfile(snapshot.step, graph.depth, tuple(segments.values()))
 
-    def point(row):
-        size = float(rms[row]) if whole[row] else math.nan
-        return Point(row, snapshot.layers[row].name, int(graph.depth[row]), size)
 
-    profile = []
-    for rows, reaches_head in segments:
-        # At each depth, what is handed on to the next weight layer.
-        at_depth = collections.defaultdict(list)
-        for row in rows:
-            if snapshot.layers[row].kind not in _NOT_COMPARED:
-                at_depth[int(graph.depth[row])].append(row)
-        chosen = tuple(point(at_depth[depth][-1]) for depth in sorted(at_depth))
-        if chosen:
-            random = {
-                depth: _randomness([snapshot.layers[row] for row in rows_here])
-                for depth, rows_here in at_depth.items()
-            }
-            profile.append(_segment(chosen, reaches_head, random))
-    return DepthProfile(snapshot.step, graph.depth, tuple(profile))
+def _stretches(trunk, layers, rms):
+    """Cut the trunk where something sets the size anew; the last part reaches the head."""
+    parts = [[]]
+    for before, row in zip([None, *trunk], trunk, strict=False):
+        layer = layers[row]
+        limit = _LIMITS.get(layer.activation, math.inf)
+        if (
+            layer.kind == "normalization"
+            or layer.normalized
+            or layer.activation in _OFFSET
+            or (before is not None and rms[before] > limit)
+        ):
+            parts.append([])
+        parts[-1].append(row)
+    return [(rows, rows is parts[-1]) for rows in parts if rows]
+
+
+def _segment(rows, reaches_head, layers, rms, depths):
+    at_depth = collections.defaultdict(list)
+    for row in rows:
+        at_depth[int(depths[row])].append(row)
+    # At each depth, what comes out of the weight layer and what follows it. Pooling
+    # changes the size by what it does, not by how anything was initialized.
+    shown = {
+        depth: [row for row in here if layers[row].kind != "pooling"] or here
+        for depth, here in at_depth.items()
+    }
+    points = tuple(
+        Point(
+            shown[depth][-1],
+            layers[shown[depth][-1]].name,
+            depth,
+            float(rms[shown[depth][-1]]),
+        )
+        for depth in sorted(shown)
+    )
+    measured = tuple(
+        itertools.takewhile(lambda p: math.isfinite(p.rms) and p.rms > 0, points)
+    )
+    if len(measured) < 2:
+        return Segment(points, reaches_head, measured, math.nan, math.nan, math.nan)
+
+    start, stop = (rows.index(measured[i].row) for i in (0, -1))
+    decades = 0.0
+    walk = [row for row in rows[start : stop + 1] if rms[row] > 0]  # no NaN, no zero
+    for before, row in itertools.pairwise(walk):
+        change = math.log10(rms[row] / rms[before])
+        same_depth = depths[row] == depths[before]
+        if same_depth and (layers[row].kind == "pooling" or abs(change) > _OPERATION):
+            continue
+        decades += change
+    random = [_randomness([layers[row] for row in shown[p.depth]]) for p in measured[1:]]
+    law = theory.chance(*zip(*random, strict=True))
+    mean, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)
+    return Segment(points, reaches_head, measured, decades, mean, sd)
 
 
 def _randomness(layers):
     """On what chance turns at one depth: the activation function, and the width."""
     activations = [layer.activation for layer in layers if layer.activation != "linear"]
     return activations[0] if activations else "linear", layers[0].width
-
-
-def _segment(points, reaches_head, random):
-    measured = []
-    for p in points:
-        if not (math.isfinite(p.rms) and p.rms > 0):
-            break
-        measured.append(p)
-    decades = mean = sd = math.nan
-    if len(measured) >= 2:
-        decades = math.log10(measured[-1].rms) - math.log10(measured[0].rms)
-        activations, widths = zip(*(random[p.depth] for p in measured[1:]), strict=True)
-        law = theory.chance(activations, widths)
-        mean, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)
-    return Segment(points, reaches_head, tuple(measured), decades, mean, sd)
 
 
 class _Graph:
@@ -180,32 +209,38 @@ class _Graph:
         for row, parents in enumerate(self.parents):
             for parent in parents:
                 self.children[parent].append(row)
-        order = self._in_order([row for row in range(len(layers)) if alive[row]])
-
-        weight = [layer.kind == "weight" for layer in layers]
+        self.order = self._in_order([row for row in range(len(layers)) if alive[row]])
+        self.ends = [row for row in self.order if not self.children[row]]
+        self.layers = layers
         self.depth = np.zeros(len(layers), int)
-        above, below = {}, {}  # number of paths from the inputs, and to the outputs
-        for row in order:
+        for row in self.order:
             deepest = max((self.depth[p] for p in self.parents[row]), default=0)
-            self.depth[row] = deepest + weight[row]
+            self.depth[row] = deepest + (layers[row].kind == "weight")
+
+    def trunk(self, end):
+        """What every path from the inputs to this end passes, and is compared."""
+        layers, leads = self.layers, {end}
+        for row in reversed(self.order):
+            if row in leads:
+                leads.update(self.parents[row])
+        order = [row for row in self.order if row in leads]
+        children = {row: [c for c in self.children[row] if c in leads] for row in order}
+        # A cut vertex lies on all paths. Their numbers, above and below, multiply to all.
+        above, below, feeds_weight = {}, {}, {}
+        for row in order:
             above[row] = sum(above[p] for p in self.parents[row]) or 1
-        feeds_weight = {}
         for row in reversed(order):
-            below[row] = sum(below[c] for c in self.children[row]) or 1
+            below[row] = sum(below[c] for c in children[row]) or 1
             feeds_weight[row] = any(
-                weight[c] or feeds_weight[c] for c in self.children[row]
+                layers[c].kind == "weight" or feeds_weight[c] for c in children[row]
             )
-        paths = sum(above[row] for row in order if not self.children[row])
 
         def compared(row):
-            onward = self.children[row]
-            only_normalized = onward and all(
-                layers[c].kind == "normalization" for c in onward
-            )
+            only_normalized = all(layers[c].kind == "normalization" for c in children[row])
             return self.depth[row] >= 1 and feeds_weight[row] and not only_normalized
 
-        self.trunk = [
-            row for row in order if above[row] * below[row] == paths and compared(row)
+        return [
+            row for row in order if above[row] * below[row] == above[end] and compared(row)
         ]
 
     def _in_order(self, rows):

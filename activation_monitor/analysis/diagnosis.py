@@ -263,10 +263,31 @@ def _zeros(snapshot):
 
 
 def _nonfinite(snapshot):
-    bad = np.flatnonzero(snapshot.field("nonfinite") > 0)
-    if not bad.size:
+    nonfinite = snapshot.field("nonfinite") > 0
+    used = {parent for layer in snapshot.layers for parent in layer.parents}
+    multiplied = {
+        parent
+        for layer in snapshot.layers
+        if layer.kind == "weight"
+        for parent in layer.parents
+    }
+    # Infinities that the model takes care of (a mask before a softmax) are no fault. They
+    # are where they reach an end of the network, or a kernel: its gradient is NaN then,
+    # even if a ReLU makes zeros of NaN on the way forward.
+    todo = [
+        int(row)
+        for row in np.flatnonzero(nonfinite)
+        if row not in used or row in multiplied
+    ]
+    bad = set()
+    while todo:
+        row = todo.pop()
+        if row not in bad:
+            bad.add(row)
+            todo.extend(p for p in snapshot.layers[row].parents if nonfinite[p])
+    if not bad:
         return
-    row = int(bad[0])  # layers stand in the order of the calls: the first one
+    row = min(bad)  # layers stand in the order of the calls: the first one
     layer = snapshot.layers[row]
     count, nonfinite = (snapshot.field(n)[row] for n in ("count", "nonfinite"))
     where = "the output"
@@ -280,8 +301,8 @@ def _nonfinite(snapshot):
         evidence={"nonfinite": float(nonfinite), "count": float(count)},
         message=(
             f"{nonfinite:.0f} of {count:.0f} elements of {where} ({layer.name}, "
-            f"{layer.dtype}) are NaN or infinite. No layer before it has any; those "
-            "after it inherit them."
+            f"{layer.dtype}) are NaN or infinite. What it is computed from has none; "
+            "what is computed from it inherits them."
         ),
     )
 

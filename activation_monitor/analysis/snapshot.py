@@ -39,6 +39,8 @@ class LayerInfo:
             tapped tensor in between.
         traced: Whether the parents were read from the traced graph. If not (a layer
             inside a loop, or an eager step), they are the tensor tapped before.
+        normalized: Whether a normalization layer that is not measured itself stands
+            between the parents and this tensor.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LayerInfo:
     dtype: str
     parents: tuple[int, ...]
     traced: bool = True
+    normalized: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,6 @@ DENSE = (0, 1, 2, 5, 10, 20, 50)
 """Steps that are sampled whatever `sample_every` says, counted from the first step that
 the monitor sees: initialization is judged there."""
 
-# What a device says when a program does not fit it. The plain step may well.
-_DOES_NOT_FIT = (
-    tf.errors.ResourceExhaustedError,
-    tf.errors.UnimplementedError,
-    tf.errors.NotFoundError,
-)
-
 
 def schedule(sample_every: int | Callable[[int], bool]) -> Callable[[int, int], bool]:
     """A function of (step, first step seen) that says whether to sample.
@@ -78,9 +71,12 @@ class TwoSteps:
 
     def sample_next(self) -> None:
         """Let the model's next step be a tapped one."""
-        if self.model.train_function is not self._plain:
+        # It may be another monitor's sampled step, which puts the plain one back.
+        current = self.model.train_function
+        current = getattr(current, "plain", current)
+        if current is not self._plain:
             # Somebody made a new one (unfroze layers, compiled again).
-            self._plain = self.model.train_function
+            self._plain = current
             self._tapped.clear()
         exact = self._exact_next
         if exact not in self._tapped:
@@ -95,16 +91,24 @@ class TwoSteps:
             self._interrupted = True
             try:
                 logs = tapped(iterator)
-            except _DOES_NOT_FIT as error:
+            except tf.errors.ResourceExhaustedError as error:
+                # What measuring needs on top may be too much; the plain step may fit.
+                if "IteratorGetNext" in str(error):
+                    raise  # the user's data
                 self._gave_up(error)
                 return self._plain(iterator)
-            layers, records, histograms = self.taps.read()
+            try:
+                layers, records, histograms = self.taps.read()
+            except Exception as error:
+                self._gave_up(error)
+                return logs
             self._interrupted = False
             if layers:
                 self._plan_exact_look(layers, records, exact)
             self._measured(layers, records, histograms)
             return logs
 
+        sampled_step.plain = self._plain
         return sampled_step
 
     def _make(self, exact):

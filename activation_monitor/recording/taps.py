@@ -45,6 +45,7 @@ class _Row:
     dtype: str = ""
     parents: tuple[int, ...] = ()
     traced: bool = True
+    normalized: bool = False
 
 
 @dataclass
@@ -54,12 +55,14 @@ class _Pass:
     exact: bool
     depth: int = 0
     root: object = None  # the graph of the outermost monitored call
+    before: dict[int, tuple] = field(default_factory=dict)  # layers and their own calls
     rows: list[int] = field(default_factory=list)
     calls: collections.Counter = field(default_factory=collections.Counter)
     leaf_graphs: list = field(default_factory=list)
     # By id of tensor. `alive` keeps the tensors, so that no id is used twice.
     owner: dict[int, int] = field(default_factory=dict)
     made: set[int] = field(default_factory=set)
+    normalized: set[int] = field(default_factory=set)  # by layers that were not chosen
     alive: list = field(default_factory=list)
 
 
@@ -108,17 +111,31 @@ class Taps:
 
     @contextlib.contextmanager
     def _installed(self, running: _Pass):
-        before = [(layer, layer.__dict__.get("call")) for layer in self.layers]
         try:
             for layer in self.layers:
-                layer.__dict__["call"] = self._tapped(running, layer, layer.call)
+                self._tap(running, layer)
             yield
         finally:
-            for layer, own in before:
+            for layer, own in running.before.values():
                 if own is None:
                     layer.__dict__.pop("call", None)
                 else:
                     layer.__dict__["call"] = own
+
+    def _tap(self, running, layer):
+        if id(layer) not in running.before:
+            running.before[id(layer)] = layer, layer.__dict__.get("call")
+            layer.__dict__["call"] = self._tapped(running, layer, layer.call)
+
+    def _tap_inside(self, running, outer):
+        """Tap what the layer made when it was built, which may be just now."""
+        known = {id(layer) for layer in self.layers}
+        for layer in all_layers(outer):
+            if id(layer) not in known:
+                self.layers.append(layer)
+                if id(outer) in self._chosen:
+                    self._chosen.add(id(layer))
+                self._tap(running, layer)
 
     def _tapped(self, running, layer, call):
         @functools.wraps(call)
@@ -127,6 +144,7 @@ class Taps:
                 return call(*args, **kwargs)
             if running.depth == 0:
                 running.root = backend.graph()
+            self._tap_inside(running, layer)
             number = running.calls[id(layer)]
             running.calls[id(layer)] += 1
             leaves = len(running.leaf_graphs)
@@ -183,6 +201,8 @@ class Taps:
         running.alive.extend(tensor for _, tensor in named)
         running.made.update(id(tensor) for _, tensor in named)
         if id(layer) not in self._chosen:
+            if _kind(layer) == "normalization":
+                running.normalized.update(id(tensor) for _, tensor in named)
             return outputs
 
         given = [t for t in keras.tree.flatten(inputs) if _is_float(t)]
@@ -204,7 +224,7 @@ class Taps:
 
     def _measure(self, running, layer, number, part, sources, tensor):
         """Measure one tensor; `sources`: tensors it comes from, or found parents."""
-        parents, traced = (
+        parents, traced, normalized = (
             sources if isinstance(sources, tuple) else self._parents(running, sources)
         )
         suffix = 0
@@ -218,7 +238,7 @@ class Taps:
         row.activation = "linear" if row.kind == "input" else _activation(layer)
         row.width = int(_width(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
-        row.parents, row.traced = parents, traced
+        row.parents, row.traced, row.normalized = parents, traced, normalized
         running.rows.append(index)
         running.owner[id(tensor)] = index
         running.alive.append(tensor)
@@ -234,21 +254,23 @@ class Taps:
         return self._rows[key]
 
     def _parents(self, running, tensors):
-        """Rows that the tensors were computed from, and whether the trace said so."""
+        """Rows that the tensors were computed from; whether the trace said so; whether a
+        normalization that is not measured itself stands in between."""
         found, seen, todo = set(), set(), list(tensors)
-        traced = backend.graph() is running.root
+        traced, normalized = backend.graph() is running.root, False
         while todo:
             tensor = todo.pop()
             if id(tensor) in running.owner:
                 found.add(running.owner[id(tensor)])
             elif id(tensor) not in seen:
                 seen.add(id(tensor))
+                normalized = normalized or id(tensor) in running.normalized
                 sources = backend.computed_from(tensor)
                 traced = traced and sources is not None
                 todo.extend(sources or ())
         if not traced and not found:
             found = set(running.rows[-1:])
-        return tuple(sorted(found)), traced
+        return tuple(sorted(found)), traced, normalized
 
     # -- on the host
 
@@ -286,6 +308,7 @@ class Taps:
                 dtype=row.dtype,
                 parents=row.parents,
                 traced=row.traced,
+                normalized=row.normalized,
             )
             for row in self._table
         )
@@ -372,14 +395,14 @@ def _has_kernel(layer):
 
 def _kind(layer):
     name = type(layer).__name__
-    if isinstance(layer, keras.layers.Embedding):
+    if "embedding" in name.lower():
         return "embedding"
     if "norm" in name.lower():
         return "normalization"
+    if name in _ACTIVATION_LAYERS:  # before its weights: PReLU has some
+        return "activation"
     if _has_kernel(layer) or any(_kind(inner) == "weight" for inner in layer._layers):
         return "weight"
-    if name in _ACTIVATION_LAYERS:
-        return "activation"
     if "pooling" in name.lower():
         return "pooling"
     if name in ("Add", "Average", "Concatenate", "Dot", "Maximum", "Minimum") or (

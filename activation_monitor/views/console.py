@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.diagnosis import Diagnosis
 
@@ -79,12 +80,22 @@ def _verdict(diagnosis):
             f"from {main.measured[0].name} "
             f"to {main.measured[-1].name}."
         )
+    else:
+        yield Text(
+            "Growth with depth was not judged: no two weight layers follow one another "
+            "without normalization on every path to the output."
+        )
     if diagnosis.healthy:
         yield Text(f"Healthy: no findings; {looked}.", style="green")
         return
     yield Text(f"{_count(len(diagnosis.findings), 'finding')}; {looked}.", style="bold")
     for finding in diagnosis.findings:
         yield Text(f"* {finding}", style=_STYLES[finding.severity])
+
+
+def diagnose(snapshots) -> Diagnosis:
+    """Diagnose a run from its snapshots, a `History` for example; prints as a table."""
+    return rules.diagnose(snapshots, shown_by=diagnosis_text)
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
