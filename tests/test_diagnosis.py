@@ -376,7 +376,7 @@ def test_growth_is_critical_from_twice_its_threshold_on(snapshot, severity):
         (chain(1, 1, 0, 0, 0), ("d3",)),
         (chain(1, 1, INF, NAN, NAN), ("d3",)),
         (chain(NAN, NAN, x=NAN), ("x",)),
-        # Of those from which NaN reaches an end: what is masked before is not meant.
+        # The first that a kernel multiplies, though a later layer makes it finite.
         (chain(1, INF, 1, NAN, NAN), ("d2",)),
         (chain(1, 1, NAN, x=NAN), ("x",)),
         (
