@@ -212,6 +212,42 @@ def test_a_healthy_network_gets_no_warning(case):
     assert low < monitor.diagnosis.profile.main.growth < high or case == "glorot tanh"
 
 
+def transformer(pre_norm):
+    """Four blocks, the normalization before (GPT) or after (BERT) each sum."""
+
+    def norm(x, here):
+        return layers.LayerNormalization()(x) if here else x
+
+    inputs = keras.Input((16,), dtype="int32")
+    x = layers.Embedding(50, 32)(inputs)
+    for _ in range(4):
+        y = norm(x, pre_norm)
+        x = norm(x + layers.MultiHeadAttention(4, 8)(y, y), not pre_norm)
+        y = layers.Dense(64, "gelu")(norm(x, pre_norm))
+        x = norm(x + layers.Dense(32)(y), not pre_norm)
+    x = layers.GlobalAveragePooling1D()(norm(x, pre_norm))
+    return keras.Model(inputs, layers.Dense(1)(x))
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_a_transformer_is_healthy(pre_norm):
+    """Whose residual stream grows by what it is."""
+    tokens = np.random.default_rng(0).integers(0, 50, (32, 16))
+    _, warned = models.watch(
+        transformer(pre_norm), tokens, np.ones((32, 1)), sample_every=1
+    )
+    assert warned == []
+
+
+def test_a_residual_network_of_keras_is_healthy():
+    """ResNet50 with its own initializers, on Gaussian images of 32 x 32."""
+    x = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype(np.float32)
+    model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=1)
+    monitor, warned = models.watch(model, x, np.ones((8, 1)), histograms=False)
+    assert warned == []
+    assert len(monitor.history[0].layers) == 177
+
+
 @pytest.mark.parametrize("case", SICK)
 def test_a_sick_network_gets_one_warning_that_names_it(case):
     """From the first snapshot, once, whatever becomes of it later."""
