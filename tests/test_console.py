@@ -83,7 +83,7 @@ Activations at step 0
 
 Growth with depth was not judged: no two weight layers follow one another without normalization on
 every path to the output.
-Healthy: no findings; 1 step looked at."""
+No findings; 1 step looked at."""
 
 
 def test_nothing_measured_has_a_verdict_in_markdown_too():

@@ -86,7 +86,8 @@ def _verdict(diagnosis):
             "without normalization on every path to the output."
         )
     if diagnosis.healthy:
-        yield Text(f"Healthy: no findings; {looked}.", style="green")
+        verdict = "No findings" if main is None else "Healthy: no findings"
+        yield Text(f"{verdict}; {looked}.", style="green")
         return
     yield Text(f"{_count(len(diagnosis.findings), 'finding')}; {looked}.", style="bold")
     for finding in diagnosis.findings:
