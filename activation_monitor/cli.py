@@ -64,10 +64,8 @@ def _calibrate(arguments):
     passed = []
     for trial, (kind, std) in enumerate(_STDS.items()):
         std = std or 1.0 / math.sqrt(arguments.width)
-        if kind != "critical" and arguments.dtype.endswith("_float16"):
+        if kind != "critical" and arguments.dtype in ("float16", "mixed_float16"):
             continue  # float16 ends after four such layers
-        if kind != "critical" and arguments.dtype == "float16":
-            continue
         calibration = calibrate(
             weight_std=std,
             width=arguments.width,

@@ -38,8 +38,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             None writes nothing; the diagnosis is still made.
         sample_every: Every how many steps to look, or a function of the step that returns
             whether to. Steps are counted from the optimizer's `iterations`. Given a
-            number, the first
-            steps are sampled densely: 0, 1, 2, 5, 10, 20 and 50.
+            number, the first steps are sampled densely: 0, 1, 2, 5, 10, 20 and 50.
         layers: Which layers to measure. None: every leaf layer with a floating-point
             output. Else one or a list of: a layer's name or path; a regular expression,
             searched for in the path (a string or a compiled pattern); or a predicate of
@@ -224,29 +223,23 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     def _write(self, method, *args):
         if self._log is not None:
-            done = self._attempt(
-                f"logging to {str(self.log_dir)!r} has ended",
-                method,
-                self._log,
-                *args,
-                ok=True,
-            )
-            if done is None:
-                self._log = None
 
-    def _attempt(self, without, function, *args, ok=None):
-        """Call what may fail without ending training.
+            def write():
+                method(self._log, *args)
+                return self._log
 
-        Returns what it returns (`ok` if that is None); None if it fails.
-        """
+            # None from then on, if it fails.
+            self._log = self._attempt(f"logging to {str(self.log_dir)!r} has ended", write)
+
+    def _attempt(self, without, function, *args):
+        """Call what may fail without ending training: what it returns, None if it fails."""
         try:
-            result = function(*args)
+            return function(*args)
         except Exception as error:
             self._warn_once(
                 f"{without}, training goes on ({type(error).__name__}: {error})."
             )
             return None
-        return ok if result is None else result
 
     def _warn_once(self, message):
         if message not in self._told:

@@ -3,8 +3,9 @@
 Compared are the tensors of the *trunk*, those that every path from the model's inputs
 to its outputs passes (cut vertices of the traced graph), from the output of the first
 weight layer to what the last one is given: the head's own output is a prediction, no
-signal. A normalization on the trunk sets the size anew, so it ends a segment and begins
-the next one. Only a segment that reaches the head (`open`) is judged: what a
+signal. A normalization on the trunk sets the size anew, and so does an activation
+function with a size of its own (`_OFFSET`, `_LIMITS`): there a segment ends and the next
+one begins. Only a segment that reaches the head (`open`) is judged: what a
 normalization ends, a pre-norm residual stream for example, may grow without harm.
 """
 

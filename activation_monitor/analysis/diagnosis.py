@@ -190,10 +190,7 @@ def _growth(snapshot):
         decades, z = segment.decades, THRESHOLDS["significance"].value
         if abs(decades - segment.chance_mean) <= z * segment.chance_sd:
             continue
-        for code, size in (
-            ("exploding", decades),
-            ("vanishing", -decades),
-        ):
+        for code, size in (("exploding", decades), ("vanishing", -decades)):
             threshold = THRESHOLDS[code].value
             if size > threshold:
                 critical = size > threshold * THRESHOLDS["critical"].value
@@ -224,7 +221,7 @@ def _growth_finding(code, snapshot, segment: Segment, critical):
         left = (
             "nothing but zeros is left"
             if beyond[0].rms == 0
-            else ("the values are no longer finite")
+            else "the values are no longer finite"
         )
         message += f" At {beyond[0].name} {left}."
     message += (

@@ -151,8 +151,8 @@ def merge(a, b, xp=np):
     }
     for name in ("mean", "variance", "second_moment", "within_variance"):
         merged[name] = of_a[name] + share * (of_b[name] - of_a[name])
-    # With nothing in `a`, its mean of 0 is no observation: nothing lies between.
-    between = xp.where(n_a > 0, share * (1.0 - share) * delta * delta, 0.0)
+    # With nothing in `a` or in `b`, the share is 1 or 0, and nothing lies between.
+    between = share * (1.0 - share) * delta * delta
     merged["variance"] = merged["variance"] + between
     merged["minimum"] = xp.minimum(of_a["minimum"], of_b["minimum"])
     merged["maximum"] = xp.maximum(of_a["maximum"], of_b["maximum"])

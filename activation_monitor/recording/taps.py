@@ -30,6 +30,11 @@ _ACTIVATION_LAYERS = {
     "Activation": None,  # says itself
 }
 
+_MERGING_LAYERS = (
+    *("Add", "Average", "Concatenate", "Dot"),
+    *("Maximum", "Minimum", "Multiply", "Subtract"),
+)
+
 
 @dataclass
 class _Row:
@@ -96,6 +101,7 @@ class Taps:
         self._rows: dict[tuple[int, int, str], int] = {}
         self._table: list[_Row] = []
         self._reader = None
+        self._known = None  # infos of the layers, until the step's Python code runs again
 
     # -- while the step's Python code runs
 
@@ -111,6 +117,7 @@ class Taps:
 
     @contextlib.contextmanager
     def _installed(self, running: _Pass):
+        self._known = None
         try:
             for layer in self.layers:
                 self._tap(running, layer)
@@ -174,9 +181,7 @@ class Taps:
         holds_loop = any(graph is not here for graph in inner)
         if is_leaf or holds_loop:
             running.leaf_graphs[leaves:] = [here]
-        named = [
-            (path, t) for path, t in keras.tree.flatten_with_path(outputs) if _is_float(t)
-        ]
+        named = _floats(outputs)
         if not (is_leaf or holds_loop):
             if not _has_kernel(layer):
                 return outputs
@@ -193,11 +198,7 @@ class Taps:
         ):
             # Handed through: a new tensor tells this layer's output from its input.
             outputs = keras.tree.map_structure(_renewed, outputs)
-            named = [
-                (path, t)
-                for path, t in keras.tree.flatten_with_path(outputs)
-                if _is_float(t)
-            ]
+            named = _floats(outputs)
         running.alive.extend(tensor for _, tensor in named)
         running.made.update(id(tensor) for _, tensor in named)
         if id(layer) not in self._chosen:
@@ -205,28 +206,21 @@ class Taps:
                 running.normalized.update(id(tensor) for _, tensor in named)
             return outputs
 
-        given = [t for t in keras.tree.flatten(inputs) if _is_float(t)]
+        given = [tensor for _, tensor in _floats(inputs)]
         if here is running.root:
             for tensor in given:
                 if id(tensor) not in running.made:
-                    self._measure(running, layer, number, ":input", [tensor], tensor)
+                    parents = self._parents(running, [tensor])
+                    self._measure(running, layer, number, ":input", parents, tensor)
                     running.made.add(id(tensor))
         parents = self._parents(running, given)
-        new = []
         for path, tensor in named:
             part = ":" + ".".join(map(str, path)) if path else ""
-            new.append(
-                (self._measure(running, layer, number, part, parents, tensor), tensor)
-            )
-        for row, tensor in new:
-            running.owner[id(tensor)] = row
+            self._measure(running, layer, number, part, parents, tensor)
         return outputs
 
-    def _measure(self, running, layer, number, part, sources, tensor):
-        """Measure one tensor; `sources`: tensors it comes from, or found parents."""
-        parents, traced, normalized = (
-            sources if isinstance(sources, tuple) else self._parents(running, sources)
-        )
+    def _measure(self, running, layer, number, part, parents, tensor):
+        """Measure one tensor; `parents` as found by `_parents`."""
         suffix = 0
         while self._rows.get((id(layer), number, part)) in running.rows:
             suffix += 1  # several inputs of one call
@@ -238,11 +232,10 @@ class Taps:
         row.activation = "linear" if row.kind == "input" else _activation(layer)
         row.width = int(_width(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
-        row.parents, row.traced, row.normalized = parents, traced, normalized
+        row.parents, row.traced, row.normalized = parents
         running.rows.append(index)
         running.owner[id(tensor)] = index
         running.alive.append(tensor)
-        return index
 
     def _row(self, layer, number, part):
         key = (id(layer), number, part)
@@ -290,8 +283,10 @@ class Taps:
             return (), np.empty((0, 0)), None
         if self._reader is None:
             self._reader = backend.Reader([row.store for row in self._table])
+        if self._known is None:
+            self._known = self._infos()
         records, histograms = self._reader.read()
-        return self._infos(), records, histograms
+        return self._known, records, histograms
 
     def _infos(self):
         paths = _unique_paths(self.model)
@@ -372,6 +367,12 @@ def _twins(paths):
     return [i for i, path in paths.items() if shared[path] > 1]
 
 
+def _floats(structure):
+    """Pairs of path and tensor, of the floating-point tensors in a structure."""
+    pairs = keras.tree.flatten_with_path(structure)
+    return [(path, value) for path, value in pairs if _is_float(value)]
+
+
 def _is_float(value):
     return backend.is_tensor(value) and keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(value.dtype)
@@ -405,9 +406,7 @@ def _kind(layer):
         return "weight"
     if "pooling" in name.lower():
         return "pooling"
-    if name in ("Add", "Average", "Concatenate", "Dot", "Maximum", "Minimum") or (
-        name in ("Multiply", "Subtract")
-    ):
+    if name in _MERGING_LAYERS:
         return "merge"
     return "other"
 

@@ -92,22 +92,22 @@ class Reader:
 
     def __init__(self, stores: list[Store]):
         self.stores = tuple(stores)
-        kinds = [[s.record for s in stores], [s.histogram for s in stores]]
-        self._variables = [kind for kind in kinds if kind and kind[0] is not None]
-        self._empty = {len(moments.FIELDS): moments.empty()}
+        # Variables of one kind, and what empties them.
+        self._kinds = [([s.record for s in stores], moments.empty())]
+        if stores[0].histogram is not None:
+            self._kinds.append(([s.histogram for s in stores], histogram.none()))
         self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
 
     def _read_all(self):
-        columns = tf.concat([tf.stack(kind) for kind in self._variables], axis=1)
+        columns = tf.concat([tf.stack(kind) for kind, _ in self._kinds], axis=1)
         with tf.control_dependencies([columns]):
             self.clear()
         return columns
 
     def clear(self) -> None:
         """Empty all stores."""
-        for kind in self._variables:
-            for variable in kind:
-                empty = self._empty.get(variable.shape[0], histogram.none())
+        for variables, empty in self._kinds:
+            for variable in variables:
                 variable.assign(empty)
 
     def _copy(self):

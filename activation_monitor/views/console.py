@@ -31,8 +31,12 @@ def _count(n, what):
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _table(title):
-    return Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+def _table(title, headings=()):
+    """A table with these columns of figures."""
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
@@ -112,10 +116,8 @@ def diagnosis_markdown(diagnosis: Diagnosis) -> str:
 
 def study_table(study: Study) -> Group:
     """One experiment of the matmul-chain study."""
-    table = _table(study.title)
     headings = ("product", "mean", "std", "law: median", "low", "high", "naive std")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table(study.title, headings)
     for row in study.rows:
         table.add_row(
             str(row.product),
@@ -130,10 +132,8 @@ def study_table(study: Study) -> Group:
 
 def calibration_table(calibration: Calibration) -> Group:
     """Measured growth against the law, layer by layer, and the verdict."""
-    table = _table(calibration.title)
     headings = ("layer", "rms", "gain", "law: median", "low", "high", "vs float64")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table(calibration.title, headings)
     for row in calibration.rows:
         table.add_row(
             row.name,
