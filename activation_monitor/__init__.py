@@ -15,11 +15,13 @@ import importlib
 _PUBLIC = {
     "ActivationMonitor": "activation_monitor.monitor",
     "Diagnosis": "activation_monitor.analysis.diagnosis",
-    "Finding": "activation_monitor.analysis.diagnosis",
+    "Finding": "activation_monitor.analysis.findings",
     "History": "activation_monitor.analysis.snapshot",
     "Snapshot": "activation_monitor.analysis.snapshot",
+    "audit": "activation_monitor.auditing",
     "diagnose": "activation_monitor.views.console",
     "read_history": "activation_monitor.views.events",
+    "rescale": "activation_monitor.rescaling",
 }
 
 __all__ = [*_PUBLIC]  # noqa: PLE0604

@@ -41,9 +41,33 @@ def main(argv: list[str] | None = None) -> int:
     add("--jit", choices=_JIT, default="auto", help="XLA compilation [auto]")
     add("--seed", type=int, default=0, help="of the random weights [0]")
     add("--no-study", action="store_true", help="only the calibration")
+    calibration.set_defaults(run=_calibrate)
+
+    auditing = commands.add_parser(
+        "audit",
+        help="diagnose a saved model before training",
+        description=(
+            "Makes one forward pass of a saved model and says what is wrong with its "
+            "initialization. Exit code 0: nothing found; 1: something; 2: it could not "
+            "be audited."
+        ),
+    )
+    add = auditing.add_argument
+    add("model", help="a file that `model.save` wrote")
+    add(
+        "--data",
+        help="a batch of inputs: .npy, or .npz with an array for each input, by name or "
+        "in order [Gaussian noise of mean 0 and std 1; small integers where those are "
+        "asked for]",
+    )
+    add("--batch", type=_at_least(1), default=64, help="samples to take [64]")
+    add("--seeds", type=_at_least(1), default=1, help="initializations to draw [1]")
+    add("--silence", nargs="*", default=[], metavar="CODE", help="findings not to report")
+    auditing.set_defaults(run=_audit)
+
     arguments = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return _calibrate(arguments)
+    return arguments.run(arguments)
 
 
 def _at_least(least):
@@ -78,6 +102,75 @@ def _calibrate(arguments):
         passed.append(calibration.passed)
     print(f"Calibration: {'PASS' if all(passed) else 'FAIL'}")
     return 0 if all(passed) else 1
+
+
+def _audit(arguments):
+    import keras
+
+    from activation_monitor.auditing import audit
+
+    try:
+        model = keras.saving.load_model(arguments.model, compile=False)
+        x = _batch(model, arguments)
+        diagnosis = audit(model, x, seeds=arguments.seeds, silence=arguments.silence)
+    except Exception as error:
+        print(f"activation-monitor audit: {error}", file=sys.stderr)
+        return 2
+    print(diagnosis)
+    if arguments.data is None:
+        print(
+            "Measured on made-up inputs, which say nothing about the size of yours: give "
+            "real ones with --data."
+        )
+    return 0 if diagnosis.healthy else 1
+
+
+def _batch(model, arguments):
+    """The inputs from the file, or made-up ones, in the structure the model takes."""
+    import keras
+    import numpy as np
+
+    from activation_monitor.recording.taps import all_layers
+
+    if not model.built or not getattr(model, "inputs", None):
+        raise ValueError(
+            "expected a model whose inputs are known (Functional, or Sequential with an "
+            f"Input). Received: {type(model).__name__}. In Python, audit(model, x) does."
+        )
+    if arguments.data is None:
+        rng = np.random.default_rng(0)
+        tables = [
+            layer.input_dim
+            for layer in all_layers(model)
+            if isinstance(layer, keras.layers.Embedding)
+        ]
+        found = [_made_up(given, arguments.batch, tables, rng) for given in model.inputs]
+    else:
+        loaded = np.load(arguments.data)
+        names = [given.name for given in model.inputs]
+        if isinstance(loaded, np.ndarray):
+            found = [loaded]
+        elif set(names) <= set(loaded.files):
+            found = [loaded[name] for name in names]
+        else:
+            found = [loaded[name] for name in loaded.files]
+        if len(found) != len(names):
+            raise ValueError(
+                f"expected {len(names)} arrays in {arguments.data}, one for each of the "
+                f"model's inputs ({', '.join(names)}). Received: {len(found)}."
+            )
+        found = [array[: arguments.batch] for array in found]
+    if isinstance(model, keras.Sequential):
+        return found[0]
+    return keras.tree.pack_sequence_as(model.input, found)
+
+
+def _made_up(given, batch, tables, rng):
+    """A batch for one input; axes of unknown length get 32."""
+    shape = (batch, *(32 if length is None else length for length in given.shape[1:]))
+    if "int" in given.dtype:
+        return rng.integers(0, min(tables, default=2), shape).astype(given.dtype)
+    return rng.standard_normal(shape).astype(given.dtype)
 
 
 def studies(seed: int = 0) -> list[chain.Study]:

@@ -2,17 +2,13 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import keras
 
-from activation_monitor.analysis.diagnosis import (
-    Diagnosis,
-    Finding,
-    new_findings,
-    summary,
-)
+from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summary
+from activation_monitor.analysis.findings import Finding, check_silence
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.recording.choice import LayerChoice, check
 from activation_monitor.recording.steps import TwoSteps, schedule
@@ -47,6 +43,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         on_finding: What to do when something is found: "warn" once for each finding,
             "stop" training (and warn), "raise" a RuntimeError, or a function that is
             called with the `Finding`.
+        silence: Codes of findings that you do not want to hear of, `Finding.code`.
 
     A monitor follows one model: given another one, it starts anew.
 
@@ -75,6 +72,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         layers: LayerChoice = None,
         histograms: bool = True,
         on_finding: str | Callable[[Finding], None] = "warn",
+        silence: str | Collection[str] = (),
     ):
         super().__init__()
         if log_dir is not None and not isinstance(log_dir, str | Path):
@@ -93,6 +91,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._choice = layers
         self._histograms = bool(histograms)
         self._on_finding = on_finding
+        self._silence = check_silence(silence, "ActivationMonitor")
         self._log = None
         self._told = set()
         self._of = None
@@ -110,7 +109,8 @@ class ActivationMonitor(keras.callbacks.Callback):
     @property
     def diagnosis(self) -> Diagnosis:
         """What the snapshots say so far; prints as a table."""
-        return summary(self.history, self._findings, console.diagnosis_text)
+        told = [f for f in self._findings if f.code not in self._silence]
+        return summary(self.history, told, console.diagnosis_text)
 
     # -- what Keras calls
 
@@ -184,18 +184,22 @@ class ActivationMonitor(keras.callbacks.Callback):
         if any(self._is_sampled(step, self._first_step) for step in steps):
             self._steps.sample_next()
 
-    def _measured(self, layers, records, histograms):
-        if not layers:
+    def _measured(self, found):
+        if not found.layers:
             return
         steps = self.model.steps_per_execution
-        snapshot = Snapshot(self._now, layers, records, histograms, steps)
+        snapshot = Snapshot(self._now, steps=steps, **found._asdict())
         self.history.append(snapshot)
         first = len(self.history) == 1
         new = self._attempt(
-            "the diagnosis is incomplete", new_findings, snapshot, self._findings, first
+            "the diagnosis is incomplete",
+            new_findings,
+            snapshot,
+            self._findings,
+            first,
         )
-        new = new or ()
-        self._findings += new
+        self._findings += new or ()
+        new = [finding for finding in new or () if finding.code not in self._silence]
         if self._log is not None:
             verdict = None
             if new or first:

@@ -23,7 +23,9 @@ MAY_IMPORT = {
     },
     "views/events.py": {"tensorboard", "activation_monitor.analysis"},
     "views/": {"rich", "activation_monitor.analysis"},
+    "auditing.py": {"keras", "activation_monitor"},
     "monitor.py": {"keras", "activation_monitor"},
+    "rescaling.py": {"keras", "activation_monitor"},
     "cli.py": {"keras", "activation_monitor"},
     "__init__.py": {"activation_monitor"},
 }

@@ -3,34 +3,25 @@
 # The golden texts are as wide as the console they are made for.
 # ruff: noqa: E501
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from activation_monitor.analysis import chain, moments
+import networks
+from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.analysis.remedy import Change, Remedy
 from activation_monitor.views import console
+from networks import tap
 
 
 def network(*sizes, step=0, names=None):
-    """A chain of weight layers of 512 units; the last is the head.
-
-    None was not called; where a size is not finite, half of the elements are.
-    """
+    """A chain of weight layers of 512 units; the last is the head."""
     names = names or [f"dense_{i}" for i in range(len(sizes))]
-    layers = tuple(
-        LayerInfo(name, "Dense", "weight", "linear", 512, "float32", (i - 1,) if i else ())
-        for i, name in enumerate(names)
-    )
-    records = [
-        moments.empty()
-        if rms is None
-        else moments.measure([[rms], [-rms if math.isfinite(rms) else 1.0]])
-        for rms in sizes
-    ]
-    return Snapshot(step, layers, np.stack(records))
+    taps = (tap(name, rms) for name, rms in zip(names, sizes, strict=True))
+    return networks.network(*taps, step=step)
 
 
 def text(*snapshots):
@@ -61,17 +52,20 @@ Activations at step 5
   dense_0       1      0       1       1      0%           0%
   dense_1       2      0   1e-05   1e-05      0%           0%
   dense_2       3      0       0       0    100%           0%
-  dense_3       4      1       0       1      0%          50%
+  dense_3       4      0       1       1      0%          50%
 
 Growth per weight layer: 1e-05 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 to dense_1.
 2 findings; 1 step looked at.
-* vanishing-activations (critical, step 5): from dense_0 to dense_1 the rms of the activations falls
-from 1 to 1e-05: 1e-05 times per weight layer over 1 layer, where chance leaves a well scaled
-network between 0.91 and 1.1. At dense_2 nothing but zeros is left. Each layer multiplies the size
-of the signal by about sqrt(fan_in) times the standard deviation of its weights (He et al. 2015):
-look at the kernel initializer of these layers, whose weights are too small.
-* nonfinite-activations (critical, step 5): 1 of 2 elements of the output (dense_3, float32) are NaN
-or infinite. What it is computed from has none; what is computed from it inherits them."""
+* vanishing-activations (warning, at initialization): from dense_0 to dense_1 the rms of the
+activations falls from 1 to 1e-05: 1e-05 times per weight layer over 1 weight layer, where chance
+leaves a well scaled network between 0.91 and 1.1. At dense_2 nothing but zeros is left.
+Cause: initializer. dense_0 was drawn by RandomNormal(stddev=0.01).
+Change:
+  in dense_0 and dense_1:
+      kernel_initializer="lecun_normal"  # std 0.125
+* nonfinite-activations (critical, at initialization): 2 of 4 elements of the output (dense_3,
+float32) are NaN or infinite. What it is computed from has none; what is computed from it inherits
+them."""
 
 NO_GROWTH = """\
 Activations at step 0
@@ -93,19 +87,38 @@ def test_nothing_measured_has_a_verdict_in_markdown_too():
     )
 
 
+REMEDY = Remedy(
+    "initializer",
+    "dense_0 was drawn by RandomNormal(stddev=0.01).",
+    (
+        Change(
+            "in", 'kernel_initializer="lecun_normal"', ("dense_0 and dense_1",), "std 0.125"
+        ),
+    ),
+)
+
+
+def with_remedies(diagnosis, *remedies):
+    """The same findings with these remedies."""
+    findings = zip(diagnosis.findings, remedies, strict=True)
+    replaced = (dataclasses.replace(f, remedy=remedy) for f, remedy in findings)
+    return dataclasses.replace(diagnosis, findings=tuple(replaced))
+
+
 @pytest.mark.parametrize(
-    ("snapshots", "expected"),
+    ("snapshots", "remedies", "expected"),
     [
-        ([network(1.0, 1.0, 1.04, 250.0), network(1, 1, 1, 250, step=20)], HEALTHY),
-        ([network(1.0, 1e-5, 0.0, math.nan, step=5)], SICK),
-        ([network(2.0, 3.0)], NO_GROWTH),
-        ([], "ActivationMonitor: nothing has been measured yet."),
+        ([network(1.0, 1.0, 1.04, 250.0), network(1, 1, 1, 250, step=20)], (), HEALTHY),
+        ([network(1.0, 1e-5, 0.0, math.nan, step=5)], (REMEDY, None), SICK),
+        ([network(2.0, 3.0)], (), NO_GROWTH),
+        ([], (), "ActivationMonitor: nothing has been measured yet."),
     ],
     ids=["healthy", "sick", "too short for growth", "nothing"],
 )
-def test_a_diagnosis_prints_as_this_table(snapshots, expected):
+def test_a_diagnosis_prints_as_this_table(snapshots, remedies, expected):
     """Literally: figures of the first snapshot, growth, findings, steps."""
-    assert text(*snapshots) == expected
+    diagnosis = with_remedies(diagnose(snapshots), *remedies)
+    assert console.diagnosis_text(diagnosis) == expected
 
 
 def test_print_shows_the_table():
@@ -125,9 +138,20 @@ def test_layers_of_a_finding_are_coloured_by_its_severity():
 
     assert styles(1, 1, 1, 1) == [None] * 4
     assert styles(1, 5, 25, 1) == ["yellow"] * 3 + [None]
+    assert styles(1, 1e-3, 1e-6, 1) == ["bold red"] * 3 + [None]
     assert styles(1, 50, 2500, 1) == ["bold red"] * 3 + [None]
     assert styles(1, 1, math.inf, math.nan) == [None, None, "bold red", None]
     assert styles(1, 1, math.inf, 1) == [None, None, "bold red", None]
+
+
+def test_a_layer_of_two_findings_has_the_colour_of_the_worse():
+    """Exploding to one head, critically; vanishing to the other."""
+    snapshot = networks.network(
+        *(tap("a"), tap("up", 1e4), tap("aux")),
+        *(tap("down", 1e-3, after="a"), tap("head")),
+    )
+    table = console.diagnosis_table(diagnose([snapshot])).renderables[0]
+    assert [row.style for row in table.rows] == [*["bold red"] * 2, None, "yellow", None]
 
 
 def test_a_long_name_is_folded_not_cut():
@@ -169,20 +193,26 @@ def test_a_number_has_three_digits_or_is_a_dash(value, expected):
     assert console.number(value) == expected
 
 
-def test_the_verdict_in_markdown_is_a_paragraph_and_a_list():
+def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
     """What TensorBoard's Text tab shows: the same words without the table."""
     assert console.diagnosis_markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
         "Growth per weight layer: 1 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 "
         "to dense_1.\n\nHealthy: no findings; 1 step looked at."
     )
-    assert console.diagnosis_markdown(diagnose([network(0.0, 1.0)])) == (
+    dead = with_remedies(diagnose([network(0.0, 1.0)]), REMEDY)
+    assert console.diagnosis_markdown(dead) == (
         "Growth with depth was not judged: no two weight layers follow one another "
         "without normalization on every path to the output.\n\n"
         "1 finding; 1 step looked at.\n\n"
-        "- zero-activations (critical, step 0): all outputs of dense_0 are zero for every "
-        "input, so no layer after it sees the data and no layer before it learns. Look at "
-        "its kernel initializer, or at what it is given."
+        "**zero-activations (critical, at initialization)**: all outputs of dense_0 are "
+        "zero for every input, so no layer after it sees the data and no layer before it "
+        "learns.\n\n"
+        "*Cause: initializer.* dense_0 was drawn by RandomNormal(stddev=0.01).\n\n"
+        "Change in dense_0 and dense_1:\n\n"
+        '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```'
     )
+    unknown = with_remedies(diagnose([network(0.0, 1.0)]), None)
+    assert console.diagnosis_markdown(unknown).endswith("no layer before it learns.")
 
 
 # -- the study and the calibration

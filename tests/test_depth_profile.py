@@ -1,56 +1,18 @@
 """The trunk of hand-made networks: what is compared, in which segments, how it grows."""
 
+import itertools
 import math
-import random
 
 import numpy as np
 import pytest
+from scipy import integrate, special
 
-from activation_monitor.analysis import moments
-from activation_monitor.analysis.depth_profile import depth_profile
-from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-
-
-def tap(name, rms=1.0, kind="weight", after=None, **info):
-    """One tapped tensor; by default the output of a linear layer after the tap before.
-
-    `rms`: None if it was never called, infinite if some of it is not finite.
-    `after`: names of its parents, separated by spaces.
-    """
-    info = {"activation": "linear", "width": 64, "traced": True} | info
-    return name, rms, kind, after, info
-
-
-def network(*taps):
-    """The snapshot of some taps."""
-    names = [name for name, *_ in taps]
-    layers, records = [], []
-    for row, (name, rms, kind, after, info) in enumerate(taps):
-        before = names[row - 1 : row] if after is None else after.split()
-        parents = tuple(names.index(parent) for parent in before)
-        layers.append(
-            LayerInfo(name, "Layer", kind, dtype="float32", parents=parents, **info)
-        )
-        if rms is None:
-            records.append(moments.empty())
-        elif math.isfinite(rms):
-            records.append(moments.measure([[rms], [-rms]]))
-        else:
-            records.append(moments.measure([[rms], [1.0]]))
-    return Snapshot(4, tuple(layers), np.stack(records))
-
-
-def chain(*sizes, **info):
-    """Weight layers d1, d2, ... of these sizes, between an input and a head."""
-    return network(
-        tap("x", 1.0, "input"),
-        *(tap(f"d{i + 1}", rms, **info) for i, rms in enumerate(sizes)),
-        tap("head", 123.0),
-    )
+from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, depth_profile
+from networks import Drawn, blocks, chain, network, norm, tap, weights
 
 
 def segments_of(snapshot):
-    """Names of the points of each segment, and whether it is open."""
+    """Names of the points of each segment, and whether it is open, in their order."""
     profile = depth_profile(snapshot)
     return [(" ".join(p.name for p in s.points), s.open) for s in profile.segments]
 
@@ -60,7 +22,7 @@ def segments_of(snapshot):
 
 def test_a_chain_is_one_open_segment_without_input_and_head():
     """Compared are the outputs of the weight layers but the last."""
-    snapshot = chain(1.0, 2.0, 4.0, 8.0)
+    snapshot = chain(1.0, 2.0, 4.0, 8.0, head=123.0, step=4)
     assert segments_of(snapshot) == [("d1 d2 d3 d4", True)]
     profile = depth_profile(snapshot)
     assert profile.step == 4
@@ -183,10 +145,6 @@ def test_the_head_and_what_comes_after_it_is_not_compared(after_the_head):
 # -- normalization
 
 
-def norm(name, **options):
-    return tap(name, kind="normalization", **options)
-
-
 def test_batch_normalization_after_every_layer_leaves_nothing_to_grow():
     """Each normalization ends a segment; what feeds nothing else is not compared."""
     snapshot = network(
@@ -225,24 +183,6 @@ def test_a_normalization_before_the_first_weight_layer_ends_nothing():
     assert segments_of(snapshot) == [("a b", True)]
 
 
-def blocks(count, rms, normalized):
-    """A residual stream: a stem, blocks of two layers that are added, a head."""
-    taps, stream = [tap("stem", rms(0))], "stem"
-    for i in range(1, count + 1):
-        if normalized:
-            taps.append(norm(f"norm{i}", after=stream))
-        taps += [
-            tap(f"up{i}", 77.0, after=f"norm{i}" if normalized else stream),
-            tap(f"down{i}", 1e-9),
-            # As `Add` makes it in one model, and `x + f(x)` in another.
-            tap(f"sum{i}", rms(i), "merge" if i % 2 else "input", f"{stream} down{i}"),
-        ]
-        stream = f"sum{i}"
-    if normalized:
-        taps.append(norm("last_norm"))
-    return network(*taps, tap("head"))
-
-
 def test_a_residual_stream_that_a_normalization_ends_is_not_open():
     """Pre-norm blocks: the stream may grow, nothing is left to judge."""
     snapshot = blocks(3, lambda i: 10.0**i, normalized=True)
@@ -262,13 +202,6 @@ def test_a_residual_stream_without_normalization_is_open():
     assert [p.depth for p in main.points] == [1, 3, 5, 7]
     assert main.layers == 6
     np.testing.assert_allclose(main.growth, 10.0 ** (3 / 6), rtol=1e-12)
-
-
-def test_a_thousand_blocks_have_too_many_paths_for_a_float():
-    """2^1100 paths are counted exactly: every sum is on the trunk, no branch is."""
-    profile = depth_profile(blocks(1100, lambda i: 1.0, normalized=False))
-    names = [p.name for p in profile.main.points]
-    assert names == ["stem", *(f"sum{i}" for i in range(1, 1101))]
 
 
 # -- what else sets the size anew
@@ -360,7 +293,7 @@ def test_other_activation_functions_begin_no_segment(name):
 )
 def test_what_operations_do_between_two_weight_layers_is_no_growth(between, decades):
     """What a weight layer or an activation function does to the size is, and adds up."""
-    last = between[-1][1]
+    last = between[-1].rms
     twice = [
         tap("a", 1.0),
         tap("b", 1.0),
@@ -396,7 +329,7 @@ def test_what_relu_does_in_layers_of_its_own_adds_up():
 @pytest.mark.parametrize(
     ("taps", "trunks"),
     [
-        # Two inputs meet: the trunk begins where they do.
+        # Two inputs meet: the trunk begins where they do, and each has one before.
         (
             [
                 tap("a"),
@@ -404,7 +337,7 @@ def test_what_relu_does_in_layers_of_its_own_adds_up():
                 tap("both", kind="merge", after="a b"),
                 tap("c"),
             ],
-            ["both c"],
+            ["both c", "a", "b"],
         ),
         # Two outputs part: each has a trunk of its own, with what they share.
         ([tap("a"), tap("b"), tap("c"), tap("aux", after="b")], ["a b", "a b aux"]),
@@ -443,7 +376,7 @@ def test_what_relu_does_in_layers_of_its_own_adds_up():
     ],
 )
 def test_the_trunk_to_each_end_is_what_every_path_to_it_passes(taps, trunks):
-    """Branches, and what not all inputs have in common, are not compared."""
+    """Branches are not compared, nor what not all inputs of the end have in common."""
     segments = segments_of(network(*taps, tap("head")))
     assert segments == [(trunk, True) for trunk in trunks]
 
@@ -488,48 +421,447 @@ def test_states_that_nobody_uses_do_not_hide_the_trunk():
     np.testing.assert_allclose(depth_profile(snapshot).main.growth, 2.0, rtol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_the_trunk_and_depths_of_random_graphs_are_those_of_all_their_paths(seed):
-    """Every path of nine layers listed, for its vertices and for the longest."""
-    rng = random.Random(seed)
-    parents = [
-        sorted(rng.sample(range(i), min(i, rng.choice([0, 1, 1, 1, 2, 3]))))
-        for i in range(9)
+# -- towers
+
+
+def two_towers(*joint):
+    """Two inputs with chains of their own, joined by what is given."""
+    return network(
+        *(tap("x", kind="input"), tap("a1", 1.0), tap("a2", 10.0), tap("a3", 100.0)),
+        *(tap("y", kind="input", after=""), tap("b1", 1.0), tap("b2", 0.5)),
+        tap("cat", 70.0, "merge", "a3 b2"),
+        *joint,
+        tap("head"),
+    )
+
+
+def test_the_way_of_each_input_to_where_they_meet_is_a_segment():
+    """Each with its own growth; what follows is one of its own."""
+    snapshot = two_towers(tap("c", 70.0), tap("d", 140.0))
+    assert segments_of(snapshot) == [("cat c d", True), ("a1 a2 a3", True), ("b1 b2", True)]
+    segments = depth_profile(snapshot).segments
+    growth = [segment.growth for segment in segments]
+    np.testing.assert_allclose(growth, [2**0.5, 10.0, 0.5], rtol=1e-12)
+    assert [segment.layers for segment in segments] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("joint", [[norm("n")], [tap("c", 70.0), norm("n"), tap("d")]])
+def test_towers_that_a_normalization_ends_are_not_open(joint):
+    """As with one input: what is normalized before the head may grow without harm."""
+    opened = [
+        s.points[0].name for s in depth_profile(two_towers(*joint)).segments if s.open
+    ]
+    assert "a1" not in opened and "b1" not in opened
+
+
+def test_a_normalization_within_a_tower_cuts_it():
+    """Only what reaches the meeting point is open."""
+    snapshot = network(
+        *(
+            tap("x", kind="input"),
+            tap("a1", 1.0),
+            tap("a2", 9.0),
+            norm("n"),
+            tap("a3", 3.0),
+        ),
+        *(tap("y", kind="input", after=""), tap("b1", 1.0)),
+        tap("cat", 2.0, "merge", "a3 b1"),
+        tap("head"),
+    )
+    assert segments_of(snapshot) == [
+        *(("cat", True), ("a1", False), ("n a3", True), ("b1", True))
     ]
 
-    def paths_from(i):
-        onward = [c for c in range(9) if i in parents[c]]
-        return [[i, *rest] for c in onward for rest in paths_from(c)] or [[i]]
 
-    paths = [p for i in range(9) if not parents[i] for p in paths_from(i)]
-    ends = [i for i in range(9) if all(i not in p for p in parents)]
-    trunks = []
-    for end in ends:
-        to_end = [p for p in paths if p[-1] == end]
-        trunk = [i for i in range(9) if i != end and all(i in p for p in to_end)]
-        if trunk and trunk not in trunks:
-            trunks.append(trunk)
-    depths = [max(p.index(i) + 1 for p in paths if i in p) for i in range(9)]
+# -- residual streams
 
-    snapshot = network(
-        *(tap(f"d{i}", after=" ".join(f"d{p}" for p in parents[i])) for i in range(9))
+
+@pytest.mark.parametrize(
+    ("snapshot", "residual"),
+    [
+        (blocks(1, lambda i: 1.0), True),
+        (blocks(5, lambda i: 1.0), True),
+        (blocks(5, lambda i: 1.0, normalized=True), True),
+        (chain(1, 1, 1, 1), False),
+        # Sums at two of four points, at one of three, and at the first only.
+        (
+            network(
+                *(tap("a"), tap("b"), tap("s", kind="merge", after="a b"), tap("c")),
+                *(tap("d"), tap("t", kind="merge", after="c d"), tap("head")),
+            ),
+            True,
+        ),
+        (
+            network(
+                *(tap("a"), tap("b"), tap("s", kind="merge", after="a b"), tap("c")),
+                *(tap("d"), tap("head")),
+            ),
+            False,
+        ),
+        (
+            network(
+                *(tap("a"), tap("b", after=""), tap("s", kind="merge", after="a b")),
+                *(tap("c"), tap("head")),
+            ),
+            False,
+        ),
+        # What follows a sum at the same depth does not hide it.
+        (
+            network(
+                *(tap("a"), tap("b"), tap("s", kind="merge", after="a b")),
+                *(tap("relu", kind="activation"), tap("c"), tap("head", after="relu")),
+            ),
+            True,
+        ),
+        # One point is no stream.
+        (
+            network(
+                *(tap("a"), tap("b", after=""), tap("s", kind="merge", after="a b")),
+                tap("head"),
+            ),
+            False,
+        ),
+    ],
+)
+def test_a_segment_along_which_branches_are_added_is_a_residual_stream(snapshot, residual):
+    """At half of its points or more, the first left out."""
+    assert depth_profile(snapshot).segments[0].residual is residual
+
+
+def test_branches_that_are_concatenated_are_no_residual_stream():
+    """Inception: nothing is added, and nothing of the stream is kept."""
+    taps, stream = [tap("stem")], "stem"
+    for i in range(4):
+        taps += [tap(f"left{i}", after=stream), tap(f"right{i}", after=stream)]
+        both = {"after": f"left{i} right{i}", "class_name": "Concatenate"}
+        taps.append(tap(f"cat{i}", kind="merge", **both))
+        stream = f"cat{i}"
+    assert not depth_profile(network(*taps, tap("head"))).main.residual
+
+
+# -- where the range of a dtype ends
+
+
+@pytest.mark.parametrize(
+    ("sizes", "float16", "bfloat16", "float32"),
+    [
+        # log10 of 65504 is 4.8162678; of 2^-14, -4.2144199.
+        ((1, 10, 100), 5.8162678, 39.5301397, 39.5318397),
+        ((1, 0.1, 0.01), 5.2144199, 38.9297794, 38.9297794),
+        ((5, 5e2), 1 + 4.1172978 / 2, 1 + 37.8311697 / 2, 1 + 37.8328697 / 2),
+        # It has been left already, or is at the very end.
+        ((1, 1e6), 1 + 4.8162678 / 6, 1 + 38.5301397 / 6, 1 + 38.5318397 / 6),
+        ((1, 65504.0), 2.0, 1 + 38.5301397 / 4.8162678, 1 + 38.5318397 / 4.8162678),
+        ((1, 1e20, math.inf), 1 + 4.8162678 / 20, 1 + 1.9265070, 1 + 1.9265920),
+        ((1, 1, 1), math.inf, math.inf, math.inf),
+        ((1,), math.inf, math.inf, math.inf),
+    ],
+)
+def test_the_depth_at_which_a_dtype_ends_is_where_the_straight_line_meets_it(
+    sizes, float16, bfloat16, float32
+):
+    """Overflow of what grows, underflow of what falls, to the smallest normal number."""
+    (segment,) = depth_profile(chain(*sizes)).segments
+    found = [segment.limit_depth(d) for d in ("float16", "bfloat16", "float32")]
+    np.testing.assert_allclose(found, [float16, bfloat16, float32], rtol=1e-7)
+
+
+def test_the_limits_are_those_of_the_dtypes():
+    """As numpy has them, and ml_dtypes for bfloat16."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert set(DTYPE_LIMITS) == {"float16", "bfloat16", "float32"}
+    for dtype, limits in DTYPE_LIMITS.items():
+        info = ml_dtypes.finfo(dtype)
+        np.testing.assert_array_equal(
+            limits, (float(info.smallest_normal), float(info.max))
+        )
+
+
+def test_the_depth_at_which_a_dtype_ends_counts_all_layers_of_a_block():
+    """A stream that doubles every two layers, from 8 at depth 7 on."""
+    main = depth_profile(blocks(3, lambda i: 2.0**i)).main
+    expected = 7 + 2 * (math.log2(65504) - 3)
+    np.testing.assert_allclose(main.limit_depth("float16"), expected, rtol=1e-12)
+
+
+def test_what_operations_do_is_not_carried_on_to_the_end_of_the_range():
+    """The rate is that of the weight layers, the start what is there."""
+    snapshot = network(tap("a"), tap("sum", 100.0, "other"), tap("b", 1000.0), tap("head"))
+    main = depth_profile(snapshot).main
+    np.testing.assert_allclose(main.growth, 10.0, rtol=1e-12)
+    expected = 2 + math.log10(65.504)
+    np.testing.assert_allclose(main.limit_depth("float16"), expected, rtol=1e-12)
+
+
+# -- links: one weight layer, and what it should do
+
+
+def normal_average(f, q):
+    """E f(h) over h ~ N(0, q)."""
+    sd, total = math.sqrt(q), 0.0
+    edges = sorted(
+        {0.0, *(side * min(x, 12 * sd) for side in (-1, 1) for x in (1, 3, 1e9))}
     )
-    profile = depth_profile(snapshot)
-    np.testing.assert_array_equal(profile.depths, depths)
-    assert all(segment.open for segment in profile.segments)
-    assert [[p.row for p in s.points] for s in profile.segments] == trunks
-    longest = max((depths[t[-1]] - depths[t[0]] for t in trunks), default=0)
-    assert (profile.main.layers if profile.main else 0) == longest
+
+    def weighted(h):
+        return f(h) * math.exp(-0.5 * h * h / q) / (sd * math.sqrt(2 * math.pi))
+
+    for low, high in itertools.pairwise(edges):
+        total += integrate.quad(weighted, low, high, epsabs=0.0, epsrel=1e-9)[0]
+    return total
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_order_of_the_rows_does_not_matter(seed):
-    """A parent may stand after its child: rows are in the order of the calls."""
-    taps = [tap("a"), tap("b", after="a"), tap("c", after="b"), tap("d", after="c")]
-    taps += [tap("add", kind="merge", after="b d"), tap("e", after="add")]
-    taps[0] = tap("a", after="")
-    random.Random(seed).shuffle(taps)
-    assert segments_of(network(*taps, tap("head", after="e"))) == [("a b add e", True)]
+BY_QUADRATURE = {
+    "tanh": (math.tanh, lambda h: 1 - math.tanh(h) ** 2),
+    "sigmoid": (special.expit, lambda h: special.expit(h) * special.expit(-h)),
+    "softsign": (lambda h: h / (1 + abs(h)), lambda h: (1 + abs(h)) ** -2.0),
+    "gelu": (
+        lambda h: h * special.ndtr(h),
+        lambda h: special.ndtr(h) + h * math.exp(-h * h / 2) / math.sqrt(2 * math.pi),
+    ),
+}
+
+
+def link_of(name, activation, rms_in, variance, **options):
+    """The link of the second layer of a chain."""
+    second = {"activation": activation} | weights(variance) | options
+    snapshot = network(tap("a", rms_in), tap(name, 0.3, **second), tap("head"))
+    return depth_profile(snapshot).links[1]
+
+
+@pytest.mark.parametrize("variance", [0.01, 1.0, 2.0, 30.0])
+@pytest.mark.parametrize("rms_in", [0.02, 1.0, 5.0])
+@pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu", *BY_QUADRATURE])
+def test_a_link_predicts_gain_and_backward_as_the_integrals_say(
+    activation, rms_in, variance
+):
+    """Closed forms of the homogeneous functions, scipy's quadrature of the others."""
+    link = link_of("d", activation, rms_in, variance)
+    q = variance * rms_in**2
+    if activation in BY_QUADRATURE:
+        phi, slope = BY_QUADRATURE[activation]
+        moment = normal_average(lambda h: phi(h) ** 2, q)
+        chi = variance * normal_average(lambda h: slope(h) ** 2, q)
+    else:
+        share = {"linear": 1.0, "relu": 0.5, "leaky_relu": 0.52}[activation]
+        moment, chi = share * q, share * variance
+    np.testing.assert_allclose(link.weight_variance, variance, rtol=1e-12)
+    np.testing.assert_allclose(link.pre_activation, q, rtol=1e-12)
+    np.testing.assert_allclose(link.predicted_gain, math.sqrt(moment) / rms_in, rtol=1e-6)
+    np.testing.assert_allclose(10**link.backward, math.sqrt(chi), rtol=1e-6)
+    np.testing.assert_allclose(link.gain, 0.3 / rms_in, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("activation", "wanted"),
+    [
+        *(("linear", 1.0), ("relu", 2.0), ("leaky_relu", 2 / 1.04), ("tanh", 1.0)),
+        *(("selu", 1.0), ("gelu", 2.0), ("sigmoid", None), ("mystery", None)),
+    ],
+)
+def test_the_excess_is_that_over_the_initializer_for_the_activation(activation, wanted):
+    """In decades of the gain; unknown where there is no such initializer."""
+    for variance in (1e-4, 1.0, 2.0, 64.0):
+        expected = math.log10(variance / wanted) / 2 if wanted else math.nan
+        found = link_of("d", activation, 1.0, variance).excess
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_link_counts_the_mean_of_the_weights_as_well():
+    """`fan_in E w^2`, of the weights as they are."""
+    kernel = np.random.default_rng(0).uniform(0.0, 0.4, (64, 32))
+    link = link_of("d", "relu", 1.0, 1.0, kernel=kernel, fan_in=64)
+    np.testing.assert_allclose(
+        (link.kernel_mean, link.kernel_std, link.weight_variance),
+        (kernel.mean(), kernel.std(), 64 * np.mean(kernel**2)),
+        rtol=1e-12,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "unknown"),
+    [
+        ({"kernel": None}, "weight_variance predicted_gain backward excess"),
+        ({"fan_in": 0.0}, "weight_variance predicted_gain backward excess"),
+        ({"activation": "mystery"}, "predicted_gain backward excess"),
+        ({"kernel": np.zeros((2, 2))}, "predicted_gain backward excess"),
+        ({"rms_in": 0.0}, "gain predicted_gain backward"),
+        ({"rms_in": math.nan}, "gain predicted_gain backward"),
+        ({"activation": "sigmoid"}, "excess"),
+        ({}, ""),
+    ],
+)
+def test_what_is_not_known_of_a_link_is_nan(options, unknown):
+    """And nothing else is."""
+    options = {"rms_in": 1.0, "activation": "relu"} | options
+    rms_in, activation = options.pop("rms_in"), options.pop("activation")
+    link = link_of("d", activation, rms_in, 2.0, **options)
+    names = ("gain", "weight_variance", "predicted_gain", "backward", "excess")
+    assert [n for n in names if math.isnan(getattr(link, n))] == unknown.split()
+
+
+def test_what_was_not_measured_or_is_no_one_tensor_is_no_input_of_a_link():
+    """Two parents, or none; and kernels that were not measured at all."""
+    snapshot = network(
+        tap("a"), tap("b"), tap("dot", after="a b", **weights(1.0)), tap("c"), tap("head")
+    )
+    links = depth_profile(snapshot).links
+    np.testing.assert_array_equal([links[0].rms_in, links[2].rms_in], [math.nan] * 2)
+    links = depth_profile(chain(1, 2)).links
+    np.testing.assert_array_equal(
+        [(link.kernel_mean, link.kernel_std) for link in links.values()],
+        np.full((3, 2), math.nan),
+    )
+    np.testing.assert_array_equal([link.gain for link in links.values()], [1, 2, 0.5])
+
+
+def test_the_input_of_a_layer_behind_a_normalization_that_is_not_measured_is_unknown():
+    """What its parent puts out is not what it is given."""
+    snapshot = network(tap("a", 1e3), tap("b", normalized=True), tap("head"))
+    np.testing.assert_array_equal(depth_profile(snapshot).links[1].rms_in, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("behind", "activation", "rms_out"),
+    [
+        ([], "linear", 1.0),
+        ([tap("t", 0.6, "activation", activation="tanh")], "tanh", 0.6),
+        (
+            [
+                norm("n", rms=0.9),
+                tap("t", 0.6, "activation", activation="relu"),
+                tap("u", 0.2, "activation", activation="tanh"),
+            ],
+            "relu",
+            0.6,
+        ),
+        ([tap("n", 0.9, "normalization")], "linear", 0.9),
+        # Not behind what is no function of single elements, nor where the way parts.
+        (
+            [tap("p", 0.9, "pooling"), tap("t", 0.6, "activation", activation="relu")],
+            *("linear", 1.0),
+        ),
+        (
+            [
+                tap("t", 0.6, "activation", activation="relu"),
+                tap("u", 0.6, "activation", "b", activation="tanh"),
+                tap("m", 0.6, "merge", "t u"),
+            ],
+            *("linear", 1.0),
+        ),
+    ],
+)
+def test_an_activation_layer_behind_belongs_to_the_link(behind, activation, rms_out):
+    """Dense and its activation function, or Dense, BatchNormalization and ReLU."""
+    snapshot = network(tap("a"), tap("b"), *behind, tap("head"))
+    link = depth_profile(snapshot).links[1]
+    assert (link.name, link.activation, link.rms_out) == ("b", activation, rms_out)
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+def test_measured_gains_and_gradients_of_random_layers_are_as_predicted(activation):
+    """Drawn weights: each gain within chance, a gradient passed back through all."""
+    drawn = Drawn(1, inputs=256).chain(6, 256, activation=activation, variance=1.5)
+    profile = depth_profile(drawn.snapshot())
+    (stretch,) = profile.stretches
+    assert [link.name for link in stretch.links] == [f"d{i}" for i in range(1, 7)]
+    for link in stretch.links:  # sd of ReLU at 256 units is 0.0704: facts/theory.md
+        assert abs(math.log(link.gain / link.predicted_gain)) < 4 * 0.0704
+
+    back = drawn.rng.standard_normal((64, 256))
+    start = np.sqrt(np.mean(back**2))
+    for name in ("d6", "d5", "d4", "d3", "d2"):
+        out = drawn.tensors[name]
+        slope = {"linear": 1.0, "relu": out > 0, "tanh": 1 - out**2}[activation]
+        back = (back * slope) @ drawn.kernels[name].T
+    decades = math.log10(np.sqrt(np.mean(back**2)) / start)
+    assert abs(stretch.backward - decades) < 4 * 0.0704 * math.sqrt(5) / math.log(10)
+
+
+# -- stretches
+
+
+def stretches_of(snapshot):
+    """Of each stretch the names of its rows and of its links, and whether it is open."""
+    layers = snapshot.layers
+    return [
+        (
+            " ".join(layers[row].name for row in stretch.rows),
+            " ".join(link.name for link in stretch.links),
+            stretch.open,
+        )
+        for stretch in depth_profile(snapshot).stretches
+    ]
+
+
+def test_a_stretch_is_cut_at_normalizations_only():
+    """A segment ends at a sigmoid as well."""
+    sizes = [tap("a", 0.01), tap("s", 0.5, activation="sigmoid"), tap("b", 0.3)]
+    snapshot = network(*sizes, norm("n"), tap("head"))
+    assert stretches_of(snapshot) == [("a s", "a s", False), ("n", "", True)]
+    assert segments_of(snapshot) == [("a", False), ("s", False), ("n", True)]
+    assert [s.normalized for s in depth_profile(snapshot).stretches] == [False, True]
+
+
+def test_a_normalization_that_is_not_measured_begins_a_stretch():
+    """At the layer behind it, which is its first link."""
+    snapshot = network(tap("a"), tap("b", normalized=True), tap("c"), tap("head"))
+    assert stretches_of(snapshot) == [("a", "a", False), ("b c", "b c", True)]
+    assert [s.normalized for s in depth_profile(snapshot).stretches] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [tap("a"), norm("n")],
+        [tap("a"), tap("a2", after=""), tap("both", kind="merge", after="a a2")],
+    ],
+)
+def test_a_stretch_that_begins_behind_a_weight_layer_has_links(before):
+    """Each of its weight layers stands on the trunk by itself."""
+    snapshot = network(*before, tap("b"), tap("c"), tap("d"), tap("head"))
+    (found,) = (s for s in depth_profile(snapshot).stretches if len(s.rows) == 4)
+    assert [link.name for link in found.links] == ["b", "c", "d"]
+
+
+def test_a_residual_stream_has_no_links():
+    """Its branches are no part of the trunk, and the stem alone is no chain."""
+    assert stretches_of(blocks(2, lambda i: 1.0)) == [("stem sum1 sum2", "", True)]
+
+
+def test_backward_adds_up_from_the_last_layer_to_the_output_of_the_first():
+    """The first link's own weights do not count; what is not known leaves nothing."""
+    variances = (50.0, 4.0, 0.09, 2.25)
+    layers = [tap(f"d{i}", **weights(v)) for i, v in enumerate(variances)]
+    profile = depth_profile(network(tap("x", kind="input"), *layers, tap("head")))
+    np.testing.assert_allclose(10 ** profile.stretches[0].backward, 0.9, rtol=1e-12)
+    layers[2] = tap("d2")
+    profile = depth_profile(network(tap("x", kind="input"), *layers, tap("head")))
+    np.testing.assert_array_equal(profile.stretches[0].backward, math.nan)
+    (stream,) = depth_profile(blocks(2, lambda i: 1.0)).stretches
+    np.testing.assert_array_equal(stream.backward, math.nan)
+
+
+def test_independence_is_the_share_that_differs_from_sample_to_sample():
+    """In decades; unknown for one sample, for zeros and for what is not finite."""
+    shares = (1.0, 0.5, 1e-3, 1e-9)
+    snapshot = network(
+        *(tap(f"d{i}", 7.0, within=share) for i, share in enumerate(shares)),
+        tap("same", 3.0, within=0.0),
+        *(tap("one", samples=1), tap("zero", 0.0), tap("head")),
+    )
+    (stretch,) = depth_profile(snapshot).stretches
+    expected = [*np.log10(shares), -math.inf, math.nan, math.nan]
+    np.testing.assert_allclose(stretch.independence, expected, rtol=1e-6)
+
+
+def test_independence_of_a_tensor_is_that_of_its_elements():
+    """Against numpy: std over the batch, averaged over units as squares."""
+    tensor = np.random.default_rng(2).standard_normal((32, 8)) * 0.1 + 1.0
+    snapshot = network(tap("a", tensor), tap("head"))
+    (stretch,) = depth_profile(snapshot).stretches
+    share = np.sqrt(tensor.var(axis=0).mean() / np.mean(tensor**2))
+    np.testing.assert_allclose(10 ** stretch.independence[0], share, rtol=1e-12)
 
 
 # -- rows that are no part of the data path

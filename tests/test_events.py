@@ -1,5 +1,6 @@
 """The event file: what TensorBoard's own readers find in it, and reading it back."""
 
+import json
 import time
 
 import keras
@@ -12,6 +13,8 @@ from tensorboard.util import tensor_util
 import models
 from activation_monitor import ActivationMonitor, diagnose, read_history
 from activation_monitor.analysis import moments
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.views import events
 
 
 def accumulated(folder):
@@ -26,6 +29,50 @@ def values(accumulator, tag):
         event.step: tensor_util.make_ndarray(event.tensor_proto)
         for event in accumulator.Tensors(tag)
     }
+
+
+LAYERS = (
+    LayerInfo("a", "InputLayer", "input", "linear", 3, "float32", ()),
+    LayerInfo(
+        *("b", "Conv2D", "weight", "tanh", 4, "float32", (0,)),
+        fan_in=8.5,
+        initializer="HeNormal()",
+    ),
+)
+
+
+def taken(step, kernels=None):
+    """A snapshot of two layers, the second of them with a kernel."""
+    rng = np.random.default_rng(step)
+    records = [moments.measure(rng.standard_normal((5, 3)), "tanh") for _ in LAYERS]
+    return Snapshot(step, LAYERS, np.stack(records), kernels=kernels)
+
+
+def kernels():
+    """Their records: an empty one, and one of numbers that float32 has not."""
+    return np.stack([moments.empty(), moments.measure(np.full((2, 3), 1e-60) / 3)])
+
+
+def written_and_read(folder, *snapshots):
+    """What is read back of snapshots."""
+    log = events.EventLog(folder)
+    for snapshot in snapshots:
+        log.write(snapshot)
+    log.close()
+    return read_history(folder)
+
+
+def assert_same(read, written):
+    """All that is in a snapshot, to the last bit."""
+    for ours, theirs in zip(written, read, strict=True):
+        assert theirs.step == ours.step
+        assert theirs.layers == ours.layers
+        assert theirs.steps == ours.steps
+        for name in ("records", "histograms", "kernels"):
+            before, after = getattr(ours, name), getattr(theirs, name)
+            assert (before is None) == (after is None), name
+            if before is not None:
+                np.testing.assert_array_equal(after, before, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +97,9 @@ def test_every_tensor_has_two_scalars_and_a_histogram(run):
         "scalars": {f"activation_{s}/{name}" for s in ("mean", "std") for name in names},
         "histograms": {f"activations/{name}" for name in names},
         "text": {"activation_monitor/findings"},
-        "activation_monitor": {"activation_monitor/snapshot", "activation_monitor/layers"},
+        "activation_monitor": {
+            f"activation_monitor/{own}" for own in ("snapshot", "kernels", "layers")
+        },
     }
     for plugin, tags in plugins.items():
         assert set(accumulator.PluginTagToContent(plugin)) == tags
@@ -77,13 +126,51 @@ def test_history_is_read_back_without_loss(run):
     folder, monitor = run
     for where in (folder, folder / "activations"):
         read = read_history(where)
-        assert read.steps == monitor.history.steps
-        for ours, theirs in zip(monitor.history, read, strict=True):
-            assert theirs.layers == ours.layers
-            assert theirs.steps == ours.steps
-            np.testing.assert_array_equal(theirs.records, ours.records)
-            np.testing.assert_array_equal(theirs.histograms, ours.histograms)
+        assert_same(read, monitor.history)
         assert str(diagnose(read)) == str(monitor.diagnosis)
+    assert read[0].kernels is not None
+    conv = read[0].layers[read[0].names.index("conv")]
+    assert conv.fan_in == 27.0
+    assert conv.initializer == "GlorotUniform()"
+
+
+@pytest.mark.parametrize("measured", [(True, True), (True, False), (False, True), (False,)])
+def test_kernels_are_read_back_of_the_steps_at_which_they_were_measured(tmp_path, measured):
+    """And of no others, whatever came before."""
+    snapshots = [taken(i, kernels() if there else None) for i, there in enumerate(measured)]
+    read = written_and_read(tmp_path, *snapshots)
+    assert_same(read, snapshots)
+    assert [snapshot.kernels is not None for snapshot in read] == [*measured]
+
+
+def test_a_log_of_a_version_with_fewer_columns_has_empty_ones_in_their_place(
+    tmp_path, monkeypatch
+):
+    """As one written before there were saturated elements, dead units and kernels."""
+    new = taken(3)
+    known = moments.FIELD_NAMES[: moments.FIELD_NAMES.index("saturated")]
+    old = Snapshot(3, new.layers, new.records[:, : len(known)])
+
+    def without_what_is_new(layers, columns):
+        table = json.loads(in_full(layers, columns))
+        for row in table["layers"]:
+            del row["fan_in"], row["initializer"]
+        return json.dumps(table)
+
+    in_full = events._layers_to_json
+    with monkeypatch.context() as patched:
+        patched.setattr(moments, "FIELD_NAMES", known)
+        patched.setattr(events, "_layers_to_json", without_what_is_new)
+        log = events.EventLog(tmp_path)
+        log.write(old)
+        log.close()
+    (read,) = read_history(tmp_path)
+    assert read.kernels is None
+    assert [layer.name for layer in read.layers] == ["a", "b"]
+    assert {(layer.fan_in, layer.initializer) for layer in read.layers} == {(0.0, "")}
+    expected = moments.empty(2)
+    expected[:, : len(known)] = old.records
+    np.testing.assert_array_equal(read.records, expected)
 
 
 def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_path):
@@ -94,9 +181,8 @@ def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_pa
     monitor, _ = models.watch(model, x, y, log_dir=tmp_path, histograms=False)
     read = read_history(tmp_path)
     assert [(s.step, s.steps) for s in read] == [(0, 2), (2, 2), (4, 2)]
-    for ours, theirs in zip(monitor.history, read, strict=True):
-        assert theirs.histograms is None
-        np.testing.assert_array_equal(theirs.records, ours.records)
+    assert_same(read, monitor.history)
+    assert read[0].histograms is None
 
 
 def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
@@ -206,7 +292,9 @@ def test_the_findings_are_written_as_text(tmp_path):
         accumulated(tmp_path / "activations"), "activation_monitor/findings"
     ).values()
     (finding,) = monitor.diagnosis.findings
-    assert str(finding) in text.item().decode()
+    written = text.item().decode()
+    assert finding.title in written and finding.message in written
+    assert f"```python\n{finding.remedy.changes[0].line}\n```" in written
 
 
 def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):

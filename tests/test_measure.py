@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,9 +14,15 @@ MODES = ("eager", "graph", "xla")
 
 
 @functools.cache
-def compiled(dtype, rank, mode, exact):
+def compiled(dtype, rank, mode, exact, histograms=True, channel_axis=-1, activation=""):
     look = tensorflow_backend._look(
-        dtype, rank, exact=exact, fused=mode == "xla", histograms=True
+        dtype,
+        rank,
+        exact=exact,
+        fused=mode == "xla",
+        histograms=histograms,
+        channel_axis=channel_axis,
+        unsaturated=moments.SATURATED.get(activation),
     )
     if mode == "eager":
         return look
@@ -39,13 +46,24 @@ def look(x, mode="graph", exact=False, before=None):
     return record.numpy(), counted.numpy()
 
 
-def numpy_record(x):
+def record_of(x, mode="graph", exact=False, before=None, **about):
+    """The record alone, of an array of which something is known: the axis of its
+    channels, the activation function that made it."""
+    x = tf.constant(x)
+    before = moments.empty() if before is None else before
+    run = compiled(x.dtype.name, len(x.shape), mode, exact, histograms=False, **about)
+    return run(tf.constant(before), x)[0].numpy()
+
+
+def numpy_record(x, channel_axis=-1, activation=""):
     """The same in plain float64 numpy, finite elements only."""
     x = np.asarray(x).astype(np.float64)
     rows = x.reshape(len(x), -1) if x.ndim else x.reshape(1, 1)
     finite = np.ma.masked_invalid(rows)
     kept = finite.compressed()
     per_unit = finite.var(axis=0) * finite.count(axis=0)
+    low, high = moments.SATURATED.get(activation, (-np.inf, np.inf))
+    channels = np.moveaxis(x, channel_axis, 0) if x.ndim > 1 else [x]
     return {
         "count": rows.size,
         "samples": rows.shape[0],
@@ -57,12 +75,14 @@ def numpy_record(x):
         "within_variance": per_unit.sum() / kept.size,
         "minimum": kept.min(),
         "maximum": kept.max(),
+        "saturated": np.sum((kept <= low) | (kept >= high)),
+        "dead_units": sum(not np.any(channel) for channel in channels),  # NaN is true
     }
 
 
-def assert_right(record, x, rtol=1e-6):
+def assert_right(record, x, rtol=1e-6, **about):
     """All fields to `rtol`; the mean relative to the rms, since it may cancel to zero."""
-    expected = numpy_record(x)
+    expected = numpy_record(x, **about)
     rms = np.sqrt(expected["second_moment"])
     for name, value in expected.items():
         measured = moments.field(record, name)
@@ -145,12 +165,20 @@ def test_special_tensors_are_right(mode, case):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("exact", (False, True))
-@pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0), (0, 3, 0)])
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0), (0, 3, 0), (0, 4, 3), (2, 0, 3)])
 def test_an_empty_tensor_gives_an_empty_record(mode, exact, shape):
     """Not NaN, and no bucket is counted."""
     record, counted = look(np.zeros(shape, np.float32), mode, exact)
     np.testing.assert_array_equal(record, moments.empty())
     np.testing.assert_array_equal(counted, histogram.none())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3), (2, 3, 0)])
+def test_an_empty_tensor_with_channels_first_gives_an_empty_record(mode, shape):
+    """As in a step that hands a layer no sample, or one of no length."""
+    record = record_of(np.zeros(shape, np.float32), mode, channel_axis=1)
+    np.testing.assert_array_equal(record, moments.empty())
 
 
 NONFINITE = {
@@ -181,7 +209,147 @@ def test_a_tensor_without_finite_elements_is_counted():
     x = np.full((4, 3), np.nan, np.float32)
     expected = moments.empty()
     expected[:3] = 12, 4, 12
+    expected[moments.FIELD_NAMES.index("dead_units")] = 0  # NaN is not zero
     np.testing.assert_array_equal(look(x, exact=True)[0], expected)
+
+
+# -- saturated elements, dead units
+
+LAYOUTS = [
+    ((12,), -1),
+    ((6, 5), -1),
+    ((6, 4, 5), -1),
+    ((6, 4, 5), 1),
+    ((6, 4, 2, 5), -1),
+    ((6, 4, 2, 5), 1),
+]
+
+
+def half_dead(shape, channel_axis, dtype=np.float32):
+    """Outputs of tanh, many of them saturated, some zero. Of the channels the first and
+    the third are zero, of either sign, the second but in one place; a vector is one
+    channel, and zero."""
+    x = np.tanh(normal(shape, 3.0)).astype(dtype)
+    x[np.random.default_rng(1).random(shape) < 0.2] = 0.0
+    if len(shape) == 1:
+        return np.zeros_like(x)
+    channels = np.moveaxis(x, channel_axis, 0)
+    channels[0], channels[1], channels[2] = 0.0, 0.0, -0.0
+    channels[1].flat[-1] = channels[1][(-1,) * (x.ndim - 1)] = 1e-3
+    return x
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("exact", (False, True))
+@pytest.mark.parametrize(("shape", "channel_axis"), LAYOUTS)
+def test_saturated_elements_and_dead_units_are_counted(mode, exact, shape, channel_axis):
+    """As in numpy, whatever the rank and wherever the channels are."""
+    x = half_dead(shape, channel_axis)
+    about = {"channel_axis": channel_axis, "activation": "tanh"}
+    record = record_of(x, mode, exact, **about)
+    assert_right(record, x, **about)
+    assert moments.field(record, "dead_units") == (2 if len(shape) > 1 else 1)
+    assert 0 < moments.field(record, "saturated") < x.size or len(shape) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("shape", "channel_axis"), LAYOUTS[1:])
+def test_beside_nan_dead_units_are_counted_at_the_second_look(mode, shape, channel_axis):
+    """NaN is not zero: its channel is not dead. The quick look does not say."""
+    x = half_dead(shape, channel_axis)
+    np.moveaxis(x, channel_axis, 0)[(0,) * x.ndim] = np.nan
+    about = {"channel_axis": channel_axis, "activation": "tanh"}
+    quick = record_of(x, mode, **about)
+    np.testing.assert_equal(float(moments.field(quick, "dead_units")), np.nan)
+    record = record_of(x, mode, exact=True, **about)
+    assert_right(record, x, **about)
+    assert moments.field(record, "dead_units") == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_infinity_is_neither_saturated_nor_dead(mode):
+    """Only a finite element is within the margin of a limit; on the host as in the
+    graph."""
+    x = np.array([[0.0, np.inf, -1.0], [0.0, 0.0, 0.5]], np.float32)
+    record = record_of(x, mode, exact=True, activation="tanh")
+    assert_right(record, x, activation="tanh")
+    assert moments.field(record, "saturated") == moments.field(record, "dead_units") == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_channel_of_subnormals_is_not_dead(mode):
+    """As the exact look sees, which is asked for where all are so small."""
+    x = half_dead((6, 4, 5), -1) * np.float32(1e-40)
+    about = {"channel_axis": -1, "activation": "tanh"}
+    assert measure.needs_exact(record_of(x, mode, **about)[None]).tolist() == [True]
+    record = record_of(x, mode, exact=True, **about)
+    assert_right(record, x, **about)
+    assert moments.field(record, "dead_units") == 2
+
+
+EPSILON = {
+    "float16": 2.0**-10,
+    "bfloat16": 2.0**-7,
+    "float32": 2.0**-23,
+    "float64": 2.0**-52,
+}
+
+
+@pytest.mark.parametrize("dtype", EPSILON)
+@pytest.mark.parametrize("activation", moments.SATURATED)
+def test_an_element_at_the_limit_is_saturated_and_the_next_is_not(activation, dtype):
+    """As numpy compares in float64, also where the dtype rounds the limits."""
+    limits = np.array(moments.SATURATED[activation])
+    x = tf.cast(limits * (1 + EPSILON[dtype] * np.arange(-4, 5)[:, None]), dtype)
+    as_float64 = tf.cast(x, "float64").numpy()
+    expected = numpy_record(as_float64, activation=activation)["saturated"]
+    assert 8 <= expected <= 10  # of 18, 9 at each limit
+    for record in (
+        record_of(x, exact=False, activation=activation),
+        record_of(x, exact=True, activation=activation),
+        moments.measure(as_float64, activation),
+    ):
+        assert moments.field(record, "saturated") == expected
+
+
+@pytest.mark.parametrize("activation", moments.SATURATED)
+def test_the_limits_of_saturation_are_a_hundredth_of_the_range_from_its_ends(activation):
+    """Of the function that Keras has under that name, by which layers are known."""
+    function = keras.activations.get(activation)
+    assert function.__name__ == activation
+    ends = np.asarray(function(tf.constant([-1e8, 1e8])))
+    margin = 0.01 * (ends[1] - ends[0])
+    np.testing.assert_allclose(
+        moments.SATURATED[activation], ends + [margin, -margin], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_saturated_elements_of_batches_add_up_and_the_fewest_dead_units_stay(mode):
+    """In the graph, step by step."""
+    batches = [half_dead((n, 5, 4), 1) for n in (5, 8, 3)]
+    batches[1][:, 4] = 0.0  # a third one
+    batches[2][:, 0] = 1.0  # one less
+    record, dead = moments.empty(), []
+    about = {"channel_axis": 1, "activation": "tanh"}
+    for batch in batches:
+        record = record_of(batch, mode, before=record, **about)
+        dead.append(moments.field(record, "dead_units"))
+    assert dead == [2, 2, 1]
+    saturated = sum(np.sum(np.abs(batch) >= 0.98) for batch in batches)
+    assert moments.field(record, "saturated") == saturated > 0
+
+
+def test_a_store_is_told_where_the_channels_are_and_what_is_saturated():
+    """Both reach the look."""
+    x = half_dead((6, 5, 4), 1)
+    store = tensorflow_backend.Store(histograms=False)
+    store.put(
+        tf.constant(x), exact=False, fused=False, channel_axis=1, unsaturated=(-0.5, 0.25)
+    )
+    record = store.record.numpy()
+    assert moments.field(record, "dead_units") == 2
+    assert moments.field(record, "saturated") == np.sum((x <= -0.5) | (x >= 0.25))
 
 
 @pytest.mark.parametrize(

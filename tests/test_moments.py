@@ -13,7 +13,10 @@ SCALES = [1e-30, 1e-12, 1.0, 1e12, 1e30]
 ROUNDING = 1e-13
 
 # Fields that know nothing of the batches the elements came in.
-POOLED = [name for name in moments.FIELD_NAMES if name != "within_variance"]
+POOLED = [n for n in moments.FIELD_NAMES if n not in ("within_variance", "dead_units")]
+
+# What the record of nothing measured ends with, after the counts.
+NOTHING = [0, 0, 0, 0, 0, np.inf, -np.inf, 0]
 
 
 def numbers(scale=1.0, mean=0.0, broken=False, shape=(12, 5)):
@@ -27,8 +30,15 @@ def numbers(scale=1.0, mean=0.0, broken=False, shape=(12, 5)):
     return x
 
 
-def by_definition(x):
-    """The fields of one batch, each from its textbook formula."""
+def dead_channels(x):
+    """How many channels, along the last axis, are zero throughout."""
+    channels = np.moveaxis(x, -1, 0) if x.ndim > 1 else [x]
+    return sum(not np.any(channel) for channel in channels)  # NaN is true
+
+
+def by_definition(x, low=-np.inf, high=np.inf):
+    """The fields of one batch, each from its textbook formula; saturated: at or beyond
+    the two limits."""
     x = np.asarray(x, np.float64)
     units = np.where(np.isfinite(x), x, np.nan).reshape(len(x), -1)
     finite = units[np.isfinite(units)]
@@ -48,6 +58,8 @@ def by_definition(x):
         "within_variance": np.mean(np.concatenate(about_unit_means)),
         "minimum": np.min(finite),
         "maximum": np.max(finite),
+        "saturated": sum(value <= low or value >= high for value in finite),
+        "dead_units": dead_channels(x),
     }
 
 
@@ -106,6 +118,8 @@ def test_measure_of_one_element_has_no_spread(x):
         "within_variance": 0.0,
         "minimum": 2.5,
         "maximum": 2.5,
+        "saturated": 0.0,
+        "dead_units": 0.0,
     }
 
 
@@ -113,8 +127,7 @@ def test_measure_of_one_element_has_no_spread(x):
 def test_measure_of_no_elements_is_the_empty_record(shape):
     """A tensor without elements gives an empty record, not NaN."""
     np.testing.assert_array_equal(
-        moments.measure(np.zeros(shape)),
-        [0, 0, 0, 0, 0, 0, 0, 0, np.inf, -np.inf],
+        moments.measure(np.zeros(shape)), [0, 0, 0, *NOTHING, np.inf]
     )
 
 
@@ -133,6 +146,7 @@ def test_measure_of_zeros_counts_them_all():
     """Zeros of either sign are zeros; all else of the record is zero too."""
     measured = fields(moments.measure([[0.0, -0.0], [0.0, 0.0]]))
     assert measured["zeros"] == measured["count"] == 4
+    assert measured["dead_units"] == 2
     assert measured["second_moment"] == measured["variance"] == measured["maximum"] == 0
 
 
@@ -150,9 +164,45 @@ def test_measure_reaches_both_ends_of_float32(extreme):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_measure_of_nothing_finite_counts_and_measures_nothing(value):
-    """If no element is finite, the elements are counted and the rest stays empty."""
-    record = moments.measure(np.full((3, 2), value))
-    np.testing.assert_array_equal(record, [6, 3, 6, 0, 0, 0, 0, 0, np.inf, -np.inf])
+    """If no element is finite, the elements are counted and the rest stays empty; no
+    channel is zero."""
+    record = moments.measure(np.full((3, 2), value), "tanh")
+    np.testing.assert_array_equal(record, [6, 3, 6, *NOTHING, 0])
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("activation", moments.SATURATED)
+def test_measure_counts_what_is_saturated_by_its_definition(activation, broken):
+    """The finite elements at or beyond the limits of the activation function."""
+    x = numbers(0.7, mean=0.5, broken=broken)
+    low, high = moments.SATURATED[activation]
+    x[0] = low, high, np.nextafter(low, 0.5), np.nextafter(high, 0.5), 1.0
+    saturated = moments.field(moments.measure(x, activation), "saturated")
+    assert saturated == by_definition(x, low, high)["saturated"]
+    assert 3 <= saturated < np.isfinite(x).sum()
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "softmax", "an unknown one"])
+def test_nothing_is_saturated_where_an_activation_has_no_limits(activation):
+    """However large, and whatever the function is called."""
+    record = moments.measure([[-3e38, 0.0, 1.0, 3e38]], activation)
+    assert moments.field(record, "saturated") == 0
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 4), (6, 2, 4), (6, 2, 3, 4), (6, 2, 1, 3, 4)])
+def test_measure_counts_the_channels_that_are_zero_throughout(shape):
+    """Whatever the rank, a channel is a place along the last axis; a vector is one."""
+    x = np.random.default_rng(3).standard_normal(shape)
+    assert moments.field(moments.measure(x), "dead_units") == 0
+    if len(shape) == 1:
+        x[:] = 0.0
+        assert moments.field(moments.measure(x), "dead_units") == 1
+        return
+    x[..., 0], x[..., 2] = 0.0, -0.0
+    assert moments.field(moments.measure(x), "dead_units") == 2
+    for alive in (np.nan, np.inf, 5e-324):  # in one sample, at one position
+        x[(-1,) * (x.ndim - 1)][2] = alive
+        assert moments.field(moments.measure(x), "dead_units") == 1
 
 
 # -- merge
@@ -164,8 +214,9 @@ def test_measure_of_nothing_finite_counts_and_measures_nothing(value):
 def test_merging_the_parts_of_a_batch_gives_the_record_of_the_whole(scale, broken, cuts):
     """However a batch is split, the merged record is that of the whole batch."""
     x = numbers(scale, broken=broken)
-    merged = fields(merge_all(moments.measure(part) for part in np.split(x, cuts)))
-    expected = by_definition(x)
+    parts = [moments.measure(part, "tanh") for part in np.split(x, cuts)]
+    merged = fields(merge_all(parts))
+    expected = by_definition(x, -0.98, 0.98)
     for name in POOLED:
         # The mean may cancel: its error is relative to the elements.
         atol = ROUNDING * scale if name == "mean" else 0.0
@@ -227,9 +278,10 @@ def test_what_a_quick_look_left_unmeasured_stays_unmeasured(first):
     unmeasured[:4] = [2, 1, 1, 0]
     pair = (unmeasured, seen) if first else (seen, unmeasured)
     merged = moments.merge(*pair)
-    np.testing.assert_array_equal(merged, [4, 2, 1, 0, *[np.nan] * 6])
-    for name in ("mean", "std", "rms", "within_std", "between_std", "minimum", "maximum"):
-        np.testing.assert_equal(float(moments.STATISTICS[name](merged)), np.nan)
+    np.testing.assert_array_equal(merged, [4, 2, 1, 0, *[np.nan] * 8])
+    for name in moments.STATISTICS:
+        if name not in ("zero_fraction", "nonfinite_fraction"):
+            np.testing.assert_equal(float(moments.STATISTICS[name](merged)), np.nan)
     assert moments.STATISTICS["nonfinite_fraction"](merged) == 0.25
 
 
@@ -245,6 +297,44 @@ def test_the_variance_within_two_batches_is_their_average_weighted_by_elements(s
     within = moments.field(merged, "within_variance")
     # The shift by 100 rounds the elements by 1e-14.
     np.testing.assert_allclose(within, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "merged", "whole"),
+    [
+        ([0, 1, 2], [0, 1, 2], 3, 3),  # the same units: exact
+        ([0, 1, 2], [1], 1, 1),
+        ([0, 1, 2], [2, 3], 2, 1),  # others: at most so many
+        ([0, 1], [2, 3], 2, 0),
+        ([0, 1, 2, 3, 4], [], 0, 0),
+    ],
+)
+def test_the_dead_units_of_two_batches_are_the_fewer_and_bound_those_of_the_whole(
+    first, second, merged, whole
+):
+    """Which units are dead is not in a record: the smaller number, from either side,
+    which is never less than the number that are dead in both."""
+    batches = np.random.default_rng(5).standard_normal((2, 4, 3, 5))
+    for batch, dead in zip(batches, (first, second), strict=True):
+        batch[..., dead] = 0.0
+    pair = [moments.measure(batch) for batch in batches]
+    for a, b in (pair, pair[::-1]):
+        assert moments.field(moments.merge(a, b), "dead_units") == merged
+    record = moments.measure(np.concatenate(batches))
+    assert moments.field(record, "dead_units") == whole <= merged
+
+
+@pytest.mark.parametrize("cuts", [(1,), (6,), (2, 4, 6, 8, 10), tuple(range(1, 12))])
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_dead_units_of_many_batches_are_those_of_the_batch_with_fewest(broken, cuts):
+    """Of batches with none, one and more of them, NaN among the elements or not."""
+    x = np.maximum(numbers(broken=broken), 0.0)
+    if not broken:
+        x[:, 4] = 0.0
+    parts = np.split(x, cuts)
+    merged = merge_all(moments.measure(part) for part in parts)
+    fewest = min(dead_channels(part) for part in parts)
+    assert moments.field(merged, "dead_units") == fewest >= dead_channels(x)
 
 
 def test_merging_broadcasts_over_leading_axes():
@@ -278,6 +368,8 @@ FORMULAS = {
     "maximum": np.max,
     "zero_fraction": lambda x: np.mean(x == 0),
     "nonfinite_fraction": lambda x: np.mean(~np.isfinite(x)),
+    "saturated_fraction": lambda x: np.mean(np.abs(x) >= 0.98),
+    "dead_units": dead_channels,
 }
 
 
@@ -286,7 +378,8 @@ FORMULAS = {
 def test_every_statistic_is_what_numpy_says(name, scale):
     """Each statistic of a whole batch equals its formula on the elements."""
     x = numbers(scale, mean=0.5)
-    value = moments.STATISTICS[name](moments.measure(x))
+    x[:, 3] = 0.0
+    value = moments.STATISTICS[name](moments.measure(x, "tanh"))
     # `between_std` is the root of a difference of two variances of like size.
     np.testing.assert_allclose(value, FORMULAS[name](x), rtol=1e-12)
 
@@ -297,15 +390,17 @@ def test_no_statistic_goes_untested():
 
 
 def test_the_fractions_count_among_all_elements():
-    """Zeros and non-finite elements are shares of all elements, finite or not."""
-    record = moments.measure([[0.0, np.nan, np.inf, 1.0], [0.0, 0.0, -np.inf, np.nan]])
+    """Zeros, saturated and non-finite elements are shares of all, finite or not."""
+    x = [[0.0, np.nan, np.inf, 1.0], [0.0, 0.0, -np.inf, np.nan]]
+    record = moments.measure(x, "tanh")
     assert moments.STATISTICS["zero_fraction"](record) == 3 / 8
+    assert moments.STATISTICS["saturated_fraction"](record) == 1 / 8
     assert moments.STATISTICS["nonfinite_fraction"](record) == 4 / 8
 
 
 @pytest.mark.parametrize(
     "name",
-    ["mean", "std", "rms", "within_std", "between_std", "minimum", "maximum"],
+    [name for name in moments.STATISTICS if not name.endswith("_fraction")],
 )
 @pytest.mark.parametrize("x", [np.zeros((0, 3)), np.full((2, 3), np.nan)])
 def test_a_statistic_of_nothing_finite_is_nan(name, x):
@@ -316,12 +411,14 @@ def test_a_statistic_of_nothing_finite_is_nan(name, x):
 
 
 @pytest.mark.parametrize(
-    ("x", "expected"), [(np.zeros((0, 3)), np.nan), (np.full((2, 3), np.nan), 1.0)]
+    ("name", "of_nan"),
+    [("nonfinite_fraction", 1.0), ("zero_fraction", 0.0), ("saturated_fraction", 0.0)],
 )
-def test_the_nonfinite_fraction_of_nothing_is_nan_and_of_nan_is_one(x, expected):
+def test_the_fractions_of_nothing_are_nan_and_nan_is_counted_as_non_finite(name, of_nan):
     """An empty record has no fractions; one of NaN is all non-finite."""
-    value = moments.STATISTICS["nonfinite_fraction"](moments.measure(x))
-    np.testing.assert_equal(float(value), expected)
+    for x, expected in ((np.zeros((0, 3)), np.nan), (np.full((2, 3), np.nan), of_nan)):
+        value = moments.STATISTICS[name](moments.measure(x, "tanh"))
+        np.testing.assert_equal(float(value), expected)
 
 
 def test_a_statistic_of_a_stack_is_that_of_each_record():
@@ -354,6 +451,4 @@ def test_empty_records_have_the_shape_asked_for_and_their_own_memory():
     records = moments.empty(4, 3)
     assert records.shape == (4, 3, len(moments.FIELDS))
     records[:] = 7.0
-    np.testing.assert_array_equal(
-        moments.empty(), [0, 0, 0, 0, 0, 0, 0, 0, np.inf, -np.inf]
-    )
+    np.testing.assert_array_equal(moments.empty(), [0, 0, 0, *NOTHING, np.inf])

@@ -142,8 +142,8 @@ def test_the_users_own_errors_are_not_swallowed():
     """A file that is missing from the data ends `fit`, as it does without a monitor."""
 
     def read(path):
-        size = tf.cast(tf.strings.length(tf.io.read_file(path)), tf.float32)
-        return size * tf.ones((1, 8)), tf.ones((1, 1))
+        size = tf.strings.length(tf.io.read_file(path))
+        return tf.ones((1, 8)) * tf.cast(size > 0, tf.float32), tf.ones((1, 1))
 
     broken = tf.data.Dataset.from_tensor_slices([__file__, "/nowhere"]).map(read)
     model = models.perceptron(depth=1)
@@ -257,7 +257,9 @@ def test_a_sick_network_gets_one_warning_that_names_it(case):
     monitor, warned = models.watch(model, x, y, sample_every=1)
     assert [finding.code for finding in monitor.diagnosis.findings] == [code]
     assert len(warned) == 1
-    assert warned[0].startswith(f"ActivationMonitor: {code} (critical, step 0): ")
+    assert warned[0].startswith(
+        f"ActivationMonitor: {code} (critical, at initialization): "
+    )
     assert "net/hidden_0" in warned[0]
     assert not monitor.diagnosis.healthy
 

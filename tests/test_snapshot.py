@@ -36,7 +36,19 @@ def test_a_snapshot_gives_names_statistics_and_fields_in_the_order_of_its_layers
     assert taken.names == ("first", "second", "third")
     np.testing.assert_array_equal(taken.statistic("rms"), [2.0, np.nan, 0.5])
     np.testing.assert_array_equal(taken.statistic("maximum"), [2.0, np.nan, 0.5])
+    np.testing.assert_array_equal(taken.statistic("dead_units"), [0, np.nan, 0])
+    np.testing.assert_array_equal(taken.statistic("saturated_fraction"), [0, np.nan, 0])
     np.testing.assert_array_equal(taken.field("count"), [2, 0, 2])
+
+
+def test_kernels_and_how_they_were_drawn_are_unknown_unless_they_are_told():
+    """A snapshot has no kernels, a layer no fan-in and no initializer."""
+    taken = snapshot(dense=1.0)
+    assert taken.kernels is None
+    (layer,) = taken.layers
+    assert (layer.fan_in, layer.initializer) == (0.0, "")
+    kernels = moments.empty(1)
+    assert Snapshot(0, taken.layers, taken.records, kernels=kernels).kernels is kernels
 
 
 @pytest.mark.parametrize(("step", "steps", "last"), [(0, 1, 0), (7, 1, 7), (20, 8, 27)])

@@ -3,10 +3,14 @@
 Compared are the tensors of the *trunk*, those that every path from the model's inputs
 to its outputs passes (cut vertices of the traced graph), from the output of the first
 weight layer to what the last one is given: the head's own output is a prediction, no
-signal. A normalization on the trunk sets the size anew, and so does an activation
-function with a size of its own (`_OFFSET`, `_LIMITS`): there a segment ends and the next
-one begins. Only a segment that reaches the head (`open`) is judged: what a
-normalization ends, a pre-norm residual stream for example, may grow without harm.
+signal. Of a network with several inputs, the way of each to where they meet has a trunk
+of its own.
+
+A normalization on the trunk sets the size anew: there a `Stretch` ends and the next one
+begins. So does an activation function with a size of its own (`_OFFSET`, `_LIMITS`):
+there a `Segment` ends, along which growth is read. Only what reaches the head (`open`) is
+judged: what a normalization ends, a pre-norm residual stream for example, may grow
+without harm.
 """
 
 import collections
@@ -16,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from activation_monitor.analysis import theory
+from activation_monitor.analysis import activations, moments, theory
+from activation_monitor.analysis.layer_graph import LayerGraph
 from activation_monitor.analysis.snapshot import Snapshot
 
 # An activation function with phi(0) != 0 puts out numbers of a size of its own.
@@ -30,6 +35,14 @@ _OPERATION = 0.5
 halves it, 0.3). A sum over an axis, a rescaling, a hand-written normalization do, and it is
 not the weights' doing."""
 
+DTYPE_LIMITS = {
+    "float16": (2.0**-14, 65504.0),
+    "bfloat16": (2.0**-126, (2.0 - 2.0**-7) * 2.0**127),
+    "float32": (2.0**-126, (2.0 - 2.0**-23) * 2.0**127),
+}
+"""Smallest normal and largest finite number of each dtype (IEEE 754; bfloat16 is float32
+with 7 bits of mantissa)."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -40,17 +53,93 @@ class Point:
         name: Its layer's name.
         depth: Weight layers on the longest path up to here, this one included.
         rms: Of the tensor; NaN if not all of it is finite.
+        sum: Whether several branches are added here: a residual stream, no chain.
     """
 
     row: int
     name: str
     depth: int
     rms: float
+    sum: bool = False
+
+
+@dataclass(frozen=True)
+class Link:
+    """One weight layer, and what it should make of the size of its input.
+
+    Attributes:
+        row: Its index in the snapshot.
+        name: The layer's name.
+        activation: The activation function, of its own or of the layer behind it.
+        rms_in: Of what it is given; NaN if that is not one measured, finite tensor.
+        rms_out: After the activation function.
+        fan_in: Products that add up in one output; 0 if not known.
+        kernel_mean, kernel_std: Of its weights; NaN if they were not measured.
+        depthwise: Whether each unit has an input of its own.
+    """
+
+    row: int
+    name: str
+    activation: str
+    rms_in: float
+    rms_out: float
+    fan_in: float
+    kernel_mean: float
+    kernel_std: float
+    depthwise: bool = False
+
+    @property
+    def gain(self) -> float:
+        """Signal gain as measured."""
+        return self.rms_out / self.rms_in if self.rms_in > 0 else math.nan
+
+    @property
+    def weight_variance(self) -> float:
+        """`fan_in E w^2`: by how much the layer multiplies the second moment."""
+        known = self.fan_in > 0
+        second_moment = self.kernel_std**2 + self.kernel_mean**2
+        return self.fan_in * second_moment if known else math.nan
+
+    @property
+    def pre_activation(self) -> float:
+        """Second moment of the pre-activations that these weights make of this input."""
+        return self.weight_variance * self.rms_in**2
+
+    @property
+    def predicted_gain(self) -> float:
+        """Signal gain that follows from the weights, the input and the activation.
+
+        For weights of mean 0 without bias; measured gains of random layers are within
+        8 % of it. NaN if something is not known.
+        """
+        q = self.pre_activation
+        if not (math.isfinite(q) and q > 0 and activations.known(self.activation)):
+            return math.nan
+        return math.sqrt(theory.second_moment(self.activation, q)) / self.rms_in
+
+    @property
+    def backward(self) -> float:
+        """Decades by which a gradient grows through the layer towards the input:
+        `log10 sqrt(fan_in E w^2 E phi'^2)` (Poole et al. 2016; root of chi_1)."""
+        q = self.pre_activation
+        if not (math.isfinite(q) and q > 0 and activations.known(self.activation)):
+            return math.nan
+        chi = self.weight_variance * theory.slope_second_moment(self.activation, q)
+        return 0.5 * math.log10(chi) if chi > 0 else -math.inf
+
+    @property
+    def excess(self) -> float:
+        """Decades by which the weights' own gain is off that of the initializer made for
+        this activation function; NaN if there is none, or it is not known."""
+        wanted = activations.initializer(self.activation)
+        if wanted is None or not self.weight_variance > 0:
+            return math.nan
+        return 0.5 * math.log10(self.weight_variance / wanted.weight_variance)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the trunk without normalization, one point for each depth.
+    """A stretch of the trunk without a size of its own, one point for each depth.
 
     Attributes:
         points: In the order of depth.
@@ -79,6 +168,11 @@ class Segment:
         """Geometric mean of the signal gain per weight layer."""
         return 10.0 ** (self.decades / self.layers) if self.layers else math.nan
 
+    @property
+    def residual(self) -> bool:
+        """Whether this is a residual stream: branches are added along it."""
+        return sum(point.sum for point in self.points[1:]) * 2 >= len(self.points) > 1
+
     def interval(self, z: float = 3.0) -> tuple[float, float]:
         """Growth that a well scaled network shows within `z` standard deviations."""
         if not self.layers:
@@ -89,6 +183,48 @@ class Segment:
         )
         return tuple(10.0 ** (end / self.layers) for end in ends)
 
+    def limit_depth(self, dtype: str) -> float:
+        """At which depth, at this growth, the rms leaves the range of a dtype.
+
+        Args:
+            dtype: A key of `DTYPE_LIMITS`.
+
+        Returns:
+            Depth in weight layers from the input, not rounded: of overflow for a signal
+            that grows, of underflow for one that falls. Infinite if it does neither.
+        """
+        if not self.layers or self.decades == 0:
+            return math.inf
+        smallest, largest = DTYPE_LIMITS[dtype]
+        limit = largest if self.decades > 0 else smallest
+        last = self.measured[-1]
+        left = math.log10(limit / last.rms) * self.layers / self.decades
+        return last.depth + left
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of the trunk without normalization.
+
+    Attributes:
+        rows: Rows of the snapshot that are compared, in order.
+        open: Whether it reaches the head.
+        normalized: Whether it begins at a normalization.
+        links: Its weight layers in order, if each stands on the trunk by itself; empty
+            for a residual stream.
+        backward: Decades by which a gradient grows from the last link's input to the first
+            one's output, as the weights predict; NaN if not all of it is known.
+        independence: For each row, log10 of the share of the rms that differs from sample
+            to sample (within-unit std over rms); NaN for fewer than two samples.
+    """
+
+    rows: tuple[int, ...]
+    open: bool
+    normalized: bool
+    links: tuple[Link, ...]
+    backward: float
+    independence: tuple[float, ...]
+
 
 @dataclass(frozen=True)
 class DepthProfile:
@@ -98,11 +234,17 @@ class DepthProfile:
         step: Of the snapshot.
         depths: Depth of every layer of the snapshot, `(layers,)`.
         segments: In the order of the data path.
+        stretches: The same.
+        links: Of all weight layers, by row.
+        graph: Who feeds whom.
     """
 
     step: int
     depths: np.ndarray
     segments: tuple[Segment, ...]
+    stretches: tuple[Stretch, ...]
+    links: dict[int, Link]
+    graph: LayerGraph
 
     @property
     def main(self) -> Segment | None:
@@ -117,34 +259,133 @@ def depth_profile(snapshot: Snapshot) -> DepthProfile:
     Args:
         snapshot: With layers whose parents are known.
     """
-    graph = _Graph(snapshot)
+    graph = LayerGraph(snapshot)
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
-    segments = {}
-    for end in graph.ends:
-        for rows, reaches_head in _stretches(graph.trunk(end), snapshot.layers, rms):
-            segment = _segment(rows, reaches_head, snapshot.layers, rms, graph.depth)
+    links = _links(snapshot, graph, rms)
+    segments, stretches = {}, {}
+    for rows, is_open in _stretches(graph):
+        stretch = _stretch(rows, is_open, snapshot, graph, links)
+        stretches.setdefault((rows, is_open), stretch)
+        for part in _parts(rows, graph.layers, rms):
+            segment = _segment(part, is_open and part[-1] == rows[-1], graph, rms)
             segments.setdefault((segment.points, segment.open), segment)
-    return DepthProfile(snapshot.step, graph.depth, tuple(segments.values()))
+    return DepthProfile(
+        step=snapshot.step,
+        depths=graph.depth,
+        segments=tuple(segments.values()),
+        stretches=tuple(stretches.values()),
+        links=links,
+        graph=graph,
+    )
 
 
-def _stretches(trunk, layers, rms):
-    """Cut the trunk where something sets the size anew; the last part reaches the head."""
+def _stretches(graph):
+    """The trunks' compared rows, cut at normalizations; the last part is open."""
+    feeds_weight = graph.feeds_weight()
+    for end in graph.ends:
+        whole, *towers = graph.paths_to(end)
+        behind = [graph.layers[row] for row in graph.trunk(whole, whole)]
+        normalized = any(_normalizes(layer) for layer in behind)
+        for part in (whole, *towers):
+            parts = [[]]
+            for row in graph.trunk(part, whole):
+                layer = graph.layers[row]
+                children = [graph.layers[c] for c in graph.children[row] if c in part]
+                only_normalized = children and all(
+                    child.kind == "normalization" for child in children
+                )
+                if _normalizes(layer):
+                    parts.append([])
+                if graph.depth[row] >= 1 and feeds_weight[row] and not only_normalized:
+                    parts[-1].append(row)
+            # What is normalized behind the place where towers meet ends them as well.
+            reaches_head = part is whole or not normalized
+            for rows in parts:
+                if rows:
+                    yield tuple(rows), rows is parts[-1] and reaches_head
+
+
+def _normalizes(layer):
+    return layer.kind == "normalization" or layer.normalized
+
+
+def _parts(rows, layers, rms):
+    """Cut where an activation function sets the size anew."""
     parts = [[]]
-    for before, row in zip([None, *trunk], trunk, strict=False):
-        layer = layers[row]
-        limit = _LIMITS.get(layer.activation, math.inf)
-        if (
-            layer.kind == "normalization"
-            or layer.normalized
-            or layer.activation in _OFFSET
-            or (before is not None and rms[before] > limit)
-        ):
+    for before, row in zip([None, *rows], rows, strict=False):
+        activation = layers[row].activation
+        limit = _LIMITS.get(activation, math.inf)
+        if activation in _OFFSET or (before is not None and rms[before] > limit):
             parts.append([])
         parts[-1].append(row)
-    return [(rows, rows is parts[-1]) for rows in parts if rows]
+    return [part for part in parts if part]
 
 
-def _segment(rows, reaches_head, layers, rms, depths):
+def _links(snapshot, graph, rms):
+    links = {}
+    for row in graph.order:
+        layer = graph.layers[row]
+        if layer.kind != "weight":
+            continue
+        parents, out = graph.parents[row], row
+        activation = layer.activation
+        while activation == "linear" and len(graph.children[out]) == 1:
+            (child,) = graph.children[out]
+            if graph.layers[child].kind not in ("activation", "normalization"):
+                break
+            out, activation = child, graph.layers[child].activation
+        known = len(parents) == 1 and not layer.normalized
+        mean = std = math.nan
+        if snapshot.kernels is not None:
+            kernel = snapshot.kernels[row]
+            mean, std = (float(moments.STATISTICS[n](kernel)) for n in ("mean", "std"))
+        links[row] = Link(
+            row=row,
+            name=layer.name,
+            activation=activation,
+            rms_in=float(rms[parents[0]]) if known else math.nan,
+            rms_out=float(rms[out]),
+            fan_in=layer.fan_in,
+            kernel_mean=mean,
+            kernel_std=std,
+            depthwise="depthwise" in layer.class_name.lower(),
+        )
+    return links
+
+
+def _stretch(rows, is_open, snapshot, graph, links):
+    found, depths = [], graph.depth[list(rows)]
+    for row, depth in zip(rows, depths, strict=True):
+        if graph.layers[row].kind == "weight" and row in links:
+            found.append((depth, links[row]))
+    # The first may stand behind a normalization, of the depth before.
+    start = found[0][0] if found and found[0][0] <= depths[0] + 1 else depths[0]
+    consecutive = [depth for depth, _ in found] == list(range(start, depths[-1] + 1))
+    chain = tuple(link for _, link in found) if consecutive else ()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = snapshot.statistic("within_std") / snapshot.statistic("rms")
+        within[snapshot.field("samples") < 2] = np.nan
+        within[snapshot.field("nonfinite") > 0] = np.nan
+        independence = np.log10(within[list(rows)])
+    before = graph.layers[rows[0]]
+    return Stretch(
+        rows=rows,
+        open=is_open,
+        normalized=_normalizes(before),
+        links=chain,
+        backward=sum(link.backward for link in chain[1:]) if chain else math.nan,
+        independence=tuple(float(value) for value in independence),
+    )
+
+
+def _adds(graph, row):
+    """Whether several tensors are added here, as far as it can be told."""
+    joins = ("Concatenate", "Dot", "Maximum", "Minimum", "Multiply")
+    return len(graph.parents[row]) > 1 and graph.layers[row].class_name not in joins
+
+
+def _segment(rows, is_open, graph, rms):
+    layers, depths = graph.layers, graph.depth
     at_depth = collections.defaultdict(list)
     for row in rows:
         at_depth[int(depths[row])].append(row)
@@ -160,6 +401,7 @@ def _segment(rows, reaches_head, layers, rms, depths):
             layers[shown[depth][-1]].name,
             depth,
             float(rms[shown[depth][-1]]),
+            any(_adds(graph, row) for row in at_depth[depth]),
         )
         for depth in sorted(shown)
     )
@@ -167,7 +409,7 @@ def _segment(rows, reaches_head, layers, rms, depths):
         itertools.takewhile(lambda p: math.isfinite(p.rms) and p.rms > 0, points)
     )
     if len(measured) < 2:
-        return Segment(points, reaches_head, measured, math.nan, math.nan, math.nan)
+        return Segment(points, is_open, measured, math.nan, math.nan, math.nan)
 
     start, stop = (rows.index(measured[i].row) for i in (0, -1))
     decades = 0.0
@@ -181,81 +423,10 @@ def _segment(rows, reaches_head, layers, rms, depths):
     random = [_randomness([layers[row] for row in shown[p.depth]]) for p in measured[1:]]
     law = theory.chance(*zip(*random, strict=True))
     mean, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)
-    return Segment(points, reaches_head, measured, decades, mean, sd)
+    return Segment(points, is_open, measured, decades, mean, sd)
 
 
 def _randomness(layers):
     """On what chance turns at one depth: the activation function, and the width."""
     activations = [layer.activation for layer in layers if layer.activation != "linear"]
     return activations[0] if activations else "linear", layers[0].width
-
-
-class _Graph:
-    """The layer graph of a snapshot: depths, and the trunk."""
-
-    def __init__(self, snapshot):
-        layers = snapshot.layers
-        # Inside a loop the order of calls is no data path: what the loop's layer hands
-        # on is tapped outside. If nothing was traced, the order is all there is.
-        anything_traced = any(layer.traced for layer in layers)
-        alive = [
-            (layer.traced or not anything_traced) and count > 0
-            for layer, count in zip(layers, snapshot.field("count"), strict=True)
-        ]
-        self.parents = [
-            [p for p in layer.parents if alive[p]] if alive[i] else []
-            for i, layer in enumerate(layers)
-        ]
-        self.children = [[] for _ in layers]
-        for row, parents in enumerate(self.parents):
-            for parent in parents:
-                self.children[parent].append(row)
-        self.order = self._in_order([row for row in range(len(layers)) if alive[row]])
-        self.ends = [row for row in self.order if not self.children[row]]
-        self.layers = layers
-        self.depth = np.zeros(len(layers), int)
-        for row in self.order:
-            deepest = max((self.depth[p] for p in self.parents[row]), default=0)
-            self.depth[row] = deepest + (layers[row].kind == "weight")
-
-    def trunk(self, end):
-        """What every path from the inputs to this end passes, and is compared."""
-        layers, leads = self.layers, {end}
-        for row in reversed(self.order):
-            if row in leads:
-                leads.update(self.parents[row])
-        order = [row for row in self.order if row in leads]
-        children = {row: [c for c in self.children[row] if c in leads] for row in order}
-        # A cut vertex lies on all paths. Their numbers, above and below, multiply to all.
-        above, below, feeds_weight = {}, {}, {}
-        for row in order:
-            above[row] = sum(above[p] for p in self.parents[row]) or 1
-        for row in reversed(order):
-            below[row] = sum(below[c] for c in children[row]) or 1
-            feeds_weight[row] = any(
-                layers[c].kind == "weight" or feeds_weight[c] for c in children[row]
-            )
-
-        def compared(row):
-            only_normalized = all(layers[c].kind == "normalization" for c in children[row])
-            return self.depth[row] >= 1 and feeds_weight[row] and not only_normalized
-
-        return [
-            row for row in order if above[row] * below[row] == above[end] and compared(row)
-        ]
-
-    def _in_order(self, rows):
-        """Parents first; among equals, as called."""
-        order, placed = [], set()
-        for start in rows:
-            todo = [start]
-            while todo:
-                missing = [p for p in self.parents[todo[-1]] if p not in placed]
-                if missing:
-                    todo.extend(missing)
-                    continue
-                row = todo.pop()
-                if row not in placed:
-                    placed.add(row)
-                    order.append(row)
-        return order

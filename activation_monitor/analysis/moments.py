@@ -41,7 +41,22 @@ FIELDS = (
     ),
     Field("minimum", np.inf, "smallest finite element"),
     Field("maximum", -np.inf, "largest finite element"),
+    Field("saturated", 0.0, "elements within the margin of a bounded activation's limits"),
+    Field("dead_units", np.inf, "channels that are zero for every sample and position"),
 )
+
+SATURATED = {
+    "tanh": (-0.98, 0.98),
+    "softsign": (-0.98, 0.98),
+    "hard_tanh": (-0.98, 0.98),
+    "sigmoid": (0.01, 0.99),
+    "hard_sigmoid": (0.01, 0.99),
+}
+"""Between these an output of a bounded activation function is not saturated: a margin of
+1 % of its range at either end, where tanh passes on less than 4 % of a gradient and
+sigmoid 4 % of the most that it can."""
+
+_SUMS = ("count", "samples", "nonfinite", "zeros", "saturated")
 
 FIELD_NAMES = tuple(field.name for field in FIELDS)
 _INDEX = {name: i for i, name in enumerate(FIELD_NAMES)}
@@ -69,7 +84,7 @@ def field(records: np.ndarray, name: str) -> np.ndarray:
     return records[..., _INDEX[name]]
 
 
-def measure(x) -> np.ndarray:
+def measure(x, activation: str = "linear") -> np.ndarray:
     """The record of an array, computed on the host in float64.
 
     It has no limits of range: elements from the smallest subnormal to the largest
@@ -77,7 +92,8 @@ def measure(x) -> np.ndarray:
 
     Args:
         x: Array of any shape and real dtype. The first axis is the batch; every
-            position along the others is a unit.
+            position along the others is a unit; the last is that of the channels.
+        activation: Name of the activation function that made it, see `SATURATED`.
 
     Returns:
         Array of shape `(len(FIELDS),)`.
@@ -88,6 +104,7 @@ def measure(x) -> np.ndarray:
     >>> float(field(record, "mean")), float(field(record, "within_variance"))
     (0.5, 0.5)
     """
+    low, high = SATURATED.get(activation, (-np.inf, np.inf))
     x = np.asarray(x, np.float64)
     if x.size == 0:
         return empty()
@@ -99,6 +116,8 @@ def measure(x) -> np.ndarray:
     record[_INDEX["count"]] = rows.size
     record[_INDEX["samples"]] = rows.shape[0]
     record[_INDEX["nonfinite"]] = rows.size - n
+    channels = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
+    record[_INDEX["dead_units"]] = (channels == 0).all(axis=0).sum()
     record[_INDEX["zeros"]] = (kept == 0).sum()
     if n:
         masked = np.where(finite, rows, 0.0)
@@ -110,6 +129,7 @@ def measure(x) -> np.ndarray:
         record[_INDEX["within_variance"]] = np.sum(deviation**2) / n
         record[_INDEX["minimum"]] = kept.min()
         record[_INDEX["maximum"]] = kept.max()
+        record[_INDEX["saturated"]] = ((kept <= low) | (kept >= high)).sum()
     return record
 
 
@@ -122,7 +142,8 @@ def merge(a, b, xp=np):
 
     `within_variance` is the exception, by definition: it is the variance across *one*
     batch, so that of two batches is their average weighted by elements, and a
-    difference between batches does not enter it.
+    difference between batches does not enter it. `dead_units` is the smaller number of
+    the two: at most as many units are dead in both.
 
     Args:
         a: Records of shape `(..., len(FIELDS))`, float64.
@@ -146,16 +167,17 @@ def merge(a, b, xp=np):
     share = n_b / xp.maximum(n_a + n_b, 1.0)
     delta = of_b["mean"] - of_a["mean"]
 
-    merged = {
-        name: of_a[name] + of_b[name] for name in ("count", "samples", "nonfinite", "zeros")
-    }
+    merged = {name: of_a[name] + of_b[name] for name in _SUMS}
     for name in ("mean", "variance", "second_moment", "within_variance"):
         merged[name] = of_a[name] + share * (of_b[name] - of_a[name])
     # With nothing in `a` or in `b`, the share is 1 or 0, and nothing lies between.
     between = share * (1.0 - share) * delta * delta
     merged["variance"] = merged["variance"] + between
-    merged["minimum"] = xp.minimum(of_a["minimum"], of_b["minimum"])
+    for name in ("minimum", "dead_units"):
+        merged[name] = xp.minimum(of_a[name], of_b[name])
     merged["maximum"] = xp.maximum(of_a["maximum"], of_b["maximum"])
+    # XLA's minimum of NaN and a number is the number.
+    merged["dead_units"] = merged["dead_units"] + 0.0 * merged["mean"]
     return xp.stack([merged[name] for name in FIELD_NAMES], axis=-1)
 
 
@@ -194,6 +216,9 @@ STATISTICS = {
     "maximum": _measured("maximum"),
     "zero_fraction": _fraction("zeros"),
     "nonfinite_fraction": _fraction("nonfinite"),
+    "saturated_fraction": _fraction("saturated"),
+    # Infinite in a log written before it was measured.
+    "dead_units": _measured("dead_units", lambda n: np.where(np.isfinite(n), n, np.nan)),
 }
 """What is derived from records: name -> function of an array `(..., len(FIELDS))`,
 returning an array `(...)`, with NaN where nothing finite was measured."""

@@ -41,6 +41,9 @@ class LayerInfo:
             inside a loop, or an eager step), they are the tensor tapped before.
         normalized: Whether a normalization layer that is not measured itself stands
             between the parents and this tensor.
+        fan_in: How many products add up in one output (zero padding not counted), 0 if
+            there is no one kernel.
+        initializer: What the kernel was drawn with, as Keras code; empty if not known.
     """
 
     name: str
@@ -52,6 +55,8 @@ class LayerInfo:
     parents: tuple[int, ...]
     traced: bool = True
     normalized: bool = False
+    fan_in: float = 0.0
+    initializer: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,9 @@ class Snapshot:
             several steps they show the last.
         steps: Training steps that were run in one execution and whose records are merged
             here: `steps_per_execution`. The last execution of an epoch may run fewer.
+        kernels: Records of the layers' kernels before the step, of the same shape as
+            `records`, empty ones for layers without; or None if they were not measured.
+        gradients: Records of the loss's gradients by the tensors, in the same way.
     """
 
     step: int
@@ -74,6 +82,8 @@ class Snapshot:
     records: np.ndarray
     histograms: np.ndarray | None = None
     steps: int = 1
+    kernels: np.ndarray | None = None
+    gradients: np.ndarray | None = None
 
     @property
     def last_step(self) -> int:

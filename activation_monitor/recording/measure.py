@@ -50,13 +50,27 @@ def as_rows(x):
     return ops.reshape(x, (batch, ops.size(x) // ops.maximum(batch, 1)))
 
 
-def accumulate(record, rows, *, exact=False, fused=False):
+def grid(x, channel_axis: int):
+    """How the units of `x` are laid out, see `accumulate`.
+
+    Args:
+        x: Tensor of shape `(batch, *positions, channels)`; or, with a `channel_axis` of 1,
+            `(batch, channels, *positions)`.
+        channel_axis: 1 or -1.
+    """
+    return ops.maximum(ops.shape(x)[channel_axis], 1), 1 if channel_axis == 1 else 0
+
+
+def accumulate(record, rows, *, grid=None, unsaturated=None, exact=False, fused=False):
     """Merge the record of a tensor into a record.
 
     Args:
         record: Float64 tensor of shape `(len(FIELDS),)`, what was seen before;
             `moments.empty()` if nothing was.
         rows: Float32 or float64 tensor of shape `(batch, units)`, from `as_rows`.
+        grid: How the units are laid out: how many channels there are, and which axis
+            the positions are. None: each unit is a channel.
+        unsaturated: From `moments.SATURATED`; None if the activation has no limits.
         exact: Measure subnormals and the finite elements beside non-finite ones too.
         fused: The step is compiled by XLA, which fuses element-wise passes and pays for
             branches. The executor of TensorFlow graphs is the reverse.
@@ -68,6 +82,22 @@ def accumulate(record, rows, *, exact=False, fused=False):
     # A float64 tensor needs neither scaling nor wider sums, up to squares of 1e308.
     look = _exact if exact or rows.dtype == "float64" else _quick
     fields = look(rows, fused)
+    if unsaturated is not None:
+        low, high = unsaturated
+        beyond = (rows <= low) | (rows >= high)
+        fields["saturated"] = _total(beyond & ops.isfinite(rows))
+    else:
+        fields["saturated"] = 0.0
+    nonzero = fields.pop("nonzero_per_unit")
+    if grid is not None:
+        channels, axis = grid
+        shape = (-1, channels) if axis == 0 else (channels, -1)
+        nonzero = ops.sum(ops.reshape(nonzero, shape), axis=axis)
+    fields["dead_units"] = ops.sum(ops.cast(nonzero == 0, "float64"))
+    if not exact:
+        fields["dead_units"] = ops.where(
+            fields["nonfinite"] > 0, ops.cast(np.nan, "float64"), fields["dead_units"]
+        )
     fields = [ops.cast(fields[name], "float64") for name in moments.FIELD_NAMES]
     seen = ops.where(ops.size(rows) > 0, ops.stack(fields), moments.empty())
     return moments.merge(record, seen, xp=ops)
@@ -126,7 +156,8 @@ def _quick(x, fused):
     mean = ops.mean(unit_mean)
     variance = within + ops.mean(ops.square(unit_mean - mean))
     # x / x is 1, and 0 for 0 by this function's definition; NaN for a non-finite x.
-    nonzero = ops.sum(ops.cast(ops.sum(ops.divide_no_nan(x, x), axis=1), "float64"))
+    nonzero_per_unit = ops.sum(ops.divide_no_nan(x, x), axis=0)
+    nonzero = ops.sum(ops.cast(nonzero_per_unit, "float64"))
     count = ops.cast(ops.size(x), "float64")
     nonfinite = unless(
         ops.isfinite(mean),
@@ -149,6 +180,7 @@ def _quick(x, fused):
         "within_variance": finite_only(within * unscale * unscale),
         "minimum": finite_only(low),
         "maximum": finite_only(high),
+        "nonzero_per_unit": nonzero_per_unit,
     }
 
 
@@ -205,6 +237,7 @@ def _exact(x, fused):
         "within_variance": within,
         "minimum": ops.min(ops.where(finite, y, np.inf)),
         "maximum": ops.max(ops.where(finite, y, -np.inf)),
+        "nonzero_per_unit": ops.sum(ops.cast((y != 0.0) | ~finite, "float64"), axis=0),
     }
 
 

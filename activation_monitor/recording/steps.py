@@ -68,6 +68,7 @@ class TwoSteps:
         self._looked_closely = set()
         self._exact_next = False
         self._interrupted = False  # a sampled step began, and was not read
+        self._seen_kernels = False
 
     def sample_next(self) -> None:
         """Let the model's next step be a tapped one."""
@@ -89,6 +90,9 @@ class TwoSteps:
             if self._interrupted:
                 self.taps.clear()
             self._interrupted = True
+            if not self._seen_kernels:  # before the step changes them
+                self._seen_kernels = True
+                self.taps.measure_kernels()
             try:
                 logs = tapped(iterator)
             except tf.errors.ResourceExhaustedError as error:
@@ -98,14 +102,14 @@ class TwoSteps:
                 self._gave_up(error)
                 return self._plain(iterator)
             try:
-                layers, records, histograms = self.taps.read()
+                found = self.taps.read()
             except Exception as error:
                 self._gave_up(error)
                 return logs
             self._interrupted = False
-            if layers:
-                self._plan_exact_look(layers, records, exact)
-            self._measured(layers, records, histograms)
+            if found.layers:
+                self._plan_exact_look(found.layers, found.records, exact)
+            self._measured(found)
             return logs
 
         sampled_step.plain = self._plain

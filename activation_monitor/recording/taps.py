@@ -12,12 +12,15 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
+from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo
+from activation_monitor.recording import kernels
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.choice import LayerChoice, choose
 
@@ -36,6 +39,16 @@ _MERGING_LAYERS = (
 )
 
 
+class Measured(NamedTuple):
+    """What a step measured: the fields of a `Snapshot` but for the steps."""
+
+    layers: tuple[LayerInfo, ...]
+    records: np.ndarray
+    histograms: np.ndarray | None
+    kernels: np.ndarray | None
+    gradients: np.ndarray | None
+
+
 @dataclass
 class _Row:
     """One tapped tensor: who made it in which call, and where its record waits."""
@@ -47,6 +60,7 @@ class _Row:
     kind: str = "other"
     activation: str = "linear"
     width: int = 1
+    fan_in: float = 0.0
     dtype: str = ""
     parents: tuple[int, ...] = ()
     traced: bool = True
@@ -69,6 +83,7 @@ class _Pass:
     made: set[int] = field(default_factory=set)
     normalized: set[int] = field(default_factory=set)  # by layers that were not chosen
     alive: list = field(default_factory=list)
+    tensors: dict[int, object] = field(default_factory=dict)  # of the root graph, by row
 
 
 class Taps:
@@ -102,6 +117,10 @@ class Taps:
         self._table: list[_Row] = []
         self._reader = None
         self._known = None  # infos of the layers, until the step's Python code runs again
+        self._kernels = {}  # by id of layer
+        self._running = None
+        self._gradients: dict[int, backend.Store] = {}  # by row
+        self._gradient_reader = None
 
     # -- while the step's Python code runs
 
@@ -118,11 +137,13 @@ class Taps:
     @contextlib.contextmanager
     def _installed(self, running: _Pass):
         self._known = None
+        self._running = running
         try:
             for layer in self.layers:
                 self._tap(running, layer)
             yield
         finally:
+            self._running = None
             for layer, own in running.before.values():
                 if own is None:
                     layer.__dict__.pop("call", None)
@@ -216,10 +237,10 @@ class Taps:
         parents = self._parents(running, given)
         for path, tensor in named:
             part = ":" + ".".join(map(str, path)) if path else ""
-            self._measure(running, layer, number, part, parents, tensor)
+            self._measure(running, layer, number, part, parents, tensor, given)
         return outputs
 
-    def _measure(self, running, layer, number, part, parents, tensor):
+    def _measure(self, running, layer, number, part, parents, tensor, inputs=()):
         """Measure one tensor; `parents` as found by `_parents`."""
         suffix = 0
         while self._rows.get((id(layer), number, part)) in running.rows:
@@ -227,15 +248,41 @@ class Taps:
             part = f"{part.split('_')[0]}_{suffix}"
         index = self._row(layer, number, part)
         row = self._table[index]
-        row.store.put(tensor, exact=running.exact, fused=bool(self.model.jit_compile))
         row.kind = "input" if part.startswith(":input") else _kind(layer)
         row.activation = "linear" if row.kind == "input" else _activation(layer)
+        row.store.put(
+            tensor,
+            exact=running.exact,
+            fused=bool(self.model.jit_compile),
+            channel_axis=_channel_axis(layer, tensor),
+            unsaturated=moments.SATURATED.get(row.activation),
+        )
         row.width = int(_width(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
+        if row.kind == "weight":
+            shapes = [tuple(given.shape) for given in inputs]
+            row.fan_in = kernels.fan_in(layer, shapes[0] if shapes else ())
         row.parents, row.traced, row.normalized = parents
         running.rows.append(index)
         running.owner[id(tensor)] = index
         running.alive.append(tensor)
+        if backend.graph() is running.root:
+            running.tensors[index] = tensor
+
+    def measure_gradients(self, of) -> None:
+        """Measure what comes back to every tensor measured so far in the running pass.
+
+        Args:
+            of: The traced scalar to derive, a loss.
+        """
+        rows, tensors = zip(*self._running.tensors.items(), strict=True)
+        for row, gradient in zip(rows, backend.gradients(of, tensors), strict=True):
+            if gradient is None:  # no way from here to the loss
+                continue
+            if row not in self._gradients:
+                self._gradients[row] = backend.Store(histograms=False)
+                self._gradient_reader = None
+            self._gradients[row].put(gradient, exact=self._running.exact, fused=False)
 
     def _row(self, layer, number, part):
         key = (id(layer), number, part)
@@ -272,21 +319,48 @@ class Taps:
         if self._reader is not None:
             self._reader.clear()
 
-    def read(self) -> tuple[tuple[LayerInfo, ...], np.ndarray, np.ndarray | None]:
+    def measure_kernels(self) -> None:
+        """Measure the kernels as they are now; the next `read` hands them on."""
+        for layer in self.layers:
+            if id(layer) in self._chosen and id(layer) not in self._unmeasurable:
+                try:
+                    record = kernels.record(layer)
+                except Exception as error:
+                    self._warn(
+                        f"the kernel of {layer.path or layer.name!r} cannot be measured: "
+                        f"{type(error).__name__}: {error}"
+                    )
+                    continue
+                if record is not None:
+                    self._kernels[id(layer)] = record
+
+    def read(self) -> Measured:
         """What the last step measured, with one copy to the host; then empties it.
 
         Returns:
             Layer infos; records of shape `(layers, len(FIELDS))`; histograms of shape
-            `(layers, len(SLOTS))` or None. No layers if none was called.
+            `(layers, len(SLOTS))` or None; records of the kernels and of the gradients,
+            or None, empty ones for layers without. No layers if none was called.
         """
         if not self._table:
-            return (), np.empty((0, 0)), None
+            return Measured((), np.empty((0, 0)), None, None, None)
         if self._reader is None:
             self._reader = backend.Reader([row.store for row in self._table])
         if self._known is None:
             self._known = self._infos()
-        records, histograms = self._reader.read()
-        return self._known, records, histograms
+        kernels_found = gradients = None
+        if self._kernels:
+            kernels_found = moments.empty(len(self._table))
+            for record, row in zip(kernels_found, self._table, strict=True):
+                if row.kind == "weight":
+                    record[:] = self._kernels.get(id(row.layer), record)
+            self._kernels = {}
+        if self._gradients:
+            if self._gradient_reader is None:
+                self._gradient_reader = backend.Reader(list(self._gradients.values()))
+            gradients = moments.empty(len(self._table))
+            gradients[list(self._gradients)] = self._gradient_reader.read()[0]
+        return Measured(self._known, *self._reader.read(), kernels_found, gradients)
 
     def _infos(self):
         paths = _unique_paths(self.model)
@@ -300,6 +374,8 @@ class Taps:
                 kind=row.kind,
                 activation=row.activation,
                 width=row.width,
+                fan_in=row.fan_in,
+                initializer=kernels.initializer(row.layer) if row.kind == "weight" else "",
                 dtype=row.dtype,
                 parents=row.parents,
                 traced=row.traced,
@@ -422,9 +498,13 @@ def _activation(layer):
     return _ACTIVATION_LAYERS.get(name) or getattr(function, "__name__", name)
 
 
+def _channel_axis(layer, tensor):
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 if first and len(tensor.shape) > 2 else -1
+
+
 def _width(layer, tensor):
     """Independent output units: the channels, wherever they stand."""
     if len(tensor.shape) < 2:
         return 1
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return tensor.shape[1 if first and len(tensor.shape) > 2 else -1] or 1
+    return tensor.shape[_channel_axis(layer, tensor)] or 1

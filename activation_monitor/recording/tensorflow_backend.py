@@ -14,7 +14,16 @@ from activation_monitor.recording import measure
 
 
 @functools.cache
-def _look(dtype: str, rank: int, *, exact: bool, fused: bool, histograms: bool):
+def _look(
+    dtype: str,
+    rank: int,
+    *,
+    exact: bool,
+    fused: bool,
+    histograms: bool,
+    channel_axis: int = -1,
+    unsaturated: tuple[float, float] | None = None,
+):
     """Measures a tensor into a record, and a histogram if wanted: one function per kind
     of tensor, traced once for all taps.
 
@@ -25,7 +34,10 @@ def _look(dtype: str, rank: int, *, exact: bool, fused: bool, histograms: bool):
 
     def look(record, tensor):
         rows = measure.as_rows(tensor)
-        record = measure.accumulate(record, rows, exact=exact, fused=fused)
+        grid = measure.grid(tensor, channel_axis) if rank > 2 else None
+        record = measure.accumulate(
+            record, rows, grid=grid, unsaturated=unsaturated, exact=exact, fused=fused
+        )
         return (record, measure.histogram(rows)) if histograms else (record,)
 
     return tf.function(
@@ -39,19 +51,18 @@ def _look(dtype: str, rank: int, *, exact: bool, fused: bool, histograms: bool):
     ).get_concrete_function()
 
 
-def measure_once(x: np.ndarray, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
-    """The record of an array, measured by the kernel of the training step.
+def measure_once(x, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
+    """The record of an array, measured as in the training step.
 
     Args:
-        x: Array of any shape and floating-point dtype.
+        x: Array, tensor or variable of any shape and floating-point dtype.
         exact: Whether to take the exact look.
         jit_compile: Whether to compile it with XLA.
     """
-    tensor = tf.constant(x)
-    look = _look(
-        tensor.dtype.name, x.ndim, exact=exact, fused=jit_compile, histograms=False
-    )
-    run = tf.function(look, autograph=False, jit_compile=jit_compile)
+    tensor = tf.convert_to_tensor(x)
+    kind = tensor.dtype.name, len(tensor.shape)
+    look = _look(*kind, exact=exact, fused=jit_compile, histograms=False)
+    run = tf.function(look, autograph=False, jit_compile=True) if jit_compile else look
     return run(tf.constant(moments.empty()), tensor)[0].numpy()
 
 
@@ -71,7 +82,15 @@ class Store:
         self.record = _variable(moments.empty())
         self.histogram = _variable(histogram.none()) if histograms else None
 
-    def put(self, tensor, *, exact: bool, fused: bool) -> None:
+    def put(
+        self,
+        tensor,
+        *,
+        exact: bool,
+        fused: bool,
+        channel_axis: int = -1,
+        unsaturated: tuple[float, float] | None = None,
+    ) -> None:
         """Measure a tensor of the running step into this store, in the graph."""
         histograms = self.histogram is not None
         look = _look(
@@ -80,6 +99,8 @@ class Store:
             exact=exact,
             fused=fused,
             histograms=histograms,
+            channel_axis=channel_axis,
+            unsaturated=unsaturated,
         )
         seen = look(self.record, tf.stop_gradient(tensor))
         self.record.assign(seen[0])
@@ -119,6 +140,16 @@ class Reader:
         split = len(moments.FIELDS)
         records, histograms = columns[:, :split], columns[:, split:]
         return records, histograms if histograms.size else None
+
+
+def compiled(function):
+    """The function, traced at its first call."""
+    return tf.function(function, autograph=False)
+
+
+def gradients(of, by: list) -> list:
+    """Gradients of a traced scalar by traced tensors; None where it does not depend."""
+    return tf.gradients(of, by)
 
 
 def is_tensor(value) -> bool:

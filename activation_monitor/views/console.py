@@ -11,6 +11,7 @@ from rich.text import Text
 from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.findings import check_silence
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
@@ -48,7 +49,9 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     table.add_column("layer", overflow="fold")
     for heading in ("depth", "mean", "std", "rms", "zeros", "non-finite"):
         table.add_column(heading, justify="right", no_wrap=True)
-    accused = {name: f for f in diagnosis.findings for name in f.layers}
+    # Of several findings of a layer the worst colours it: "critical" before "warning".
+    worst_last = sorted(diagnosis.findings, key=lambda f: f.severity, reverse=True)
+    accused = {name: f for f in worst_last for name in f.layers}
     statistics = {
         name: first.statistic(name)
         for name in ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")
@@ -69,6 +72,12 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
 
 
 def _verdict(diagnosis):
+    yield from _summary(diagnosis)
+    for finding in diagnosis.findings:
+        yield Text(f"* {finding}", style=_STYLES[finding.severity])
+
+
+def _summary(diagnosis):
     if diagnosis.first is None:
         yield Text("ActivationMonitor: nothing has been measured yet.")
         return
@@ -94,13 +103,17 @@ def _verdict(diagnosis):
         yield Text(f"{verdict}; {looked}.", style="green")
         return
     yield Text(f"{_count(len(diagnosis.findings), 'finding')}; {looked}.", style="bold")
-    for finding in diagnosis.findings:
-        yield Text(f"* {finding}", style=_STYLES[finding.severity])
 
 
-def diagnose(snapshots) -> Diagnosis:
-    """Diagnose a run from its snapshots, a `History` for example; prints as a table."""
-    return rules.diagnose(snapshots, shown_by=diagnosis_text)
+def diagnose(snapshots, silence=()) -> Diagnosis:
+    """Diagnose a run from its snapshots, a `History` for example; prints as a table.
+
+    Args:
+        snapshots: In the order of the steps.
+        silence: Codes of findings that you do not want to hear of.
+    """
+    silence = check_silence(silence, "diagnose")
+    return rules.diagnose(snapshots, shown_by=diagnosis_text, silence=silence)
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
@@ -110,8 +123,15 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 def diagnosis_markdown(diagnosis: Diagnosis) -> str:
     """The verdict for TensorBoard's Text tab."""
-    lines = [line.plain for line in _verdict(diagnosis)]
-    return "\n\n".join(line.replace("* ", "- ", 1) for line in lines)
+    parts = [line.plain for line in _summary(diagnosis)]
+    for finding in diagnosis.findings:
+        parts.append(f"**{finding.title}**: {finding.message}")
+        if finding.remedy:
+            parts.append(f"*Cause: {finding.remedy.cause}.* {finding.remedy.reason}")
+            for change in finding.remedy.changes:
+                parts.append(f"Change {change.place}:")
+                parts.append(f"```python\n{change.line}\n```")
+    return "\n\n".join(parts)
 
 
 def study_table(study: Study) -> Group:

@@ -7,6 +7,7 @@ never shared with another writer. In it are
 * `activation_mean/<layer>`, `activation_std/<layer>`: scalars;
 * `activations/<layer>`: histograms;
 * `activation_monitor/snapshot`: all records, one float64 tensor `(layers, fields)`;
+* `activation_monitor/kernels`: records of the kernels, where they were measured;
 * `activation_monitor/layers`: the rows and columns of that tensor as JSON, at the first
   step and whenever they change;
 * `activation_monitor/findings`: the diagnosis in words, whenever it changes.
@@ -36,6 +37,7 @@ RUN = "activations"
 PLUGIN = "activation_monitor"
 VERSION = 1
 SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
+KERNELS_TAG = f"{PLUGIN}/kernels"
 LAYERS_TAG = f"{PLUGIN}/layers"
 FINDINGS_TAG = f"{PLUGIN}/findings"
 _HISTOGRAM_TAG = "activations/"
@@ -104,6 +106,8 @@ class EventLog:
             self._layers = (snapshot.layers, columns)
             add(LAYERS_TAG, _layers_to_json(*self._layers), _own_metadata())
         add(SNAPSHOT_TAG, np.column_stack(table), _own_metadata())
+        if snapshot.kernels is not None:
+            add(KERNELS_TAG, snapshot.kernels, _own_metadata())
 
         scalar = scalar_metadata.create_summary_metadata("", "")
         for statistic in ("mean", "std"):
@@ -167,10 +171,10 @@ def _read_file(path: Path) -> Iterator[Snapshot]:
         if SNAPSHOT_TAG not in values:
             continue
         written = tensor_util.make_ndarray(values[SNAPSHOT_TAG])
-        records = moments.empty(len(layers))
-        for i, name in enumerate(moments.FIELD_NAMES):
-            if name in columns:
-                records[:, i] = written[:, columns.index(name)]
+        records = _records(written, columns)
+        kernels = None
+        if KERNELS_TAG in values:
+            kernels = _records(tensor_util.make_ndarray(values[KERNELS_TAG]), columns)
         histograms = None
         if _STRIDE in columns:
             histograms = histogram.none(len(layers))
@@ -181,7 +185,16 @@ def _read_file(path: Path) -> Iterator[Snapshot]:
                     counted = histogram.Histogram(int(strides[i]), rows)
                     histograms[i] = histogram.pack(counted)
         steps = int(written[0, columns.index(_STEPS)])
-        yield Snapshot(event.step, layers, records, histograms, steps)
+        yield Snapshot(event.step, layers, records, histograms, steps, kernels)
+
+
+def _records(written, columns):
+    """Records of today's fields; those that an older log does not have stay empty."""
+    records = moments.empty(len(written))
+    for i, name in enumerate(moments.FIELD_NAMES):
+        if name in columns:
+            records[:, i] = written[:, columns.index(name)]
+    return records
 
 
 def _text(tensor) -> str:

@@ -1,0 +1,189 @@
+"""What a finding is, the codes there are, and the thresholds on which the rules turn."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from activation_monitor.analysis.remedy import Remedy
+
+
+class Threshold(NamedTuple):
+    """A number on which a rule turns, and where it comes from."""
+
+    value: float
+    unit: str
+    source: str
+
+
+_CALIBRATED = (
+    "10 % beyond the largest of the 166 perceptrons that train in the half of "
+    "944 labelled ones that set it: {}; none of 146 in the other half"
+)
+
+THRESHOLDS = {
+    "exploding": Threshold(
+        1.2,
+        "decades of growth of the rms along the open segment",
+        _CALIBRATED.format("1.09"),
+    ),
+    "vanishing": Threshold(2.5, "decades of decay", _CALIBRATED.format("2.25")),
+    "exploding-gradients": Threshold(
+        1.6,
+        "decades by which a gradient grows towards the input, predicted from the weights",
+        _CALIBRATED.format("1.46"),
+    ),
+    "vanishing-gradients": Threshold(
+        2.4, "decades by which it falls", _CALIBRATED.format("2.20")
+    ),
+    "outlier-down": Threshold(
+        5.0,
+        "decades by which one layer's gain may fall short of its peers'",
+        "networks with one layer of 0.001 times its weights train, 5 of 9 with SGD as well",
+    ),
+    "measured-gradients": Threshold(
+        3.0,
+        "decades between the gradients at the first and the last layer of the trunk, where "
+        "they were measured",
+        "30 healthy keras.applications lie between -2.0 and 2.5, perceptrons of 51 "
+        "BN-ReLU layers at 4.1 and do not train",
+    ),
+    "critical": Threshold(
+        2.0,
+        "times the threshold above which a finding is critical, not a warning",
+        "plain SGD fails from about there, Adam trains through some decay",
+    ),
+    "significance": Threshold(
+        3.0,
+        "standard deviations of chance beyond which growth is not put down to it",
+        "without it 4 % of well scaled networks 32 wide and 50 deep would be flagged",
+    ),
+    "input": Threshold(
+        30.0,
+        "times above or below 1 that the rms of the input may be",
+        "digits times 100, times 0.01 or 0..255: plain SGD fails unless an activation "
+        "function forgets the scale; unit rms is what every initializer assumes",
+    ),
+    "head": Threshold(
+        10.0,
+        "times above or below 1 that the rms may be at the head, if the input is unscaled",
+        "as for input: networks that forgot the input's scale lie within",
+    ),
+    "collapse": Threshold(
+        2.0,
+        "decades by which the share that differs from sample to sample falls",
+        "the largest of a network that trains is 1.25 (sigmoid), of others 0.7",
+    ),
+    "saturated": Threshold(
+        0.8,
+        "share of saturated outputs in more than half of the bounded layers",
+        "networks that train have up to 0.73, tanh with N(0, 1) weights 0.85",
+    ),
+    "dead": Threshold(
+        0.9,
+        "share of ReLU units that are zero for all samples",
+        "half of them are by chance once all samples look alike (deep networks, "
+        "initializers of mean 0); networks that train have up to 0.62 zeros",
+    ),
+    "dead_samples": Threshold(
+        16, "samples below which no unit is called dead", "2^-16 by chance for each unit"
+    ),
+    "mean-shift": Threshold(
+        0.9,
+        "absolute mean of the activations over their rms",
+        "ReLU of independent inputs 0.56, networks that train up to 0.62",
+    ),
+    "common-gain": Threshold(
+        5.0,
+        "times by which weights multiply what their inputs have in common more than what "
+        "tells them apart",
+        "of weights drawn about 0 it is |z| / sqrt(units), below 3; U(0, a) has "
+        "sqrt(3 fan_in): 5 at 8 inputs",
+    ),
+    "narrowest": Threshold(
+        16,
+        "units below which the mean of a layer says nothing about its initializer",
+        "a mean over fewer units is large by chance",
+    ),
+    "peers": Threshold(
+        3,
+        "other layers at least from which one may stand out",
+        "the median of fewer is no common gain",
+    ),
+    "initialization_ends": Threshold(
+        10,
+        "steps up to which the first snapshot still shows the initialization",
+        "of 167 healthy networks 1 crossed the thresholds at step 10 and 5 at step 300; "
+        "a convolutional one here did so at step 40: by learning",
+    ),
+}
+
+CODES = {
+    "symmetric-initialization": "all weights of a layer are the same, its units copies",
+    "nonfinite-activations": "activations are NaN or infinite",
+    "outlier-gain": "one layer's signal gain stands out from its peers",
+    "exploding-activations": "the signal grows exponentially with depth",
+    "vanishing-activations": "the signal decays exponentially with depth",
+    "zero-activations": "a layer that every path passes puts out nothing but zeros",
+    "unscaled-input": "the size of the input is carried through to the output",
+    "mean-shift": "the mean of the activations outweighs all that varies in them",
+    "saturated-activations": "bounded activation functions are at their limits",
+    "dead-units": "ReLU units are zero for every sample",
+    "collapsed-activations": "all inputs lead to the same activations",
+    "exploding-gradients": "gradients grow exponentially towards the input",
+    "vanishing-gradients": "gradients decay exponentially towards the input",
+}
+"""Stable names of the rules, for `silence` and for programs."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Attributes:
+        code: Stable name of the rule, a key of `CODES`.
+        severity: "warning" or "critical".
+        step: Where it was first seen.
+        layers: Names of the layers concerned, in the order of the data path.
+        evidence: The numbers the rule turned on.
+        message: The observation and the mechanism in words.
+        initial: Whether it was seen at initialization; else it came up in training.
+        remedy: What to change; None if the cause does not show.
+    """
+
+    code: str
+    severity: str
+    step: int
+    layers: tuple[str, ...]
+    evidence: dict[str, float] = field(hash=False)
+    message: str
+    initial: bool = True
+    remedy: Remedy | None = None
+
+    @property
+    def title(self) -> str:
+        """Code, severity and when it was seen."""
+        when = "at initialization" if self.initial else f"in training, step {self.step}"
+        return f"{self.code} ({self.severity}, {when})"
+
+    def __str__(self) -> str:
+        text = f"{self.title}: {self.message}"
+        return f"{text}\n{self.remedy}" if self.remedy else text
+
+
+def check_silence(silence, where: str) -> frozenset[str]:
+    """The codes that a user does not want to hear of.
+
+    Args:
+        silence: A code or a collection of codes.
+        where: Who asks, for the message.
+
+    Raises:
+        ValueError: If there is no such code.
+    """
+    codes = {silence} if isinstance(silence, str) else set(silence)
+    unknown = sorted(str(code) for code in codes - CODES.keys())
+    if unknown:
+        raise ValueError(
+            f"{where}: `silence` must hold codes of findings. Received: "
+            f"{', '.join(unknown)}. There are: {', '.join(CODES)}."
+        )
+    return frozenset(codes)

@@ -1,0 +1,127 @@
+"""The layer graph of a snapshot: order, depth, and the trunk on the way to each end."""
+
+import numpy as np
+
+from activation_monitor.analysis.snapshot import Snapshot
+
+
+class LayerGraph:
+    """Who feeds whom, as the trace said.
+
+    Attributes:
+        layers: The snapshot's `LayerInfo`s; all rows below are indices of them.
+        order: Rows that were measured, parents first.
+        parents, children: Of each row.
+        depth: Weight layers on the longest path up to each row, `(layers,)`.
+        ends: Rows that feed nothing: the network's outputs.
+    """
+
+    def __init__(self, snapshot: Snapshot):
+        layers = snapshot.layers
+        # Inside a loop the order of calls is no data path: what the loop's layer hands
+        # on is tapped outside. If nothing was traced, the order is all there is.
+        anything_traced = any(layer.traced for layer in layers)
+        alive = [
+            (layer.traced or not anything_traced) and count > 0
+            for layer, count in zip(layers, snapshot.field("count"), strict=True)
+        ]
+        self.layers = layers
+        self.parents = [
+            [p for p in layer.parents if alive[p]] if alive[i] else []
+            for i, layer in enumerate(layers)
+        ]
+        self.children = [[] for _ in layers]
+        for row, parents in enumerate(self.parents):
+            for parent in parents:
+                self.children[parent].append(row)
+        self.order = self._in_order([row for row in range(len(layers)) if alive[row]])
+        self.ends = [row for row in self.order if not self.children[row]]
+        self.depth = np.zeros(len(layers), int)
+        self._sources = {}
+        for row in self.order:
+            deepest = max((self.depth[p] for p in self.parents[row]), default=0)
+            self.depth[row] = deepest + (layers[row].kind == "weight")
+            above = [self._sources[p] for p in self.parents[row]]
+            self._sources[row] = frozenset().union(*above) or frozenset([row])
+
+    def paths_to(self, end: int) -> list[frozenset[int]]:
+        """The parts of the graph before an end that have a trunk of their own.
+
+        All of it; and, of a network with several inputs, what only one of them feeds.
+        """
+        leads = {end}
+        for row in reversed(self.order):
+            if row in leads:
+                leads.update(self.parents[row])
+        towers = {self._sources[row] for row in leads if len(self._sources[row]) == 1}
+        parts = [frozenset(leads)]
+        if len(towers) > 1:
+            parts += [
+                frozenset(row for row in leads if self._sources[row] == tower)
+                for tower in sorted(towers, key=min)
+            ]
+        return parts
+
+    def trunk(self, part: frozenset[int], whole: frozenset[int]) -> list[int]:
+        """The cut vertices of a part: rows that every path through it passes, in order.
+
+        Args:
+            part: One of `paths_to` an end.
+            whole: The first of them, all that leads to the end. A path may leave the
+                part at any row from which that goes on.
+        """
+        order = [row for row in self.order if row in part]
+        children = {row: [c for c in self.children[row] if c in whole] for row in order}
+        # A cut vertex lies on all paths. Their numbers, above and below, multiply to all.
+        above, below = {}, {}
+        for row in order:
+            above[row] = sum(above[p] for p in self.parents[row] if p in part) or 1
+        for row in reversed(order):  # a child outside the part ends a path
+            below[row] = sum(below.get(c, 1) for c in children[row]) or 1
+        sources = [row for row in order if not any(p in part for p in self.parents[row])]
+        paths = sum(below[row] for row in sources)
+        return [row for row in order if above[row] * below[row] == paths]
+
+    def feeds_weight(self) -> list[bool]:
+        """Of each row, whether a weight layer stands behind it."""
+        feeds = [False] * len(self.layers)
+        for row in reversed(self.order):
+            feeds[row] = any(
+                self.layers[c].kind == "weight" or feeds[c] for c in self.children[row]
+            )
+        return feeds
+
+    def before(self, row: int) -> set[int]:
+        """All rows that lead to this one."""
+        found, todo = set(), list(self.parents[row])
+        while todo:
+            parent = todo.pop()
+            if parent not in found:
+                found.add(parent)
+                todo.extend(self.parents[parent])
+        return found
+
+    def weight_before(self, row: int) -> int | None:
+        """The one weight layer that made this row, itself or just before; None if several
+        did, or none."""
+        while self.layers[row].kind != "weight":
+            if len(self.parents[row]) != 1:
+                return None
+            (row,) = self.parents[row]
+        return row
+
+    def _in_order(self, rows):
+        """Parents first; among equals, as called."""
+        order, placed = [], set()
+        for start in rows:
+            todo = [start]
+            while todo:
+                missing = [p for p in self.parents[todo[-1]] if p not in placed]
+                if missing:
+                    todo.extend(missing)
+                    continue
+                row = todo.pop()
+                if row not in placed:
+                    placed.add(row)
+                    order.append(row)
+        return order

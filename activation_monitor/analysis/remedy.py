@@ -1,0 +1,444 @@
+"""From a finding to its cause, and to the line of Keras code that mends it.
+
+The measured signal gain of a layer is held against what its weights, its fan-in and its
+activation function predict (`depth_profile.Link`). Where the weights are off what suits
+the activation function, the cause is the initializer; where they are right, it is
+something between the layers.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from activation_monitor.analysis import activations, moments, theory
+from activation_monitor.analysis.depth_profile import DepthProfile, Link
+from activation_monitor.analysis.snapshot import Snapshot
+
+_EXCESS = 0.1
+"""Decades by which weights must be off to be blamed: Glorot's before ReLU are by 0.15;
+measured gains are within 0.04 of what the weights predict (facts/theory.md 3.7)."""
+
+_SHIFTED = 0.3
+"""Mean over std of a kernel from which its mean is blamed. Drawn about 0, a kernel of 100
+weights is there by chance once in 400."""
+
+_FAR = 0.3
+"""Decades of excess from which the inner layers of a residual branch are named as well."""
+
+
+class Change(NamedTuple):
+    """One thing to change.
+
+    Attributes:
+        where: "in" the call that makes each layer; "before" or "after" each layer.
+        code: Keras code: arguments for "in", a new layer for "before" and "after".
+        layers: Names of the layers.
+        why: The number behind it.
+    """
+
+    where: str
+    code: str
+    layers: tuple[str, ...]
+    why: str = ""
+
+    @property
+    def line(self) -> str:
+        """The code and, as a comment, the number behind it."""
+        return f"{self.code}  # {self.why}" if self.why else self.code
+
+    @property
+    def place(self) -> str:
+        """Where it belongs, in words."""
+        return f"{self.where} {listed(self.layers)}"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Why it is so, and what to change.
+
+    Attributes:
+        cause: "initializer", "input scale", "missing normalization", "unscaled residual
+            branch", "activation function", "depth without shortcuts", "learning rate",
+            "range of float16" or "data".
+        reason: How the numbers show it.
+        changes: What to change.
+    """
+
+    cause: str
+    reason: str
+    changes: tuple[Change, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"Cause: {self.cause}. {self.reason}"]
+        if self.changes:
+            lines.append("Change:")
+        for change in self.changes:
+            lines += [f"  {change.place}:", f"      {change.line}"]
+        return "\n".join(lines)
+
+
+def listed(names, most=3) -> str:
+    """A few names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def remedy(
+    code: str, layers: tuple[str, ...], snapshot: Snapshot, profile: DepthProfile
+) -> Remedy | None:
+    """What causes a finding, and what to change.
+
+    Args:
+        code: Of the finding.
+        layers: Names of the layers it concerns.
+        snapshot: Where it was found.
+        profile: The same along depth.
+
+    Returns:
+        The remedy; None if the measurements do not show a cause.
+    """
+    names = set(layers)
+    rows = [row for row, layer in enumerate(snapshot.layers) if layer.name in names]
+    if code == "nonfinite-activations":
+        return _nonfinite(rows[0], snapshot)
+    if code == "dead-units" and snapshot.kernels is None:
+        return _died(layers)
+    made_by = [profile.graph.weight_before(row) for row in rows]
+    links = [profile.links[row] for row in dict.fromkeys(made_by) if row is not None]
+    if code == "unscaled-input":
+        return _input_scale(links[0])
+    stream = _residual_stream(rows, profile)
+    if stream:
+        return _residual(stream, snapshot, profile)
+    shifted = [
+        link
+        for link in links
+        if link.kernel_std == 0 or abs(link.kernel_mean) > _SHIFTED * link.kernel_std
+    ]
+    if shifted or code == "symmetric-initialization":
+        return _initializer(shifted or links, snapshot, _shift_reason)
+    sign = -1.0 if code in _TOO_SMALL else 1.0
+    guilty = [link for link in links if sign * link.excess > _EXCESS]
+    if guilty:
+        return _initializer(guilty, snapshot, _size_reason)
+    unsuited = [
+        link
+        for link in links
+        if activations.known(link.activation)
+        and not activations.initializer(link.activation)
+    ]
+    if unsuited:
+        return _activation(unsuited, snapshot, profile)
+    if links and all(math.isnan(link.weight_variance) for link in links):
+        return _unknown(code, links)
+    if any(stretch.normalized for stretch in profile.stretches):
+        return _shortcuts(code)
+    return _normalization(links or None, layers, snapshot, profile)
+
+
+_TOO_SMALL = ("vanishing-activations", "zero-activations", "vanishing-gradients")
+
+
+# -- the initializer
+
+
+def _initializer(links, snapshot, reason):
+    changes = _drawn_right([(link, 1.0) for link in links], snapshot)
+    return Remedy("initializer", reason(links, snapshot), changes)
+
+
+def _drawn_right(
+    links: list[tuple[Link, float]], snapshot: Snapshot, activation: str | None = None
+):
+    """What draws the weights of layers as their activation functions need them.
+
+    Args:
+        links: The layers, each with a factor for the variance.
+        snapshot: That they are of.
+        activation: The activation function that they shall have; None: the one they have.
+
+    Returns:
+        One `Change` for each different one, in the order of the layers.
+    """
+    groups = {}
+    for link, scale in links:
+        code, formula = _arguments(link, snapshot, activation or link.activation, scale)
+        groups.setdefault((code, formula), []).append(link)
+    changes = []
+    for (code, formula), group in groups.items():
+        now = np.sqrt(np.mean([link.kernel_std**2 for link in group]))
+        why = f"{formula} in place of {now:.3g}" if formula and now > 0 else formula
+        changes.append(Change("in", code, tuple(link.name for link in group), why))
+    return tuple(changes)
+
+
+# He's derivation keeps the second moment where E phi^2 is half of it at every size. These
+# functions halve it again where the signal is small, and twenty layers of gain 2 let it
+# vanish; 1 / E phi(z)^2 keeps a signal of size 1.
+_NOT_QUITE_RELU = ("gelu", "silu", "swish", "mish", "hard_silu", "hard_swish")
+
+
+def _arguments(link, snapshot, activation, scale):
+    """The argument that draws one layer's weights, and the std that it gives."""
+    layer = snapshot.layers[link.row]
+    argument = "kernel_initializer"
+    if "depthwise" in layer.class_name.lower():
+        argument = "depthwise_initializer"
+    if scale == 0.0:
+        return f'{argument}="zeros"', "std 0"
+    suits = activations.initializer(activation) or activations.INITIALIZERS["linear"]
+    name, gain = suits.name, suits.weight_variance
+    if name == "he_normal":
+        gain = 2.0  # what it gives; elu and leaky_relu ask for less
+    if activation in _NOT_QUITE_RELU:
+        gain = 1.0 / theory.second_moment(activation, 1.0)
+    gain *= scale
+    fan = _keras_fan_in(link, layer, snapshot)
+    if not fan:
+        return f'{argument}="{name}"', ""
+    std, formula = math.sqrt(gain / fan), f"sqrt({gain:.3g} / {fan:.4g})"
+    code = f'"{name}"'
+    if argument == "depthwise_initializer" or fan / link.fan_in > 1.5:
+        # Keras' fan-in of a depthwise kernel counts all channels (keras issue 11773), and
+        # that of a convolution the taps that fall into the padding.
+        std, formula = (
+            math.sqrt(gain / link.fan_in),
+            f"sqrt({gain:.3g} / {link.fan_in:.4g})",
+        )
+        code = f"keras.initializers.RandomNormal(stddev={std:.3g})"
+    elif scale != 1.0 or activation in _NOT_QUITE_RELU:
+        code = f"keras.initializers.VarianceScaling({gain:.3g})"
+    elif name == "glorot_uniform":
+        if 0.5 <= layer.width / fan <= 2.0:
+            std = math.sqrt(2.0 / (fan + layer.width))
+            formula = f"sqrt(2 / ({fan:.4g} + {layer.width}))"
+        else:  # it would be far from the fan-in
+            code = '"lecun_normal"'
+    return f"{argument}={code}", f"std {std:.3g} = {formula}"
+
+
+def _keras_fan_in(link, layer, snapshot):
+    """Without regard to padding, where Keras' initializers have none."""
+    if layer.class_name in ("Conv1D", "Conv2D", "Conv3D") and snapshot.kernels is not None:
+        return moments.field(snapshot.kernels, "count")[link.row] / layer.width
+    return link.fan_in
+
+
+def _size_reason(links, snapshot):
+    first = links[0]
+    suits = activations.initializer(first.activation)
+    text = (
+        f"{_drawn(first, snapshot)}. {_times(first)} = "
+        f"{math.sqrt(first.weight_variance):.3g}, where {first.activation} needs about "
+        f"{math.sqrt(suits.weight_variance):.3g} ({suits.reference})."
+    )
+    gains = [
+        (link.gain, link.predicted_gain)
+        for link in links
+        if link.gain > 0 and link.predicted_gain > 0
+    ]
+    if gains:
+        measured, predicted = np.exp(np.mean(np.log(gains), axis=0))
+        text += (
+            f" From these weights follows a signal gain of {predicted:.3g} per layer; "
+            f"measured is {measured:.3g}."
+        )
+    return text
+
+
+def _shift_reason(links, snapshot):
+    first = links[0]
+    if first.kernel_std == 0:
+        return f"{_drawn(first, snapshot)}: one number for all weights."
+    return (
+        f"{_drawn(first, snapshot)}: the mean of the weights is {first.kernel_mean:.3g}, "
+        f"beside a std of {first.kernel_std:.3g}. Weights must be drawn about zero, or all "
+        "units add up the same."
+    )
+
+
+def _drawn(link, snapshot):
+    drawn_by = snapshot.layers[link.row].initializer
+    return f"{link.name} was drawn by {drawn_by}" if drawn_by else f"{link.name}"
+
+
+def _times(link):
+    if abs(link.kernel_mean) > _SHIFTED * link.kernel_std:
+        return f"sqrt({link.fan_in:.0f}) times the rms of its weights"
+    return f"sqrt({link.fan_in:.0f}) x {link.kernel_std:.3g}"
+
+
+# -- what is not the initializer
+
+
+def _nonfinite(row, snapshot):
+    layer = snapshot.layers[row]
+    if layer.kind == "input" and not layer.parents:
+        return Remedy("data", "The batch itself holds NaN or infinities.")
+    if snapshot.kernels is not None and moments.field(snapshot.kernels, "nonfinite")[row]:
+        return Remedy("initializer", f"The weights of {layer.name} are NaN or infinite.")
+    if layer.dtype == "float16":
+        return Remedy(
+            "range of float16",
+            "It ends at 65504; bfloat16 has the range of float32.",
+            (Change("in", 'dtype="mixed_bfloat16"', (layer.name,), "or as global policy"),),
+        )
+    if snapshot.step > 0:
+        return Remedy(
+            "learning rate",
+            "It was finite at the step looked at before: the weights were driven out of "
+            "range in between.",
+            (Change("in", "clipnorm=1.0", ("the optimizer",), "or a lower learning_rate"),),
+        )
+    return None
+
+
+def _died(layers):
+    return Remedy(
+        "learning rate",
+        "The units were alive before: steps too large pushed them below zero for all "
+        "inputs. Lower the learning rate, or leave them a slope.",
+        (Change("in", 'activation="leaky_relu"', tuple(layers)),),
+    )
+
+
+def _unknown(code, links):
+    """Layers whose weights were not, or cannot be measured."""
+    size = "small" if code in _TOO_SMALL else "large"
+    return Remedy(
+        "initializer",
+        f"Each layer multiplies the signal by about sqrt(fan_in) times the std of its "
+        f"weights (He et al. 2015). Those of {listed([link.name for link in links])} were "
+        f"not measured; going by the signal they are too {size}.",
+    )
+
+
+def _input_scale(link):
+    factor = 1.0 / link.rms_in
+    return Remedy(
+        "input scale",
+        f"The weights of {link.name} are drawn for an input of rms 1; it is given "
+        f"{link.rms_in:.3g}.",
+        (
+            Change(
+                "before",
+                f"keras.layers.Rescaling({factor:.3g})",
+                (link.name,),
+                f"1 / {link.rms_in:.3g}; or keras.layers.Normalization(), adapted to the "
+                "data, for features of different units",
+            ),
+        ),
+    )
+
+
+def _residual_stream(rows, profile):
+    """The residual segment that these rows belong to, if it is one."""
+    for segment in profile.segments:
+        points = {point.row for point in segment.points}
+        if segment.residual and segment.open and points & set(rows):
+            return segment
+    return None
+
+
+def _residual(segment, snapshot, profile):
+    graph = profile.graph
+    sums = [point.row for point in segment.points if point.sum]
+    trunk = {point.row for point in segment.points}
+    last, inner = [], []
+    for row in sums:
+        while len(graph.parents[row]) == 1:  # what follows the sum
+            (row,) = graph.parents[row]
+        ends = [graph.weight_before(p) for p in graph.parents[row] if p not in trunk]
+        for end in ends:
+            if end in profile.links:
+                last.append(profile.links[end])
+                before = [graph.weight_before(p) for p in graph.parents[end]]
+                inner += [profile.links[b] for b in before if b not in trunk | {None}]
+    # A ReLU that is given nothing but zeros hands back no gradient.
+    scale = {link: 0.0 if _passes_zero(link) else 1.0 / len(sums) for link in last}
+    changed = list(scale.items())
+    changed += [(link, 1.0) for link in inner if abs(link.excess) > _FAR]
+    return Remedy(
+        "unscaled residual branch",
+        f"{len(sums)} branches are added to the stream, each about as large as the stream "
+        "itself, so that it grows at every sum. Let each block begin as the identity "
+        "(Goyal et al. 2017; Zhang et al. 2019, Fixup), or normalize what each branch is "
+        "given.",
+        _drawn_right(changed, snapshot),
+    )
+
+
+def _passes_zero(link):
+    """Whether the activation function has a slope at 0."""
+    if not activations.known(link.activation):
+        return False
+    _, slope = activations.ACTIVATIONS[link.activation]
+    return float(slope(np.zeros(()))) != 0
+
+
+def _activation(links, snapshot, profile):
+    first = links[0]
+    critical = theory.critical_weight_variance(first.activation)
+    needs = (
+        f"a signal passes only at weights of fan_in times variance {critical:.3g}"
+        if math.isfinite(critical)
+        else "no size of the weights keeps a signal"
+    )
+    passed = ""
+    if math.isfinite(first.backward):
+        rate = 10**first.backward
+        passed = f"; here each layer hands back {rate:.2g} of a gradient"
+    own = [link for link in links if snapshot.layers[link.row].activation != "linear"]
+    behind = [link for link in links if link not in own]
+    either = "or keras.layers.BatchNormalization() before each activation"
+    changes = _drawn_right([(link, 1.0) for link in links], snapshot, "relu")
+    # Where the activation is set: in the weight layers, or in those behind them.
+    for where in (
+        tuple(link.name for link in own),
+        tuple(_activation_behind(link, snapshot, profile) for link in behind),
+    ):
+        if where:
+            changes = (Change("in", 'activation="relu"', where, either), *changes)
+    return Remedy(
+        "activation function",
+        f"With {first.activation} {needs}, which no usual initializer draws (Schoenholz et "
+        f"al. 2017){passed}.",
+        changes,
+    )
+
+
+def _activation_behind(link, snapshot, profile):
+    row = link.row
+    while snapshot.layers[row].activation != link.activation:
+        (row,) = profile.graph.children[row]
+    return snapshot.layers[row].name
+
+
+def _shortcuts(code):
+    batch = "exploding" in code and (
+        " Batch normalization itself does that: in front of ReLU it multiplies a gradient "
+        "by about 1.2 per layer (Yang et al. 2019, A Mean Field Theory of Batch "
+        "Normalization)."
+    )
+    return Remedy(
+        "depth without shortcuts",
+        "Normalization keeps the signal's size, not the gradient's."
+        f"{batch or ''} Shortcuts do: write x + f(x) around every one or two of these "
+        "layers (He et al. 2016), or use fewer.",
+    )
+
+
+def _normalization(links, layers, snapshot, profile):
+    concerned = tuple(link.name for link in links) if links else tuple(layers)
+    convolution = any(
+        "conv" in snapshot.layers[row].class_name.lower() for row in profile.links
+    )
+    kind = "BatchNormalization" if convolution else "LayerNormalization"
+    return Remedy(
+        "missing normalization",
+        "The weights are as their activation functions need them; what changes the size "
+        "stands between them, and nothing sets it right.",
+        (Change("after", f"keras.layers.{kind}()", concerned),),
+    )

@@ -1,0 +1,58 @@
+"""The examples tell the story that they promise."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short(path):
+    """Under 80 lines, and it says how to run it."""
+    source = path.read_text()
+    assert len(source.splitlines()) < 80
+    assert f"python examples/{path.name}" in source
+
+
+def test_the_network_that_does_not_learn_is_mended_by_the_printed_line(capsys):
+    """Guessing before, learning after, with the very line in the output."""
+    before, after, diagnosis = load("does_not_learn").main()
+    assert before < 0.2 and after > 0.85
+    assert diagnosis.healthy
+    printed = capsys.readouterr().out
+    assert "vanishing-activations (critical, at initialization)" in printed
+    assert 'kernel_initializer="he_normal"  # std 0.125 = sqrt(2 / 128)' in printed
+
+
+def test_the_residual_network_explodes_slowly_and_is_mended(capsys):
+    """SGD diverges before; after, it trains and the monitor is silent."""
+    before, after, diagnosis = load("slow_explosion").main()
+    assert not math.isfinite(before) and after < 0.5
+    assert diagnosis.healthy
+    printed = capsys.readouterr().out
+    assert "Cause: unscaled residual branch." in printed
+    assert 'kernel_initializer="zeros"' in printed
+
+
+def test_tanh_across_the_edge_of_chaos(capsys):
+    """Silent at the edge, where it learns; not on either side, where it does not."""
+    found = load("edge_of_chaos").main(variances=(0.25, 1.5, 16.0))
+    assert "exploding-gradients" in capsys.readouterr().out
+    ordered, edge, chaotic = found.values()
+    assert ordered[-1] == ["vanishing-activations"] and ordered[3] > 2.0
+    assert edge[-1] == [] and edge[3] < 1.0
+    assert chaotic[-1] == ["exploding-gradients"] and chaotic[3] > 2.0
+    # Fixed points of the length map: facts/theory.md section 1.
+    np.testing.assert_allclose(edge[0], 0.43734, rtol=1e-4)
+    np.testing.assert_allclose(edge[1], edge[0], rtol=0.1)
