@@ -9,7 +9,7 @@ from keras import layers
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
 from activation_monitor.recording.taps import all_layers
-from activation_monitor.views.rescaling import rescaling_text
+from activation_monitor.views.console import rescaling_text
 
 _SIGMOIDS = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
 

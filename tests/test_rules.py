@@ -192,6 +192,20 @@ def odd(decades, layers=6, at=4, **options):
     return chain(*sizes, **options)
 
 
+def branches(sizes, stream, count=5):
+    """A residual stream with two layers in each branch; those not named have rms 1."""
+    taps, last = [tap("stem", stream(0))], "stem"
+    for i in range(1, count + 1):
+        up, down = f"up{i}", f"down{i}"
+        taps += [
+            tap(up, stream(i - 1) * sizes.get(up, 1.0), after=last),
+            tap(down, stream(i - 1) * sizes.get(down, 1.0)),
+            tap(f"sum{i}", stream(i), "merge", f"{last} {down}"),
+        ]
+        last = f"sum{i}"
+    return between(*taps)
+
+
 def step(decades, peers=1.0):
     return {"gain": 10**decades, "peers": peers, "decades": decades - math.log10(peers)}
 
@@ -204,6 +218,15 @@ OUTLIER = {
         odd(above("exploding"), layers=4), "d4", step(1.01 * UP)
     ),
     "the first layer's step": Sick(odd(above("exploding"), at=1), "d1", step(1.01 * UP)),
+    # Growth is read from the first layer's output on, so nothing else would show it.
+    "the first of only two layers": Sick(
+        odd(above("exploding"), layers=2, at=1), "d1", step(1.01 * UP)
+    ),
+    "a layer in a residual branch": Sick(
+        branches({"up3": 100.0, "down3": 100.0}, stream=lambda i: 100.0 if i >= 3 else 1.0),
+        "up3",
+        {"gain": 100.0, "peers": 1.0, "decades": 2.0},
+    ),
     "a step just below twice the threshold": Sick(odd(1.99 * UP), "d4", step(1.99 * UP)),
     "a step above twice the threshold": Sick(
         odd(2.01 * UP), "d4", step(2.01 * UP), critical=True
@@ -231,6 +254,10 @@ NO_OUTLIER = {
     "a small signal that is set right": chain(*(0.01, 0.01, 0.01, 0.3, 0.3, 0.3), x=0.01),
     "a large signal that is set right": chain(1e6, 1e6, 1e6, 1, 1, 1, x=1e6),
     "before a normalization": between(*row(1, 1, 1, 1e3, 1e3), norm("n"), tap("d6")),
+    "the first of only two layers, just below": odd(below("exploding"), layers=2, at=1),
+    "a single hidden layer": chain(10 ** above("exploding")),
+    "a residual branch that begins at zero": branches({"down3": 0.0}, lambda i: 1.0),
+    "a residual branch that begins small": branches({"down3": 1e-6}, lambda i: 1.0),
     "a pooling in between": between(
         *row(1, 1, 1), tap("pool", 1e-4, "pooling"), *(tap(f"e{i}", 1e-4) for i in range(3))
     ),
@@ -564,7 +591,6 @@ NOT_ZERO = {
         tap("d1"), tap("d2", 0.0), tap("sum", kind="merge", after="d1 d2")
     ),
     "a head of zeros": chain(1, 1, head=0.0),
-    "all but zero": chain(1e-45, 1e-45, 1e-45, x=1.0 / 29, head=0.0),
     "half zeros": between(
         *(tap(f"d{i}", np.array([[0.0, 1.4], [1.4, 0.0]]), activation="relu") for i in "12")
     ),
@@ -592,6 +618,12 @@ def test_zeros_on_every_path_are_found_where_they_begin(name):
 def test_zeros_that_the_signal_passes_by_are_healthy(name):
     """A branch, a gate, a head, or not all of a tensor."""
     assert codes(NOT_ZERO[name]) == []
+
+
+def test_a_signal_of_almost_nothing_is_no_zero():
+    """It is the doing of the layer that made it so."""
+    almost = chain(1e-45, 1e-45, 1e-45, x=1.0 / 29, head=0.0)
+    assert codes(almost) == ["outlier-gain"]
 
 
 FINITE_REST = "defect: the finite rest of a tensor is taken for all of it"

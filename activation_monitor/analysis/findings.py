@@ -169,6 +169,23 @@ class Finding:
         return f"{text}\n{self.remedy}" if self.remedy else text
 
 
+def limit(name: str) -> float:
+    """The value of a threshold, by its name in `THRESHOLDS`."""
+    return THRESHOLDS[name].value
+
+
+def found(code, snapshot, layers, evidence, message, critical=False) -> Finding:
+    """A finding of a rule at a snapshot, before anything is known of its remedy."""
+    return Finding(
+        code=code,
+        severity="critical" if critical else "warning",
+        step=snapshot.step,
+        layers=tuple(layers),
+        evidence={name: float(value) for name, value in evidence.items()},
+        message=message,
+    )
+
+
 def check_silence(silence, where: str) -> frozenset[str]:
     """The codes that a user does not want to hear of.
 

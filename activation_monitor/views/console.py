@@ -12,6 +12,7 @@ from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
+from activation_monitor.analysis.rescaling import Rescaling
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
@@ -164,6 +165,31 @@ def calibration_table(calibration: Calibration) -> Group:
         )
     style = "green" if calibration.passed else "bold red"
     return Group(table, Text(calibration.verdict, style=style))
+
+
+def rescaling_table(report: Rescaling) -> Group:
+    """The weight layers along the data path: std before and after, and the factor."""
+    table = _table("Standard deviation of the pre-activations")
+    table.add_column("layer", overflow="fold")
+    for heading in ("before", "after", "factor"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("left alone", overflow="fold")
+    for layer in report.layers:
+        table.add_row(
+            Text(layer.name),
+            number(layer.std_before),
+            number(layer.std_after),
+            "" if layer.reason else number(layer.factor),
+            Text(layer.reason),
+            style="dim" if layer.reason else None,
+        )
+    done = sum(not layer.reason for layer in report.layers)
+    return Group(table, Text(f"{done} of {len(report.layers)} weight layers rescaled."))
+
+
+def rescaling_text(report: Rescaling) -> str:
+    """The same as plain text, for `print`."""
+    return _as_text(rescaling_table(report))
 
 
 def show(renderable) -> None:

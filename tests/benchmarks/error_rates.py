@@ -654,10 +654,13 @@ DIRECTIONS = {"zero-activations": "vanishing", "nonfinite-activations": "explodi
 
 
 def direction_of(finding):
-    """A finding's direction: zeros are the end of vanishing, NaN that of exploding."""
+    """A finding's direction: zeros are the end of vanishing, NaN that of exploding, and one
+    layer that stands out does so upwards or downwards."""
     start = finding.code.split("-")[0]
     if start in ("exploding", "vanishing"):
         return start
+    if finding.code == "outlier-gain":
+        return "exploding" if finding.evidence["decades"] > 0 else "vanishing"
     return DIRECTIONS.get(finding.code)
 
 

@@ -1,0 +1,26 @@
+"""The rules: functions of a snapshot and its profile that yield findings.
+
+A rule says the observation with its numbers and the mechanism with its reference. What
+to change is the matter of `remedy`; which finding explains which, that of `diagnosis`.
+"""
+
+from activation_monitor.analysis.rules import gradients, size, units
+from activation_monitor.analysis.rules.outlier import outlier
+
+INITIAL = (
+    units.symmetric,
+    outlier,
+    size.growth,
+    size.zeros,
+    size.unscaled_input,
+    size.mean_shift,
+    units.saturated,
+    units.collapsed,
+    gradients.predicted,
+    gradients.measured,
+    gradients.normalized,
+)
+"""For the initialization. Causes stand before what they explain."""
+
+ALWAYS = (units.dead, units.nonfinite)
+"""For every snapshot."""

@@ -1,0 +1,215 @@
+"""Rules on the size of the signal along depth."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, DepthProfile
+from activation_monitor.analysis.findings import Finding, found, limit
+from activation_monitor.analysis.rules.outlier import odd_link
+from activation_monitor.analysis.snapshot import Snapshot
+
+_OWN_MEAN = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
+
+
+def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """The signal grows or decays exponentially with depth."""
+    for segment in profile.segments:
+        harm = _harm(segment, profile)
+        if -limit("vanishing") <= harm <= limit("exploding"):
+            continue
+        chance = limit("significance") * segment.chance_sd
+        if abs(segment.decades - segment.chance_mean) <= chance:
+            continue
+        direction = "exploding" if segment.decades > 0 else "vanishing"
+        first, last = segment.measured[0], segment.measured[-1]
+        low, high = segment.interval(limit("significance"))
+        depths = {
+            f"{'over' if segment.decades > 0 else 'under'}flow_{d}": segment.limit_depth(d)
+            for d in DTYPE_LIMITS
+        }
+        layers = "weight layer" + ("s" if segment.layers > 1 else "")
+        message = (
+            f"from {first.name} to {last.name} the rms of the activations "
+            f"{'grows' if segment.decades > 0 else 'falls'} from {first.rms:.3g} to "
+            f"{last.rms:.3g}: {segment.growth:.4g} times per weight layer over "
+            f"{segment.layers} {layers}, where chance leaves a well scaled network between "
+            f"{low:.3g} and {high:.3g}.{_beyond(segment, snapshot)}"
+        )
+        yield found(
+            f"{direction}-activations",
+            snapshot,
+            _concerned(segment, profile),
+            {
+                "growth": segment.growth,
+                "expected_low": low,
+                "expected_high": high,
+                "decades": segment.decades,
+                "layers": segment.layers,
+                "first_rms": first.rms,
+                "last_rms": last.rms,
+            }
+            | depths,
+            message,
+            critical=abs(harm) > limit("critical") * limit(direction),
+        )
+
+
+def _harm(segment, profile):
+    """Decades of growth that count.
+
+    Not those towards the size that a signal should have, 1: a large input that shrinks, a
+    small one that grows. And not the step of one odd layer, which is another finding.
+    """
+    if not segment.open or segment.layers < 1:
+        return 0.0
+    decades, rows = segment.decades, {point.row for point in segment.points}
+    stretch = next(s for s in profile.stretches if rows <= set(s.rows))
+    link, odd = odd_link(stretch)
+    if link is not None and link not in stretch.links[:1]:
+        decades -= odd
+        if decades * segment.decades < 0:
+            return 0.0
+    start = math.log10(segment.measured[0].rms)
+    if decades > 0:
+        return max(decades + min(start, 0.0), 0.0)
+    return min(decades + max(start, 0.0), 0.0)
+
+
+def _beyond(segment, snapshot):
+    """Where the numbers end, or will."""
+    beyond = segment.points[len(segment.measured) :]
+    if beyond:
+        left = (
+            "nothing but zeros is left"
+            if beyond[0].rms == 0
+            else "the values are no longer finite"
+        )
+        return f" At {beyond[0].name} {left}."
+    dtype = snapshot.layers[segment.measured[-1].row].dtype
+    if dtype not in DTYPE_LIMITS:
+        return ""
+    end = segment.limit_depth(dtype)
+    verb = "overflows" if segment.decades > 0 else "underflows"
+    return f" At this rate {dtype} {verb} at depth {end:.0f}." if end < 1000 else ""
+
+
+def _concerned(segment, profile):
+    """The layers whose own weights push that way; all of the segment if none does."""
+    sign = math.copysign(1.0, segment.decades)
+    rows = {profile.graph.weight_before(point.row) for point in segment.points}
+    links = [profile.links[row] for row in sorted(rows - {None}) if row in profile.links]
+    guilty = [link.name for link in links if sign * link.excess > 0.1]
+    return guilty or [point.name for point in segment.points]
+
+
+def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """A layer on every path that puts out zeros only."""
+    rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
+    for stretch in profile.stretches:
+        for row in stretch.rows:
+            if rms[row] == 0:
+                name = snapshot.layers[row].name
+                without_weights = [
+                    link.name
+                    for link in stretch.links
+                    if link.kernel_mean == link.kernel_std == 0 and link.name != name
+                ]
+                yield found(
+                    "zero-activations",
+                    snapshot,
+                    [name, *without_weights],
+                    {"rms": 0.0},
+                    f"all outputs of {name} are zero for every input, so no layer after "
+                    "it sees the data and no layer before it learns.",
+                    critical=True,
+                )
+                return
+
+
+def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """An input far from unit size, where nothing on the way to the head mends that."""
+    low, high = 1 / limit("head"), limit("head")
+    for stretch in profile.stretches:
+        first = profile.graph.weight_before(stretch.rows[0])
+        if not stretch.open or stretch.normalized or first is None:
+            continue
+        if profile.depths[first] != 1:
+            continue
+        above = profile.graph.before(first)
+        if any(snapshot.layers[row].kind == "embedding" for row in above):
+            continue  # learned, and small as Keras draws it
+        given = profile.links[first].rms_in
+        last = snapshot.statistic("rms")[stretch.rows[-1]]
+        too_large = given > limit("input") and last > high
+        too_small = given < 1 / limit("input") and last < low
+        if (too_large or too_small) and given > 0:
+            name = snapshot.layers[first].name
+            yield found(
+                "unscaled-input",
+                snapshot,
+                [name],
+                {"input_rms": given, "last_rms": last},
+                f"the rms of what {name} is given is {given:.3g}, and of what the last "
+                f"layer is given still {last:.3g}. Initializers and default learning "
+                "rates are made for an input of mean 0 and standard deviation 1 (LeCun et "
+                "al. 1998, Efficient BackProp, section 4.3).",
+            )
+
+
+def mean_shift(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """Activations that are all of one sign and size, or weights that make them so."""
+    mean, rms = snapshot.statistic("mean"), snapshot.statistic("rms")
+    rms = np.where(snapshot.field("nonfinite") > 0, np.nan, rms)
+    # Once each, though the trunks to several ends share it.
+    links = {link.row: link for stretch in profile.stretches for link in stretch.links}
+    shifted = [
+        link
+        for link in links.values()
+        if _common(link) > limit("common-gain")
+        and snapshot.layers[link.row].width >= limit("narrowest")
+    ]
+    if shifted:
+        first = shifted[0]
+        common = first.fan_in * abs(first.kernel_mean)
+        own = math.sqrt(first.fan_in) * first.kernel_std
+        yield found(
+            "mean-shift",
+            snapshot,
+            [link.name for link in shifted],
+            {"common_gain": common, "own_gain": own, "kernel_mean": first.kernel_mean},
+            f"the weights of {first.name} have a mean of {first.kernel_mean:.3g}: what its "
+            f"inputs have in common is multiplied by {common:.3g} (fan_in times the mean), "
+            f"what tells them apart by {own:.3g} (sqrt(fan_in) times the std). Soon all "
+            "units say the same.",
+        )
+    for stretch in profile.stretches:
+        for row in stretch.rows:
+            layer = snapshot.layers[row]
+            shift = abs(mean[row]) / rms[row] if rms[row] > 0 else 0.0
+            if (
+                stretch.open
+                and layer.kind in ("weight", "activation")
+                and layer.activation not in _OWN_MEAN
+                and layer.width >= limit("narrowest")
+                and shift > limit("mean-shift")
+            ):
+                yield found(
+                    "mean-shift",
+                    snapshot,
+                    [layer.name],
+                    {"mean": mean[row], "rms": rms[row], "shift": shift},
+                    f"the mean of {layer.name} is {mean[row]:.3g}, {shift:.0%} of its rms: "
+                    "all its units say nearly the same. A common mean makes the loss "
+                    "steep in one direction and flat in all others (LeCun et al. 1998, "
+                    "Efficient BackProp, section 4.3).",
+                )
+                return
+
+
+def _common(link):
+    """By how much more what the inputs have in common is multiplied than what not."""
+    if not link.kernel_std > 0 or link.depthwise:
+        return 0.0
+    return math.sqrt(link.fan_in) * abs(link.kernel_mean) / link.kernel_std

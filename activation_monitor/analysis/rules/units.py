@@ -1,0 +1,162 @@
+"""Rules on what the units of a layer say: the same, their limits, nothing, NaN."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from activation_monitor.analysis import moments
+from activation_monitor.analysis.change import listed
+from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.findings import Finding, found, limit
+from activation_monitor.analysis.snapshot import Snapshot
+
+_RECTIFIED = ("relu", "relu6")
+
+
+def symmetric(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """Kernels whose weights are all the same."""
+    if snapshot.kernels is None:
+        return
+    low, high = (moments.field(snapshot.kernels, n) for n in ("minimum", "maximum"))
+    count, hidden = moments.field(snapshot.kernels, "count"), profile.graph.feeds_weight()
+    # A kernel of zeros at the end of a residual branch is good practice, and one in a
+    # chain shows in the activations. Units of a depthwise kernel have inputs of their own.
+    rows = [
+        row
+        for row in sorted(profile.links)
+        if low[row] == high[row] != 0
+        and count[row] > 1
+        and hidden[row]
+        and snapshot.layers[row].width > 1
+        and "depthwise" not in snapshot.layers[row].class_name.lower()
+    ]
+    if rows:
+        names = [snapshot.layers[row].name for row in rows]
+        yield found(
+            "symmetric-initialization",
+            snapshot,
+            names,
+            {"weight": low[rows[0]], "layers": len(rows)},
+            f"all weights of {listed(names)} are {low[rows[0]]:.3g}. Units with equal "
+            "weights compute the same and get the same gradient, so they stay copies of "
+            "one unit (Goodfellow et al. 2016, section 8.4).",
+            critical=True,
+        )
+
+
+def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """Most of the bounded layers on the trunk at their limits."""
+    share = snapshot.statistic("saturated_fraction")
+    stretches = [s for s in profile.stretches if s.open and s.links]
+    rows = sorted({row for stretch in stretches for row in stretch.rows})
+    bounded = [r for r in rows if snapshot.layers[r].activation in moments.SATURATED]
+    full = [row for row in bounded if share[row] > limit("saturated")]
+    if 2 * len(full) > len(bounded):
+        full = [row for row in bounded if share[row] > 0.5 * limit("saturated")]
+        names = [snapshot.layers[row].name for row in full]
+        yield found(
+            "saturated-activations",
+            snapshot,
+            names,
+            {"saturated_fraction": share[full].mean(), "layers": len(full)},
+            f"{share[full].mean():.0%} of the outputs of {listed(names)} are within 1 % of "
+            f"the limits of {snapshot.layers[full[0]].activation}. There its slope is near "
+            "zero, and so is the gradient (Glorot & Bengio 2010).",
+        )
+
+
+def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """Layers on the trunk most of whose ReLU units never fire."""
+    units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
+    mostly = []
+    for row in sorted({row for stretch in profile.stretches for row in stretch.rows}):
+        layer = snapshot.layers[row]
+        if layer.activation in _RECTIFIED and samples[row] >= limit("dead_samples"):
+            if units[row] / layer.width > limit("dead"):
+                mostly.append(row)
+    if mostly:
+        first = snapshot.layers[mostly[0]]
+        share = units[mostly[0]] / first.width
+        yield found(
+            "dead-units",
+            snapshot,
+            [snapshot.layers[row].name for row in mostly],
+            {"dead_fraction": share, "layers": len(mostly), "samples": samples[mostly[0]]},
+            f"{units[mostly[0]]:.0f} of {first.width} units of {first.name} are zero for "
+            f"all {samples[mostly[0]]:.0f} samples. A ReLU unit that never fires gets no "
+            "gradient and does not come back (Lu et al. 2019, Dying ReLU).",
+            critical=share == 1.0,
+        )
+
+
+def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """What differs from sample to sample gets lost on the way."""
+    for stretch in profile.stretches:
+        if not stretch.open:
+            continue
+        lost, last = 0.0, stretch.rows[0]
+        steps = zip(
+            stretch.rows[1:], stretch.independence, stretch.independence[1:], strict=False
+        )
+        for row, before, after in steps:
+            # Pooling averages over positions, which differ: no loss of the layers' doing.
+            if snapshot.layers[row].kind in ("weight", "activation") and before > -6.5:
+                lost += after - before
+                last = row
+        if lost < -limit("collapse"):
+            first, last = (snapshot.layers[r].name for r in (stretch.rows[0], last))
+            start, end = stretch.independence[0], stretch.independence[0] + lost
+            yield found(
+                "collapsed-activations",
+                snapshot,
+                [snapshot.layers[row].name for row in stretch.rows],
+                {"share_first": 10**start, "share_last": 10**end, "decades": lost},
+                f"at {first} {min(10**start, 1):.2g} of the rms tells one sample from "
+                f"another, at {last} only {10**end:.2g}: all inputs end in nearly the same "
+                "activations, and gradients decay at the same rate (Schoenholz et al. "
+                "2017, Deep Information Propagation).",
+                critical=lost < -limit("critical") * limit("collapse"),
+            )
+
+
+def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """The first layer with NaN or infinities that matter."""
+    bad_count = snapshot.field("nonfinite")
+    used = {parent for layer in snapshot.layers for parent in layer.parents}
+    multiplied = {
+        parent
+        for layer in snapshot.layers
+        if layer.kind == "weight"
+        for parent in layer.parents
+    }
+    # Infinities that the model takes care of (a mask before a softmax) are no fault. They
+    # are where they reach an end of the network, or a kernel: its gradient is NaN then,
+    # even if a ReLU makes zeros of NaN on the way forward.
+    todo = [
+        int(row)
+        for row in np.flatnonzero(bad_count > 0)
+        if row not in used or row in multiplied
+    ]
+    bad = set()
+    while todo:
+        row = todo.pop()
+        if row not in bad:
+            bad.add(row)
+            todo.extend(p for p in snapshot.layers[row].parents if bad_count[p] > 0)
+    if not bad:
+        return
+    row = min(bad)  # layers stand in the order of the calls: the first one
+    layer, count = snapshot.layers[row], snapshot.field("count")[row]
+    where = "the output"
+    if layer.kind == "input":
+        where = "a sum in the model" if layer.parents else "what the model is given"
+    yield found(
+        "nonfinite-activations",
+        snapshot,
+        [layer.name],
+        {"nonfinite": bad_count[row], "count": count},
+        f"{bad_count[row]:.0f} of {count:.0f} elements of {where} ({layer.name}, "
+        f"{layer.dtype}) are NaN or infinite. What it is computed from has none; "
+        "what is computed from it inherits them.",
+        critical=True,
+    )
