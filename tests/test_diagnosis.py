@@ -497,7 +497,7 @@ def one_of_each():
     found[NONFINITE] = chain(1, 1, NAN)
     found[UNSCALED] = chain(99.0, 99.0, x=99.0)
     found[GRADIENTS_UP] = chain(1, 1, 1, **weights(100.0))
-    found[GRADIENTS_DOWN] = chain(1, 1, 1, **weights(1e-3))
+    found[GRADIENTS_DOWN] = chain(1, 1, 1, **weights(1e-4))
     return found
 
 
@@ -738,7 +738,7 @@ def test_the_intervals_of_the_messages_are_those_of_the_golden_step_law():
         (DEAD, "512 of 512 units of b are zero for all 64 samples"),
         (COLLAPSED, "(Schoenholz et al. 2017"),
         (GRADIENTS_UP, "from d3 back to d1 gradients must grow to 1e+02 times"),
-        (GRADIENTS_DOWN, "from d3 back to d1 gradients must shrink to 0.001 times"),
+        (GRADIENTS_DOWN, "from d3 back to d1 gradients must shrink to 0.0001 times"),
         (UNSCALED, "what d1 is given is 99, and of what the last layer is given still 99"),
         (
             OUTLIER,

@@ -725,7 +725,23 @@ def shifted(common, fan_in=64, **options):
 
 COMMON = above("common-gain")
 
+
+def before_norms(class_name, *commons):
+    """Weight layers, each before a normalization and an activation layer."""
+    taps = []
+    for i, common in enumerate(commons, start=1):
+        taps += [
+            tap(f"d{i}", **shifted(common)),
+            norm(f"n{i}", class_name=class_name),
+            tap(f"a{i}", 0.7, "activation", activation="relu"),
+        ]
+    return between(*taps)
+
+
 MEAN_SHIFT = {
+    "most layers before batch normalization": Sick(
+        before_norms("BatchNormalization", 0.1, COMMON, COMMON), "d2 d3"
+    ),
     "weights with a mean": Sick(
         between(*row(1, 1, **shifted(COMMON))),
         "d1 d2",
@@ -767,6 +783,12 @@ MEAN_SHIFT = {
 }
 
 NO_MEAN_SHIFT = {
+    "half of the layers before batch normalization": before_norms(
+        "BatchNormalization", 0.1, 0.1, COMMON, COMMON
+    ),
+    "before a normalization over the units": before_norms(
+        "LayerNormalization", COMMON, COMMON, COMMON
+    ),
     "weights with a small mean": between(*row(1, 1, **shifted(below("common-gain")))),
     "one sample": between(*row(1, 1, **shifted(0.0), samples=1)),
     "in a branch": between(

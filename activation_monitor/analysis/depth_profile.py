@@ -212,7 +212,8 @@ class Stretch:
         normalized: Whether it begins at a normalization.
         links: Its weight layers in order, if each stands on the trunk by itself; empty
             for a residual stream.
-        branches: The weight layers beside a residual stream, in order; else empty.
+        branches: The weight layers on a residual stream and beside it, in order; empty
+            for a chain.
         backward: Decades by which a gradient grows from the last link's input to the first
             one's output, as the weights predict; NaN if not all of it is known.
         independence: For each row, log10 of the share of the rms that differs from sample
@@ -364,10 +365,10 @@ def _stretch(rows, is_open, snapshot, graph, links):
     start = found[0][0] if found and found[0][0] <= depths[0] + 1 else depths[0]
     consecutive = [depth for depth, _ in found] == list(range(start, depths[-1] + 1))
     chain = tuple(link for _, link in found) if consecutive else ()
-    beside = ()
+    branches = ()
     if not consecutive:
-        between = graph.before(rows[-1]) - graph.before(rows[0]) - set(rows)
-        beside = tuple(links[row] for row in graph.order if row in between & links.keys())
+        here = (graph.before(rows[-1]) | set(rows)) - graph.before(rows[0])
+        branches = tuple(links[row] for row in graph.order if row in here & links.keys())
     with np.errstate(divide="ignore", invalid="ignore"):
         within = snapshot.statistic("within_std") / snapshot.statistic("rms")
         within[snapshot.field("samples") < 2] = np.nan
@@ -379,7 +380,7 @@ def _stretch(rows, is_open, snapshot, graph, links):
         open=is_open,
         normalized=_normalizes(before),
         links=chain,
-        branches=beside,
+        branches=branches,
         backward=sum(link.backward for link in chain[1:]) if chain else math.nan,
         independence=tuple(float(value) for value in independence),
     )

@@ -67,7 +67,7 @@ def _harm(segment, profile):
     decades, rows = segment.decades, {point.row for point in segment.points}
     stretch = next(s for s in profile.stretches if rows <= set(s.rows))
     link, odd = odd_link(stretch)
-    if link is not None and link not in stretch.links[:1]:
+    if link in stretch.links[1:] or (link in stretch.branches[1:] and odd > 0):
         decades -= odd
         if decades * segment.decades < 0:
             return 0.0
@@ -162,14 +162,7 @@ def mean_shift(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """Activations that are all of one sign and size, or weights that make them so."""
     mean, rms = snapshot.statistic("mean"), snapshot.statistic("rms")
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, rms)
-    # Once each, though the trunks to several ends share it.
-    links = {link.row: link for stretch in profile.stretches for link in stretch.links}
-    shifted = [
-        link
-        for link in links.values()
-        if _common(link) > limit("common-gain")
-        and snapshot.layers[link.row].width >= limit("narrowest")
-    ]
+    shifted = _shifted(snapshot, profile)
     if shifted:
         first = shifted[0]
         common = first.fan_in * abs(first.kernel_mean)
@@ -206,6 +199,40 @@ def mean_shift(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                     "Efficient BackProp, section 4.3).",
                 )
                 return
+
+
+def _shifted(snapshot, profile):
+    """Hidden weight layers whose weights have a mean that outweighs their spread.
+
+    In a chain each counts. Batch normalization or a shortcut mends a single one, so of
+    layers beside those most must be so. A normalization over the units takes away what
+    they have in common altogether.
+    """
+
+    def shifted(links):
+        return [
+            link
+            for link in links
+            if _common(link) > limit("common-gain")
+            and snapshot.layers[link.row].width >= limit("narrowest")
+        ]
+
+    hidden = profile.graph.feeds_weight()
+    chained = {link.row: link for stretch in profile.stretches for link in stretch.links}
+    others = [
+        link
+        for row, link in profile.links.items()
+        if hidden[row] and row not in chained and not _centred(row, profile.graph)
+    ]
+    found_there = shifted(others)
+    if 2 * len(found_there) <= len(others):
+        found_there = []
+    return sorted(shifted(chained.values()) + found_there, key=lambda link: link.row)
+
+
+def _centred(row, graph):
+    behind = {graph.layers[child].class_name for child in graph.children[row]}
+    return bool(behind & {"LayerNormalization", "GroupNormalization"})
 
 
 def _common(link):
