@@ -100,7 +100,7 @@ class _Looker:
 
         self.model = model
         self.original = original
-        self.taps = Taps(model, chosen_layers(None, model), False, warn=ignore)
+        self.taps = Taps([model], chosen_layers(None, model), False, warn=ignore)
         self._passes = {}
 
     def look(self, x, y) -> Snapshot:

@@ -1,22 +1,20 @@
 """The callback: where recording, analysis and views meet."""
 
-import inspect
-import warnings
-from collections.abc import Callable, Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import keras
 
-from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summary
+from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding, check_silence
 from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.choice import LayerChoice, check
-from activation_monitor.recording.steps import TwoSteps, schedule
+from activation_monitor.recording.steps import Looks, TwoSteps, TwoTraces, schedule
 from activation_monitor.recording.taps import Taps, all_layers, chosen_layers
-from activation_monitor.views import console
-from activation_monitor.views.events import EventLog
-
-_KEEP = 1000
+from activation_monitor.run import Attempts, Run, warn
+from activation_monitor.views.events import RUN, VALIDATION_RUN
 
 
 class ActivationMonitor(keras.callbacks.Callback):
@@ -40,16 +38,25 @@ class ActivationMonitor(keras.callbacks.Callback):
             searched for in the path (a string or a compiled pattern); or a predicate of
             the layer. A layer stands for all layers inside it.
         histograms: Count histograms as well.
+        validation: Measure the forward passes of `evaluate`, and of the validation inside
+            `fit`, as well: all batches of one evaluation make one snapshot, in
+            `validation_history` and in the run `activations_validation`, at the step
+            that training has reached. It is never judged.
         on_finding: What to do when something is found: "warn" once for each finding,
             "stop" training (and warn), "raise" a RuntimeError, or a function that is
             called with the `Finding`.
         silence: Codes of findings that you do not want to hear of, `Finding.code`.
 
-    A monitor follows one model: given another one, it starts anew.
+    A monitor follows one model: given another one, it starts anew. Without `fit`, a
+    training step of your own is looked at by `watch` or `look`.
+
+    Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. Of
+    several workers each measures its own share of the batch, and the chief writes.
 
     Attributes:
         history: The snapshots, a `History`. At most 1000 are held, those of the first
             steps and an evenly thinned rest; the event file has all.
+        validation_history: Those of the evaluations, with `validation=True`.
         diagnosis: What they say: a `Diagnosis`, which prints as a table.
 
     Raises:
@@ -71,6 +78,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         sample_every: int | Callable[[int], bool] = 100,
         layers: LayerChoice = None,
         histograms: bool = True,
+        validation: bool = False,
         on_finding: str | Callable[[Finding], None] = "warn",
         silence: str | Collection[str] = (),
     ):
@@ -88,67 +96,65 @@ class ActivationMonitor(keras.callbacks.Callback):
         check(layers)
         self.log_dir = log_dir
         self._is_sampled = schedule(sample_every)
+        self._sampled_by_function = callable(sample_every)
         self._choice = layers
         self._histograms = bool(histograms)
+        self._validation = bool(validation)
         self._on_finding = on_finding
         self._silence = check_silence(silence, "ActivationMonitor")
-        self._log = None
-        self._told = set()
-        self._of = None
-        self._forget()
+        self._attempts = Attempts()
+        self._attempt = self._attempts.attempt
+        self._in_fit = False
+        self._follow(())
 
-    def _forget(self):
-        """Start anew, with another model."""
-        self.history = History(keep=_KEEP)
-        self._findings: tuple[Finding, ...] = ()
+    def _follow(self, models):
+        """Start anew, with other models."""
+        self._models = tuple(models)
+        self._is_chief = all(backend.is_chief(m.distribute_strategy) for m in models)
+        log_dir = self.log_dir if self._is_chief else None
+        self._training = Run(self._attempts, log_dir, RUN, self._silence)
+        self._evaluating = Run(self._attempts, log_dir, VALIDATION_RUN, judged=False)
+        self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
+        self._watches = False
+        self._looks = None
         self._first_step = None
         self._epoch_start = self._now = self._next_step = 0
-        self._layers = None
-        self._steps = None
+
+    @property
+    def history(self) -> History:
+        """The snapshots of training."""
+        return self._training.history
+
+    @property
+    def validation_history(self) -> History:
+        """The snapshots of evaluations, one for each."""
+        return self._evaluating.history
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """What the snapshots say so far; prints as a table."""
-        told = [f for f in self._findings if f.code not in self._silence]
-        return summary(self.history, told, console.diagnosis_text)
+        """What the snapshots of training say so far; prints as a table."""
+        return self._training.diagnosis
 
     # -- what Keras calls
 
     def on_train_begin(self, logs=None):
         """Find the layers; open the log."""
-        model = self.model
-        if self._of is not model:  # another model than in the `fit` before
-            self._forget()
-            self._of = model
-        # A wrong choice of layers is the user's to know before training starts.
-        chosen = chosen_layers(self._choice, model)
-        layers = [id(layer) for layer in all_layers(model)]
-        if self._steps is None or layers != self._layers:
-            self._layers = layers
-            taps = self._attempt("nothing is measured", self._taps, chosen)
-            self._steps = None
-            if taps is not None:
-                self._steps = TwoSteps(model, taps, self._measured, self._gave_up)
-        if self._steps is None:
+        self._in_fit = True
+        if not self._two_steps("train"):
             return
-        # Steps are the optimizer's where it counts them. An optimizer of the user's own,
-        # or one compiled anew, must not lead back to steps that are in the log.
-        iterations = getattr(model.optimizer, "iterations", 0)
-        self._epoch_start = max(int(iterations), self._next_step)
+        self._epoch_start = max(self._iterations(), self._next_step)
         if self._first_step is None:
             self._first_step = self._epoch_start
-        if self.log_dir is not None and self._log is None:
-            self._log = self._attempt(
-                f"nothing is logged to {str(self.log_dir)!r}", EventLog, self.log_dir
-            )
+        self._training.open()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Choose which of the two training steps runs now."""
-        if self._steps is not None:
+        steps = self._made("train")
+        if steps is not None:
             # Counted here: reading the optimizer's counter would wait for the device.
             self._now = self._epoch_start + batch
             self._next_step = self._now + self.model.steps_per_execution
-            self._attempt("this step is not measured", self._choose)
+            self._attempt("this step is not measured", self._choose, steps)
 
     def on_epoch_end(self, epoch, logs=None):
         """Let the log be read."""
@@ -156,105 +162,259 @@ class ActivationMonitor(keras.callbacks.Callback):
         steps = self.params.get("steps")
         self._epoch_start = self._epoch_start + steps if steps else self._next_step
         self._next_step = self._epoch_start
-        self._write(EventLog.flush)
+        self._training.flush()
+        self._evaluating.flush()
 
     def on_train_end(self, logs=None):
         """Close the log; a later `fit` opens a new file beside it."""
-        self._write(EventLog.close)
-        self._log = None
-        if self._steps is not None and not self.history.snapshots:
-            self._warn_once(
+        self._in_fit = False
+        self._training.close()
+        self._evaluating.close()
+        if self._made("train") is not None and not self.history.snapshots:
+            self._attempts.warn_once(
                 "no layer was measured. If the model overrides `make_train_function`, "
                 "let it call `self.train_step`.",
             )
 
+    def on_test_begin(self, logs=None):
+        """Begin to measure an evaluation, if that is wanted."""
+        steps = self._two_steps("test") if self._validation else None
+        if steps is not None:
+            self._now = max(self._iterations(), self._next_step)
+            self._evaluating.open()
+            steps.looks.begin()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        """Let the next step of an evaluation be measured."""
+        steps = self._made("test")
+        if steps is not None:
+            self._attempt("this step of the evaluation is not measured", steps.sample_next)
+
+    def on_test_end(self, logs=None):
+        """Keep what the evaluation measured."""
+        steps = self._made("test")
+        if steps is not None:
+            steps.looks.end()
+            if not self._in_fit:
+                self._evaluating.close()
+
+    # -- without `fit`
+
+    def watch(
+        self,
+        step: Callable,
+        models: keras.Model | Sequence[keras.Model],
+        first_step: int = 0,
+    ) -> Callable:
+        """A training step that does what yours does, and is looked at now and then.
+
+        A `tf.function` is traced a second time, with the layers of the models measured;
+        the sampled steps run that one, all others your own, unchanged. A Python function
+        runs eagerly, and is measured while it runs.
+
+        Args:
+            step: The outermost function of the training step. If it is compiled, the
+                `tf.function` itself: what it calls must not be a `tf.function` again.
+            models: The model, or the models, that it calls.
+            first_step: The number of the first step, `int(optimizer.iterations)` in a run
+                that was resumed. From there each call counts as one.
+
+        Returns:
+            A function to be called in place of `step`.
+
+        Raises:
+            TypeError: If `step` is no function, or `models` are no Keras models.
+            ValueError: If this monitor watches a step already, if `on_finding` is "stop",
+                or if a function decides what is sampled by several workers.
+
+        Example:
+
+        ```python
+        monitor = ActivationMonitor("logs/run1")
+        train_step = monitor.watch(train_step, model)
+        for x, y in dataset:
+            loss = train_step(x, y)
+        ```
+        """
+        if not callable(step):
+            raise TypeError(
+                "ActivationMonitor.watch: `step` must be a function. "
+                f"Received: step={step!r}."
+            )
+        models = _as_models(models, "watch")
+        if self._watches:
+            raise ValueError(
+                "ActivationMonitor.watch: this monitor watches a step already. Make "
+                "another monitor for this one."
+            )
+        self._refuse_stop("watch")
+        self._follow(models)
+        self._watches = True
+        looks = self._looks_at(models, self._measured)
+        traces = TwoTraces(step, looks) if looks else None
+        self._first_step = self._next_step = first_step
+        self._training.open()
+
+        def watched(*args, **kwargs):
+            self._now, self._next_step = self._next_step, self._next_step + 1
+            sampled = self._watches and self._attempt(
+                "this step is not measured", self._is_sampled, self._now, self._first_step
+            )
+            if traces is None or not sampled:
+                return step(*args, **kwargs)
+            outputs = traces.run(*args, **kwargs)
+            self._training.flush()
+            return outputs
+
+        return watched
+
+    @contextlib.contextmanager
+    def look(
+        self, models: keras.Model | Sequence[keras.Model], step: int | None = None
+    ) -> Iterator[None]:
+        """Within the block, what runs eagerly is measured, as one step.
+
+        Args:
+            models: The model, or the models, that are called there.
+            step: The number of the step; None counts the blocks.
+
+        Raises:
+            TypeError: If `models` are no Keras models.
+            ValueError: If `on_finding` is "stop".
+
+        Example:
+
+        ```python
+        with monitor.look(model):
+            loss = train_step(x, y)
+        ```
+        """
+        models = _as_models(models, "look")
+        self._refuse_stop("look")
+        if self._looks is None or models != self._models:
+            self._follow(models)
+            self._looks = self._looks_at(models, self._measured)
+            self._training.open()
+        if self._looks is None:
+            yield
+            return
+        self._now = self._next_step if step is None else step
+        self._next_step = self._now + 1
+        before = len(self.history)
+        self._looks.begin()
+        with self._looks.taps.measuring(self._looks.exact):
+            yield
+        self._looks.end()
+        self._training.flush()
+        if len(self.history) == before:
+            self._attempts.warn_once(
+                "nothing was measured: within `look` no layer was called eagerly. A step "
+                "that is a `tf.function` is looked at by `watch`."
+            )
+
     # -- what happens then
 
-    def _taps(self, chosen):
+    def _two_steps(self, kind):
+        """The model's two steps of a kind, made anew if its layers are others."""
         model = self.model
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            raise NotImplementedError(
-                f"{replicas} replicas; distributed training is not measured yet"
-            )
-        return Taps(model, chosen, self._histograms, warn=self._warn_once)
+        if self._models != (model,):  # another model than in the `fit` before
+            self._follow((model,))
+        # A wrong choice of layers is the user's to know before training starts.
+        chosen_layers(self._choice, model)
+        layers = [id(layer) for layer in all_layers(model)]
+        if kind not in self._steps or self._steps[kind][0] != layers:
+            receive = self._measured if kind == "train" else self._evaluated
+            looks = self._looks_at((model,), receive, kind)
+            each = kind == "train"
+            steps = TwoSteps(model, looks, kind, each) if looks else None
+            self._steps[kind] = layers, steps
+        return self._steps[kind][1]
 
-    def _choose(self):
-        steps = range(self._now, self._next_step)
-        if any(self._is_sampled(step, self._first_step) for step in steps):
-            self._steps.sample_next()
+    def _made(self, kind):
+        return self._steps.get(kind, (None, None))[1]
+
+    def _looks_at(self, models, receive, kind="train"):
+        """What measures these models; None, after a warning, if nothing can."""
+        strategies = {id(s): s for s in (m.distribute_strategy for m in models)}.values()
+        together = max((backend.workers(strategy) for strategy in strategies), default=1)
+        if together > 1 and self._sampled_by_function:
+            # A worker that runs the other step than its peers waits for them for ever.
+            raise ValueError(
+                "ActivationMonitor: with several workers `sample_every` must be a number, "
+                f"so that all {together} sample the same steps. Received: a function."
+            )
+        chosen = chosen_layers(self._choice, *models)
+
+        def make():
+            for strategy in strategies:
+                backend.check_strategy(strategy)
+            warn_once = self._attempts.warn_once
+            taps = Taps(models, chosen, self._histograms, warn=warn_once)
+            return Looks(
+                *(taps, receive, lambda error: self._gave_up(kind, error)),
+                kernels=kind == "train",
+                always_exact=together > 1,
+            )
+
+        return self._attempt("nothing is measured", make)
+
+    def _iterations(self):
+        # An optimizer of the user's own, or one compiled anew, may not count.
+        iterations = getattr(self.model.optimizer, "iterations", 0)
+        return int(keras.ops.convert_to_numpy(iterations))
+
+    def _choose(self, steps):
+        numbers = range(self._now, self._next_step)
+        if any(self._is_sampled(number, self._first_step) for number in numbers):
+            steps.sample_next()
 
     def _measured(self, found):
         if not found.layers:
             return
-        steps = self.model.steps_per_execution
-        snapshot = Snapshot(self._now, steps=steps, **found._asdict())
-        self.history.append(snapshot)
-        first = len(self.history) == 1
-        new = self._attempt(
-            "the diagnosis is incomplete",
-            new_findings,
-            snapshot,
-            self._findings,
-            first,
-        )
-        self._findings += new or ()
-        new = [finding for finding in new or () if finding.code not in self._silence]
-        if self._log is not None:
-            verdict = None
-            if new or first:
-                verdict = console.diagnosis_markdown(self.diagnosis)
-            self._write(EventLog.write, snapshot, verdict)
-        for finding in new:
+        steps = 1 if self.model is None else self.model.steps_per_execution
+        for finding in self._training.add(
+            Snapshot(self._now, steps=steps, **found._asdict())
+        ):
             self._act_on(finding)
 
+    def _evaluated(self, found):
+        if found.layers:
+            self._evaluating.add(Snapshot(self._now, **found._asdict()))
+
     def _act_on(self, finding):
+        if not self._is_chief:
+            return
         if callable(self._on_finding):
             self._on_finding(finding)
         elif self._on_finding == "raise":
             raise RuntimeError(f"ActivationMonitor: {finding}")
         else:
-            _warn(finding)
+            warn(finding)
             if self._on_finding == "stop":
                 self.model.stop_training = True
 
-    def _gave_up(self, error):
-        self._steps = None
-        self._warn_once(
+    def _refuse_stop(self, where):
+        if self._on_finding == "stop":
+            raise ValueError(
+                f'ActivationMonitor.{where}: `on_finding` must not be "stop", for only '
+                '`fit` can be stopped. Use "raise", or a function of the finding.'
+            )
+
+    def _gave_up(self, kind, error):
+        if kind in self._steps:
+            self._steps[kind] = self._steps[kind][0], None
+        self._watches = False
+        self._attempts.warn_once(
             f"measuring failed here and is given up, training goes on "
             f"({type(error).__name__}: {error})."
         )
 
-    def _write(self, method, *args):
-        if self._log is not None:
 
-            def write():
-                method(self._log, *args)
-                return self._log
-
-            # None from then on, if it fails.
-            self._log = self._attempt(f"logging to {str(self.log_dir)!r} has ended", write)
-
-    def _attempt(self, without, function, *args):
-        """Call what may fail without ending training: what it returns, None if it fails."""
-        try:
-            return function(*args)
-        except Exception as error:
-            self._warn_once(
-                f"{without}, training goes on ({type(error).__name__}: {error})."
-            )
-            return None
-
-    def _warn_once(self, message):
-        if message not in self._told:
-            self._told.add(message)
-            _warn(message)
-
-
-def _warn(message):
-    """A Python warning that points at the user's own line, that with `fit`."""
-    ours = ("activation_monitor", "keras", "tensorflow")
-    level, frame = 1, inspect.currentframe()
-    while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(f"ActivationMonitor: {message}", stacklevel=level)
+def _as_models(models, where):
+    found = (models,) if isinstance(models, keras.Model) else tuple(models or ())
+    if not found or not all(isinstance(model, keras.Model) for model in found):
+        raise TypeError(
+            f"ActivationMonitor.{where}: `models` must be a keras.Model or a list of "
+            f"them. Received: {models!r}."
+        )
+    return found

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "views/": {"rich", "activation_monitor.analysis"},
     "auditing.py": {"keras", "activation_monitor"},
     "monitor.py": {"keras", "activation_monitor"},
+    "run.py": {"activation_monitor"},
     "rescaling.py": {"keras", "activation_monitor"},
     "cli.py": {"keras", "activation_monitor"},
     "__init__.py": {"activation_monitor"},

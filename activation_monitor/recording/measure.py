@@ -42,8 +42,10 @@ def as_rows(x):
 
     A scalar is one row; a vector is one unit. Widening float16 and bfloat16 is exact.
     """
-    if x.dtype != "float64":
-        x = ops.cast(x, "float32")
+    return _rows(x if x.dtype == "float64" else ops.cast(x, "float32"))
+
+
+def _rows(x):
     if len(x.shape) == 0:
         return ops.reshape(x, (1, 1))
     batch = ops.shape(x)[0]
@@ -61,7 +63,24 @@ def grid(x, channel_axis: int):
     return ops.maximum(ops.shape(x)[channel_axis], 1), 1 if channel_axis == 1 else 0
 
 
-def accumulate(record, rows, *, grid=None, unsaturated=None, exact=False, fused=False):
+def padding(mask, x):
+    """A mask of leading axes of `x`, as rows: which elements are there.
+
+    Args:
+        mask: Boolean tensor of shape `(batch, time)`, or of more leading axes of `x`. False
+            is padding.
+        x: Tensor of shape `(batch, time, ...)`.
+
+    Returns:
+        Boolean tensor of shape `(batch, units)`, like `as_rows(x)`.
+    """
+    spread = ops.reshape(mask, (*ops.shape(mask), *(1,) * (len(x.shape) - len(mask.shape))))
+    return _rows(ops.broadcast_to(spread, ops.shape(x)))
+
+
+def accumulate(
+    record, rows, *, grid=None, unsaturated=None, mask=None, exact=False, fused=False
+):
     """Merge the record of a tensor into a record.
 
     Args:
@@ -71,6 +90,8 @@ def accumulate(record, rows, *, grid=None, unsaturated=None, exact=False, fused=
         grid: How the units are laid out: how many channels there are, and which axis
             the positions are. None: each unit is a channel.
         unsaturated: From `moments.SATURATED`; None if the activation has no limits.
+        mask: From `padding`: elements that are there. The others are left out, as if the
+            tensor were shorter. Measured by the exact look, whatever `exact` says.
         exact: Measure subnormals and the finite elements beside non-finite ones too.
         fused: The step is compiled by XLA, which fuses element-wise passes and pays for
             branches. The executor of TensorFlow graphs is the reverse.
@@ -79,13 +100,16 @@ def accumulate(record, rows, *, grid=None, unsaturated=None, exact=False, fused=
         Float64 tensor of shape `(len(FIELDS),)`. Where non-finite elements stopped a
         quick look, all fields but the counts are NaN.
     """
+    exact = exact or mask is not None
     # A float64 tensor needs neither scaling nor wider sums, up to squares of 1e308.
-    look = _exact if exact or rows.dtype == "float64" else _quick
-    fields = look(rows, fused)
+    if exact or rows.dtype == "float64":
+        fields = _exact(rows, mask)
+    else:
+        fields = _quick(rows, fused)
     if unsaturated is not None:
         low, high = unsaturated
-        beyond = (rows <= low) | (rows >= high)
-        fields["saturated"] = _total(beyond & ops.isfinite(rows))
+        beyond = ((rows <= low) | (rows >= high)) & ops.isfinite(rows)
+        fields["saturated"] = _total(beyond if mask is None else beyond & mask)
     else:
         fields["saturated"] = 0.0
     nonzero = fields.pop("nonzero_per_unit")
@@ -99,7 +123,8 @@ def accumulate(record, rows, *, grid=None, unsaturated=None, exact=False, fused=
             fields["nonfinite"] > 0, ops.cast(np.nan, "float64"), fields["dead_units"]
         )
     fields = [ops.cast(fields[name], "float64") for name in moments.FIELD_NAMES]
-    seen = ops.where(ops.size(rows) > 0, ops.stack(fields), moments.empty())
+    # `count` stands first. Of a tensor without elements nothing is known.
+    seen = ops.where(fields[0] > 0, ops.stack(fields), moments.empty())
     return moments.merge(record, seen, xp=ops)
 
 
@@ -208,16 +233,16 @@ def _column_sums(z, fused):
     return ops.cond(blocks < 2, plain, blockwise)
 
 
-def _exact(x, fused):
-    del fused  # written without branches
-    finite = ops.isfinite(x)
+def _exact(x, mask=None):
+    there = ops.ones_like(x, dtype="bool") if mask is None else mask
+    finite = ops.isfinite(x) & there
     y = ops.cast(ops.where(finite, x, ops.zeros_like(x)), "float64")
     if x.dtype != "float64":
         bits = ops.squeeze(ops.view(ops.expand_dims(x, -1), "int32"), -1)
         magnitude = ops.bitwise_and(bits, 0x7FFFFFFF)
         rebuilt = ops.cast(magnitude, "float64") * 2.0**-149
         rebuilt = ops.where(bits < 0, -rebuilt, rebuilt)
-        y = ops.where(magnitude < 0x00800000, rebuilt, y)
+        y = ops.where((magnitude < 0x00800000) & there, rebuilt, y)
 
     weight = ops.cast(finite, "float64")
     n = ops.maximum(ops.sum(weight), 1.0)
@@ -226,10 +251,11 @@ def _exact(x, fused):
     unit_mean = ops.sum(y, axis=0) / ops.maximum(n_unit, 1.0)
     within = ops.sum(weight * ops.square(y - unit_mean)) / n
     variance = within + ops.sum(n_unit * ops.square(unit_mean - mean)) / n
+    bad = there & ~finite
     return {
-        "count": ops.size(x),
+        "count": ops.size(x) if mask is None else _total(there),
         "samples": ops.shape(x)[0],
-        "nonfinite": _total(~finite),
+        "nonfinite": _total(bad),
         "zeros": _total((y == 0.0) & finite),
         "mean": mean,
         "variance": variance,
@@ -237,7 +263,7 @@ def _exact(x, fused):
         "within_variance": within,
         "minimum": ops.min(ops.where(finite, y, np.inf)),
         "maximum": ops.max(ops.where(finite, y, -np.inf)),
-        "nonzero_per_unit": ops.sum(ops.cast((y != 0.0) | ~finite, "float64"), axis=0),
+        "nonzero_per_unit": ops.sum(ops.cast((y != 0.0) | bad, "float64"), axis=0),
     }
 
 

@@ -1,8 +1,9 @@
 """The plain step and the tapped step, and the schedule that picks one.
 
-The model's own `train_function` is never changed: it runs at all steps but the sampled
+A model's own `train_function` is never changed: it runs at all steps but the sampled
 ones. A second one is made from the same `train_step`, with taps, and takes the first
 one's place for just one call: the first thing it does is to put the plain step back.
+The same holds for `test_function`, and for a step of the user's own.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from activation_monitor.recording import measure
-from activation_monitor.recording.taps import Taps
+from activation_monitor.recording.taps import Taps, second_trace
 
 DENSE = (0, 1, 2, 5, 10, 20, 50)
 """Steps that are sampled whatever `sample_every` says, counted from the first step that
@@ -42,101 +43,168 @@ def schedule(sample_every: int | Callable[[int], bool]) -> Callable[[int, int], 
     return lambda step, first: step % sample_every == 0 or step - first in DENSE
 
 
-class TwoSteps:
-    """Runs a model's sampled steps with taps.
+class Looks:
+    """What happens before and after what is measured, whatever runs it.
 
     Args:
-        model: A compiled model whose `train_function` is made.
-        taps: The taps to install.
-        measured: Called after each sampled step with what `Taps.read` returned.
-        gave_up: Called with an error if the tapped step does not fit the device.
+        taps: The taps that measure.
+        measured: Called after each look with what `Taps.read` returned.
+        gave_up: Called with an error after which nothing can be measured.
+        kernels: Measure the kernels as well, before the first look.
+        always_exact: Let each look be an exact one. Else one follows where a quick look
+            could not measure a layer in full: an answer that differs between workers.
     """
 
     def __init__(
         self,
-        model,
         taps: Taps,
         measured: Callable,
         gave_up: Callable[[Exception], None],
+        kernels: bool = True,
+        always_exact: bool = False,
     ):
-        self.model = model
         self.taps = taps
+        self.exact = always_exact
+        self.gave_up = gave_up
         self._measured = measured
-        self._gave_up = gave_up
-        self._plain = model.train_function
-        self._tapped = {}
+        self._kernels = kernels
+        self._always_exact = always_exact
         self._looked_closely = set()
-        self._exact_next = False
-        self._interrupted = False  # a sampled step began, and was not read
-        self._seen_kernels = False
+        self._interrupted = False  # a look began, and was not read
+
+    def begin(self) -> None:
+        """Before the step."""
+        if self._interrupted:
+            self.taps.clear()
+        self._interrupted = True
+        if self._kernels:  # before the step changes them
+            self._kernels = False
+            self.taps.measure_kernels()
+
+    def end(self) -> None:
+        """After the step: read what it measured, and hand it on."""
+        try:
+            found = self.taps.read()
+        except Exception as error:
+            self.gave_up(error)
+            return
+        self._interrupted = False
+        if found.layers:
+            self._plan_exact_look(found.layers, found.records)
+        self._measured(found)
+
+    def _plan_exact_look(self, layers, records):
+        """One exact look for each layer that a quick look cannot measure in full."""
+        names = np.array([layer.name for layer in layers])
+        needed = set(names[measure.needs_exact(records)])
+        if self.exact:
+            self._looked_closely |= needed
+        self._looked_closely &= needed
+        self.exact = self._always_exact or bool(needed - self._looked_closely)
+
+
+class TwoSteps:
+    """Runs a model's sampled steps with taps.
+
+    Args:
+        model: A compiled model.
+        looks: What happens around them.
+        kind: "train" or "test": which of the model's functions, made already.
+        each: Whether each sampled step is a look. If not, `looks.begin` and `looks.end`
+            are called by whoever asks for the steps.
+    """
+
+    def __init__(self, model, looks: Looks, kind: str = "train", each: bool = True):
+        self.model = model
+        self.looks = looks
+        self._kind = kind
+        self._each = each
+        self._plain = self._function
+        self._tapped = {}
 
     def sample_next(self) -> None:
         """Let the model's next step be a tapped one."""
         # It may be another monitor's sampled step, which puts the plain one back.
-        current = self.model.train_function
-        current = getattr(current, "plain", current)
+        current = getattr(self._function, "plain", self._function)
         if current is not self._plain:
             # Somebody made a new one (unfroze layers, compiled again).
             self._plain = current
             self._tapped.clear()
-        exact = self._exact_next
+        exact = self.looks.exact
         if exact not in self._tapped:
             self._tapped[exact] = self._make(exact)
-        self.model.train_function = self._once(self._tapped[exact], exact)
+        self._function = self._once(self._tapped[exact])
 
-    def _once(self, tapped, exact):
+    @property
+    def _function(self):
+        return getattr(self.model, f"{self._kind}_function")
+
+    @_function.setter
+    def _function(self, function):
+        setattr(self.model, f"{self._kind}_function", function)
+
+    def _once(self, tapped):
         def sampled_step(iterator):
-            self.model.train_function = self._plain
-            if self._interrupted:
-                self.taps.clear()
-            self._interrupted = True
-            if not self._seen_kernels:  # before the step changes them
-                self._seen_kernels = True
-                self.taps.measure_kernels()
+            self._function = self._plain
+            if self._each:
+                self.looks.begin()
             try:
                 logs = tapped(iterator)
             except tf.errors.ResourceExhaustedError as error:
                 # What measuring needs on top may be too much; the plain step may fit.
                 if "IteratorGetNext" in str(error):
                     raise  # the user's data
-                self._gave_up(error)
+                self.looks.gave_up(error)
                 return self._plain(iterator)
-            try:
-                found = self.taps.read()
-            except Exception as error:
-                self._gave_up(error)
-                return logs
-            self._interrupted = False
-            if found.layers:
-                self._plan_exact_look(found.layers, found.records, exact)
-            self._measured(found)
+            if self._each:
+                self.looks.end()
             return logs
 
         sampled_step.plain = self._plain
         return sampled_step
 
     def _make(self, exact):
-        model = self.model
-        before = model.__dict__.get("train_step")
-        model.__dict__["train_step"] = self.taps.during(model.train_step, exact)
+        model, step = self.model, f"{self._kind}_step"
+        make = getattr(model, f"make_{self._kind}_function")
+        before = model.__dict__.get(step)
+        model.__dict__[step] = self.looks.taps.during(
+            getattr(model, step), exact, fused=bool(model.jit_compile)
+        )
         try:
-            model.make_train_function(force=True)
-            if model.train_function is self._plain:  # an override that knows no `force`
-                model.train_function = None
-                model.make_train_function()
-            return model.train_function
+            make(force=True)
+            if self._function is self._plain:  # an override that knows no `force`
+                self._function = None
+                make()
+            return self._function
         finally:
-            model.train_function = self._plain
+            self._function = self._plain
             if before is None:
-                del model.__dict__["train_step"]
+                del model.__dict__[step]
             else:
-                model.__dict__["train_step"] = before
+                model.__dict__[step] = before
 
-    def _plan_exact_look(self, layers, records, exact):
-        """One exact look for each layer that a quick look cannot measure in full."""
-        names = np.array([layer.name for layer in layers])
-        needed = set(names[measure.needs_exact(records)])
-        if exact:
-            self._looked_closely |= needed
-        self._looked_closely &= needed
-        self._exact_next = bool(needed - self._looked_closely)
+
+class TwoTraces:
+    """Runs the sampled calls of a step of the user's own with taps.
+
+    Args:
+        step: A `tf.function`, or a Python function that runs eagerly.
+        looks: What happens around them.
+    """
+
+    def __init__(self, step: Callable, looks: Looks):
+        self.looks = looks
+        self._step = step
+        self._tapped = {}
+
+    def run(self, *args, **kwargs):
+        """The step, measured; returns what it returns."""
+        exact = self.looks.exact
+        if exact not in self._tapped:
+            self._tapped[exact] = second_trace(self._step)
+        tapped, is_traced, fused = self._tapped[exact]
+        self.looks.begin()
+        with self.looks.taps.measuring(exact, fused, traced_inside=is_traced):
+            outputs = tapped(*args, **kwargs)
+        self.looks.end()
+        return outputs

@@ -10,18 +10,19 @@ back as they were in a `finally`.
 import collections
 import contextlib
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo
 from activation_monitor.recording import kernels
 from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.choice import LayerChoice, choose
 
 _ACTIVATION_LAYERS = {
@@ -69,12 +70,13 @@ class _Row:
 
 @dataclass
 class _Pass:
-    """One run of the training step's Python code: what has been called so far."""
+    """One run of the step's Python code, by one replica: what has been called so far."""
 
     exact: bool
+    fused: bool
+    step_graph: object  # that the step's own code makes; None if it runs eagerly
     depth: int = 0
     root: object = None  # the graph of the outermost monitored call
-    before: dict[int, tuple] = field(default_factory=dict)  # layers and their own calls
     rows: list[int] = field(default_factory=list)
     calls: collections.Counter = field(default_factory=collections.Counter)
     leaf_graphs: list = field(default_factory=list)
@@ -87,14 +89,14 @@ class _Pass:
 
 
 class Taps:
-    """Measures the chosen layers of a model while its training step runs.
+    """Measures the chosen layers of one or several models while a step runs.
 
     A layer is a leaf, and is measured, if it calls no other layer. So is a layer whose
     inner calls happen inside a loop, since it is what the data path sees, and one with a
     kernel of its own that computes after its sublayers.
 
     Args:
-        model: The model.
+        models: The models.
         chosen: Ids of the layers to measure, see `chosen_layers`.
         histograms: Count histograms as well.
         warn: Called with a message when a layer has to be left out.
@@ -102,60 +104,81 @@ class Taps:
 
     def __init__(
         self,
-        model: keras.Model,
+        models: Sequence[keras.Model],
         chosen: set[int],
         histograms: bool = True,
         warn: Callable[[str], None] = print,
     ):
-        self.model = model
-        self.layers = all_layers(model)
+        self.models = tuple(models)
+        self.layers = all_layers(*models)
         self._chosen = chosen
         self._histograms = histograms
         self._warn = warn
         self._unmeasurable = set()
+        self._functions_left_out = False
         self._rows: dict[tuple[int, int, str], int] = {}
         self._table: list[_Row] = []
         self._reader = None
         self._known = None  # infos of the layers, until the step's Python code runs again
         self._kernels = {}  # by id of layer
-        self._running = None
+        self._entered = 0  # replicas run in threads of their own, that take turns
+        self._tapped_layers = contextlib.ExitStack()
+        self._passes: dict[int, _Pass] = {}  # by thread
+        self._new_pass = None
         self._gradients: dict[int, backend.Store] = {}  # by row
         self._gradient_reader = None
 
     # -- while the step's Python code runs
 
-    def during(self, train_step: Callable, exact: bool = False) -> Callable:
-        """A training step that does the same and measures the layers it calls."""
+    def during(
+        self, train_step: Callable, exact: bool = False, fused: bool = False
+    ) -> Callable:
+        """A step that does the same and measures the layers it calls; for `measuring`."""
 
         @functools.wraps(train_step)
         def tapped_train_step(*args, **kwargs):
-            with self._installed(_Pass(exact)):
+            with self.measuring(exact, fused):
                 return train_step(*args, **kwargs)
 
         return tapped_train_step
 
     @contextlib.contextmanager
-    def _installed(self, running: _Pass):
+    def measuring(
+        self, exact: bool = False, fused: bool = False, traced_inside: bool = False
+    ) -> Iterator[None]:
+        """Within the block, the layers that are called are measured.
+
+        Args:
+            exact: Take the exact look, see `measure`.
+            fused: The step is compiled by XLA.
+            traced_inside: The block holds the call of a function that is traced there.
+                Else it is in the step's own Python code.
+        """
+
+        def new_pass():
+            graph = backend.outermost_graph() if traced_inside else backend.graph()
+            return _Pass(exact, fused, step_graph=graph)
+
         self._known = None
-        self._running = running
+        self._entered += 1
         try:
-            for layer in self.layers:
-                self._tap(running, layer)
+            if self._entered == 1:
+                self._new_pass = new_pass
+                for layer in self.layers:
+                    self._tap(layer)
+            if not traced_inside:
+                self._passes[threading.get_ident()] = new_pass()
             yield
         finally:
-            self._running = None
-            for layer, own in running.before.values():
-                if own is None:
-                    layer.__dict__.pop("call", None)
-                else:
-                    layer.__dict__["call"] = own
+            self._entered -= 1
+            if self._entered == 0:
+                self._passes.clear()
+                self._tapped_layers.close()
 
-    def _tap(self, running, layer):
-        if id(layer) not in running.before:
-            running.before[id(layer)] = layer, layer.__dict__.get("call")
-            layer.__dict__["call"] = self._tapped(running, layer, layer.call)
+    def _tap(self, layer):
+        self._tapped_layers.enter_context(wrapped_calls([layer], self._tapped))
 
-    def _tap_inside(self, running, outer):
+    def _tap_inside(self, outer):
         """Tap what the layer made when it was built, which may be just now."""
         known = {id(layer) for layer in self.layers}
         for layer in all_layers(outer):
@@ -163,16 +186,22 @@ class Taps:
                 self.layers.append(layer)
                 if id(outer) in self._chosen:
                     self._chosen.add(id(layer))
-                self._tap(running, layer)
+                self._tap(layer)
 
-    def _tapped(self, running, layer, call):
-        @functools.wraps(call)
+    def _tapped(self, layer, call):
         def tapped_call(*args, **kwargs):
-            if in_symbolic_scope():  # Keras asks for shapes only
+            if not self._entered:  # somebody kept it
+                return call(*args, **kwargs)
+            thread = threading.get_ident()
+            if thread not in self._passes:  # begun by `strategy.run` within the step
+                self._passes[thread] = self._new_pass()
+            running = self._passes[thread]
+            if backend.in_function_within(running.step_graph):
+                self._leave_out_function(layer)
                 return call(*args, **kwargs)
             if running.depth == 0:
                 running.root = backend.graph()
-            self._tap_inside(running, layer)
+            self._tap_inside(layer)
             number = running.calls[id(layer)]
             running.calls[id(layer)] += 1
             leaves = len(running.leaf_graphs)
@@ -186,14 +215,28 @@ class Taps:
             try:
                 return self._after(running, layer, number, leaves, (args, kwargs), outputs)
             except Exception as error:
-                self._unmeasurable.add(id(layer))
-                self._warn(
-                    f"{layer.path or layer.name!r} cannot be measured, it is left out: "
-                    f"{type(error).__name__}: {error}"
-                )
+                self._leave_out(layer, f"{type(error).__name__}: {error}")
                 return outputs
 
         return tapped_call
+
+    def _leave_out_function(self, layer):
+        # Its trace is kept, for the steps that are not looked at too.
+        if not self._functions_left_out:
+            self._functions_left_out = True
+            self._warn(
+                f"{layer.path or layer.name!r} is called within a `tf.function` that is "
+                "traced by itself. Layers in there are not measured. Take that decorator "
+                "away where a function around it is compiled anyway, as in `fit`; or hand "
+                "the outermost `tf.function` over to `watch`."
+            )
+
+    def _leave_out(self, layer, reason):
+        if id(layer) not in self._unmeasurable:
+            self._unmeasurable.add(id(layer))
+            self._warn(
+                f"{layer.path or layer.name!r} cannot be measured, it is left out: {reason}"
+            )
 
     def _after(self, running, layer, number, leaves, inputs, outputs):
         here = backend.graph()
@@ -220,6 +263,7 @@ class Taps:
             # Handed through: a new tensor tells this layer's output from its input.
             outputs = keras.tree.map_structure(_renewed, outputs)
             named = _floats(outputs)
+        _attach_masks(layer, inputs, outputs)
         running.alive.extend(tensor for _, tensor in named)
         running.made.update(id(tensor) for _, tensor in named)
         if id(layer) not in self._chosen:
@@ -253,9 +297,10 @@ class Taps:
         row.store.put(
             tensor,
             exact=running.exact,
-            fused=bool(self.model.jit_compile),
+            fused=running.fused,
             channel_axis=_channel_axis(layer, tensor),
             unsaturated=moments.SATURATED.get(row.activation),
+            mask=_mask(tensor),
         )
         row.width = int(_width(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
@@ -275,14 +320,15 @@ class Taps:
         Args:
             of: The traced scalar to derive, a loss.
         """
-        rows, tensors = zip(*self._running.tensors.items(), strict=True)
+        running = self._passes[threading.get_ident()]
+        rows, tensors = zip(*running.tensors.items(), strict=True)
         for row, gradient in zip(rows, backend.gradients(of, tensors), strict=True):
             if gradient is None:  # no way from here to the loss
                 continue
             if row not in self._gradients:
                 self._gradients[row] = backend.Store(histograms=False)
                 self._gradient_reader = None
-            self._gradients[row].put(gradient, exact=self._running.exact, fused=False)
+            self._gradients[row].put(gradient, exact=running.exact, fused=False)
 
     def _row(self, layer, number, part):
         key = (id(layer), number, part)
@@ -363,7 +409,7 @@ class Taps:
         return Measured(self._known, *self._reader.read(), kernels_found, gradients)
 
     def _infos(self):
-        paths = _unique_paths(self.model)
+        paths = _unique_paths(*self.models)
         several = {id(row.layer) for row in self._table if row.call > 0}
         return tuple(
             LayerInfo(
@@ -385,13 +431,28 @@ class Taps:
         )
 
 
-def all_layers(model: keras.Model) -> list[keras.Layer]:
-    """The model and all layers below it, each once; recurrent layers as a whole.
+def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
+    """A step of the user's as a function with a trace of its own.
+
+    Args:
+        step: A `tf.function`, or a Python function.
+
+    Returns:
+        The function: the step itself, if it is no `tf.function`; whether it is one; and
+        whether XLA compiles it.
+    """
+    if not hasattr(step, "get_concrete_function"):
+        return step, False, False
+    return step._clone(None), True, bool(step._jit_compile)
+
+
+def all_layers(*models: keras.Layer) -> list[keras.Layer]:
+    """The models and all layers below them, each once; recurrent layers as a whole.
 
     What runs within a recurrent layer is its own affair: it calls its cell once more than
     there are time steps, or not at all where a fused kernel does its work.
     """
-    found, todo = {}, [model]
+    found, todo = {}, [*models]
     while todo:
         layer = todo.pop(0)
         if id(layer) in found or isinstance(layer, keras.layers.InputLayer):
@@ -402,20 +463,20 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
     return list(found.values())
 
 
-def chosen_layers(choice: LayerChoice, model: keras.Model) -> set[int]:
+def chosen_layers(choice: LayerChoice, *models: keras.Model) -> set[int]:
     """The ids of the layers that a user's choice names, with all layers inside them.
 
     Args:
         choice: See `choice.choose`, which also says what it raises.
-        model: The model.
+        models: The models.
     """
-    layers = all_layers(model)
-    paths = _unique_paths(model)
+    layers = all_layers(*models)
+    paths = _unique_paths(*models)
     top = choose(choice, [(paths[id(layer)], layer) for layer in layers])
     return {id(inner) for layer in top for inner in layer._flatten_layers()}
 
 
-def _unique_paths(model):
+def _unique_paths(*models):
     """Keras paths by id of layer; where two layers share one, where they stand."""
     paths, where = {}, {}
 
@@ -429,8 +490,10 @@ def _unique_paths(model):
                 sibling = f"{prefix}/{inner.name}".lstrip("/")
                 walk(inner, inner.path or sibling, f"{place}/{inner.name}")
 
-    walk(model, model.path or model.name, model.name)
-    paths = {id(layer): paths[id(layer)] for layer in all_layers(model)}
+    for model in models:
+        if id(model) not in where:
+            walk(model, model.path or model.name, model.name)
+    paths = {id(layer): paths[id(layer)] for layer in all_layers(*models)}
     for i in _twins(paths):
         paths[i] = where[i]
     for number, i in enumerate(_twins(paths)):
@@ -459,10 +522,34 @@ def _renewed(value):
     if not _is_float(value):
         return value
     new = backend.same_but_new(value)
-    mask = getattr(value, "_keras_mask", None)
+    mask = _keras_mask(value)
     if mask is not None:
         new._keras_mask = mask
     return new
+
+
+def _attach_masks(layer, inputs, outputs):
+    """Attach the masks that Keras attaches to a layer's outputs when it has been called."""
+    args, kwargs = inputs
+    given = [*args, *kwargs.values()]
+    if layer.supports_masking and given:
+        before = kwargs.get("mask")
+        if before is None:
+            before = keras.tree.map_structure(_keras_mask, given[0])
+        layer._set_mask_metadata(given[0], outputs, before)
+
+
+def _keras_mask(value):
+    return getattr(value, "_keras_mask", None)
+
+
+def _mask(tensor):
+    """The mask of a tensor's leading axes; None if it has none that fits."""
+    mask = _keras_mask(tensor)
+    if mask is None or not 0 < len(mask.shape) <= len(tensor.shape):
+        return None
+    pairs = zip(mask.shape, tensor.shape, strict=False)
+    return mask if all(None in pair or pair[0] == pair[1] for pair in pairs) else None
 
 
 def _has_kernel(layer):

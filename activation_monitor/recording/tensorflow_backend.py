@@ -23,6 +23,7 @@ def _look(
     histograms: bool,
     channel_axis: int = -1,
     unsaturated: tuple[float, float] | None = None,
+    masked: int = 0,
 ):
     """Measures a tensor into a record, and a histogram if wanted: one function per kind
     of tensor, traced once for all taps.
@@ -30,22 +31,38 @@ def _look(
     In a graph it stays a call (`_noinline`): inlined two hundred times it would make the
     first step of a large network wait (ResNet50: 3 times the plain first step inlined,
     2 times as calls). XLA inlines it all the same.
+
+    `masked` is the rank of the mask that it is given besides; 0 for none.
     """
 
-    def look(record, tensor):
+    def look(record, tensor, mask=None):
         rows = measure.as_rows(tensor)
         grid = measure.grid(tensor, channel_axis) if rank > 2 else None
+        if mask is not None:
+            mask = measure.padding(mask, tensor)
         record = measure.accumulate(
-            record, rows, grid=grid, unsaturated=unsaturated, exact=exact, fused=fused
+            *(record, rows),
+            grid=grid,
+            unsaturated=unsaturated,
+            mask=mask,
+            exact=exact,
+            fused=fused,
         )
-        return (record, measure.histogram(rows)) if histograms else (record,)
+        if not histograms:
+            return (record,)
+        if mask is not None:
+            rows = tf.where(mask, rows, tf.constant(np.nan, rows.dtype))
+        return record, measure.histogram(rows)
 
+    signature = [
+        tf.TensorSpec([len(moments.FIELDS)], tf.float64),
+        tf.TensorSpec([None] * rank, dtype),
+    ]
+    if masked:
+        signature.append(tf.TensorSpec([None] * masked, tf.bool))
     return tf.function(
         look,
-        input_signature=[
-            tf.TensorSpec([len(moments.FIELDS)], tf.float64),
-            tf.TensorSpec([None] * rank, dtype),
-        ],
+        input_signature=signature,
         autograph=False,
         experimental_attributes={"_noinline": True},
     ).get_concrete_function()
@@ -68,11 +85,21 @@ def measure_once(x, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
 
 def _variable(value):
     # Made outside the function being traced; and not "lifted" out of it, which would
-    # make TensorFlow trace the whole training step a second time.
+    # make TensorFlow trace the whole training step a second time. Of several replicas
+    # each has a value of its own.
     with tf.init_scope():
         return tf.Variable(
-            value, trainable=False, experimental_enable_variable_lifting=False
+            value,
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.NONE,
+            experimental_enable_variable_lifting=False,
         )
+
+
+def _by_replica(variable):
+    """The variables that hold a variable's values, one for each replica."""
+    return getattr(variable, "values", (variable,))
 
 
 class Store:
@@ -90,6 +117,7 @@ class Store:
         fused: bool,
         channel_axis: int = -1,
         unsaturated: tuple[float, float] | None = None,
+        mask=None,
     ) -> None:
         """Measure a tensor of the running step into this store, in the graph."""
         histograms = self.histogram is not None
@@ -101,8 +129,10 @@ class Store:
             histograms=histograms,
             channel_axis=channel_axis,
             unsaturated=unsaturated,
+            masked=0 if mask is None else len(mask.shape),
         )
-        seen = look(self.record, tf.stop_gradient(tensor))
+        given = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
+        seen = look(self.record.read_value(), *given)
         self.record.assign(seen[0])
         if histograms:
             self.histogram.assign(seen[1])
@@ -120,7 +150,11 @@ class Reader:
         self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
 
     def _read_all(self):
-        columns = tf.concat([tf.stack(kind) for kind, _ in self._kinds], axis=1)
+        kinds = []
+        for variables, _ in self._kinds:
+            by_replica = zip(*map(_by_replica, variables), strict=True)
+            kinds.append(tf.stack([tf.stack(replica) for replica in by_replica]))
+        columns = tf.concat(kinds, axis=-1)
         with tf.control_dependencies([columns]):
             self.clear()
         return columns
@@ -129,17 +163,54 @@ class Reader:
         """Empty all stores."""
         for variables, empty in self._kinds:
             for variable in variables:
-                variable.assign(empty)
+                for value in _by_replica(variable):
+                    value.assign(empty)
 
     def _copy(self):
         return self._read().numpy()
 
     def read(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Records `(taps, FIELDS)`, and histograms `(taps, SLOTS)` if there are any."""
+        """Records `(taps, FIELDS)`, and histograms `(taps, SLOTS)` if there are any.
+
+        Of several replicas the records are merged; the histograms are the first one's.
+        """
         columns = self._copy()
         split = len(moments.FIELDS)
-        records, histograms = columns[:, :split], columns[:, split:]
+        records = functools.reduce(moments.merge, columns[..., :split])
+        histograms = columns[0, :, split:]
         return records, histograms if histograms.size else None
+
+
+def check_strategy(strategy: tf.distribute.Strategy) -> None:
+    """Say early whether a model of this distribution strategy can be measured.
+
+    Raises:
+        NotImplementedError: If it cannot.
+    """
+    by_itself = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
+    mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    if by_itself or isinstance(strategy, mirrored):
+        return
+    raise NotImplementedError(
+        f"models of a {type(strategy).__name__} cannot be measured, those of a "
+        "MirroredStrategy or MultiWorkerMirroredStrategy can"
+    )
+
+
+def workers(strategy: tf.distribute.Strategy) -> int:
+    """How many processes train together."""
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec().as_dict() if resolver else {}
+    return max(sum(len(cluster.get(job, ())) for job in ("chief", "worker")), 1)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this is the process that writes files: the chief, or the first worker."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
 def compiled(function):
@@ -160,6 +231,29 @@ def is_tensor(value) -> bool:
 def graph():
     """What is being traced now; None when running eagerly."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def outermost_graph():
+    """The graph of the function whose tracing began first; None when running eagerly."""
+    found, around = None, graph()
+    while around is not None and hasattr(around, "outer_graph"):
+        found, around = around, around.outer_graph
+    return found
+
+
+def in_function_within(root) -> bool:
+    """Whether a function is being traced within `root`: one with a trace of its own, that
+    outlives the step. Branches and loops have none.
+
+    Args:
+        root: A graph, as `graph` returned it.
+    """
+    here = graph()
+    while here is not root and here is not None:
+        if type(here).__name__ == "FuncGraph":  # and not one of its subclasses
+            return True
+        here = getattr(here, "outer_graph", None)
+    return False
 
 
 def computed_from(tensor) -> list | None:

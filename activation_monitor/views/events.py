@@ -34,6 +34,9 @@ from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
 RUN = "activations"
 """Name of the run folder below the log folder."""
 
+VALIDATION_RUN = "activations_validation"
+"""The same for the forward passes of evaluation."""
+
 PLUGIN = "activation_monitor"
 VERSION = 1
 SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
@@ -64,6 +67,7 @@ class EventLog:
 
     Args:
         log_dir: The log folder; the run folder is made below it.
+        run: Name of the run folder.
 
     Raises:
         OSError, tensorflow.errors.OpError: If it cannot be written to. An error that
@@ -71,8 +75,8 @@ class EventLog:
             call.
     """
 
-    def __init__(self, log_dir: str | Path):
-        self.run_dir = Path(log_dir) / RUN
+    def __init__(self, log_dir: str | Path, run: str = RUN):
+        self.run_dir = Path(log_dir) / run
         self._writer = EventFileWriter(str(self.run_dir), max_queue_size=100, flush_secs=10)
         self._tags = set()
         self._layers = None

@@ -1,0 +1,138 @@
+"""What becomes of what is measured: a history, findings, a log. None of it may fail."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summary
+from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.views import console
+from activation_monitor.views.events import EventLog
+
+_KEEP = 1000
+
+
+class Attempts:
+    """Calls what may fail without ending training, and warns once of each failure."""
+
+    def __init__(self):
+        self._told = set()
+
+    def attempt(self, without: str, function: Callable, *args):
+        """What the function returns; None if it fails.
+
+        Args:
+            without: What there is not then, for the warning.
+            function: What to call.
+            *args: What to call it with.
+        """
+        try:
+            return function(*args)
+        except Exception as error:
+            self.warn_once(
+                f"{without}, training goes on ({type(error).__name__}: {error})."
+            )
+            return None
+
+    def warn_once(self, message: str) -> None:
+        """Warn, unless the very same was said before."""
+        if message not in self._told:
+            self._told.add(message)
+            warn(message)
+
+
+def warn(message) -> None:
+    """A Python warning that points at the user's own line, that with `fit`."""
+    ours = ("activation_monitor", "keras", "tensorflow", "contextlib")
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"ActivationMonitor: {message}", stacklevel=level)
+
+
+class Run:
+    """One run: the snapshots of a network's training, or of its evaluations.
+
+    Args:
+        attempts: Calls what may fail.
+        log_dir: The log folder, None to write nothing.
+        name: Of the run folder below it.
+        silence: Codes of findings that nobody wants to hear of.
+        judged: Whether to look for findings.
+
+    Attributes:
+        history: The snapshots. At most 1000 are held, those of the first steps and an
+            evenly thinned rest.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        log_dir: str | Path | None,
+        name: str,
+        silence: frozenset[str] = frozenset(),
+        judged: bool = True,
+    ):
+        self.history = History(keep=_KEEP)
+        self._attempts = attempts
+        self._log_dir = log_dir
+        self._name = name
+        self._silence = silence
+        self._judged = judged
+        self._findings: tuple[Finding, ...] = ()
+        self._log = None
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the snapshots say so far; prints as a table."""
+        told = [f for f in self._findings if f.code not in self._silence]
+        return summary(self.history, told, console.diagnosis_text)
+
+    def open(self) -> None:
+        """Open the log, if there is to be one and it is not open."""
+        if self._log_dir is not None and self._log is None:
+            self._log = self._attempts.attempt(
+                f"nothing is logged to {str(self._log_dir)!r}",
+                *(EventLog, self._log_dir, self._name),
+            )
+
+    def add(self, snapshot: Snapshot) -> list[Finding]:
+        """Keep and write a snapshot; returns what it shows that is new, to be told."""
+        self.history.append(snapshot)
+        first = len(self.history) == 1
+        new = ()
+        if self._judged:
+            new = self._attempts.attempt(
+                "the diagnosis is incomplete",
+                *(new_findings, snapshot, self._findings, first),
+            )
+            self._findings += new or ()
+        new = [finding for finding in new or () if finding.code not in self._silence]
+        verdict = None
+        if self._judged and self._log is not None and (new or first):
+            verdict = console.diagnosis_markdown(self.diagnosis)
+        self._write(EventLog.write, snapshot, verdict)
+        return new
+
+    def flush(self) -> None:
+        """Let the log be read."""
+        self._write(EventLog.flush)
+
+    def close(self) -> None:
+        """Close the log; `open` opens a new file beside it."""
+        self._write(EventLog.close)
+        self._log = None
+
+    def _write(self, method, *args):
+        if self._log is not None:
+
+            def write():
+                method(self._log, *args)
+                return self._log
+
+            # None from then on, if it fails.
+            self._log = self._attempts.attempt(
+                f"logging to {str(self._log_dir)!r} has ended", write
+            )
