@@ -20,7 +20,7 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo
-from activation_monitor.recording import kernels
+from activation_monitor.recording import kernels, shared
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.choice import LayerChoice, choose
 
@@ -249,14 +249,19 @@ class Taps:
         index = self._row(layer, number, part)
         row = self._table[index]
         row.kind = "input" if part.startswith(":input") else _kind(layer)
-        row.activation = "linear" if row.kind == "input" else _activation(layer)
-        row.store.put(
+        row.activation = "linear" if row.kind == "input" else activation_name(layer)
+        # A `Monitored` layer waits for this record; it is to be right at the first look.
+        place = None if row.kind == "input" else shared.place_for(layer)
+        record = row.store.put(
             tensor,
-            exact=running.exact,
+            exact=running.exact or place is not None,
             fused=bool(self.model.jit_compile),
-            channel_axis=_channel_axis(layer, tensor),
+            channel_axis=channel_axis(layer, tensor),
             unsaturated=moments.SATURATED.get(row.activation),
+            alone=place is not None,
         )
+        if place is not None:
+            place[id(tensor)] = record
         row.width = int(_width(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
         if row.kind == "weight":
@@ -398,8 +403,16 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
             continue
         found[id(layer)] = layer
         if not isinstance(layer, keras.layers.RNN):
-            todo = layer._layers + todo
+            todo = _sublayers(layer) + todo
     return list(found.values())
+
+
+def _sublayers(layer):
+    """The layers right inside; where one is `Monitored`, the layer that it wraps."""
+    return [
+        inner.layer if getattr(inner, "keeps_own_record", False) else inner
+        for inner in layer._layers
+    ]
 
 
 def chosen_layers(choice: LayerChoice, model: keras.Model) -> set[int]:
@@ -421,10 +434,11 @@ def _unique_paths(model):
 
     def walk(layer, path, place):
         paths[id(layer)], where[id(layer)] = path, place
-        known = [inner.path for inner in layer._layers if inner.path]
+        sublayers = _sublayers(layer)
+        known = [inner.path for inner in sublayers if inner.path]
         # A layer without weights may have no path: the same prefix as its siblings'.
         prefix = known[0].rpartition("/")[0] if known else path
-        for inner in layer._layers:
+        for inner in sublayers:
             if id(inner) not in where:
                 sibling = f"{prefix}/{inner.name}".lstrip("/")
                 walk(inner, inner.path or sibling, f"{place}/{inner.name}")
@@ -446,17 +460,17 @@ def _twins(paths):
 def _floats(structure):
     """Pairs of path and tensor, of the floating-point tensors in a structure."""
     pairs = keras.tree.flatten_with_path(structure)
-    return [(path, value) for path, value in pairs if _is_float(value)]
+    return [(path, value) for path, value in pairs if is_float_tensor(value)]
 
 
-def _is_float(value):
+def is_float_tensor(value):
     return backend.is_tensor(value) and keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(value.dtype)
     )
 
 
 def _renewed(value):
-    if not _is_float(value):
+    if not is_float_tensor(value):
         return value
     new = backend.same_but_new(value)
     mask = getattr(value, "_keras_mask", None)
@@ -487,7 +501,7 @@ def _kind(layer):
     return "other"
 
 
-def _activation(layer):
+def activation_name(layer):
     known = _ACTIVATION_LAYERS.get(type(layer).__name__)
     if known:
         return known
@@ -498,7 +512,7 @@ def _activation(layer):
     return _ACTIVATION_LAYERS.get(name) or getattr(function, "__name__", name)
 
 
-def _channel_axis(layer, tensor):
+def channel_axis(layer, tensor):
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first and len(tensor.shape) > 2 else -1
 
@@ -507,4 +521,4 @@ def _width(layer, tensor):
     """Independent output units: the channels, wherever they stand."""
     if len(tensor.shape) < 2:
         return 1
-    return tensor.shape[_channel_axis(layer, tensor)] or 1
+    return tensor.shape[channel_axis(layer, tensor)] or 1

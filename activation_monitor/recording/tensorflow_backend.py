@@ -6,6 +6,7 @@ taps, and which tensors a traced tensor was computed from.
 
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -90,8 +91,13 @@ class Store:
         fused: bool,
         channel_axis: int = -1,
         unsaturated: tuple[float, float] | None = None,
-    ) -> None:
-        """Measure a tensor of the running step into this store, in the graph."""
+        alone: bool = False,
+    ):
+        """Measure a tensor of the running step into this store, in the graph.
+
+        Returns:
+            The record of what the store has seen; with `alone`, of this tensor only.
+        """
         histograms = self.histogram is not None
         look = _look(
             tensor.dtype.name,
@@ -102,10 +108,19 @@ class Store:
             channel_axis=channel_axis,
             unsaturated=unsaturated,
         )
-        seen = look(self.record, tf.stop_gradient(tensor))
-        self.record.assign(seen[0])
+        before = tf.constant(moments.empty()) if alone else self.record
+        seen = look(before, tf.stop_gradient(tensor))
+        if alone:
+            self.merge(seen[0])
+        else:
+            self.record.assign(seen[0])
         if histograms:
             self.histogram.assign(seen[1])
+        return seen[0]
+
+    def merge(self, record) -> None:
+        """Merge the record of another tensor of the running step, in the graph."""
+        self.record.assign(moments.merge(self.record, record, xp=keras.ops))
 
 
 class Reader:
