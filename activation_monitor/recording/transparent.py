@@ -14,11 +14,17 @@ def _of_the_layer(name):
     """An attribute that is the wrapped layer's, to read and to set."""
 
     def read(self):
-        return getattr(self.layer, name)
+        if "layer" in self.__dict__:
+            return getattr(self.layer, name)
+        if name in self.__dict__:
+            return self.__dict__[name]
+        raise AttributeError(name)
 
     def write(self, value):
-        if "layer" in self.__dict__:  # Keras' constructor sets it before there is a layer
+        if "layer" in self.__dict__:
             setattr(self.layer, name, value)
+        else:  # within Keras' constructor, which sets and reads its own
+            self.__dict__[name] = value
 
     return property(read, write)
 
@@ -155,14 +161,6 @@ class Transparent(keras.layers.Wrapper):
     def load_own_variables(self, store):
         """Load the layer's own."""
         self.layer.load_own_variables(store)
-
-    def save_assets(self, inner_path):
-        """Save the layer's own."""
-        self.layer.save_assets(inner_path)
-
-    def load_assets(self, inner_path):
-        """Load the layer's own."""
-        self.layer.load_assets(inner_path)
 
     def _obj_type(self):
         return self.layer._obj_type()
