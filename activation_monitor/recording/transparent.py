@@ -41,8 +41,7 @@ def _class_around(kind, wrapped):
 
     @functools.wraps(wrapped.build)
     def build(self, *args, **kwargs):
-        if not self.layer.built:
-            self.layer.build(*args, **kwargs)
+        self.layer.build(*args, **kwargs)
 
     @functools.wraps(wrapped.call)
     def call(self, *args, **kwargs):
@@ -87,6 +86,7 @@ class Transparent(keras.layers.Wrapper):
     # -- what the layer says is said of the wrapper
 
     autocast = _of_the_layer("autocast")
+    built = _of_the_layer("built")
     compute_dtype = _of_the_layer("compute_dtype")
     dtype_policy = _of_the_layer("dtype_policy")
     input_dtype = _of_the_layer("input_dtype")
@@ -97,9 +97,11 @@ class Transparent(keras.layers.Wrapper):
     trainable = _of_the_layer("trainable")
     variable_dtype = _of_the_layer("variable_dtype")
     _allow_non_tensor_positional_args = _of_the_layer("_allow_non_tensor_positional_args")
+    _build_shapes_dict = _of_the_layer("_build_shapes_dict")
     _call_context_args = _of_the_layer("_call_context_args")
     _call_has_context_arg = _of_the_layer("_call_has_context_arg")
     _convert_input_args = _of_the_layer("_convert_input_args")
+    _path = _of_the_layer("_path")
 
     def __getattr__(self, name):
         if "layer" in self.__dict__ and not name.startswith("__"):
@@ -133,6 +135,9 @@ class Transparent(keras.layers.Wrapper):
         """The call as it is: the layer rematerializes itself."""
         return layer_call
 
+    def _maybe_build(self, call_spec):
+        self.layer._maybe_build(call_spec)
+
     def _open_name_scope(self):
         # With the same name it is the same scope, which Keras opens once: the path of
         # the kernel is `net/dense/kernel`, not `net/dense/dense/kernel`.
@@ -154,6 +159,15 @@ class Transparent(keras.layers.Wrapper):
         )
         return (cls.kind or cls)(layer, **config)
 
+    def get_build_config(self):
+        """The layer's own."""
+        return self.layer.get_build_config()
+
+    def build_from_config(self, config):
+        """Build the layer, if it was not built when it was made from its own config."""
+        if not self.layer.built:
+            self.layer.build_from_config(config)
+
     def save_own_variables(self, store):
         """Save the layer's own."""
         self.layer.save_own_variables(store)
@@ -167,6 +181,8 @@ class Transparent(keras.layers.Wrapper):
 
     def __dir__(self):
         # Keras finds what to save here: the layer's parts, each where it would be without
-        # the wrapper, and not the layer once more below it.
+        # the wrapper, and not the layer once more below it. A layer with a `layer` of its
+        # own (a wrapper) cannot be had that way, and is saved as a part.
         own = {name for name in dir(type(self)) if not name.startswith("_")}
-        return sorted((own | set(dir(self.layer))) - {"layer"})
+        hidden = set() if hasattr(self.layer, "layer") else {"layer"}
+        return sorted((own | {"layer"} | set(dir(self.layer))) - hidden)
