@@ -13,13 +13,25 @@ class Monitored(Transparent):
     """A layer that behaves as the one it wraps and keeps a record of what it puts out.
 
     Every forward pass is measured inside the graph: in `fit`, `evaluate` and `predict`,
-    in a `tf.function` or a loop of your own, with or without XLA, with no callback. The
-    record is no weight and is in no saved file; a model loaded again starts with an
-    empty one. Weights go from the wrapped model to the unwrapped one and back:
-    `get_weights` and `set_weights`, and the files of `save_weights`.
+    in a `tf.function` or a loop of your own, with or without XLA, with no callback. In a
+    fit with an `ActivationMonitor` the layer is in the snapshots as it would be without
+    the wrapper, and its output is measured once for both.
 
-    In a fit with an `ActivationMonitor` the layer is in the snapshots as it would be
-    without the wrapper, and its output is measured once for both.
+    The record is no weight and is in no file of `save`, `save_weights` or a checkpoint; a
+    model loaded again starts with an empty one (import this class before, so that Keras
+    knows it). Weights go from the wrapped model to the unwrapped one and back:
+    `get_weights` and `set_weights`, and the files of `save_weights`; these last not where
+    the layer is a wrapper itself (`TimeDistributed`, `SpectralNormalization`), which is
+    refused with an error.
+
+    Other attributes are the layer's (`hidden.kernel`, `hidden.enable_lora(4)`); set them
+    on `.layer`. Its class is made for the layer and bears its name, since Keras files
+    weights under that: ask `isinstance(layer, Monitored)`, not for its type.
+
+    What is computed again is measured again: in a model or block around it that is
+    rematerialized; and `RNN` calls its cell once more than there are time steps.
+    `model.export` writes the program with its measuring: take the wrapper off before, by
+    cloning the model.
 
     Args:
         layer: The layer to wrap.
@@ -98,7 +110,9 @@ class Monitored(Transparent):
         and `dead_units` are those of the batch with the fewest.
 
         Args:
-            training: Whether to take the training passes or those of inference.
+            training: Whether to take the training passes or those of inference. Which a
+                pass is says Keras: in `fit`, a subclassed model whose `call` takes no
+                `training` makes inference passes.
 
         Returns:
             A dict of floats: "count", the number of elements, and `STATISTICS` of

@@ -1,6 +1,7 @@
 """`Monitored` layers: they behave as the layers they wrap, and their record is right."""
 
 import copy
+import pickle
 import warnings
 import zipfile
 
@@ -354,9 +355,13 @@ def test_under_rematerialization_a_pass_counts_once(mode, eagerly):
 
     Keras 3.15 itself fails with "full" in a graph.
     """
+
+    def rematerialized(layer):
+        with keras.RematScope(mode=mode):
+            return Monitored(type(layer).from_config(layer.get_config()))
+
     x, y = models.data()
-    with keras.RematScope(mode=mode):
-        model = network()
+    model = network(rematerialized)
     model.compile("sgd", "mse", run_eagerly=eagerly)
     model.fit(x, y, batch_size=8, verbose=0)
     assert hidden_of(model).statistics(training=True)["count"] == 40 * 16
@@ -457,6 +462,25 @@ def test_training_is_what_keras_says_it_is():
         keras.Sequential([layer])(x, training=True)
         counts = [layer.statistics(training)["count"] for training in (False, True)]
         assert counts == [6.0, 12.0]
+
+
+def test_a_model_that_takes_no_training_argument_makes_inference_passes():
+    """Keras' `fit` does not tell it; a dropout within would not drop either."""
+
+    class Untold(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = Monitored(layers.Dense(1))
+
+        def call(self, x):
+            return self.head(x)
+
+    x, y = models.data(8)
+    model = Untold()
+    model.compile("sgd", "mse")
+    model.fit(x, y, verbose=0)
+    counts = [model.head.statistics(training)["count"] for training in (False, True)]
+    assert counts == [8.0, 0.0]
 
 
 def test_the_whole_range_is_measured():
@@ -646,7 +670,7 @@ def test_a_file_of_the_model_is_loaded_without_a_callback(tmp_path):
 
 @pytest.mark.parametrize("kind", ["attention", "recurrent", "subclassed model"])
 def test_a_config_makes_the_same_layer_again(kind):
-    """`get_config` and `from_config`, serialization, `clone_model` and a deep copy."""
+    """`get_config` and `from_config`, and what Keras serializes."""
     make, _ = KINDS[kind]
     with keras.saving.custom_object_scope({"Parts": Parts}):
         wrapped = Monitored(make(), name="watched")
@@ -674,6 +698,15 @@ def test_a_model_is_cloned_and_copied_with_its_wrapped_layers():
         np.testing.assert_array_equal(other(x), model(x))
         assert hidden_of(other).statistics()["count"] == 40 * 16
     assert hidden_of(model).statistics()["count"] == 3 * 40 * 16
+
+
+def test_a_layer_by_itself_is_copied_and_pickled():
+    """With its weights."""
+    layer = Monitored(layers.Dense(2))
+    outputs = layer(SEQUENCES)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        np.testing.assert_array_equal(again(SEQUENCES), outputs)
+        assert again.statistics()["count"] == 4 * 5 * 2
 
 
 def test_the_wrapper_is_taken_off_by_cloning():

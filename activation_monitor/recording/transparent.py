@@ -176,6 +176,11 @@ class Transparent(keras.layers.Wrapper):
         """Load the layer's own."""
         self.layer.load_own_variables(store)
 
+    def __reduce__(self):
+        # As Keras has it, but for the class, which can be found by its name.
+        _, arguments = super().__reduce__()
+        return self.kind._unpickle_model, arguments
+
     def _obj_type(self):
         return self.layer._obj_type()
 
