@@ -17,6 +17,7 @@ _PUBLIC = {
     "Diagnosis": "activation_monitor.analysis.diagnosis",
     "Finding": "activation_monitor.analysis.findings",
     "History": "activation_monitor.analysis.snapshot",
+    "Monitored": "activation_monitor.wrapper",
     "Snapshot": "activation_monitor.analysis.snapshot",
     "audit": "activation_monitor.auditing",
     "diagnose": "activation_monitor.views.console",

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "run.py": {"activation_monitor"},
     "rescaling.py": {"keras", "activation_monitor"},
     "cli.py": {"keras", "activation_monitor"},
+    "wrapper.py": {"keras", "activation_monitor"},
     "__init__.py": {"activation_monitor"},
 }
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo
-from activation_monitor.recording import kernels
+from activation_monitor.recording import kernels, shared
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.choice import LayerChoice, choose
@@ -293,15 +293,20 @@ class Taps:
         index = self._row(layer, number, part)
         row = self._table[index]
         row.kind = "input" if part.startswith(":input") else _kind(layer)
-        row.activation = "linear" if row.kind == "input" else _activation(layer)
-        row.store.put(
+        row.activation = "linear" if row.kind == "input" else activation_name(layer)
+        # A `Monitored` layer waits for this record; it is to be right at the first look.
+        place = None if row.kind == "input" else shared.place_for(layer)
+        record = row.store.put(
             tensor,
-            exact=running.exact,
+            exact=running.exact or place is not None,
             fused=running.fused,
-            channel_axis=_channel_axis(layer, tensor),
+            channel_axis=channel_axis(layer, tensor),
             unsaturated=moments.SATURATED.get(row.activation),
-            mask=_mask(tensor),
+            mask=mask_of(tensor),
+            alone=place is not None,
         )
+        if place is not None:
+            place[id(tensor)] = record
         row.width = int(_width(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
         if row.kind == "weight":
@@ -459,8 +464,16 @@ def all_layers(*models: keras.Layer) -> list[keras.Layer]:
             continue
         found[id(layer)] = layer
         if not isinstance(layer, keras.layers.RNN):
-            todo = layer._layers + todo
+            todo = _sublayers(layer) + todo
     return list(found.values())
+
+
+def _sublayers(layer):
+    """The layers right inside; where one is `Monitored`, the layer that it wraps."""
+    return [
+        inner.layer if getattr(inner, "keeps_own_record", False) else inner
+        for inner in layer._layers
+    ]
 
 
 def chosen_layers(choice: LayerChoice, *models: keras.Model) -> set[int]:
@@ -482,10 +495,11 @@ def _unique_paths(*models):
 
     def walk(layer, path, place):
         paths[id(layer)], where[id(layer)] = path, place
-        known = [inner.path for inner in layer._layers if inner.path]
+        sublayers = _sublayers(layer)
+        known = [inner.path for inner in sublayers if inner.path]
         # A layer without weights may have no path: the same prefix as its siblings'.
         prefix = known[0].rpartition("/")[0] if known else path
-        for inner in layer._layers:
+        for inner in sublayers:
             if id(inner) not in where:
                 sibling = f"{prefix}/{inner.name}".lstrip("/")
                 walk(inner, inner.path or sibling, f"{place}/{inner.name}")
@@ -509,17 +523,17 @@ def _twins(paths):
 def _floats(structure):
     """Pairs of path and tensor, of the floating-point tensors in a structure."""
     pairs = keras.tree.flatten_with_path(structure)
-    return [(path, value) for path, value in pairs if _is_float(value)]
+    return [(path, value) for path, value in pairs if is_float_tensor(value)]
 
 
-def _is_float(value):
+def is_float_tensor(value):
     return backend.is_tensor(value) and keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(value.dtype)
     )
 
 
 def _renewed(value):
-    if not _is_float(value):
+    if not is_float_tensor(value):
         return value
     new = backend.same_but_new(value)
     mask = _keras_mask(value)
@@ -543,7 +557,7 @@ def _keras_mask(value):
     return getattr(value, "_keras_mask", None)
 
 
-def _mask(tensor):
+def mask_of(tensor):
     """The mask of a tensor's leading axes; None if it has none that fits."""
     mask = _keras_mask(tensor)
     if mask is None or not 0 < len(mask.shape) <= len(tensor.shape):
@@ -574,7 +588,7 @@ def _kind(layer):
     return "other"
 
 
-def _activation(layer):
+def activation_name(layer):
     known = _ACTIVATION_LAYERS.get(type(layer).__name__)
     if known:
         return known
@@ -585,7 +599,7 @@ def _activation(layer):
     return _ACTIVATION_LAYERS.get(name) or getattr(function, "__name__", name)
 
 
-def _channel_axis(layer, tensor):
+def channel_axis(layer, tensor):
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first and len(tensor.shape) > 2 else -1
 
@@ -594,4 +608,4 @@ def _width(layer, tensor):
     """Independent output units: the channels, wherever they stand."""
     if len(tensor.shape) < 2:
         return 1
-    return tensor.shape[_channel_axis(layer, tensor)] or 1
+    return tensor.shape[channel_axis(layer, tensor)] or 1

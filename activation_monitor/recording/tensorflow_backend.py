@@ -6,6 +6,7 @@ taps, and which tensors a traced tensor was computed from.
 
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -118,8 +119,13 @@ class Store:
         channel_axis: int = -1,
         unsaturated: tuple[float, float] | None = None,
         mask=None,
-    ) -> None:
-        """Measure a tensor of the running step into this store, in the graph."""
+        alone: bool = False,
+    ):
+        """Measure a tensor of the running step into this store, in the graph.
+
+        Returns:
+            The record of what the store has seen; with `alone`, of this tensor only.
+        """
         histograms = self.histogram is not None
         look = _look(
             tensor.dtype.name,
@@ -131,11 +137,34 @@ class Store:
             unsaturated=unsaturated,
             masked=0 if mask is None else len(mask.shape),
         )
+        before = tf.constant(moments.empty()) if alone else self.record.read_value()
         given = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
-        seen = look(self.record.read_value(), *given)
-        self.record.assign(seen[0])
+        seen = look(before, *given)
+        if alone:
+            self.merge(seen[0])
+        else:
+            self.record.assign(seen[0])
         if histograms:
             self.histogram.assign(seen[1])
+        return seen[0]
+
+    def read(self) -> np.ndarray:
+        """The record on the host, of all replicas together, `(len(FIELDS),)`."""
+        values = [variable.numpy() for variable in _by_replica(self.record)]
+        return functools.reduce(moments.merge, values)
+
+    def clear(self) -> None:
+        """Empty it: what it is to hold when nothing was seen."""
+        kinds = [(self.record, moments.empty())]
+        if self.histogram is not None:
+            kinds.append((self.histogram, histogram.none()))
+        for variable, empty in kinds:
+            for value in _by_replica(variable):
+                value.assign(empty)
+
+    def merge(self, record) -> None:
+        """Merge the record of another tensor of the running step, in the graph."""
+        self.record.assign(moments.merge(self.record.read_value(), record, xp=keras.ops))
 
 
 class Reader:
@@ -143,28 +172,25 @@ class Reader:
 
     def __init__(self, stores: list[Store]):
         self.stores = tuple(stores)
-        # Variables of one kind, and what empties them.
-        self._kinds = [([s.record for s in stores], moments.empty())]
-        if stores[0].histogram is not None:
-            self._kinds.append(([s.histogram for s in stores], histogram.none()))
         self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
 
     def _read_all(self):
-        kinds = []
-        for variables, _ in self._kinds:
+        kinds = [[store.record for store in self.stores]]
+        if self.stores[0].histogram is not None:
+            kinds.append([store.histogram for store in self.stores])
+        columns = []
+        for variables in kinds:
             by_replica = zip(*map(_by_replica, variables), strict=True)
-            kinds.append(tf.stack([tf.stack(replica) for replica in by_replica]))
-        columns = tf.concat(kinds, axis=-1)
+            columns.append(tf.stack([tf.stack(replica) for replica in by_replica]))
+        columns = tf.concat(columns, axis=-1)
         with tf.control_dependencies([columns]):
             self.clear()
         return columns
 
     def clear(self) -> None:
         """Empty all stores."""
-        for variables, empty in self._kinds:
-            for variable in variables:
-                for value in _by_replica(variable):
-                    value.assign(empty)
+        for store in self.stores:
+            store.clear()
 
     def _copy(self):
         return self._read().numpy()
