@@ -124,7 +124,7 @@ class Taps:
         self._entered = 0  # replicas run in threads of their own, that take turns
         self._tapped_layers = contextlib.ExitStack()
         self._passes: dict[int, _Pass] = {}  # by thread
-        self._new_pass = None
+        self._new_pass, self._traced_inside = None, False
         self._gradients: dict[int, backend.Store] = {}  # by row
         self._gradient_reader = None
 
@@ -163,7 +163,7 @@ class Taps:
         self._entered += 1
         try:
             if self._entered == 1:
-                self._new_pass = new_pass
+                self._new_pass, self._traced_inside = new_pass, traced_inside
                 for layer in self.layers:
                     self._tap(layer)
             if not traced_inside:
@@ -192,10 +192,7 @@ class Taps:
         def tapped_call(*args, **kwargs):
             if not self._entered:  # somebody kept it
                 return call(*args, **kwargs)
-            thread = threading.get_ident()
-            if thread not in self._passes:  # begun by `strategy.run` within the step
-                self._passes[thread] = self._new_pass()
-            running = self._passes[thread]
+            running = self._pass()
             if backend.in_function_within(running.step_graph):
                 self._leave_out_function(layer)
                 return call(*args, **kwargs)
@@ -219,6 +216,16 @@ class Taps:
                 return outputs
 
         return tapped_call
+
+    def _pass(self):
+        """That of the running thread; `strategy.run` begins threads within a step."""
+        thread = threading.get_ident()
+        running = self._passes.get(thread)
+        # A function whose first trace made variables is traced once more.
+        if running is None or (self._traced_inside and not running.depth):
+            if running is None or running.step_graph is not backend.outermost_graph():
+                running = self._passes[thread] = self._new_pass()
+        return running
 
     def _leave_out_function(self, layer):
         # Its trace is kept, for the steps that are not looked at too.
@@ -367,8 +374,8 @@ class Taps:
 
     def clear(self) -> None:
         """Forget what an interrupted step left behind."""
-        if self._reader is not None:
-            self._reader.clear()
+        for store in (*(row.store for row in self._table), *self._gradients.values()):
+            store.clear()
 
     def measure_kernels(self) -> None:
         """Measure the kernels as they are now; the next `read` hands them on."""

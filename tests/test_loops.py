@@ -1,0 +1,335 @@
+"""Training steps of the user's own, without `fit`: `watch` and `look`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from activation_monitor import ActivationMonitor, read_history
+
+X, Y = models.data(samples=8)
+
+
+def training_step(model, optimizer, compiled=True, **options):
+    """The usual gradient tape, compiled or not."""
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )
+        return loss
+
+    return tf.function(step, **options) if compiled else step
+
+
+def trained(make_step, steps=6, monitored=True, **options):
+    """The losses and weights that some steps lead to, and the monitor."""
+    keras.utils.set_random_seed(0)
+    model = models.perceptron()
+    step = make_step(model, keras.optimizers.Adam(0.01))
+    monitor = ActivationMonitor(**options)
+    if monitored:
+        step = monitor.watch(step, model)
+    losses = [float(step(X, Y)) for _ in range(steps)]
+    return losses, model.get_weights(), monitor
+
+
+STEPS = {
+    "compiled": lambda model, optimizer: training_step(model, optimizer),
+    "by XLA": lambda model, optimizer: training_step(model, optimizer, jit_compile=True),
+    "with a signature": lambda model, optimizer: training_step(
+        *(model, optimizer),
+        input_signature=[tf.TensorSpec([None, 8]), tf.TensorSpec([None, 1])],
+    ),
+    "eager": lambda model, optimizer: training_step(model, optimizer, compiled=False),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_a_watched_step_does_the_same_and_is_measured(kind):
+    """Bit for bit, and what is measured is what float64 numpy makes of the weights."""
+    losses, weights, _ = trained(STEPS[kind], monitored=False)
+    watched, after, monitor = trained(STEPS[kind], sample_every=4)
+    np.testing.assert_array_equal(watched, losses)
+    for one, other in zip(after, weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert monitor.history.steps == [0, 1, 2, 4, 5]
+
+    first = monitor.history[0]
+    assert first.names == (
+        *("net/hidden_0:input", "net/hidden_0", "net/hidden_1", "net/hidden_2"),
+        "net/head",
+    )
+    keras.utils.set_random_seed(0)
+    h = X.astype(np.float64)
+    kernels = [w.astype(np.float64) for w in models.perceptron().get_weights()]
+    for i, (kernel, bias) in enumerate(zip(kernels[::2], kernels[1::2], strict=True)):
+        h = h @ kernel + bias
+        h = h if i == 3 else np.maximum(h, 0.0)
+        np.testing.assert_allclose(first.statistic("mean")[i + 1], h.mean(), rtol=1e-5)
+        np.testing.assert_allclose(first.statistic("std")[i + 1], h.std(), rtol=1e-5)
+    if kind != "eager":  # which falls back to the order of the calls
+        assert [layer.parents for layer in first.layers] == [(), (0,), (1,), (2,), (3,)]
+        assert all(layer.traced for layer in first.layers)
+
+
+def test_a_step_that_is_not_sampled_is_the_users_own():
+    """It is traced once as it is, and once measured; nothing else is."""
+    traces = []
+
+    @tf.function
+    def step(x):
+        traces.append(1)
+        return tf.reduce_sum(model(x))
+
+    model = models.perceptron()
+    monitor = ActivationMonitor(sample_every=lambda number: number == 2)
+    watched = monitor.watch(step, model)
+    for _ in range(5):
+        watched(X)
+    assert len(traces) == 2
+    assert step.experimental_get_tracing_count() == 1
+    assert monitor.history.steps == [2]
+    ops = step.get_concrete_function(X).graph.get_operations()
+    assert not [op for op in ops if "Assign" in op.type]
+
+
+def test_the_layers_are_as_before_also_after_an_error():
+    """No call stays replaced, and the next look sees only its own step."""
+    model = models.perceptron()
+
+    def step(x):
+        model(x)
+        if x.shape[0] == 3:
+            raise KeyError("the user's own")
+
+    monitor = ActivationMonitor(sample_every=1)
+    watched = monitor.watch(step, model)
+    with pytest.raises(KeyError, match="the user's own"):
+        watched(X[:3])
+    assert all("call" not in layer.__dict__ for layer in model.layers)
+    watched(X[:5])
+    assert monitor.history.steps == [1]
+    np.testing.assert_array_equal(monitor.history[0].field("samples"), 5.0)
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(tmp_path):
+    """Steps are counted from where the user says; the log holds both runs."""
+    for first in (0, 40):
+        model = models.perceptron()
+        monitor = ActivationMonitor(tmp_path, sample_every=10)
+        step = monitor.watch(lambda x, model=model: model(x), model, first_step=first)
+        for _ in range(12):
+            step(X)
+        assert monitor.history.steps == [first + n for n in (0, 1, 2, 5, 10)]
+    assert read_history(tmp_path).steps == [0, 1, 2, 5, 10, 40, 41, 42, 45, 50]
+
+
+def test_what_was_seen_can_be_read_while_the_loop_runs(tmp_path):
+    """Nothing has to be closed: each look is written out."""
+    model = models.perceptron()
+    monitor = ActivationMonitor(tmp_path)
+    step = monitor.watch(lambda x: model(x), model)
+    step(X)
+    assert read_history(tmp_path).steps == [0]
+
+
+def test_two_models_in_one_step_are_told_apart():
+    """A GAN: the discriminator is called twice in a step."""
+    generator = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, "relu", name="up")], name="generator"
+    )
+    discriminator = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(1, name="score")], name="discriminator"
+    )
+
+    @tf.function
+    def step(noise, real):
+        fake = discriminator(generator(noise))
+        return tf.reduce_mean(discriminator(real)) - tf.reduce_mean(fake)
+
+    monitor = ActivationMonitor()
+    step = monitor.watch(step, [generator, discriminator])
+    noise = np.ones((3, 4), np.float32)
+    step(noise, X)
+    (snapshot,) = monitor.history
+    assert set(snapshot.names) == {
+        "generator/up:input",
+        "generator/up",
+        "discriminator/score/0",
+        "discriminator/score/1:input",
+        "discriminator/score/1",
+    }
+    samples = dict(zip(snapshot.names, snapshot.field("samples"), strict=True))
+    assert (samples["discriminator/score/0"], samples["discriminator/score/1"]) == (3, 8)
+
+
+def test_gradient_accumulation_counts_each_call_as_a_step():
+    """Also those that do not move the optimizer."""
+    model, optimizer = models.perceptron(), keras.optimizers.SGD(0.1)
+    total = [tf.Variable(tf.zeros_like(v)) for v in model.trainable_variables]
+
+    @tf.function
+    def step(x, y, apply):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        for sum_, gradient in zip(total, gradients, strict=True):
+            sum_.assign_add(gradient)
+        if apply:
+            optimizer.apply_gradients(zip(total, model.trainable_variables, strict=True))
+        return loss
+
+    monitor = ActivationMonitor(sample_every=1)
+    watched = monitor.watch(step, model)
+    for i in range(4):
+        watched(X, Y, tf.constant(i % 2 == 1))
+    assert monitor.history.steps == [0, 1, 2, 3]
+    np.testing.assert_array_equal(monitor.history[3].field("samples"), 8.0)
+
+
+def test_a_model_inside_a_model_is_measured_by_its_leaves():
+    """With their paths."""
+    inner = models.perceptron(depth=1)
+    outer = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), inner])
+    monitor = ActivationMonitor()
+    monitor.watch(tf.function(lambda x: outer(x)), outer)(X)
+    names = [name.rpartition("/")[2] for name in monitor.history[0].names]
+    assert names[1:] == ["dense", "hidden_0", "head"] or names[-2:] == ["hidden_0", "head"]
+
+
+def test_python_control_flow_of_a_step_is_converted_as_without_a_monitor():
+    """AutoGraph sees the user's function, not ours."""
+    model = models.perceptron()
+
+    @tf.function
+    def step(x):
+        total = tf.constant(0.0)
+        for row in x:
+            if tf.reduce_sum(row) > 0:
+                total += tf.reduce_sum(model(row[None]))
+        return total
+
+    expected = float(step(X))
+    monitor = ActivationMonitor(sample_every=1)
+    watched = monitor.watch(step, model)
+    np.testing.assert_allclose(float(watched(X)), expected, rtol=1e-6)
+    positive = (X.sum(axis=1) > 0).sum()
+    np.testing.assert_array_equal(monitor.history[0].field("samples")[-1], positive)
+
+
+def test_a_compiled_function_that_a_python_step_calls_is_left_alone():
+    """Its trace is kept: it would go on measuring at steps that are not sampled."""
+    model = models.perceptron()
+    compiled = tf.function(lambda x: model(x))
+    monitor = ActivationMonitor(sample_every=1)
+    watched = monitor.watch(lambda x: compiled(x), model)
+    with pytest.warns(UserWarning, match="traced by itself.*to `watch`") as caught:
+        for _ in range(3):
+            watched(X)
+    assert len(caught) == 1
+    assert len(monitor.history) == 0
+    ops = compiled.get_concrete_function(X).graph.get_operations()
+    assert not [op for op in ops if "Assign" in op.type]
+
+
+def test_findings_of_a_watched_step_are_told():
+    """The same rules, the same warning."""
+    model = models.perceptron(depth=20, width=64, initializer="random_normal")
+    monitor = ActivationMonitor()
+    with pytest.warns(UserWarning, match="vanishing-activations"):
+        monitor.watch(tf.function(lambda x: model(x)), model)(X)
+    assert [f.code for f in monitor.diagnosis.findings] == ["vanishing-activations"]
+
+
+# -- look
+
+
+def test_an_eager_step_is_measured_within_the_block():
+    """And is the same step."""
+    results = []
+    for looking in (False, True):
+        keras.utils.set_random_seed(0)
+        model = models.perceptron()
+        step = training_step(model, keras.optimizers.SGD(0.1), compiled=False)
+        monitor = ActivationMonitor()
+        for number in range(3):
+            if looking and number != 1:
+                with monitor.look(model):
+                    step(X, Y)
+            else:
+                step(X, Y)
+        results.append(model.get_weights())
+    for plain, looked_at in zip(*results, strict=True):
+        np.testing.assert_array_equal(looked_at, plain)
+    assert monitor.history.steps == [0, 1]
+    np.testing.assert_array_equal(monitor.history[1].field("samples"), 8.0)
+    assert monitor.diagnosis.healthy
+
+
+def test_the_number_of_a_step_can_be_given():
+    """By whoever counts."""
+    model, monitor = models.perceptron(), ActivationMonitor()
+    for number in (7, 12):
+        with monitor.look(model, step=number):
+            model(X)
+    assert monitor.history.steps == [7, 12]
+
+
+def test_a_block_that_calls_no_layer_says_so():
+    """As one does in which a function runs that was compiled before."""
+    model, monitor = models.perceptron(), ActivationMonitor()
+    compiled = tf.function(lambda x: model(x))
+    compiled(X)
+    with pytest.warns(UserWarning, match="no layer was called eagerly"):
+        with monitor.look(model):
+            compiled(X)
+
+
+# -- wrong use
+
+
+def test_what_is_no_step_or_no_model_is_refused():
+    """With what was expected, and what came."""
+    model, monitor = models.perceptron(), ActivationMonitor()
+    with pytest.raises(TypeError, match="`step` must be a function. Received: step=3"):
+        monitor.watch(3, model)
+    with pytest.raises(TypeError, match="watch: `models` must be a keras.Model or a list"):
+        monitor.watch(len, [])
+    with pytest.raises(TypeError, match="look: `models` must be a keras.Model"):
+        with monitor.look("net"):
+            pass
+
+
+def test_a_monitor_watches_one_step():
+    """Two would mix their layers in one history."""
+    model, monitor = models.perceptron(), ActivationMonitor()
+    monitor.watch(len, model)
+    with pytest.raises(ValueError, match="watches a step already. Make another monitor"):
+        monitor.watch(len, model)
+
+
+def test_only_fit_can_be_stopped():
+    """A loop of the user's own ends when the user says."""
+    monitor = ActivationMonitor(on_finding="stop")
+    with pytest.raises(ValueError, match='`on_finding` must not be "stop"'):
+        monitor.watch(len, models.perceptron())
+
+
+def test_a_schedule_that_raises_does_not_end_the_loop():
+    """It is told, once, and the step runs."""
+    model = models.perceptron()
+    monitor = ActivationMonitor(sample_every=lambda step: 1 // 0)
+    step = monitor.watch(lambda x: model(x), model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outputs = [step(X).shape for _ in range(3)]
+    assert outputs == 3 * [(8, 1)]
+    assert len(caught) == 1
+    assert "this step is not measured" in str(caught[0].message)
