@@ -11,8 +11,13 @@ from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summa
 from activation_monitor.analysis.findings import Finding, check_silence
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.recording.choice import LayerChoice, check
-from activation_monitor.recording.steps import TwoSteps, schedule
-from activation_monitor.recording.taps import Taps, all_layers, chosen_layers
+from activation_monitor.recording.steps import StepCount, TwoSteps, schedule
+from activation_monitor.recording.taps import (
+    Taps,
+    all_layers,
+    chosen_layers,
+    steps_taken,
+)
 from activation_monitor.views import console
 from activation_monitor.views.events import EventLog
 
@@ -102,7 +107,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         self.history = History(keep=_KEEP)
         self._findings: tuple[Finding, ...] = ()
         self._first_step = None
-        self._epoch_start = self._now = self._next_step = 0
+        self._count = StepCount()
+        self._now = 0
         self._layers = None
         self._steps = None
 
@@ -131,31 +137,37 @@ class ActivationMonitor(keras.callbacks.Callback):
                 self._steps = TwoSteps(model, taps, self._measured, self._gave_up)
         if self._steps is None:
             return
-        # Steps are the optimizer's where it counts them. An optimizer of the user's own,
-        # or one compiled anew, must not lead back to steps that are in the log.
-        iterations = getattr(model.optimizer, "iterations", 0)
-        self._epoch_start = max(int(iterations), self._next_step)
-        if self._first_step is None:
-            self._first_step = self._epoch_start
+        self._count.fit_begins()
         if self.log_dir is not None and self._log is None:
             self._log = self._attempt(
                 f"nothing is logged to {str(self.log_dir)!r}", EventLog, self.log_dir
             )
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Find out at which step it begins."""
+        if self._steps is None:
+            return
+        # Not before: another callback's `on_train_begin` may restore the optimizer.
+        taken = self._attempt(
+            "steps are counted without the optimizer", steps_taken, self.model.optimizer
+        )
+        start = self._count.epoch_begins(taken or 0)
+        if self._first_step is None:
+            self._first_step = start
+
     def on_train_batch_begin(self, batch, logs=None):
         """Choose which of the two training steps runs now."""
         if self._steps is not None:
-            # Counted here: reading the optimizer's counter would wait for the device.
-            self._now = self._epoch_start + batch
-            self._next_step = self._now + self.model.steps_per_execution
-            self._attempt("this step is not measured", self._choose)
+            together = self.model.steps_per_execution
+            self._now = self._count.batch_begins(batch, together)
+            self._attempt("this step is not measured", self._choose, together)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count it; it does not come to this where the data has run out."""
+        self._count.batch_ends()
 
     def on_epoch_end(self, epoch, logs=None):
         """Let the log be read."""
-        # The last execution may have run fewer steps than the others.
-        steps = self.params.get("steps")
-        self._epoch_start = self._epoch_start + steps if steps else self._next_step
-        self._next_step = self._epoch_start
         self._write(EventLog.flush)
 
     def on_train_end(self, logs=None):
@@ -179,8 +191,8 @@ class ActivationMonitor(keras.callbacks.Callback):
             )
         return Taps(model, chosen, self._histograms, warn=self._warn_once)
 
-    def _choose(self):
-        steps = range(self._now, self._next_step)
+    def _choose(self, together):
+        steps = range(self._now, self._now + together)
         if any(self._is_sampled(step, self._first_step) for step in steps):
             self._steps.sample_next()
 

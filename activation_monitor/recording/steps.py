@@ -5,6 +5,7 @@ ones. A second one is made from the same `train_step`, with taps, and takes the 
 one's place for just one call: the first thing it does is to put the plain step back.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -40,6 +41,48 @@ def schedule(sample_every: int | Callable[[int], bool]) -> Callable[[int, int], 
     if sample_every < 1:
         raise ValueError(expected)
     return lambda step, first: step % sample_every == 0 or step - first in DENSE
+
+
+class StepCount:
+    """Numbers the steps as the optimizer does, and asks it once an epoch only: reading
+    its counter waits for the device.
+
+    No number is given twice, whatever the optimizer says. One of the user's own is not
+    counted by Keras, one compiled anew begins again at 0, one that scales the loss does
+    not count the steps it skips.
+    """
+
+    def __init__(self):
+        self._start = self._taken = 0  # of this epoch: our number, the optimizer's
+        self._now = self._ended = 0  # this execution's first step, and past its last one
+        # Where the next epoch may begin. How many steps the last execution ran is not
+        # known here: `fit` says neither how much data there is nor where it ran out.
+        self._least, self._most = 0, math.inf
+
+    def fit_begins(self) -> None:
+        """From now until the next epoch the optimizer may have taken any steps."""
+        self._most = math.inf
+
+    def epoch_begins(self, taken: int) -> int:
+        """The number of the next step, `taken` being the steps the optimizer took."""
+        moved = taken - self._taken
+        if moved > 0:
+            self._start = min(max(self._start + moved, self._least), self._most)
+        else:
+            self._start = self._ended
+        self._taken = taken
+        self._ended = self._least = self._start
+        return self._start
+
+    def batch_begins(self, batch: int, together: int) -> int:
+        """The number of the first of the `together` steps that begin with `batch`."""
+        self._now = self._start + batch
+        self._most = self._now + together
+        return self._now
+
+    def batch_ends(self) -> None:
+        """At least one of them, at most all, were taken."""
+        self._least, self._ended = self._now + 1, self._most
 
 
 class TwoSteps:

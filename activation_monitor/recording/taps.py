@@ -402,6 +402,17 @@ def all_layers(model: keras.Model) -> list[keras.Layer]:
     return list(found.values())
 
 
+def steps_taken(optimizer) -> int:
+    """How many batches a model's optimizer has seen; 0 if it does not count.
+
+    Its `iterations` are as many, but for an optimizer that accumulates gradients over
+    several batches.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
+    taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
+    return int(keras.ops.convert_to_numpy(taken))
+
+
 def chosen_layers(choice: LayerChoice, model: keras.Model) -> set[int]:
     """The ids of the layers that a user's choice names, with all layers inside them.
 
