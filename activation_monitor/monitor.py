@@ -109,6 +109,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._first_step = None
         self._count = StepCount()
         self._now = 0
+        self._looked = False
         self._layers = None
         self._steps = None
 
@@ -174,7 +175,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         """Close the log; a later `fit` opens a new file beside it."""
         self._write(EventLog.close)
         self._log = None
-        if self._steps is not None and not self.history.snapshots:
+        if self._steps is not None and self._looked and not self.history.snapshots:
             self._warn_once(
                 "no layer was measured. If the model overrides `make_train_function`, "
                 "let it call `self.train_step`.",
@@ -194,6 +195,7 @@ class ActivationMonitor(keras.callbacks.Callback):
     def _choose(self, together):
         steps = range(self._now, self._now + together)
         if any(self._is_sampled(step, self._first_step) for step in steps):
+            self._looked = True
             self._steps.sample_next()
 
     def _measured(self, found):

@@ -491,10 +491,8 @@ def test_a_schedule_that_raises_does_not_end_training():
     monitor = ActivationMonitor(sample_every=lambda step: 1 // 0)
     with pytest.warns(UserWarning) as caught:
         losses([monitor], x, y)
-    told = [str(warning.message) for warning in caught]
-    assert len(told) == 2
-    assert "this step is not measured, training goes on (ZeroDivisionError" in told[0]
-    assert "no layer was measured" in told[1]
+    (told,) = [str(warning.message) for warning in caught]
+    assert "this step is not measured, training goes on (ZeroDivisionError" in told
 
 
 def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(monkeypatch):

@@ -163,10 +163,8 @@ class TwoSteps:
         before = model.__dict__.get("train_step")
         model.__dict__["train_step"] = self.taps.during(model.train_step, exact)
         try:
-            model.make_train_function(force=True)
-            if model.train_function is self._plain:  # an override that knows no `force`
-                model.train_function = None
-                model.make_train_function()
+            model.train_function = None  # the user's own may know no `force`
+            model.make_train_function()
             return model.train_function
         finally:
             model.train_function = self._plain

@@ -410,7 +410,7 @@ def steps_taken(optimizer) -> int:
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
     taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
-    return int(keras.ops.convert_to_numpy(taken))
+    return int(keras.ops.convert_to_tensor(taken))
 
 
 def chosen_layers(choice: LayerChoice, model: keras.Model) -> set[int]:
