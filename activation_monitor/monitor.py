@@ -11,8 +11,14 @@ from activation_monitor.analysis.findings import Finding, check_silence
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.choice import LayerChoice, check
+from activation_monitor.recording.step_count import StepCount
 from activation_monitor.recording.steps import Looks, TwoSteps, TwoTraces, schedule
-from activation_monitor.recording.taps import Taps, all_layers, chosen_layers
+from activation_monitor.recording.taps import (
+    Taps,
+    all_layers,
+    chosen_layers,
+    steps_taken,
+)
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.views.events import RUN, VALIDATION_RUN
 
@@ -118,7 +124,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._watches = False
         self._looks = None
         self._first_step = None
-        self._epoch_start = self._now = self._next_step = 0
+        self._count = StepCount()
+        self._now = self._next_step = 0
+        self._looked = False
 
     @property
     def history(self) -> History:
@@ -140,28 +148,33 @@ class ActivationMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Find the layers; open the log."""
         self._in_fit = True
-        if not self._two_steps("train"):
+        if self._two_steps("train"):
+            self._count.fit_begins()
+            self._training.open()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Find out at which step it begins."""
+        if self._made("train") is None:
             return
-        self._epoch_start = max(self._iterations(), self._next_step)
+        # Not before: another callback's `on_train_begin` may restore the optimizer.
+        start = self._count.epoch_begins(self._steps_taken())
         if self._first_step is None:
-            self._first_step = self._epoch_start
-        self._training.open()
+            self._first_step = start
 
     def on_train_batch_begin(self, batch, logs=None):
         """Choose which of the two training steps runs now."""
         steps = self._made("train")
         if steps is not None:
-            # Counted here: reading the optimizer's counter would wait for the device.
-            self._now = self._epoch_start + batch
-            self._next_step = self._now + self.model.steps_per_execution
-            self._attempt("this step is not measured", self._choose, steps)
+            together = self.model.steps_per_execution
+            self._now = self._count.batch_begins(batch, together)
+            self._attempt("this step is not measured", self._choose, steps, together)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count it; it does not come to this where the data has run out."""
+        self._count.batch_ends()
 
     def on_epoch_end(self, epoch, logs=None):
         """Let the log be read."""
-        # The last execution may have run fewer steps than the others.
-        steps = self.params.get("steps")
-        self._epoch_start = self._epoch_start + steps if steps else self._next_step
-        self._next_step = self._epoch_start
         self._training.flush()
         self._evaluating.flush()
 
@@ -170,7 +183,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._in_fit = False
         self._training.close()
         self._evaluating.close()
-        if self._made("train") is not None and not self.history.snapshots:
+        if self._made("train") and self._looked and not self.history.snapshots:
             self._attempts.warn_once(
                 "no layer was measured. If the model overrides `make_train_function`, "
                 "let it call `self.train_step`.",
@@ -180,7 +193,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         """Begin to measure an evaluation, if that is wanted."""
         steps = self._two_steps("test") if self._validation else None
         if steps is not None:
-            self._now = max(self._iterations(), self._next_step)
+            self._now = self._count.reached(self._steps_taken())
             self._evaluating.open()
             steps.looks.begin()
 
@@ -358,14 +371,16 @@ class ActivationMonitor(keras.callbacks.Callback):
 
         return self._attempt("nothing is measured", make)
 
-    def _iterations(self):
-        # An optimizer of the user's own, or one compiled anew, may not count.
-        iterations = getattr(self.model.optimizer, "iterations", 0)
-        return int(keras.ops.convert_to_numpy(iterations))
+    def _steps_taken(self):
+        taken = self._attempt(
+            "steps are counted without the optimizer", steps_taken, self.model.optimizer
+        )
+        return taken or 0
 
-    def _choose(self, steps):
-        numbers = range(self._now, self._next_step)
+    def _choose(self, steps, together):
+        numbers = range(self._now, self._now + together)
         if any(self._is_sampled(number, self._first_step) for number in numbers):
+            self._looked = True
             steps.sample_next()
 
     def _measured(self, found):

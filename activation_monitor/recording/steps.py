@@ -171,10 +171,8 @@ class TwoSteps:
             getattr(model, step), exact, fused=bool(model.jit_compile)
         )
         try:
-            make(force=True)
-            if self._function is self._plain:  # an override that knows no `force`
-                self._function = None
-                make()
+            self._function = None  # the user's own `make` may know no `force`
+            make()
             return self._function
         finally:
             self._function = self._plain

@@ -475,6 +475,17 @@ def all_layers(*models: keras.Layer) -> list[keras.Layer]:
     return list(found.values())
 
 
+def steps_taken(optimizer) -> int:
+    """How many batches a model's optimizer has seen; 0 if it does not count.
+
+    Its `iterations` are as many, but for an optimizer that accumulates gradients over
+    several batches.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
+    taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
+    return int(keras.ops.convert_to_tensor(taken))
+
+
 def _sublayers(layer):
     """The layers right inside; where one is `Monitored`, the layer that it wraps."""
     return [

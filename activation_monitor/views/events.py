@@ -15,6 +15,7 @@ never shared with another writer. In it are
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,7 +144,8 @@ class EventLog:
 def read_history(log_dir: str | Path) -> History:
     """Read back what an `EventLog` wrote, also while it is being written.
 
-    Where a step was written twice (a resumed run), the later one holds.
+    Where a file begins before the end of the one before it (a resumed run, a new one),
+    that one's steps from there on were undone, and the later ones hold.
 
     Args:
         log_dir: The log folder, or the run folder itself.
@@ -154,16 +156,24 @@ def read_history(log_dir: str | Path) -> History:
     folder = Path(log_dir)
     if (folder / RUN).is_dir():
         folder = folder / RUN
-    snapshots = {}
-    for path in sorted(folder.glob("*tfevents*")):
+    snapshots = []
+    for path in sorted(folder.glob("*tfevents*"), key=_when_made):
         for snapshot in _read_file(path):
-            snapshots[snapshot.step] = snapshot
+            while snapshots and snapshots[-1].step >= snapshot.step:
+                snapshots.pop()
+            snapshots.append(snapshot)
     if not snapshots:
         raise FileNotFoundError(
             f"read_history: no snapshots in {folder}. Expected a log folder that an "
             "ActivationMonitor wrote to."
         )
-    return History(snapshots[step] for step in sorted(snapshots))
+    return History(snapshots)
+
+
+def _when_made(path: Path) -> list[int]:
+    """The numbers in the file's name: the second, then the host's and the process's, and
+    a count within the process, of one digit or more."""
+    return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 def _read_file(path: Path) -> Iterator[Snapshot]:

@@ -1,0 +1,152 @@
+"""Killed in the middle of an epoch and started again: the same curves go on."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+import models
+from activation_monitor import ActivationMonitor, read_history
+
+SCRIPT = """
+    import os
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import json, signal, sys
+    tests, folder, kill_at, order, save_freq, accumulate = sys.argv[1:]
+    sys.path.insert(0, tests)
+    import keras
+    import models
+    from activation_monitor import ActivationMonitor
+
+    class Kills(keras.callbacks.Callback):
+        ran = []
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.now = int(self.model.optimizer._iterations)
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.ran.append(self.now)
+            if len(self.ran) == int(kill_at):
+                print(json.dumps(self.ran), flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    keras.utils.set_random_seed(0)
+    x, y = models.data()
+    model = models.perceptron(depth=2)
+    sgd = keras.optimizers.SGD(0.01, gradient_accumulation_steps=json.loads(accumulate))
+    model.compile(sgd, "mse")
+    freq = save_freq if save_freq == "epoch" else int(save_freq)
+    both = [
+        ActivationMonitor(folder + "/logs", sample_every=1),
+        keras.callbacks.BackupAndRestore(folder + "/backup", save_freq=freq),
+    ]
+    if order == "backup first":
+        both.reverse()
+    kills = Kills()
+    model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0,
+              callbacks=[*both, kills])
+    print(json.dumps(kills.ran))
+"""
+
+
+def run(folder, kill_at, order, save_freq, accumulate):
+    """Train in a process of its own; returns its exit code and the steps that it ran."""
+    tests = models.__file__.rpartition("/")[0]
+    arguments = [tests, str(folder), str(kill_at), order, str(save_freq), accumulate]
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+    return ended.returncode, json.loads(ended.stdout)
+
+
+@pytest.mark.parametrize(
+    ("order", "save_freq", "accumulate", "restored"),
+    [
+        # 13 of 4 x 5 steps are run. The last backup is of the end of the second epoch, or
+        # of the 12th step; in both cases the third epoch is run from its first batch on.
+        ("backup first", "epoch", None, 10),
+        ("monitor first", 4, None, 12),
+        ("monitor first", "epoch", 3, 10),
+    ],
+)
+def test_a_killed_run_goes_on_in_the_same_curves(
+    order, save_freq, accumulate, restored, tmp_path
+):
+    """Under the optimizer's numbers, whatever the order of the callbacks, with the values
+    of a run that nobody killed where the backups are those of the epochs."""
+    arguments = order, save_freq, json.dumps(accumulate)
+    killed, ran = run(tmp_path, 13, *arguments)
+    assert (killed, ran) == (-signal.SIGKILL, [*range(13)])
+    before = read_history(tmp_path / "logs")
+    # All up to the end of the second epoch is on the disk, and perhaps more.
+    assert before.steps[:10] == [*range(10)]
+    assert before.steps == [*range(len(before))]
+
+    ended, ran = run(tmp_path, 99, *arguments)
+    assert (ended, ran) == (0, [*range(restored, restored + 10)])
+    assert len([*(tmp_path / "logs" / "activations").iterdir()]) == 2
+    after = read_history(tmp_path / "logs")
+    kept = [step for step in before.steps if step < restored]
+    assert after.steps == kept + ran
+    for step in kept:
+        np.testing.assert_array_equal(after[step].records, before[step].records)
+
+    if save_freq == "epoch":
+        keras.utils.set_random_seed(0)
+        whole = fitted(None, compiled(2, accumulate), epochs=4, shuffle=False)
+        for one, other in zip(after, whole.history, strict=True):
+            np.testing.assert_array_equal(one.records, other.records)
+
+
+def fitted(folder, model, monitor=None, **options):
+    x, y = models.data()
+    monitor = monitor or ActivationMonitor(folder, sample_every=options.pop("every", 1))
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor], **options)
+    return monitor
+
+
+def compiled(depth=1, accumulate=None):
+    model = models.perceptron(depth)
+    sgd = keras.optimizers.SGD(0.01, gradient_accumulation_steps=accumulate)
+    model.compile(sgd, "mse")
+    return model
+
+
+def test_a_saved_model_goes_on_at_its_optimizers_step(tmp_path):
+    """With `initial_epoch`, which itself moves no step."""
+    model = compiled()
+    fitted(tmp_path, model, epochs=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    monitor = fitted(tmp_path, loaded, epochs=3, initial_epoch=2)
+    assert monitor.history.steps == [10, 11, 12, 13, 14]
+    assert read_history(tmp_path).steps == [*range(15)]
+
+
+def test_steps_that_were_undone_are_not_read(tmp_path):
+    """Those after the restored one, also where the second run did not look."""
+    model = compiled()
+    model.save(tmp_path / "model.keras")
+    fitted(tmp_path, model, epochs=2)
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    again.optimizer.iterations.assign(4)
+    second = fitted(tmp_path, again, epochs=2, every=lambda step: step in (4, 9))
+    history = read_history(tmp_path)
+    assert history.steps == [0, 1, 2, 3, 4, 9]
+    np.testing.assert_array_equal(history[-1].records, second.history[-1].records)
+
+
+def test_many_fits_within_a_second_are_read_in_their_order(tmp_path):
+    """Their files differ in a number that has one digit or two."""
+    model, monitor = compiled(), None
+    for _ in range(12):
+        monitor = fitted(tmp_path, model, monitor)
+    assert read_history(tmp_path).steps == [*range(60)]
