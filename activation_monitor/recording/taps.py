@@ -176,6 +176,10 @@ class Taps:
             number = running.calls[id(layer)]
             running.calls[id(layer)] += 1
             leaves = len(running.leaf_graphs)
+            inputs = args, kwargs
+            with contextlib.suppress(Exception):  # what cannot be walked is told of below
+                # As they are now: the layer may put its outputs into the dict it is given.
+                inputs = keras.tree.map_structure(lambda part: part, inputs)
             running.depth += 1
             try:
                 outputs = call(*args, **kwargs)
@@ -184,7 +188,7 @@ class Taps:
             if id(layer) in self._unmeasurable:
                 return outputs
             try:
-                return self._after(running, layer, number, leaves, (args, kwargs), outputs)
+                return self._after(running, layer, number, leaves, inputs, outputs)
             except Exception as error:
                 self._unmeasurable.add(id(layer))
                 self._warn(
