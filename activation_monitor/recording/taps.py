@@ -144,16 +144,19 @@ class Taps:
             yield
         finally:
             self._running = None
-            for layer, own in running.before.values():
+            for layer, name, own in running.before.values():
                 if own is None:
-                    layer.__dict__.pop("call", None)
+                    layer.__dict__.pop(name, None)
                 else:
-                    layer.__dict__["call"] = own
+                    layer.__dict__[name] = own
 
     def _tap(self, running, layer):
         if id(layer) not in running.before:
-            running.before[id(layer)] = layer, layer.__dict__.get("call")
-            layer.__dict__["call"] = self._tapped(running, layer, layer.call)
+            # Keras calls a quantized layer by another name.
+            quantized = getattr(layer, "quantization_mode", None) is not None
+            name = "quantized_call" if quantized else "call"
+            running.before[id(layer)] = layer, name, layer.__dict__.get(name)
+            layer.__dict__[name] = self._tapped(running, layer, getattr(layer, name))
 
     def _tap_inside(self, running, outer):
         """Tap what the layer made when it was built, which may be just now."""
