@@ -234,6 +234,8 @@ class Taps:
                 running.normalized.update(id(tensor) for _, tensor in named)
             return outputs
 
+        if any(map(backend.is_ragged_or_sparse_float, keras.tree.flatten(outputs))):
+            raise TypeError("its output is a ragged or a sparse tensor")
         given = [tensor for _, tensor in _floats(inputs)]
         if here is running.root:
             for tensor in given:

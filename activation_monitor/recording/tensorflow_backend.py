@@ -157,6 +157,12 @@ def is_tensor(value) -> bool:
     return isinstance(value, tf.Tensor)
 
 
+def is_ragged_or_sparse_float(value) -> bool:
+    """Whether these are floating-point numbers that do not stand in one dense tensor."""
+    kinds = tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices
+    return isinstance(value, kinds) and value.dtype.is_floating
+
+
 def graph():
     """What is being traced now; None when running eagerly."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
