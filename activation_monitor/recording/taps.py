@@ -190,10 +190,15 @@ class Taps:
                 running.depth -= 1
             if id(layer) in self._unmeasurable:
                 return outputs
+            known = len(self._table)
             try:
                 return self._after(running, layer, number, leaves, inputs, outputs)
             except Exception as error:
                 self._unmeasurable.add(id(layer))
+                last = len(self._table) - 1
+                if last >= known and last not in running.rows:  # it would stay empty
+                    row = self._table.pop()
+                    del self._rows[id(row.layer), row.call, row.part]
                 self._warn(
                     f"{layer.path or layer.name!r} cannot be measured, it is left out: "
                     f"{type(error).__name__}: {error}"
