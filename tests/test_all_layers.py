@@ -6,6 +6,7 @@ with a head and a loss of its own, so that no branch hides what happens in anoth
 
 import inspect
 import re
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -477,3 +478,425 @@ def test_no_layer_of_keras_is_forgotten():
     rows = {type(each.make()).__name__ for group in CASES.values() for each in group}
     assert exported - rows - set(LEFT_OUT) == set()
     assert set(LEFT_OUT) <= exported - rows
+
+
+# -- what is more than one layer
+
+
+def functional(*stack, shape=(6,), batch_size=None, **options):
+    """A chain of layers as a model named `net`."""
+    source = keras.Input(shape, batch_size=batch_size, **options)
+    tensor = source
+    for layer in stack:
+        tensor = layer(tensor)
+    return keras.Model(source, tensor, name="net")
+
+
+class Subclassed(keras.Model):
+    """A model from its layers and its call, built by nothing but its first call."""
+
+    def __init__(self, call, **parts):
+        super().__init__(name="net")
+        self.parts = parts
+        self._does = call
+        for name, layer in parts.items():
+            setattr(self, name, layer)
+
+    def call(self, x, training=False):
+        return self._does(self, x)
+
+
+class Nested(layers.Layer):
+    """Nested outputs, one of them no floating-point tensor."""
+
+    def call(self, x):
+        return {"a": 2.0 * x, "b": [x + 1.0, ops.cast(x, "int32")]}
+
+
+def stateful():
+    stack = layers.LSTM(3, stateful=True, name="lstm"), layers.Dense(1, name="head")
+    return functional(*stack, shape=(5, 4), batch_size=SAMPLES), SERIES
+
+
+def padded_tokens():
+    return functional(
+        layers.Embedding(7, 3, mask_zero=True, name="embedding"),
+        layers.LSTM(3, return_sequences=True, name="lstm"),
+        layers.Dropout(0.1, name="dropout"),
+        layers.Bidirectional(layers.GRU(2), name="both"),
+        layers.Dense(1, name="head"),
+        shape=(5,),
+        dtype="int64",
+    ), TOKENS
+
+
+PADDED = SERIES.copy()
+PADDED[::2, 3:] = 0.0
+
+
+def padded_series():
+    source = keras.Input((5, 4))
+    masked = layers.Masking(name="masking")(source)
+    attended = layers.MultiHeadAttention(2, 2, name="attention")(masked, masked)
+    outputs = layers.TimeDistributed(layers.Dense(1), name="each")(attended)
+    outputs = layers.GlobalAveragePooling1D(name="pool")(outputs)
+    return keras.Model(source, outputs, name="net"), PADDED
+
+
+def sparse():
+    few = tf.sparse.from_dense(np.maximum(ROWS, 0.0))
+    stack = layers.Dense(3, "relu", name="dense"), layers.Dense(1, name="head")
+    return functional(*stack, sparse=True), few
+
+
+def ragged_tokens():
+    tokens = tf.ragged.constant([[1, 2], [3], [1, 2, 3], [4], [5, 6], [1], [2], [3, 3]])
+    return functional(
+        layers.Embedding(7, 3, name="odd"),
+        layers.Lambda(lambda x: x.to_tensor() if hasattr(x, "to_tensor") else x),
+        layers.GlobalAveragePooling1D(name="pool"),
+        layers.Dense(1, name="head"),
+        shape=(None,),
+        dtype="int32",
+        ragged=True,
+    ), tokens
+
+
+def ragged_text():
+    return functional(
+        layers.TextVectorization(vocabulary=["red", "colour"], ragged=True),
+        layers.CategoryEncoding(4, "multi_hot", name="encoding"),
+        layers.Dense(1, name="head"),
+        shape=(),
+        dtype="string",
+    ), SENTENCES
+
+
+def nested_outputs():
+    def call(net, x):
+        parts = net.nested(x)
+        return net.head(ops.concatenate([parts["a"], parts["b"][0]], axis=-1))
+
+    parts = {"nested": Nested(name="nested"), "head": layers.Dense(1, name="head")}
+    return Subclassed(call, **parts), ROWS
+
+
+def several_inputs_and_outputs():
+    first, second = keras.Input((6,), name="first"), keras.Input((5, 4), name="second")
+    joined = layers.Concatenate(name="join")([first, layers.Flatten()(second)])
+    outputs = {"one": layers.Dense(1, name="one")(joined)}
+    outputs["two"] = layers.Dense(1, name="two")(layers.Dense(3)(joined))
+    return keras.Model([first, second], outputs, name="net"), (ROWS, SERIES)
+
+
+def shared_submodel():
+    inner = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(6, "tanh", name="inner")], name="twice"
+    )
+    return functional(inner, inner, layers.Dense(1, name="head")), ROWS
+
+
+def built_lazily():
+    return Subclassed(
+        lambda net, x: net.head(net.norm(net.first(x))),
+        first=layers.Dense(3, name="first"),
+        norm=layers.BatchNormalization(name="norm"),
+        head=layers.Dense(1, name="head"),
+    ), ROWS
+
+
+def boxes():
+    boxes = np.random.default_rng(0).uniform(0, 4, (SAMPLES, 2, 4)).astype("f4")
+    boxes[..., 2:] += 4.0
+
+    def call(net, x):
+        boxes = {"boxes": x["boxes"], "labels": x["labels"]}
+        kept = net.kept({"images": x["pictures"], "bounding_boxes": boxes})
+        return net.head(net.flatten(kept["bounding_boxes"]["boxes"]))
+
+    return Subclassed(
+        call,
+        kept=layers.MaxNumBoundingBoxes(3, bounding_box_format="xyxy", name="kept"),
+        flatten=layers.Flatten(),
+        head=layers.Dense(1, name="head"),
+    ), {"pictures": PICTURES, "boxes": boxes, "labels": np.ones((SAMPLES, 2), "f4")}
+
+
+def saved_model():
+    class Doubling(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 6))])
+        def serve(self, x):
+            return 2.0 * x
+
+    with tempfile.TemporaryDirectory() as folder:
+        module = Doubling()
+        tf.saved_model.save(module, folder, signatures=module.serve)
+        layer = layers.TFSMLayer(folder, call_endpoint="serving_default", name="served")
+
+    def call(net, x):
+        return net.head(next(iter(net.served(net.first(x)).values())))
+
+    return Subclassed(
+        call, first=layers.Dense(6), served=layer, head=layers.Dense(1, name="head")
+    ), ROWS
+
+
+def lora():
+    dense = layers.Dense(3, name="dense")
+    einsum = layers.EinsumDense("ab,bc->ac", 4, name="einsum")
+    model = functional(dense, einsum, layers.Dense(1, name="head"))
+    dense.enable_lora(2)
+    einsum.enable_lora(2)
+    return model, ROWS
+
+
+def quantized(mode):
+    def build():
+        dense = layers.Dense(4, "relu", name="dense")
+        model = functional(
+            layers.Dense(6, name="before"), dense, layers.Dense(1, name="head")
+        )
+        dense.quantize(mode)
+        return model, ROWS
+
+    return build
+
+
+def frozen():
+    norm = layers.BatchNormalization(name="norm", trainable=False)
+    dense = layers.Dense(3, name="dense", trainable=False)
+    return functional(
+        layers.Dense(6, name="before"), norm, dense, layers.Dense(1, name="head")
+    ), ROWS
+
+
+def regularized():
+    return functional(
+        layers.Dense(
+            6,
+            kernel_regularizer="l2",
+            bias_regularizer="l1",
+            activity_regularizer="L1L2",
+            kernel_constraint="max_norm",
+            name="dense",
+        ),
+        layers.ActivityRegularization(0.1, name="activity"),
+        layers.Dense(1, activity_regularizer="l2", name="head"),
+    ), ROWS
+
+
+def remat_of_activations():
+    """Of whole layers Keras refuses it on TensorFlow: `training` is a keyword."""
+    with keras.RematScope("activations"):
+        stack = layers.Dense(6, "tanh", name="dense"), layers.Dense(4, name="second")
+    return functional(*stack, layers.Dense(1, name="head")), ROWS
+
+
+class Recomputed(layers.Layer):
+    """Computes again in the backward pass what the layer in it puts out."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner = layers.Dense(4, "tanh", name="inner")
+        self.again = keras.remat(lambda x: self.inner(x))
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.again(x)
+
+
+def remat_of_a_layer():
+    stack = layers.Dense(6, name="before"), Recomputed(name="recomputed")
+    return functional(*stack, layers.Dense(1, name="head")), ROWS
+
+
+MODELS = {
+    "stateful": (stateful, {"lstm"}),
+    "padded tokens": (padded_tokens, {"embedding", "lstm", "dropout"}),
+    "padded series": (padded_series, {"masking", "pool"}),
+    "sparse inputs": (sparse, {"dense"}),
+    "ragged text": (ragged_text, {"encoding"}),
+    "nested outputs": (nested_outputs, {"net/nested:a", "net/nested:b.0"}),
+    "several inputs and outputs": (several_inputs_and_outputs, {"join", "one", "two"}),
+    "shared submodel": (shared_submodel, {"twice/inner/0", "twice/inner/1"}),
+    "built lazily": (built_lazily, {"net/first", "net/norm"}),
+    "bounding boxes": (boxes, {"net/kept:bounding_boxes.boxes"}),
+    "saved model": (saved_model, {"net/served:output_0"}),
+    "LoRA": (lora, {"dense", "einsum"}),
+    "int8": (quantized("int8"), {"dense"}),
+    "float8": (quantized("float8"), {"dense"}),
+    "int4": (quantized("int4"), {"dense"}),
+    "frozen": (frozen, {"norm", "dense"}),
+    "regularized": (regularized, {"dense", "activity"}),
+    "remat of activations": (remat_of_activations, {"dense", "second"}),
+    "remat of a layer": (remat_of_a_layer, {"before", "head"}),
+}
+"""A function that makes model and inputs; names that must be among those measured."""
+
+
+def fitted(build, callbacks):
+    """As `trained`, for a model and inputs that a function makes."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    model, x = build()
+    model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "mse", jit_compile=False)
+    y = np.ones((SAMPLES, 1), "f4")
+    if isinstance(getattr(model, "output_names", None), list) and len(model.outputs) > 1:
+        y = dict.fromkeys(model.output, y)
+    data = tf.data.Dataset.from_tensors((x, y))
+    options = {"shuffle": False, "verbose": 0, "callbacks": callbacks}
+    history = model.fit(data, epochs=2, **options).history
+    return history, model, model.predict(data, verbose=0)
+
+
+def warned(function, *args):
+    """What the function returns, and the warnings of ours that it gave."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = function(*args)
+    messages = [str(w.message) for w in caught]
+    return result, [m for m in messages if m.startswith("ActivationMonitor")]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_kind_of_model_trains_as_without_a_monitor_and_is_measured(name):
+    """Bit for bit; without a warning; its layers are among those measured."""
+    build, expected = MODELS[name]
+    plain = fitted(build, [])
+    monitor = ActivationMonitor(sample_every=1)
+    monitored, messages = warned(fitted, build, [monitor])
+    assert messages == []
+    assert_same(monitored, plain)
+    assert monitor.history.steps == [0, 1]
+    assert expected <= set(monitor.history[0].names)
+
+
+@pytest.mark.xfail(reason="the recomputation in the backward pass counts as a second call")
+def test_a_recomputed_layer_is_measured_once():
+    """`keras.remat` calls the layer again to derive it; that is no other activation."""
+    monitor = ActivationMonitor(sample_every=1)
+    fitted(remat_of_a_layer, [monitor])
+    inner = [name for name in monitor.history[0].names if name.endswith("inner")]
+    assert len(inner) == 1
+
+
+def sum_of_sums():
+    source = keras.Input((6,))
+    a, b, c = (layers.Dense(64, name=name)(source) for name in "abc")
+    total = layers.Add(name="outer")([a, layers.Add(name="inner")([b, c])])
+    return keras.Model(source, layers.Dense(1, name="head")(total), name="net"), ROWS
+
+
+@pytest.mark.xfail(reason="TensorFlow adds in another order where a sum within is read")
+def test_a_sum_of_sums_is_bit_identical():
+    """`a + (b + c)`: Grappler makes one sum of both if nothing else reads the inner one."""
+    plain = fitted(sum_of_sums, [])
+    assert_same(fitted(sum_of_sums, [ActivationMonitor(sample_every=1)]), plain)
+
+
+def test_layers_may_be_frozen_and_thawed_between_two_fits_with_one_monitor():
+    """Compiled again in between, as Keras asks; bit-identical, and measured in both."""
+
+    def run(callbacks):
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(0)
+        dense = layers.Dense(4, "relu", name="dense")
+        norm = layers.BatchNormalization(name="norm")
+        model = functional(dense, norm, layers.Dense(1, name="head"))
+        history = []
+        for trainable in (False, True):
+            dense.trainable = norm.trainable = trainable
+            model.compile("sgd", "mse", jit_compile=False)
+            y = np.ones((SAMPLES, 1), "f4")
+            options = {"verbose": 0, "callbacks": callbacks, "batch_size": SAMPLES}
+            history += model.fit(ROWS, y, **options).history["loss"]
+        return {"loss": history}, model, model.predict(ROWS, verbose=0)
+
+    monitor = ActivationMonitor(sample_every=1)
+    monitored, messages = warned(run, [monitor])
+    assert messages == []
+    assert_same(monitored, run([]))
+    assert monitor.history.steps == [0, 1]
+    frozen, thawed = monitor.history
+    assert {"dense", "norm", "head"} <= set(frozen.names)
+    assert thawed.names == frozen.names
+
+
+class Overwriting(layers.Layer):
+    """Puts its output into the dict that it is given, as Keras' MixUp does."""
+
+    def call(self, data):
+        data["x"] = 3.0 * data["x"]
+        return data
+
+
+def test_the_input_of_a_layer_is_what_it_was_before_the_call():
+    """Also where the layer changes the dict that it came in."""
+
+    def build():
+        return Subclassed(
+            lambda net, x: net.head(net.over({"x": x})["x"]),
+            over=Overwriting(name="over"),
+            head=layers.Dense(1, name="head"),
+        ), ROWS
+
+    fitted(build, [monitor := ActivationMonitor()])
+    mean = dict(
+        zip(monitor.history[0].names, monitor.history[0].statistic("mean"), strict=True)
+    )
+    np.testing.assert_allclose(mean["net/over:input"], np.float64(ROWS).mean(), rtol=1e-5)
+    np.testing.assert_allclose(mean["net/over:x"], 3 * np.float64(ROWS).mean(), rtol=1e-5)
+
+
+class Odd(layers.Layer):
+    """Puts out what the function makes of its input."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def odd(function, back):
+    """A model with a layer whose output is such that the next step takes it `back`."""
+
+    def build():
+        return Subclassed(
+            lambda net, x: net.head(ops.reshape(back(net.odd(x)), (SAMPLES, 6))),
+            odd=Odd(function, name="odd"),
+            head=layers.Dense(1, name="head"),
+        ), ROWS
+
+    return build
+
+
+UNMEASURABLE = {
+    "a tensor of unknown rank": odd(
+        lambda x: tf.numpy_function(np.copy, [x], tf.float32), lambda x: x
+    ),
+    "a ragged tensor": odd(tf.RaggedTensor.from_tensor, lambda x: x.to_tensor()),
+    "a sparse tensor": odd(tf.sparse.from_dense, tf.sparse.to_dense),
+    "the embedding of ragged tokens": ragged_tokens,
+}
+
+
+@pytest.mark.parametrize("name", UNMEASURABLE)
+def test_what_cannot_be_measured_is_left_out_with_one_warning(name):
+    """Training goes on, bit for bit as without; the other layers are measured."""
+    plain = fitted(UNMEASURABLE[name], [])
+    monitor = ActivationMonitor(sample_every=1)
+    monitored, messages = warned(fitted, UNMEASURABLE[name], [monitor])
+    assert_same(monitored, plain)
+    (message,) = messages
+    assert re.match(
+        r"ActivationMonitor: '(net/)?odd' cannot be measured, it is left out: ", message
+    )
+    assert monitor.history.steps == [0, 1]
+    for snapshot in monitor.history:
+        names = [name.removeprefix("net/") for name in snapshot.names]
+        assert "head" in names
+        assert "odd" not in names
