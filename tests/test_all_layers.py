@@ -786,7 +786,6 @@ def test_every_kind_of_model_trains_as_without_a_monitor_and_is_measured(name):
     assert expected <= set(monitor.history[0].names)
 
 
-@pytest.mark.xfail(reason="the recomputation in the backward pass counts as a second call")
 def test_a_recomputed_layer_is_measured_once():
     """`keras.remat` calls the layer again to derive it; that is no other activation."""
     monitor = ActivationMonitor(sample_every=1)

@@ -171,7 +171,8 @@ class Taps:
     def _tapped(self, running, layer, call):
         @functools.wraps(call)
         def tapped_call(*args, **kwargs):
-            if in_symbolic_scope():  # Keras asks for shapes only
+            # Keras asks for shapes only, or for the same activations again.
+            if in_symbolic_scope() or backend.is_recomputing():
                 return call(*args, **kwargs)
             if running.depth == 0:
                 running.root = backend.graph()
