@@ -47,6 +47,7 @@ def replaced(
 def wrapped_calls(
     layers: Iterable[keras.Layer],
     wrap: Callable[[keras.Layer, Callable], Callable],
+    name: str = "call",
 ) -> contextlib.AbstractContextManager[None]:
     """Within the block, each layer's `call` is `wrap(layer, call)`.
 
@@ -56,6 +57,7 @@ def wrapped_calls(
     Args:
         layers: The layers, each once.
         wrap: Given the layer and its `call`, returns the function to call instead.
+        name: What Keras calls: "quantized_call", if the layer is quantized.
     """
 
     def make(layer, call):
@@ -67,4 +69,4 @@ def wrapped_calls(
 
         return either
 
-    return replaced(layers, "call", make)
+    return replaced(layers, name, make)

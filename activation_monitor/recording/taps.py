@@ -176,7 +176,10 @@ class Taps:
                 self._tapped_layers.close()
 
     def _tap(self, layer):
-        self._tapped_layers.enter_context(wrapped_calls([layer], self._tapped))
+        # Keras calls a quantized layer by another name.
+        quantized = getattr(layer, "quantization_mode", None) is not None
+        name = "quantized_call" if quantized else "call"
+        self._tapped_layers.enter_context(wrapped_calls([layer], self._tapped, name))
 
     def _tap_inside(self, outer):
         """Tap what the layer made when it was built, which may be just now."""
@@ -190,7 +193,8 @@ class Taps:
 
     def _tapped(self, layer, call):
         def tapped_call(*args, **kwargs):
-            if not self._entered:  # somebody kept it
+            # It may be that somebody kept it, or that it is computed again.
+            if not self._entered or backend.is_recomputing():
                 return call(*args, **kwargs)
             running = self._pass()
             if backend.in_function_within(running.step_graph):
@@ -202,6 +206,10 @@ class Taps:
             number = running.calls[id(layer)]
             running.calls[id(layer)] += 1
             leaves = len(running.leaf_graphs)
+            inputs = args, kwargs
+            with contextlib.suppress(Exception):  # what cannot be walked is told of below
+                # As they are now: the layer may put its outputs into the dict it is given.
+                inputs = keras.tree.map_structure(lambda part: part, inputs)
             running.depth += 1
             try:
                 outputs = call(*args, **kwargs)
@@ -209,9 +217,14 @@ class Taps:
                 running.depth -= 1
             if id(layer) in self._unmeasurable:
                 return outputs
+            known = len(self._table)
             try:
-                return self._after(running, layer, number, leaves, (args, kwargs), outputs)
+                return self._after(running, layer, number, leaves, inputs, outputs)
             except Exception as error:
+                last = len(self._table) - 1
+                if last >= known and last not in running.rows:  # it would stay empty
+                    row = self._table.pop()
+                    del self._rows[id(row.layer), row.call, row.part]
                 self._leave_out(layer, f"{type(error).__name__}: {error}")
                 return outputs
 
@@ -278,6 +291,8 @@ class Taps:
                 running.normalized.update(id(tensor) for _, tensor in named)
             return outputs
 
+        if any(map(backend.is_ragged_or_sparse_float, keras.tree.flatten(outputs))):
+            raise TypeError("its output is a ragged or a sparse tensor")
         given = [tensor for _, tensor in _floats(inputs)]
         if here is running.root:
             for tensor in given:

@@ -5,6 +5,7 @@ taps, and which tensors a traced tensor was computed from.
 """
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -252,6 +253,23 @@ def gradients(of, by: list) -> list:
 def is_tensor(value) -> bool:
     """Whether this is a dense tensor of the running step (not a symbolic Keras one)."""
     return isinstance(value, tf.Tensor)
+
+
+def is_recomputing() -> bool:
+    """Whether this call is one that `keras.remat` repeats in the backward pass.
+
+    Nothing but the stack tells: it runs in the graph of the forward pass.
+    """
+    frame = inspect.currentframe()
+    while frame and frame.f_code.co_name != "inner_recompute_grad":
+        frame = frame.f_back
+    return frame is not None
+
+
+def is_ragged_or_sparse_float(value) -> bool:
+    """Whether these are floating-point numbers that do not stand in one dense tensor."""
+    kinds = tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices
+    return isinstance(value, kinds) and value.dtype.is_floating
 
 
 def graph():
