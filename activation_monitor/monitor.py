@@ -185,8 +185,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._evaluating.close()
         if self._made("train") and self._looked and not self.history.snapshots:
             self._attempts.warn_once(
-                "no layer was measured. If the model overrides `make_train_function`, "
-                "let it call `self.train_step`.",
+                "no layer was measured: none puts out dense floating-point numbers, or "
+                "the model's own `make_train_function` does not call `self.train_step`."
             )
 
     def on_test_begin(self, logs=None):
