@@ -13,7 +13,8 @@ from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import measure
 from activation_monitor.recording import tensorflow_backend as backend
-from activation_monitor.recording.taps import Taps, all_layers, chosen_layers
+from activation_monitor.recording.keras_insides import all_layers, chosen_layers
+from activation_monitor.recording.taps import Taps
 from activation_monitor.views import console
 
 

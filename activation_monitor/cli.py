@@ -130,7 +130,7 @@ def _batch(model, arguments):
     import keras
     import numpy as np
 
-    from activation_monitor.recording.taps import all_layers
+    from activation_monitor.recording.keras_insides import all_layers
 
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(

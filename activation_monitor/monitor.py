@@ -11,14 +11,14 @@ from activation_monitor.analysis.findings import Finding, check_silence
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.choice import LayerChoice, check
-from activation_monitor.recording.step_count import StepCount
-from activation_monitor.recording.steps import Looks, TwoSteps, TwoTraces, schedule
-from activation_monitor.recording.taps import (
-    Taps,
+from activation_monitor.recording.keras_insides import (
     all_layers,
     chosen_layers,
     steps_taken,
 )
+from activation_monitor.recording.step_count import StepCount
+from activation_monitor.recording.steps import Looks, TwoSteps, TwoTraces, schedule
+from activation_monitor.recording.taps import Taps
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.views.events import RUN, VALIDATION_RUN
 

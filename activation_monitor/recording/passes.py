@@ -9,7 +9,7 @@ from keras.src.backend.common import global_state
 
 from activation_monitor.analysis import moments
 from activation_monitor.recording import tensorflow_backend as backend
-from activation_monitor.recording.taps import (
+from activation_monitor.recording.keras_insides import (
     activation_name,
     channel_axis,
     is_float_tensor,

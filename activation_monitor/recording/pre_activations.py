@@ -14,11 +14,11 @@ from keras import layers
 
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.calls import replaced, wrapped_calls
-from activation_monitor.recording.taps import (
-    _has_kernel,
-    _kind,
-    _unique_paths,
+from activation_monitor.recording.keras_insides import (
     all_layers,
+    has_kernel,
+    kind_of,
+    unique_paths,
 )
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
@@ -69,7 +69,7 @@ class WeightLayer(NamedTuple):
 def weight_layers(model: keras.Model) -> list[WeightLayer]:
     """The weight layers of a model, recurrent ones as a whole."""
     everything = all_layers(model)
-    names = _unique_paths(model)
+    names = unique_paths(model)
     seen_at, around = {}, {}
     for layer in everything:
         inner = layer
@@ -84,7 +84,7 @@ def weight_layers(model: keras.Model) -> list[WeightLayer]:
         )
         for layer in everything
         if isinstance(layer, (*_KNOWN, layers.RNN))
-        or (_kind(layer) == "weight" and _has_kernel(layer))
+        or (kind_of(layer) == "weight" and has_kernel(layer))
     ]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from activation_monitor.recording import measure
-from activation_monitor.recording.taps import Taps, second_trace
+from activation_monitor.recording.keras_insides import second_trace
+from activation_monitor.recording.taps import Taps
 
 DENSE = (0, 1, 2, 5, 10, 20, 50)
 """Steps that are sampled whatever `sample_every` says, counted from the first step that

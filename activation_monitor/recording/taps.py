@@ -1,6 +1,6 @@
-"""Taps on layers: finds the layers, wraps their calls, reads the layer graph.
+"""Taps on layers: wraps their calls, measures what they put out, reads the layer graph.
 
-The only module that reaches into the insides of Keras. While a training step's Python
+While a training step's Python
 code runs - once while it is traced, or at every step when it runs eagerly - each layer's
 `call` is replaced on the instance by one that also measures. Outside that time no layer
 is changed at all, and an exception changes nothing back to front: the layers are put
@@ -23,20 +23,18 @@ from activation_monitor.analysis.snapshot import LayerInfo
 from activation_monitor.recording import kernels, shared
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.calls import wrapped_calls
-from activation_monitor.recording.choice import LayerChoice, choose
-
-_ACTIVATION_LAYERS = {
-    "ReLU": "relu",
-    "LeakyReLU": "leaky_relu",
-    "PReLU": "leaky_relu",
-    "ELU": "elu",
-    "Softmax": "softmax",
-    "Activation": None,  # says itself
-}
-
-_MERGING_LAYERS = (
-    *("Add", "Average", "Concatenate", "Dot"),
-    *("Maximum", "Minimum", "Multiply", "Subtract"),
+from activation_monitor.recording.keras_insides import (
+    activation_name,
+    all_layers,
+    attach_masks,
+    channel_axis,
+    float_tensors,
+    has_kernel,
+    kind_of,
+    mask_of,
+    renewed,
+    unique_paths,
+    width_of,
 )
 
 
@@ -265,9 +263,9 @@ class Taps:
         holds_loop = any(graph is not here for graph in inner)
         if is_leaf or holds_loop:
             running.leaf_graphs[leaves:] = [here]
-        named = _floats(outputs)
+        named = float_tensors(outputs)
         if not (is_leaf or holds_loop):
-            if not _has_kernel(layer):
+            if not has_kernel(layer):
                 return outputs
             if any(id(tensor) in running.owner for _, tensor in named):
                 # Its last sublayer (an activation, say) made the output: one tensor,
@@ -281,19 +279,19 @@ class Taps:
             tensor is given for _, tensor in named for given in keras.tree.flatten(inputs)
         ):
             # Handed through: a new tensor tells this layer's output from its input.
-            outputs = keras.tree.map_structure(_renewed, outputs)
-            named = _floats(outputs)
-        _attach_masks(layer, inputs, outputs)
+            outputs = keras.tree.map_structure(renewed, outputs)
+            named = float_tensors(outputs)
+        attach_masks(layer, inputs, outputs)
         running.alive.extend(tensor for _, tensor in named)
         running.made.update(id(tensor) for _, tensor in named)
         if id(layer) not in self._chosen:
-            if _kind(layer) == "normalization":
+            if kind_of(layer) == "normalization":
                 running.normalized.update(id(tensor) for _, tensor in named)
             return outputs
 
         if any(map(backend.is_ragged_or_sparse_float, keras.tree.flatten(outputs))):
             raise TypeError("its output is a ragged or a sparse tensor")
-        given = [tensor for _, tensor in _floats(inputs)]
+        given = [tensor for _, tensor in float_tensors(inputs)]
         if here is running.root:
             for tensor in given:
                 if id(tensor) not in running.made:
@@ -314,7 +312,7 @@ class Taps:
             part = f"{part.split('_')[0]}_{suffix}"
         index = self._row(layer, number, part)
         row = self._table[index]
-        row.kind = "input" if part.startswith(":input") else _kind(layer)
+        row.kind = "input" if part.startswith(":input") else kind_of(layer)
         row.activation = "linear" if row.kind == "input" else activation_name(layer)
         # A `Monitored` layer waits for this record; it is to be right at the first look.
         place = None if row.kind == "input" else shared.place_for(layer)
@@ -329,7 +327,7 @@ class Taps:
         )
         if place is not None:
             place[id(tensor)] = record
-        row.width = int(_width(layer, tensor))
+        row.width = int(width_of(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
         if row.kind == "weight":
             shapes = [tuple(given.shape) for given in inputs]
@@ -436,7 +434,7 @@ class Taps:
         return Measured(self._known, *self._reader.read(), kernels_found, gradients)
 
     def _infos(self):
-        paths = _unique_paths(*self.models)
+        paths = unique_paths(*self.models)
         several = {id(row.layer) for row in self._table if row.call > 0}
         return tuple(
             LayerInfo(
@@ -456,189 +454,3 @@ class Taps:
             )
             for row in self._table
         )
-
-
-def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
-    """A step of the user's as a function with a trace of its own.
-
-    Args:
-        step: A `tf.function`, or a Python function.
-
-    Returns:
-        The function: the step itself, if it is no `tf.function`; whether it is one; and
-        whether XLA compiles it.
-    """
-    if not hasattr(step, "get_concrete_function"):
-        return step, False, False
-    return step._clone(None), True, bool(step._jit_compile)
-
-
-def all_layers(*models: keras.Layer) -> list[keras.Layer]:
-    """The models and all layers below them, each once; recurrent layers as a whole.
-
-    What runs within a recurrent layer is its own affair: it calls its cell once more than
-    there are time steps, or not at all where a fused kernel does its work.
-    """
-    found, todo = {}, [*models]
-    while todo:
-        layer = todo.pop(0)
-        if id(layer) in found or isinstance(layer, keras.layers.InputLayer):
-            continue
-        found[id(layer)] = layer
-        if not isinstance(layer, keras.layers.RNN):
-            todo = _sublayers(layer) + todo
-    return list(found.values())
-
-
-def steps_taken(optimizer) -> int:
-    """How many batches a model's optimizer has seen; 0 if it does not count.
-
-    Its `iterations` are as many, but for an optimizer that accumulates gradients over
-    several batches.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
-    taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
-    return int(keras.ops.convert_to_tensor(taken))
-
-
-def _sublayers(layer):
-    """The layers right inside; where one is `Monitored`, the layer that it wraps."""
-    return [
-        inner.layer if getattr(inner, "keeps_own_record", False) else inner
-        for inner in layer._layers
-    ]
-
-
-def chosen_layers(choice: LayerChoice, *models: keras.Model) -> set[int]:
-    """The ids of the layers that a user's choice names, with all layers inside them.
-
-    Args:
-        choice: See `choice.choose`, which also says what it raises.
-        models: The models.
-    """
-    layers = all_layers(*models)
-    paths = _unique_paths(*models)
-    top = choose(choice, [(paths[id(layer)], layer) for layer in layers])
-    return {id(inner) for layer in top for inner in layer._flatten_layers()}
-
-
-def _unique_paths(*models):
-    """Keras paths by id of layer; where two layers share one, where they stand."""
-    paths, where = {}, {}
-
-    def walk(layer, path, place):
-        paths[id(layer)], where[id(layer)] = path, place
-        sublayers = _sublayers(layer)
-        known = [inner.path for inner in sublayers if inner.path]
-        # A layer without weights may have no path: the same prefix as its siblings'.
-        prefix = known[0].rpartition("/")[0] if known else path
-        for inner in sublayers:
-            if id(inner) not in where:
-                sibling = f"{prefix}/{inner.name}".lstrip("/")
-                walk(inner, inner.path or sibling, f"{place}/{inner.name}")
-
-    for model in models:
-        if id(model) not in where:
-            walk(model, model.path or model.name, model.name)
-    paths = {id(layer): paths[id(layer)] for layer in all_layers(*models)}
-    for i in _twins(paths):
-        paths[i] = where[i]
-    for number, i in enumerate(_twins(paths)):
-        paths[i] += f"~{number}"
-    return paths
-
-
-def _twins(paths):
-    shared = collections.Counter(paths.values())
-    return [i for i, path in paths.items() if shared[path] > 1]
-
-
-def _floats(structure):
-    """Pairs of path and tensor, of the floating-point tensors in a structure."""
-    pairs = keras.tree.flatten_with_path(structure)
-    return [(path, value) for path, value in pairs if is_float_tensor(value)]
-
-
-def is_float_tensor(value):
-    return backend.is_tensor(value) and keras.backend.is_float_dtype(
-        keras.backend.standardize_dtype(value.dtype)
-    )
-
-
-def _renewed(value):
-    if not is_float_tensor(value):
-        return value
-    new = backend.same_but_new(value)
-    mask = _keras_mask(value)
-    if mask is not None:
-        new._keras_mask = mask
-    return new
-
-
-def _attach_masks(layer, inputs, outputs):
-    """Attach the masks that Keras attaches to a layer's outputs when it has been called."""
-    args, kwargs = inputs
-    given = [*args, *kwargs.values()]
-    if layer.supports_masking and given:
-        before = kwargs.get("mask")
-        if before is None:
-            before = keras.tree.map_structure(_keras_mask, given[0])
-        layer._set_mask_metadata(given[0], outputs, before)
-
-
-def _keras_mask(value):
-    return getattr(value, "_keras_mask", None)
-
-
-def mask_of(tensor):
-    """The mask of a tensor's leading axes; None if it has none that fits."""
-    mask = _keras_mask(tensor)
-    if mask is None or not 0 < len(mask.shape) <= len(tensor.shape):
-        return None
-    pairs = zip(mask.shape, tensor.shape, strict=False)
-    return mask if all(None in pair or pair[0] == pair[1] for pair in pairs) else None
-
-
-def _has_kernel(layer):
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
-    return any(len(variable.shape) >= 2 for variable in own)
-
-
-def _kind(layer):
-    name = type(layer).__name__
-    if "embedding" in name.lower():
-        return "embedding"
-    if "norm" in name.lower():
-        return "normalization"
-    if name in _ACTIVATION_LAYERS:  # before its weights: PReLU has some
-        return "activation"
-    if _has_kernel(layer) or any(_kind(inner) == "weight" for inner in layer._layers):
-        return "weight"
-    if "pooling" in name.lower():
-        return "pooling"
-    if name in _MERGING_LAYERS:
-        return "merge"
-    return "other"
-
-
-def activation_name(layer):
-    known = _ACTIVATION_LAYERS.get(type(layer).__name__)
-    if known:
-        return known
-    function = getattr(layer, "activation", None)
-    if function is None:
-        return "linear"
-    name = type(function).__name__
-    return _ACTIVATION_LAYERS.get(name) or getattr(function, "__name__", name)
-
-
-def channel_axis(layer, tensor):
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return 1 if first and len(tensor.shape) > 2 else -1
-
-
-def _width(layer, tensor):
-    """Independent output units: the channels, wherever they stand."""
-    if len(tensor.shape) < 2:
-        return 1
-    return tensor.shape[channel_axis(layer, tensor)] or 1
