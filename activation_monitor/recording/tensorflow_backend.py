@@ -213,9 +213,12 @@ def check_strategy(strategy: tf.distribute.Strategy) -> None:
     Raises:
         NotImplementedError: If it cannot.
     """
-    by_itself = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
     mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
-    if by_itself or isinstance(strategy, mirrored):
+    # Its workers run a step each, when they like; in sync there is one, and `strategy`
+    # does not tell of its cluster.
+    each_alone = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+    by_itself = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
+    if isinstance(strategy, mirrored) or (by_itself and not each_alone):
         return
     raise NotImplementedError(
         f"models of a {type(strategy).__name__} cannot be measured, those of a "
@@ -224,16 +227,19 @@ def check_strategy(strategy: tf.distribute.Strategy) -> None:
 
 
 def workers(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together."""
+    """How many processes train together; an evaluator is by itself."""
     resolver = strategy.cluster_resolver
+    if resolver is not None and resolver.task_type == "evaluator":
+        return 1
     cluster = resolver.cluster_spec().as_dict() if resolver else {}
     return max(sum(len(cluster.get(job, ())) for job in ("chief", "worker")), 1)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this is the process that writes files: the chief, or the first worker."""
+    """Whether this process writes files: the chief does, or the first worker if there is
+    none; and an evaluator, which is by itself."""
     resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.task_type:
+    if resolver is None or resolver.task_type in (None, "", "evaluator"):
         return True
     first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
     return (resolver.task_type, resolver.task_id) == (first, 0)
