@@ -164,6 +164,23 @@ def custom_loop(strategy, x, y, monitor=None, eager=False):
     }
 
 
+def several_runs(strategy, x, monitor):
+    """A step that calls `strategy.run` twice, as one that accumulates gradients does."""
+    with strategy.scope():
+        model = perceptron()
+
+    @tf.function
+    def step(x):
+        twice = [strategy.run(model, args=(part,)) for part in (x, x)]
+        return [strategy.experimental_local_results(outputs) for outputs in twice]
+
+    step = monitor.watch(step, model)
+    rows = tf.data.Dataset.from_tensor_slices(x).batch(12)
+    for batch in strategy.experimental_distribute_dataset(rows):
+        step(batch)
+    return {"snapshots": monitor.history.snapshots}
+
+
 def layers_with_records(strategy, x, y, monitor):
     """What a `Monitored` layer says after two steps and one evaluation."""
     wrapped = []
@@ -215,6 +232,7 @@ def mirrored():
     found["watched, plain"] = custom_loop(strategy, x, y)
     found["looked at"] = custom_loop(strategy, x, y, monitor(), eager=True)
     x, y = models.data(samples=24)
+    found["two runs"] = several_runs(strategy, x, monitor())
     images = models.IMAGES[:24], models.LABELS[:24]
     of_images = {
         "make": models.image_network,

@@ -178,6 +178,16 @@ def test_in_a_custom_loop_the_record_is_that_of_the_global_batch(mirrored, case)
         assert_measured(snapshot, found["weights"][i], *split(batch, len(batch)))
 
 
+def test_calls_are_told_apart_over_all_that_replicas_run_in_one_step(mirrored):
+    """Each `strategy.run` goes on counting: a layer called in two of them is two taps, and
+    each is measured on the global batch."""
+    for snapshot in mirrored["two runs"]["snapshots"]:
+        layers = ("first/0:input", "first/0", "second/0", "head/0")
+        again = ("first/1", "second/1", "head/1")
+        assert snapshot.names == tuple(f"net/{name}" for name in layers + again)
+        np.testing.assert_array_equal(snapshot.field("samples"), 12)
+
+
 @pytest.mark.parametrize("case", ["eager", "watched", "images"])
 def test_training_on_replicas_is_the_same_with_and_without_the_monitor(mirrored, case):
     """Weights and losses to the last bit, of a network with dropout and batch

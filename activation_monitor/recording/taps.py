@@ -10,7 +10,6 @@ back as they were in a `finally`.
 import collections
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -123,7 +122,7 @@ class Taps:
         self._kernels = {}  # by id of layer
         self._entered = 0  # replicas run in threads of their own, that take turns
         self._tapped_layers = contextlib.ExitStack()
-        self._passes: dict[int, _Pass] = {}  # by thread
+        self._passes: dict[object, _Pass] = {}  # by what runs side by side
         self._new_pass = None
         self._gradients: dict[int, backend.Store] = {}  # by row
         self._gradient_reader = None
@@ -167,7 +166,7 @@ class Taps:
                 for layer in self.layers:
                     self._tap(layer)
             if not traced_inside:
-                self._passes[threading.get_ident()] = new_pass()
+                self._passes[backend.running_now()] = new_pass()
             yield
         finally:
             self._entered -= 1
@@ -192,10 +191,10 @@ class Taps:
         def tapped_call(*args, **kwargs):
             if not self._entered:  # somebody kept it
                 return call(*args, **kwargs)
-            thread = threading.get_ident()
-            if thread not in self._passes:  # begun by `strategy.run` within the step
-                self._passes[thread] = self._new_pass()
-            running = self._passes[thread]
+            now = backend.running_now()
+            if now not in self._passes:  # begun by `strategy.run` within the step
+                self._passes[now] = self._new_pass()
+            running = self._passes[now]
             if backend.in_function_within(running.step_graph):
                 self._leave_out_function(layer)
                 return call(*args, **kwargs)
@@ -325,7 +324,7 @@ class Taps:
         Args:
             of: The traced scalar to derive, a loss.
         """
-        running = self._passes[threading.get_ident()]
+        running = self._passes[backend.running_now()]
         rows, tensors = zip(*running.tensors.items(), strict=True)
         for row, gradient in zip(rows, backend.gradients(of, tensors), strict=True):
             if gradient is None:  # no way from here to the loss

@@ -5,6 +5,7 @@ taps, and which tensors a traced tensor was computed from.
 """
 
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -243,6 +244,16 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
     return (resolver.task_type, resolver.task_id) == (first, 0)
+
+
+def running_now() -> tuple[str, int]:
+    """Which of those that run the step's code side by side is running: the replica, or
+    where there is but one, the thread."""
+    # Each `strategy.run` begins new threads, of which some bear old threads' numbers.
+    thread = threading.current_thread()
+    if hasattr(thread, "replica_id"):
+        return "replica", thread.replica_id
+    return "thread", thread.ident
 
 
 def compiled(function):
