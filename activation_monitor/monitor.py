@@ -233,7 +233,8 @@ class ActivationMonitor(keras.callbacks.Callback):
                 that was resumed. From there each call counts as one.
 
         Returns:
-            A function to be called in place of `step`.
+            A function to be called in place of `step`; `step` itself, after a warning, if
+            nothing can be measured.
 
         Raises:
             TypeError: If `step` is no function, or `models` are no Keras models.
@@ -264,7 +265,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._follow(models)
         self._watches = True
         looks = self._looks_at(models, self._measured)
-        traces = TwoTraces(step, looks) if looks else None
+        if looks is None:  # and a coordinator that schedules it wants a `tf.function`
+            return step
+        traces = TwoTraces(step, looks)
         self._first_step = self._next_step = first_step
         self._training.open()
 
@@ -273,7 +276,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             sampled = self._watches and self._attempt(
                 "this step is not measured", self._is_sampled, self._now, self._first_step
             )
-            if traces is None or not sampled:
+            if not sampled:
                 return step(*args, **kwargs)
             outputs = traces.run(*args, **kwargs)
             self._training.flush()

@@ -10,7 +10,6 @@ back as they were in a `finally`.
 import collections
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -121,7 +120,7 @@ class Taps:
         self._kernels = {}  # by id of layer
         self._entered = 0  # replicas run in threads of their own, that take turns
         self._tapped_layers = contextlib.ExitStack()
-        self._passes: dict[int, _Pass] = {}  # by thread
+        self._passes: dict[object, _Pass] = {}  # by what runs side by side
         self._new_pass, self._traced_inside = None, False
         self._gradients: dict[int, backend.Store] = {}  # by row
         self._gradient_reader = None
@@ -165,7 +164,7 @@ class Taps:
                 for layer in self.layers:
                     self._tap(layer)
             if not traced_inside:
-                self._passes[threading.get_ident()] = new_pass()
+                self._passes[backend.running_now()] = new_pass()
             yield
         finally:
             self._entered -= 1
@@ -229,13 +228,13 @@ class Taps:
         return tapped_call
 
     def _pass(self):
-        """That of the running thread; `strategy.run` begins threads within a step."""
-        thread = threading.get_ident()
-        running = self._passes.get(thread)
+        """That of the running replica; `strategy.run` begins some within a step."""
+        now = backend.running_now()
+        running = self._passes.get(now)
         # A function whose first trace made variables is traced once more.
         if running is None or (self._traced_inside and not running.depth):
             if running is None or running.step_graph is not backend.outermost_graph():
-                running = self._passes[thread] = self._new_pass()
+                running = self._passes[now] = self._new_pass()
         return running
 
     def _leave_out_function(self, layer):
@@ -345,7 +344,7 @@ class Taps:
         Args:
             of: The traced scalar to derive, a loss.
         """
-        running = self._passes[threading.get_ident()]
+        running = self._passes[backend.running_now()]
         rows, tensors = zip(*running.tensors.items(), strict=True)
         for row, gradient in zip(rows, backend.gradients(of, tensors), strict=True):
             if gradient is None:  # no way from here to the loss

@@ -6,6 +6,7 @@ taps, and which tensors a traced tensor was computed from.
 
 import functools
 import inspect
+import threading
 
 import keras
 import numpy as np
@@ -214,9 +215,12 @@ def check_strategy(strategy: tf.distribute.Strategy) -> None:
     Raises:
         NotImplementedError: If it cannot.
     """
-    by_itself = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
     mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
-    if by_itself or isinstance(strategy, mirrored):
+    # Its workers run a step each, when they like; in sync there is one, and `strategy`
+    # does not tell of its cluster.
+    each_alone = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+    by_itself = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
+    if isinstance(strategy, mirrored) or (by_itself and not each_alone):
         return
     raise NotImplementedError(
         f"models of a {type(strategy).__name__} cannot be measured, those of a "
@@ -225,19 +229,32 @@ def check_strategy(strategy: tf.distribute.Strategy) -> None:
 
 
 def workers(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together."""
+    """How many processes train together; an evaluator is by itself."""
     resolver = strategy.cluster_resolver
+    if resolver is not None and resolver.task_type == "evaluator":
+        return 1
     cluster = resolver.cluster_spec().as_dict() if resolver else {}
     return max(sum(len(cluster.get(job, ())) for job in ("chief", "worker")), 1)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this is the process that writes files: the chief, or the first worker."""
+    """Whether this process writes files: the chief does, or the first worker if there is
+    none; and an evaluator, which is by itself."""
     resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.task_type:
+    if resolver is None or resolver.task_type in (None, "", "evaluator"):
         return True
     first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
     return (resolver.task_type, resolver.task_id) == (first, 0)
+
+
+def running_now() -> tuple[str, int]:
+    """Which of those that run the step's code side by side is running: the replica, or
+    where there is but one, the thread."""
+    # Each `strategy.run` begins new threads, of which some bear old threads' numbers.
+    thread = threading.current_thread()
+    if hasattr(thread, "replica_id"):
+        return "replica", thread.replica_id
+    return "thread", thread.ident
 
 
 def compiled(function):
