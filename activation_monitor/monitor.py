@@ -57,7 +57,8 @@ class ActivationMonitor(keras.callbacks.Callback):
     training step of your own is looked at by `watch` or `look`.
 
     Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. Of
-    several workers each measures its own share of the batch, and the chief writes.
+    several workers each measures its own share of the batch, and the chief writes; all of
+    them need the monitor, with the same arguments but for `log_dir`.
 
     Attributes:
         history: The snapshots, a `History`. At most 1000 are held, those of the first
@@ -354,7 +355,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         strategies = {id(s): s for s in (m.distribute_strategy for m in models)}.values()
         together = max((backend.workers(strategy) for strategy in strategies), default=1)
         if together > 1 and self._sampled_by_function:
-            # A worker that runs the other step than its peers waits for them for ever.
+            # The first sampled step makes variables, whose values the workers tell each
+            # other. One that makes them alone ends training ("Collective instance ...
+            # expected type"), or waits for the others for ever.
             raise ValueError(
                 "ActivationMonitor: with several workers `sample_every` must be a number, "
                 f"so that all {together} sample the same steps. Received: a function."

@@ -345,7 +345,7 @@ def test_of_a_worker_killed_in_the_middle_the_files_stay_readable(workers):
 
 
 def test_with_several_workers_a_function_may_not_choose_the_steps(workers):
-    """A worker that ran the other step than its peers would wait for them for ever."""
+    """One that took its first sampled step alone would end training, or wait for ever."""
     for found in workers.found:
         assert found["refused"] == (
             "ValueError: ActivationMonitor: with several workers `sample_every` must be a "
