@@ -116,7 +116,7 @@ def test_the_public_names_are_there():
 
 
 def test_the_linter_finds_nothing():
-    """Private attributes of Keras are touched in keras_insides.py and transparent.py only (SLF001), among others."""
+    """Private attributes of Keras are touched in the two modules for it only (SLF001)."""
     root = PACKAGE.parent
     run = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--no-cache", str(root)],

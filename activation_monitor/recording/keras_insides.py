@@ -67,7 +67,7 @@ def steps_taken(optimizer) -> int:
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
     taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
-    return int(keras.ops.convert_to_tensor(taken))
+    return int(keras.ops.cast(taken, "int64"))  # a tensor, of a mirrored variable too
 
 
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
