@@ -585,6 +585,10 @@ ZERO = {
         between(tap("d1"), tap("relu", 0.0, "activation", activation="relu"), tap("d2")),
         "relu",
     ),
+    # What a normalization makes of zeros is compared, what it is given is not.
+    "a layer that is normalized": Sick(
+        between(tap("d1", 0.0), norm("n", rms=0.0), tap("d2", 0.0)), "d1"
+    ),
 }
 NOT_ZERO = {
     "a branch of zeros": between(
@@ -1309,6 +1313,7 @@ NONFINITE = {
     # The first that a kernel multiplies, though a later layer makes it finite.
     "what ReLU makes zero of": Sick(chain(1, INF, 1, NAN, NAN), "d2"),
     "the input and a layer, not between": Sick(chain(1, 1, NAN, x=NAN), "x"),
+    "what is normalized": Sick(between(tap("a"), tap("b", NAN), norm("n"), tap("c")), "b"),
 }
 
 FINITE = {

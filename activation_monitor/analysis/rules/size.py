@@ -110,6 +110,7 @@ def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     for stretch in profile.stretches:
         for row in stretch.rows:
             if rms[row] == 0:
+                row = _first_zero(row, rms, profile)
                 name = snapshot.layers[row].name
                 without_weights = [
                     link.name
@@ -126,6 +127,15 @@ def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                     critical=True,
                 )
                 return
+
+
+def _first_zero(row, rms, profile):
+    """What made the zeros: of what is normalized, the layer before it."""
+    parents = profile.graph.parents[row]
+    while len(parents) == 1 and rms[parents[0]] == 0 and profile.depths[parents[0]] > 0:
+        (row,) = parents
+        parents = profile.graph.parents[row]
+    return row
 
 
 def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:

@@ -126,12 +126,13 @@ def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     multiplied = {
         parent
         for layer in snapshot.layers
-        if layer.kind == "weight"
+        if layer.kind in ("weight", "normalization")
         for parent in layer.parents
     }
     # Infinities that the model takes care of (a mask before a softmax) are no fault. They
-    # are where they reach an end of the network, or a kernel: its gradient is NaN then,
-    # even if a ReLU makes zeros of NaN on the way forward.
+    # are where they reach an end of the network; a kernel, whose gradient is NaN then, even
+    # if a ReLU makes zeros of NaN on the way forward; or a normalization, whose statistics
+    # are.
     todo = [
         int(row)
         for row in np.flatnonzero(bad_count > 0)
