@@ -27,7 +27,7 @@ from activation_monitor import read_history
 from activation_monitor.analysis import moments
 from activation_monitor.recording import tensorflow_backend as backend
 
-SECONDS = 240  # for a process: ten times what it needs on a quiet machine
+SECONDS = 600  # for a process: many times what it needs on a quiet machine
 X, Y = models.data(samples=24)
 
 
