@@ -10,6 +10,7 @@ from rich.text import Text
 
 from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
+from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.rescaling import Rescaling
@@ -122,9 +123,14 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     return _as_text(diagnosis_table(diagnosis))
 
 
+def verdict_lines(diagnosis: Diagnosis) -> list[str]:
+    """Growth and verdict in sentences, without the findings."""
+    return [line.plain for line in _summary(diagnosis)]
+
+
 def diagnosis_markdown(diagnosis: Diagnosis) -> str:
     """The verdict for TensorBoard's Text tab."""
-    parts = [line.plain for line in _summary(diagnosis)]
+    parts = verdict_lines(diagnosis)
     for finding in diagnosis.findings:
         parts.append(f"**{finding.title}**: {finding.message}")
         if finding.remedy:
@@ -185,6 +191,46 @@ def rescaling_table(report: Rescaling) -> Group:
         )
     done = sum(not layer.reason for layer in report.layers)
     return Group(table, Text(f"{done} of {len(report.layers)} weight layers rescaled."))
+
+
+def comparison_table(
+    comparison: Comparison, names: tuple[str, str], most: int = 30
+) -> Group:
+    """The layers in which two runs differ, and what differs in words.
+
+    Args:
+        comparison: Of the two runs.
+        names: Of the runs.
+        most: Layers to show.
+    """
+    if not comparison.differences:
+        text = f"No difference between {names[0]} and {names[1]} beyond chance."
+        return Group(Text(text, style="green"))
+    other = [pair for pair in comparison.pairs if pair.differs_first or pair.differs_last]
+    table = _table("Rms of the layers that differ")
+    table.add_column("layer", overflow="fold")
+    table.add_column("depth", justify="right", no_wrap=True)
+    for when in ("first", "last"):
+        for name in names:
+            table.add_column(Text(f"{name}\n{when} step"), justify="right", overflow="fold")
+        table.add_column("ratio", justify="right", no_wrap=True)
+    for pair in other[:most]:
+        table.add_row(
+            Text(pair.name),
+            str(pair.depth),
+            *(Text(cell) for cell in _both(pair.first, pair.differs_first)),
+            *(Text(cell) for cell in _both(pair.last, pair.differs_last)),
+        )
+    parts = [table] if other else []
+    if len(other) > most:
+        parts.append(Text(f"and {len(other) - most} layers more."))
+    return Group(*parts, *(Text(f"* {line}") for line in comparison.differences))
+
+
+def _both(sizes, differs):
+    a, b = sizes
+    ratio = number(b / a) if a > 0 and b > 0 else "-"
+    return number(a), number(b), f"{ratio} !" if differs else ratio
 
 
 def rescaling_text(report: Rescaling) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from plotly import colors, graph_objects, subplots
 
 from activation_monitor.analysis import moments
+from activation_monitor.analysis.comparison import pair_layers
 from activation_monitor.analysis.depth_profile import DTYPE_LIMITS
 from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
 from activation_monitor.analysis.snapshot import History, Snapshot
@@ -375,14 +376,12 @@ def _add_ratio(figure, curve, reference, statistic):
     """A run over the first one, layer by layer; returns what is to be seen."""
     of_run = statistics.shown(curve.snapshot, statistic).y
     of_first = statistics.shown(reference.snapshot, statistic).y
-    partner = {name: row for row, name in enumerate(reference.snapshot.names)}
-    if not partner.keys() & set(curve.snapshot.names):
-        pairs = zip(curve.path.trunk, reference.path.trunk, strict=False)
-    else:
-        pairs = (
-            (row, partner.get(curve.snapshot.layers[row].name)) for row in curve.path.trunk
-        )
-    pairs = [(row, other) for row, other in pairs if other is not None]
+    trunk = set(curve.path.trunk)
+    pairs = [
+        (row, other)
+        for row, other in pair_layers(curve.snapshot, reference.snapshot)
+        if row in trunk
+    ]
     if not pairs:
         return []
     rows = [row for row, _ in pairs]
