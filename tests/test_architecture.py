@@ -27,6 +27,11 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views.figures",
     },
+    "views/console.py": {
+        "rich",
+        "activation_monitor.analysis",
+        "activation_monitor.views.figures",
+    },
     "views/report.py": {
         "plotly",
         "activation_monitor.analysis",

@@ -1,4 +1,4 @@
-"""Tables in the terminal."""
+"""Tables in the terminal, and how a diagnosis shows itself."""
 
 import io
 import math
@@ -14,6 +14,7 @@ from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.rescaling import Rescaling
+from activation_monitor.analysis.snapshot import History
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
@@ -115,12 +116,20 @@ def diagnose(snapshots, silence=()) -> Diagnosis:
         silence: Codes of findings that you do not want to hear of.
     """
     silence = check_silence(silence, "diagnose")
-    return rules.diagnose(snapshots, shown_by=diagnosis_text, silence=silence)
+    return rules.diagnose(snapshots, diagnosis_text, silence, diagnosis_figure)
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """The same as plain text, for `print`."""
     return _as_text(diagnosis_table(diagnosis))
+
+
+def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options):
+    """A plotly figure of the diagnosis, see `figures.draw`."""
+    from activation_monitor.views.figures import draw  # plotly is loaded when it is used
+
+    history = History([diagnosis.first] if diagnosis.first else [])
+    return draw(kind, history, diagnosis, **options)
 
 
 def verdict_lines(diagnosis: Diagnosis) -> list[str]:

@@ -45,6 +45,7 @@ def page(runs: Mapping[str, History], title: str) -> str:
     diagnoses = _diagnoses(runs)
     pictures = _pictures(runs, diagnoses)
     body = [f"<h1>{escape(title)}</h1>", '<section id="verdict">']
+    body.append(f"<p><b>{escape(_in_one_line(diagnoses))}</b></p>")
     body += [_verdict(run, diagnoses[run]) for run in runs]
     body += [*_differences(runs, diagnoses), "</section>", "<h2>Figures</h2>"]
     for heading, of_section in pictures:
@@ -83,8 +84,9 @@ def summary(runs: Mapping[str, History]) -> dict:
           `place` and `line`.
         * `layers`: `name`, `class_name`, `kind`, `activation`, `dtype`, `initializer`,
           `depth`; `first` and `last`, the statistics at the first and the last step.
-    * `differences`, by name of every run but the first: what differs from the first one,
-      a list of sentences.
+    * `reference`: the name of the first healthy run, else of the first.
+    * `differences`, by name of every other run: what differs from the reference, a list of
+      sentences.
 
     Raises:
         ValueError: If there is no run, or one without a snapshot.
@@ -94,6 +96,7 @@ def summary(runs: Mapping[str, History]) -> dict:
         "format": FORMAT,
         "healthy": all(diagnosis.healthy for diagnosis in diagnoses.values()),
         "runs": {run: _run_summary(runs[run], diagnoses[run]) for run in runs},
+        "reference": next(iter(_reference_first(runs, diagnoses))),
         "differences": {
             run: list(found.differences) for run, found in _compared(runs, diagnoses)
         },
@@ -185,6 +188,17 @@ def _finite(value):
 # -- for people
 
 
+def _in_one_line(diagnoses):
+    sick = [run for run, diagnosis in diagnoses.items() if not diagnosis.healthy]
+    if not sick:
+        return "Nothing was found."
+    if len(diagnoses) == 1:
+        return "Something was found."
+    return (
+        f"Something was found in {len(sick)} of {len(diagnoses)} runs: {', '.join(sick)}."
+    )
+
+
 def _verdict(run, diagnosis):
     kind = "healthy" if diagnosis.healthy else "sick"
     sentences = "".join(f"<p>{escape(line)}</p>" for line in _verdict_first(diagnosis))
@@ -214,15 +228,15 @@ def _finding(finding):
 
 
 def _compared(runs, diagnoses):
-    """Every other run held against the first."""
-    (first, reference), *others = runs.items()
+    """Every other run held against the reference."""
+    (first, reference), *others = _reference_first(runs, diagnoses).items()
     for run, history in others:
         both = (diagnoses[first], diagnoses[run])
         yield run, comparison.compare(reference, history, both, (first, run))
 
 
 def _differences(runs, diagnoses):
-    first = next(iter(runs))
+    first = next(iter(_reference_first(runs, diagnoses)))
     for run, found in _compared(runs, diagnoses):
         lines = found.differences or ("nothing beyond chance",)
         items = "".join(f"<li>{escape(line)}</li>" for line in lines)
@@ -238,12 +252,13 @@ def _pictures(runs, diagnoses):
     def both(function, *args):
         return _Pictured(function(*args), function(*args, dark=True))
 
-    common = {"depth": both(figures.depth_profile, runs)}
-    if len(runs) > 1:
-        common["comparison"] = both(figures.comparison, runs)
+    if len(runs) == 1:
+        common = {"depth": both(figures.depth_profile, runs)}
+    else:
+        common = {"comparison": both(figures.comparison, _reference_first(runs, diagnoses))}
     sections = [("", common)]
     for i, (run, history) in enumerate([*runs.items()][:_MOST]):
-        layer = _telling_layer(diagnoses[run])
+        layer = diagnoses[run].worst_layer
         of_run = {
             f"heat-{i}": both(figures.heat_map, history),
             f"graph-{i}": both(figures.layer_graph, history, diagnoses[run]),
@@ -256,15 +271,10 @@ def _pictures(runs, diagnoses):
     return sections
 
 
-def _telling_layer(diagnosis):
-    """The layer to show over the steps: where the first finding ends; else the deepest."""
-    names = diagnosis.first.names
-    if diagnosis.findings:
-        accused = [name for name in diagnosis.findings[0].layers if name in names]
-        if accused:
-            return accused[-1]
-    main = diagnosis.profile.main
-    return main.measured[-1].name if main else names[-1]
+def _reference_first(runs, diagnoses):
+    """The first healthy run before all others: what the sick ones are held against."""
+    order = sorted(runs, key=lambda run: not diagnoses[run].healthy)
+    return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
 
 
 def _layer_table(run, history, diagnosis):
@@ -279,7 +289,7 @@ def _layer_table(run, history, diagnosis):
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)
     for step in dict.fromkeys((first.step, last.step)):
         for statistic in figures_of:
-            label = statistic.replace("_fraction", "").replace("nonfinite", "non-finite")
+            label = _HEADINGS.get(statistic, statistic)
             head += f"<th>{label}<br>step {step}</th>"
     rows = []
     for row, layer in enumerate(first.layers):
@@ -301,6 +311,9 @@ def _layer_table(run, history, diagnosis):
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         "</details>"
     )
+
+
+_HEADINGS = {"zero_fraction": "zeros", "nonfinite_fraction": "non-finite"}
 
 
 def _shown(value, statistic):

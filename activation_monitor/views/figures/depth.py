@@ -19,6 +19,7 @@ from activation_monitor.views.figures.style import (
     dress,
     escape,
     short,
+    slanted,
     theme,
     translucent,
 )
@@ -88,9 +89,9 @@ def depth_profile(
     _finish_axis(figure, statistic, seen, curves, colours)
     if backward:
         _add_gradients(figure, curves, colours)
-    _name_depths(figure, curves, 2 if backward else 1)
+    below = _name_depths(figure, curves, 2 if backward else 1)
     title = f"{statistics.label(statistic)} over depth"
-    return dress(figure, colours, title, height=640 if backward else 460)
+    return dress(figure, colours, title, 660 if backward else 480, below)
 
 
 def comparison(
@@ -118,7 +119,8 @@ def comparison(
     curves = _curves(runs, statistic, None, dark, "comparison")
     colours = theme(dark)
     figure = subplots.make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    seen = [y for curve in curves for y in _add_curve(figure, curve, statistic)]
+    seen = _add_bands(figure, curves) if statistic == "rms" else []
+    seen += [y for curve in curves for y in _add_curve(figure, curve, statistic)]
     _finish_axis(figure, statistic, seen, curves, colours)
     first = next(iter(runs))
     reference = [curve for curve in curves if curve.run == first]
@@ -137,9 +139,9 @@ def comparison(
         row=2,
     )
     figure.add_hline(y=0, line={"color": colours.ink, "width": 1}, row=2)
-    _name_depths(figure, curves, 2)
+    below = _name_depths(figure, curves, 2)
     title = f"{statistics.label(statistic)} over depth, run by run"
-    return dress(figure, colours, title, height=640)
+    return dress(figure, colours, title, 680, below)
 
 
 _POWERS = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
@@ -299,13 +301,17 @@ def _limits(curves, low, high):
 
 
 def _add_marks(figure, statistic, curves, bottom, top, colours):
-    """What a curve cannot show: zeros below, NaN and infinities above."""
+    """What a curve cannot show: zeros below, NaN and infinities above.
+
+    The outline of a mark has the curve's colour; the last curve's are on top.
+    """
+    what = statistic.replace("_", " ")
     marks = (
         ("zero", bottom, "triangle-down", colours.zero, "zero"),
         ("nonfinite", top, "x", colours.nonfinite, "NaN or infinite elements"),
     )
     for name, y, symbol, colour, label in marks:
-        x, names, texts = [], [], []
+        x, names, texts, outlines = [], [], [], []
         for curve in curves:
             found = statistics.shown(curve.snapshot, statistic)
             share = curve.snapshot.statistic("nonfinite_fraction")
@@ -313,14 +319,11 @@ def _add_marks(figure, statistic, curves, bottom, top, colours):
                 if not getattr(found, name)[row]:
                     continue
                 layer = curve.snapshot.layers[row].name
-                what = f"{share[row]:.0%} NaN or infinite" if name == "nonfinite" else "0"
+                said = f"{what} is 0" if name == "zero" else _nonfinite(share[row])
                 x.append(curve.path.x[row])
                 names.append(layer)
-                texts.append(
-                    f"{escape(layer)}<br>{curve.label}: {statistic.replace('_', ' ')} is 0"
-                    if name == "zero"
-                    else f"{escape(layer)}<br>{curve.label}: {what}"
-                )
+                texts.append(f"{escape(layer)}<br>{curve.label}: {said}")
+                outlines.append(curve.colour)
         if x:
             figure.add_scatter(
                 x=x,
@@ -330,7 +333,7 @@ def _add_marks(figure, statistic, curves, bottom, top, colours):
                     "symbol": symbol,
                     "size": 9,
                     "color": colour,
-                    "line": {"color": colours.ink, "width": 1},
+                    "line": {"color": outlines, "width": 1.5},
                 },
                 name=label,
                 customdata=names,
@@ -339,6 +342,10 @@ def _add_marks(figure, statistic, curves, bottom, top, colours):
                 row=1,
                 col=1,
             )
+
+
+def _nonfinite(share):
+    return f"{share:.2%} of the elements are NaN or infinite"
 
 
 def _add_gradients(figure, curves, colours):
@@ -409,16 +416,15 @@ def _add_ratio(figure, curve, reference, statistic):
 
 
 def _name_depths(figure, curves, bottom):
-    """Names of the layers below the axis where they are few and all runs have them."""
+    """Names of the layers below the axis where they are few and all runs have them;
+    returns the pixels that are taken below it."""
     names = {curve.snapshot.names for curve in curves}
     rows = curves[0].path.trunk
-    ticks = {}
+    ticks, below, title = {}, 52, "depth (weight layers passed)"
     if len(names) == 1 and len(curves[0].path.graph.order) <= _NAMES:
-        ticks = {
-            "tickvals": curves[0].path.x[rows],
-            "ticktext": [short(curves[0].snapshot.layers[row].name) for row in rows],
-            "tickangle": -25,
-        }
+        layers = [curves[0].snapshot.layers[row].name for row in rows]
+        ticks, below = slanted(curves[0].path.x[rows], layers)
+        title = "layer"
     figure.update_xaxes(**ticks)
-    title = "layer" if ticks else "depth (weight layers passed)"
     figure.update_xaxes(title=title, row=bottom, col=1)
+    return below

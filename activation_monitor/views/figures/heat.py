@@ -11,6 +11,9 @@ from activation_monitor.views.figures.style import dress, escape, short, theme
 _COLUMNS = 500
 """Steps that are drawn at most; of more, evenly thinned, the first and last are kept."""
 
+_FAINT = 3.0
+"""Decades away from 1 that the colours reach at least: a healthy network looks pale."""
+
 _TICKS = 30
 """Layers and steps that are named on an axis at most."""
 
@@ -118,7 +121,7 @@ def _scale(values, statistic, colours):
             return scale | {"zmax": 1.0, "colorbar": bar | {"tickformat": ".0%"}}
         return scale | {"colorbar": bar}
     finite = values[np.isfinite(values)]
-    far = max(2.0, float(np.abs(finite).max())) if len(finite) else 2.0
+    far = max(_FAINT, float(np.abs(finite).max())) if len(finite) else _FAINT
     powers = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
     return {
         "colorscale": colours.sizes,
