@@ -156,12 +156,12 @@ def _report(arguments):
     import json
     from pathlib import Path
 
-    from activation_monitor.views import events, report
+    from activation_monitor.views import events, report, summary
 
     try:
         runs = events.read_runs(arguments.log_dir)
         if arguments.json:
-            text = json.dumps(report.summary(runs), indent=1, allow_nan=False)
+            text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
         else:
             text = report.page(runs, f"Activations in {arguments.log_dir}")
         output = arguments.output or (None if arguments.json else "report.html")

@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views",
     },
+    "views/summary.py": {"activation_monitor.analysis", "activation_monitor.views"},
     "views/": {"rich", "activation_monitor.analysis"},
     "auditing.py": {"keras", "activation_monitor"},
     "monitor.py": {"keras", "activation_monitor"},

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 from plotly import graph_objects, offline
 
-from activation_monitor.analysis import comparison
-from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.moments import STATISTICS
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views import console, figures
 from activation_monitor.views.report_page import PAGE
-
-FORMAT = 1
-"""Version of the JSON that `summary` makes."""
+from activation_monitor.views.summary import (
+    compared,
+    diagnose_all,
+    reference_first,
+    statistics_of,
+)
 
 _MOST = 8
 """Runs that have figures of their own; what is common shows all."""
@@ -42,7 +42,7 @@ def page(runs: Mapping[str, History], title: str) -> str:
     Raises:
         ValueError: If there is no run, or one without a snapshot.
     """
-    diagnoses = _diagnoses(runs)
+    diagnoses = diagnose_all(runs)
     pictures = _pictures(runs, diagnoses)
     body = [f"<h1>{escape(title)}</h1>", '<section id="verdict">']
     body.append(f"<p><b>{escape(_in_one_line(diagnoses))}</b></p>")
@@ -64,128 +64,6 @@ def page(runs: Mapping[str, History], title: str) -> str:
         figures=_embedded(figures_of_page),
         plotly=offline.get_plotlyjs(),
     )
-
-
-def summary(runs: Mapping[str, History]) -> dict:
-    """What the report says, for programs: `json.dumps` takes it.
-
-    Keys are stable within a `format`. Numbers that are not finite, or were not measured,
-    are None.
-
-    * `format`: `FORMAT`.
-    * `healthy`: whether all runs are.
-    * `runs`, by name:
-        * `healthy`, `verdict`: a list of sentences.
-        * `steps`: those that were looked at.
-        * `growth`: None, or `per_layer`, `layers`, `low` and `high` (what chance leaves a
-          well scaled network), `from`, `to`.
-        * `findings`: `code`, `severity`, `step`, `initial`, `layers`, `evidence`,
-          `message`, and `remedy`: None, or `cause`, `reason` and `changes`, each with
-          `place` and `line`.
-        * `layers`: `name`, `class_name`, `kind`, `activation`, `dtype`, `initializer`,
-          `depth`; `first` and `last`, the statistics at the first and the last step.
-    * `reference`: the name of the first healthy run, else of the first.
-    * `differences`, by name of every other run: what differs from the reference, a list of
-      sentences.
-
-    Raises:
-        ValueError: If there is no run, or one without a snapshot.
-    """
-    diagnoses = _diagnoses(runs)
-    return {
-        "format": FORMAT,
-        "healthy": all(diagnosis.healthy for diagnosis in diagnoses.values()),
-        "runs": {run: _run_summary(runs[run], diagnoses[run]) for run in runs},
-        "reference": next(iter(_reference_first(runs, diagnoses))),
-        "differences": {
-            run: list(found.differences) for run, found in _compared(runs, diagnoses)
-        },
-    }
-
-
-def _diagnoses(runs) -> dict[str, Diagnosis]:
-    if not runs or not all(len(history) for history in runs.values()):
-        empty = [run for run, history in runs.items() if not len(history)]
-        raise ValueError(
-            "report: expected runs with a snapshot each. Received: "
-            f"{'none in ' + ', '.join(empty) if empty else 'no run'}."
-        )
-    return {run: console.diagnose(history) for run, history in runs.items()}
-
-
-# -- for programs
-
-
-def _run_summary(history, diagnosis):
-    main = diagnosis.profile.main
-    growth = None
-    if main is not None:
-        low, high = main.interval()
-        growth = {
-            "per_layer": _finite(main.growth),
-            "layers": main.layers,
-            "low": _finite(low),
-            "high": _finite(high),
-            "from": main.measured[0].name,
-            "to": main.measured[-1].name,
-        }
-    return {
-        "healthy": diagnosis.healthy,
-        "verdict": console.verdict_lines(diagnosis),
-        "steps": history.steps,
-        "growth": growth,
-        "findings": [_finding_summary(finding) for finding in diagnosis.findings],
-        "layers": [
-            {
-                "name": layer.name,
-                "class_name": layer.class_name,
-                "kind": layer.kind,
-                "activation": layer.activation,
-                "dtype": layer.dtype,
-                "initializer": layer.initializer,
-                "depth": int(diagnosis.profile.depths[row]),
-                "first": _statistics(history[0], layer.name),
-                "last": _statistics(history[-1], layer.name),
-            }
-            for row, layer in enumerate(history[0].layers)
-        ],
-    }
-
-
-def _finding_summary(finding):
-    remedy = finding.remedy
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "step": finding.step,
-        "initial": finding.initial,
-        "layers": list(finding.layers),
-        "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
-        "message": finding.message,
-        "remedy": remedy
-        and {
-            "cause": remedy.cause,
-            "reason": remedy.reason,
-            "changes": [
-                {"place": change.place, "line": change.line} for change in remedy.changes
-            ],
-        },
-    }
-
-
-def _statistics(snapshot, name):
-    if name not in snapshot.names:
-        return dict.fromkeys(STATISTICS)
-    row = snapshot.names.index(name)
-    record = snapshot.records[row]
-    return {statistic: _finite(of(record)) for statistic, of in STATISTICS.items()}
-
-
-def _finite(value):
-    return float(value) if math.isfinite(value) else None
-
-
-# -- for people
 
 
 def _in_one_line(diagnoses):
@@ -227,17 +105,9 @@ def _finding(finding):
     return "".join([*parts, "</div>"])
 
 
-def _compared(runs, diagnoses):
-    """Every other run held against the reference."""
-    (first, reference), *others = _reference_first(runs, diagnoses).items()
-    for run, history in others:
-        both = (diagnoses[first], diagnoses[run])
-        yield run, comparison.compare(reference, history, both, (first, run))
-
-
 def _differences(runs, diagnoses):
-    first = next(iter(_reference_first(runs, diagnoses)))
-    for run, found in _compared(runs, diagnoses):
+    first = next(iter(reference_first(runs, diagnoses)))
+    for run, found in compared(runs, diagnoses):
         lines = found.differences or ("nothing beyond chance",)
         items = "".join(f"<li>{escape(line)}</li>" for line in lines)
         yield (
@@ -255,7 +125,7 @@ def _pictures(runs, diagnoses):
     if len(runs) == 1:
         common = {"depth": both(figures.depth_profile, runs)}
     else:
-        common = {"comparison": both(figures.comparison, _reference_first(runs, diagnoses))}
+        common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
     sections = [("", common)]
     for i, (run, history) in enumerate([*runs.items()][:_MOST]):
         layer = diagnoses[run].worst_layer
@@ -269,12 +139,6 @@ def _pictures(runs, diagnoses):
             of_run[f"histograms-{i}"] = histograms
         sections.append((run if len(runs) > 1 else "", of_run))
     return sections
-
-
-def _reference_first(runs, diagnoses):
-    """The first healthy run before all others: what the sick ones are held against."""
-    order = sorted(runs, key=lambda run: not diagnoses[run].healthy)
-    return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
 
 
 def _layer_table(run, history, diagnosis):
@@ -302,7 +166,7 @@ def _layer_table(run, history, diagnosis):
         )
         line = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         for snapshot in (first, last) if last.step != first.step else (first,):
-            of = _statistics(snapshot, layer.name)
+            of = statistics_of(snapshot, layer.name)
             for statistic in figures_of:
                 line += f'<td class="number">{_shown(of[statistic], statistic)}</td>'
         rows.append(f'<tr class="{accused.get(layer.name, "")}">{line}</tr>')

@@ -7,13 +7,15 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import dress, escape, slanted, theme
-
-_NAMES = 12
-"""Layers up to which their names fit below the axis."""
-
-_FAINT = 3.0
-"""Decades away from 1 that the colours reach at least: a healthy network looks pale."""
+from activation_monitor.views.figures.style import (
+    FAINT,
+    NAMES,
+    POWERS,
+    dress,
+    escape,
+    slanted,
+    theme,
+)
 
 _DOT = 6
 """Pixels of a layer, at least."""
@@ -56,7 +58,7 @@ def layer_graph(
     wide = max((abs(at) for at in y.values()), default=0) + 1
     figure.update_yaxes(visible=False, range=[-wide, wide])
     ticks, below, label = {}, 52, "depth (weight layers passed)"
-    if len(rows) <= _NAMES:
+    if len(rows) <= NAMES:
         names = [snapshot.layers[row].name for row in here.trunk]
         ticks, below = slanted(here.x[here.trunk], names)
         label = "layer"
@@ -69,7 +71,7 @@ def layer_graph(
 def _add_layers(figure, snapshot, here, y, size, colours):
     """The layers in the colours of their rms; apart those that have none."""
     found = statistics.shown(snapshot, "rms")
-    far = max(_FAINT, np.nanmax(np.abs(found.y), initial=0.0))
+    far = max(FAINT, np.nanmax(np.abs(found.y), initial=0.0))
     measured = [r for r in here.graph.order if not (found.zero[r] or found.nonfinite[r])]
     scale = {
         "color": found.y[measured],
@@ -79,8 +81,7 @@ def _add_layers(figure, snapshot, here, y, size, colours):
         "colorbar": {
             "title": {"text": "rms", "side": "right"},
             "thickness": 14,
-            "tickprefix": "10<sup>",
-            "ticksuffix": "</sup>",
+            **POWERS,
         },
     }
     zero = [row for row in here.graph.order if found.zero[row]]

@@ -67,6 +67,15 @@ DARK = Theme(
     severity={"critical": "#FF6B6B", "warning": "#E69F00"},
 )
 
+POWERS = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
+"""Ticks of an axis, or a colour bar, of log10."""
+
+NAMES = 12
+"""Layers up to which their names fit below an axis."""
+
+FAINT = 3.0
+"""Decades away from 1 that colours of sizes reach at least: a healthy network is pale."""
+
 DASHES = ("dot", "solid", "dash", "dashdot", "longdash")
 
 
