@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import networks
 from activation_monitor import ActivationMonitor, audit
@@ -15,7 +16,7 @@ from activation_monitor.analysis import histogram, theory
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views import figures
-from activation_monitor.views.figures import style
+from activation_monitor.views.figures import image, style
 from models import data, perceptron, watch
 from networks import Drawn, blocks, chain, network, tap
 
@@ -254,6 +255,29 @@ def test_a_layer_that_comes_later_has_a_row_without_what_was_not_measured():
     found = dict(zip(sizes.customdata, sizes.z, strict=True))
     np.testing.assert_allclose(found["new"], [np.nan, 2.0])
     np.testing.assert_allclose(found["head"], [0.0, np.nan])
+
+
+def test_the_picture_has_a_block_of_pixels_for_each_layer_and_step(three):
+    """White at 1, blue below, red above; grey for zeros, yellow for NaN."""
+    pixels = image.heat_image(three)
+    assert pixels.shape == (360, 639, 3) and pixels.dtype == np.uint8
+    blocks = pixels.reshape(4, 90, 3, 213, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    cells = blocks[:, 0, :, 0].astype(int)
+    np.testing.assert_array_equal(cells[0], [[0xF2] * 3] * 3)
+    red, _, blue = np.moveaxis(cells, -1, 0)
+    assert red[2, 0] > blue[2, 0] and red[1, 1] > blue[1, 1] and red[1, 2] < blue[1, 2]
+    assert cells[2, 1].tolist() == [0x8C] * 3
+    assert cells[2, 2].tolist() == cells[3, 2].tolist() == [0xE3, 0xB5, 0x05]
+    many = History(dataclasses.replace(chain(1.0), step=i) for i in range(2001))
+    assert image.heat_image(many).shape == (360, 500, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 7, 3), (90, 4, 3)])
+def test_the_png_is_read_as_the_same_pixels(shape):
+    """By TensorFlow's decoder."""
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    np.testing.assert_array_equal(tf.io.decode_png(image.png(pixels)), pixels)
 
 
 # -- one layer over the steps
