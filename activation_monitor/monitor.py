@@ -44,6 +44,8 @@ class ActivationMonitor(keras.callbacks.Callback):
             searched for in the path (a string or a compiled pattern); or a predicate of
             the layer. A layer stands for all layers inside it.
         histograms: Count histograms as well.
+        scalars: Write mean and std of every layer as scalars as well, two cards for each in
+            TensorBoard's Scalars tab. Figures and diagnosis do not need them.
         validation: Measure the forward passes of `evaluate`, and of the validation inside
             `fit`, as well: all batches of one evaluation make one snapshot, in
             `validation_history` and in the run `activations_validation`, at the step
@@ -88,6 +90,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         validation: bool = False,
         on_finding: str | Callable[[Finding], None] = "warn",
         silence: str | Collection[str] = (),
+        scalars: bool = True,
     ):
         super().__init__()
         if log_dir is not None and not isinstance(log_dir, str | Path):
@@ -106,6 +109,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._sampled_by_function = callable(sample_every)
         self._choice = layers
         self._histograms = bool(histograms)
+        self._scalars = bool(scalars)
         self._validation = bool(validation)
         self._on_finding = on_finding
         self._silence = check_silence(silence, "ActivationMonitor")
@@ -119,8 +123,11 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._models = tuple(models)
         self._is_chief = all(backend.is_chief(m.distribute_strategy) for m in models)
         log_dir = self.log_dir if self._is_chief else None
-        self._training = Run(self._attempts, log_dir, RUN, self._silence)
-        self._evaluating = Run(self._attempts, log_dir, VALIDATION_RUN, judged=False)
+        scalars = self._scalars
+        self._training = Run(self._attempts, log_dir, RUN, self._silence, scalars=scalars)
+        self._evaluating = Run(
+            self._attempts, log_dir, VALIDATION_RUN, judged=False, scalars=scalars
+        )
         self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
         self._watches = False
         self._looks = None
@@ -143,6 +150,34 @@ class ActivationMonitor(keras.callbacks.Callback):
     def diagnosis(self) -> Diagnosis:
         """What the snapshots of training say so far; prints as a table."""
         return self._training.diagnosis
+
+    def figure(self, kind: str = "depth_profile", **options):
+        """A figure of training so far, which a notebook shows.
+
+        Args:
+            kind: "depth_profile": the size of the signal over depth; "heat_map": of all
+                layers at all steps; "layer_graph": with the findings marked;
+                "layer_over_time" and "histogram_over_time": of one layer.
+            **options: `statistic` (of the first two; "rms" if not given), `steps` (of the
+                first), `layer` (of the last two; the worst one if not given), and
+                `dark=True` for a dark page.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ValueError: If nothing was measured yet, or there is no such figure, statistic
+                or layer.
+
+        Example:
+
+        ```python
+        monitor.figure("heat_map", statistic="std")
+        ```
+        """
+        from activation_monitor.views import figures  # plotly is loaded when it is used
+
+        return figures.draw(kind, self.history, self.diagnosis, **options)
 
     # -- what Keras calls
 

@@ -179,12 +179,15 @@ class History:
         Raises:
             KeyError: If no snapshot has a layer of that name.
         """
-        values = [
-            snapshot.statistic(name)[snapshot.names.index(layer)]
-            if layer in snapshot.names
-            else np.nan
-            for snapshot in self.snapshots
-        ]
-        if not any(layer in snapshot.names for snapshot in self.snapshots):
+        row_in = {}  # by the identity of a tuple of layers, which snapshots share
+        records = moments.empty(len(self.snapshots))
+        for record, snapshot in zip(records, self.snapshots, strict=True):
+            if id(snapshot.layers) not in row_in:
+                names = snapshot.names
+                row_in[id(snapshot.layers)] = names.index(layer) if layer in names else None
+            row = row_in[id(snapshot.layers)]
+            if row is not None:
+                record[:] = snapshot.records[row]
+        if all(row is None for row in row_in.values()):
             raise KeyError(f"History: no snapshot has a layer named {layer!r}.")
-        return np.array(values)
+        return moments.STATISTICS[name](records)

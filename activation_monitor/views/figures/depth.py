@@ -1,0 +1,234 @@
+"""The size of the signal over depth: of one run at some steps, of several runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from plotly import graph_objects, subplots
+
+from activation_monitor.analysis import moments
+from activation_monitor.analysis.comparison import pair_layers
+from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.curves import (
+    MARKERS,
+    add_curve,
+    add_marks,
+    curves_of,
+    finish_axis,
+    hover,
+    name_depths,
+)
+from activation_monitor.views.figures.style import (
+    POWERS,
+    dress,
+    escape,
+    short,
+    theme,
+    translucent,
+)
+
+_WITHIN = 3.0
+"""Standard deviations of chance on either side of the expected band, as in
+`Segment.interval`."""
+
+
+def depth_profile(
+    runs: Mapping[str, History],
+    statistic: str = "rms",
+    steps: Sequence[int] | None = None,
+    dark: bool = False,
+) -> graph_objects.Figure:
+    """A statistic over depth, one curve for each step and run.
+
+    The curve goes through the trunk, the tensors that every path passes; the layers
+    beside it are points. For rms the band shows where the law of a well scaled network
+    expects the curve, from its first tensor on. Gradients, where they were recorded, have
+    a panel of their own.
+
+    Args:
+        runs: Histories by name.
+        statistic: One of `STATISTICS_SHOWN`.
+        steps: Which steps; of each run the last snapshot up to it is drawn. None: the
+            first and the last.
+        dark: Colours for a dark page.
+
+    Raises:
+        ValueError: If there is nothing to draw, or no such statistic.
+    """
+    curves = curves_of(runs, statistic, steps, dark, "depth_profile")
+    colours = theme(dark)
+    backward = statistic == "rms" and any(c.snapshot.gradients is not None for c in curves)
+    figure = subplots.make_subplots(
+        rows=2 if backward else 1,
+        shared_xaxes=True,
+        vertical_spacing=0.06,
+        row_heights=[0.62, 0.38] if backward else None,
+    )
+    seen = []
+    if statistic == "rms":
+        seen += _add_bands(figure, curves)
+    seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
+    finish_axis(figure, statistic, seen, curves, colours)
+    if backward:
+        _add_gradients(figure, curves, colours)
+    below = name_depths(figure, curves, 2 if backward else 1)
+    title = f"{statistics.label(statistic)} over depth"
+    return dress(figure, colours, title, 660 if backward else 480, below)
+
+
+def comparison(
+    runs: Mapping[str, History], statistic: str = "rms", dark: bool = False
+) -> graph_objects.Figure:
+    """Runs over depth at their first and last step, and their ratio to the first run.
+
+    Layers are held together by name; where two runs share none, by their place.
+
+    Args:
+        runs: Two histories by name at least; the first is what the others are held
+            against.
+        statistic: One of `STATISTICS_SHOWN`.
+        dark: Colours for a dark page.
+
+    Raises:
+        ValueError: If there are fewer than two runs, nothing to draw, or no such
+            statistic.
+    """
+    if len(runs) < 2:
+        raise ValueError(
+            "comparison: expected two runs at least. Received: "
+            f"{', '.join(runs) or 'none'}. Of one run `depth_profile` shows the steps."
+        )
+    curves = curves_of(runs, statistic, None, dark, "comparison")
+    colours = theme(dark)
+    figure = subplots.make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
+    seen = _add_bands(figure, curves) if statistic == "rms" else []
+    seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
+    finish_axis(figure, statistic, seen, curves, colours)
+    first = next(iter(runs))
+    reference = [curve for curve in curves if curve.run == first]
+    ratios = []
+    for curve in curves:
+        if curve.run != first:
+            is_last = curve.snapshot is runs[curve.run][-1]
+            ratios += _add_ratio(figure, curve, reference[-1 if is_last else 0], statistic)
+    log = statistics.is_log(statistic)
+    low, high = statistics.window([*ratios, 0.0], 1.0 if log else 0.1)
+    what = "ratio" if log else "difference"
+    figure.update_yaxes(
+        title=f"{what} to {short(first)}",
+        range=[low - 0.08 * (high - low), high + 0.08 * (high - low)],
+        **(POWERS if log else {}),
+        row=2,
+    )
+    figure.add_hline(y=0, line={"color": colours.ink, "width": 1}, row=2)
+    below = name_depths(figure, curves, 2)
+    title = f"{statistics.label(statistic)} over depth, run by run"
+    return dress(figure, colours, title, 680, below)
+
+
+def _add_bands(figure, curves):
+    """Where the law expects each run's first curve; returns the bands' ends."""
+    ends, told = [], False
+    for curve in {c.run: c for c in reversed(curves)}.values():
+        for segment in read_along_depth(curve.snapshot).segments:
+            measured = segment.measured
+            if len(measured) < 2:
+                continue
+            layers = np.array([point.depth for point in measured]) - measured[0].depth
+            x = curve.path.x[[point.row for point in measured]]
+            # Of both mean and variance each layer has an equal part.
+            share = layers / segment.layers
+            middle = math.log10(measured[0].rms) + segment.chance_mean * share
+            wide = _WITHIN * segment.chance_sd * np.sqrt(share)
+            low, high = middle - wide, middle + wide
+            figure.add_scatter(
+                x=np.concatenate([x, x[::-1]]),
+                y=np.concatenate([high, low[::-1]]),
+                fill="toself",
+                fillcolor=translucent(curve.colour, 0.18),
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                name="expected of a well scaled network",
+                legendgroup="expected",
+                showlegend=not told,
+                row=1,
+                col=1,
+            )
+            told = True
+            ends += [*low, *high]
+    return ends
+
+
+def _add_gradients(figure, curves, colours):
+    """The backward signal, below: rms of the loss's gradients by the tensors."""
+    seen, marked = [], []
+    for curve in curves:
+        records = curve.snapshot.gradients
+        if records is None:
+            continue
+        value = moments.STATISTICS["rms"](records)
+        nonfinite = moments.STATISTICS["nonfinite_fraction"](records)
+        marked.append((curve, value == 0, nonfinite))
+        y = statistics.log10(value)
+        rows = curve.path.trunk
+        figure.add_scatter(
+            x=curve.path.x[rows],
+            y=y[rows],
+            mode="lines+markers" if len(rows) <= MARKERS else "lines",
+            line={"color": curve.colour, "dash": curve.dash, "width": 2},
+            marker={"size": 6, "color": curve.colour},
+            name=curve.label,
+            legendgroup=curve.label,
+            showlegend=False,
+            customdata=[curve.snapshot.layers[row].name for row in rows],
+            hovertext=hover(curve, rows, value, "rms of the gradient"),
+            hoverinfo="text",
+            row=2,
+            col=1,
+        )
+        seen += list(y[rows])
+    low, high = statistics.window(seen, 2.0)
+    spare = 0.08 * (high - low)
+    title = "rms of the gradient"
+    add_marks(figure, marked, title, (low - spare, high + spare), colours, row=2)
+    limits = [low - 1.6 * spare, high + 1.6 * spare]
+    figure.update_yaxes(title=title, range=limits, **POWERS, row=2, col=1)
+
+
+def _add_ratio(figure, curve, reference, statistic):
+    """A run over the first one, layer by layer; returns what is to be seen."""
+    of_run = statistics.shown(curve.snapshot, statistic).y
+    of_first = statistics.shown(reference.snapshot, statistic).y
+    trunk = set(curve.path.trunk)
+    pairs = [
+        (row, other)
+        for row, other in pair_layers(curve.snapshot, reference.snapshot)
+        if row in trunk
+    ]
+    if not pairs:
+        return []
+    rows = [row for row, _ in pairs]
+    y = np.array([of_run[row] - of_first[other] for row, other in pairs])
+    figure.add_scatter(
+        x=curve.path.x[rows],
+        y=y,
+        mode="lines+markers" if len(rows) <= MARKERS else "lines",
+        line={"color": curve.colour, "dash": curve.dash, "width": 2},
+        marker={"size": 6, "color": curve.colour},
+        name=curve.label,
+        legendgroup=curve.label,
+        showlegend=False,
+        customdata=[curve.snapshot.layers[row].name for row in rows],
+        hovertext=[
+            f"{escape(curve.snapshot.layers[row].name)}<br>{curve.label}: "
+            + (f"{10.0**d:.4g} times" if statistics.is_log(statistic) else f"{d:+.4g}")
+            for row, d in zip(rows, y, strict=True)
+        ],
+        hoverinfo="text",
+        row=2,
+        col=1,
+    )
+    return list(y)
