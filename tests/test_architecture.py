@@ -21,7 +21,17 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.recording",
     },
-    "views/events.py": {"tensorboard", "activation_monitor.analysis"},
+    "views/events.py": {
+        "tensorboard",
+        "activation_monitor.analysis",
+        "activation_monitor.views",
+    },
+    "views/plugin/": {
+        "tensorboard",
+        "werkzeug",
+        "activation_monitor.analysis",
+        "activation_monitor.views",
+    },
     "views/": {"rich", "activation_monitor.analysis"},
     "auditing.py": {"keras", "activation_monitor"},
     "monitor.py": {"keras", "activation_monitor"},

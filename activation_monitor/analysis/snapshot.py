@@ -179,12 +179,16 @@ class History:
         Raises:
             KeyError: If no snapshot has a layer of that name.
         """
-        values = [
-            snapshot.statistic(name)[snapshot.names.index(layer)]
-            if layer in snapshot.names
-            else np.nan
-            for snapshot in self.snapshots
-        ]
-        if not any(layer in snapshot.names for snapshot in self.snapshots):
+        rows = {}
+        records = []
+        for snapshot in self.snapshots:
+            # Nearly all snapshots share one tuple of layers: looked through once.
+            key = id(snapshot.layers)
+            if key not in rows:
+                names = snapshot.names
+                rows[key] = names.index(layer) if layer in names else None
+            row = rows[key]
+            records.append(moments.empty() if row is None else snapshot.records[row])
+        if all(row is None for row in rows.values()):
             raise KeyError(f"History: no snapshot has a layer named {layer!r}.")
-        return np.array(values)
+        return moments.STATISTICS[name](np.stack(records))
