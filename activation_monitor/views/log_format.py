@@ -142,6 +142,21 @@ def snapshot_from_arrays(
     )
 
 
+def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot:
+    """The snapshot with the histogram of one layer.
+
+    Args:
+        snapshot: Without histograms.
+        layer: Name of one of its layers.
+        rows: Array `(buckets, 3)` of edges and counts. How the elements were sampled is
+            not in it, and not asked for.
+    """
+    packed = histogram.none(len(snapshot.layers))
+    counted = histogram.Histogram(1, rows)
+    packed[snapshot.names.index(layer)] = histogram.pack(counted)
+    return dataclasses.replace(snapshot, histograms=packed)
+
+
 def _records(written, columns):
     """Records of today's fields; those that an older log does not have stay empty."""
     if columns[: len(moments.FIELD_NAMES)] == moments.FIELD_NAMES:
