@@ -26,6 +26,12 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views",
     },
+    "views/figures/": {
+        "plotly",
+        "activation_monitor.analysis",
+        "activation_monitor.views.figures",
+    },
+    "views/plugin/entry.py": {"tensorboard", "activation_monitor.views.plugin"},
     "views/plugin/": {
         "tensorboard",
         "werkzeug",

@@ -1,0 +1,128 @@
+"""The layer graph: who feeds whom, and where the findings are."""
+
+import numpy as np
+from plotly import graph_objects
+
+from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.style import dress, escape, short, theme
+
+
+def layer_graph(
+    history: History, diagnosis: Diagnosis, dark: bool = False
+) -> graph_objects.Figure:
+    """The layers from input to output as the trace found them, findings marked.
+
+    The trunk, which every path passes, runs along the middle; branches beside it. A
+    layer's colour is its rms at the first step.
+
+    Args:
+        history: Of one run.
+        diagnosis: Its findings.
+        dark: Colours for a dark page.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    paths.check(history, "layer_graph")
+    colours, snapshot = theme(dark), history[0]
+    here = paths.path(snapshot)
+    rows = here.graph.order
+    y = _lanes(here)
+    figure = graph_objects.Figure()
+    ends = [(parent, row) for row in rows for parent in here.graph.parents[row]]
+    figure.add_scatter(
+        x=[x for a, b in ends for x in (here.x[a], here.x[b], None)],
+        y=[at for a, b in ends for at in (y[a], y[b], None)],
+        mode="lines",
+        line={"color": colours.grid, "width": 2},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    size = int(np.clip(900 / max(len(rows), 1), 6, 20))
+    _add_findings(figure, snapshot, diagnosis, here, y, size, colours)
+    found = statistics.shown(snapshot, "rms")
+    far = max(2.0, np.nanmax(np.abs(found.y), initial=0.0))
+    depth = here.graph.depth
+    figure.add_scatter(
+        x=here.x[rows],
+        y=[y[row] for row in rows],
+        mode="markers",
+        marker={
+            "color": found.y[rows],
+            "colorscale": colours.sizes,
+            "cmin": -far,
+            "cmax": far,
+            "size": size,
+            "line": {"color": colours.ink, "width": 1},
+            "colorbar": {
+                "title": {"text": "rms", "side": "right"},
+                "thickness": 14,
+                "tickprefix": "10<sup>",
+                "ticksuffix": "</sup>",
+            },
+        },
+        customdata=[snapshot.layers[row].name for row in rows],
+        hovertext=[
+            f"{escape(snapshot.layers[row].name)}<br>"
+            f"{escape(snapshot.layers[row].class_name)}, depth {depth[row]}<br>"
+            f"rms {found.value[row]:.4g}"
+            for row in rows
+        ],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    wide = max((abs(at) for at in y.values()), default=0) + 1
+    figure.update_yaxes(visible=False, range=[-wide, wide])
+    ticks = {"title": "depth (weight layers passed)"}
+    if len(rows) <= 12:
+        trunk = here.trunk
+        ticks = {
+            "title": "layer",
+            "tickvals": here.x[trunk],
+            "ticktext": [short(snapshot.layers[row].name) for row in trunk],
+            "tickangle": -25,
+        }
+    figure.update_xaxes(**ticks)
+    title = f"The layer graph, rms at step {snapshot.step}"
+    dress(figure, colours, title, height=300 + 20 * min(wide, 10))
+    return figure.update_xaxes(showgrid=False)
+
+
+def _lanes(here):
+    """The trunk in the middle; a branch keeps to one side, beside what stands there."""
+    y, taken = dict.fromkeys(here.trunk, 0), set()
+    for row in here.beside:
+        from_parents = [y[p] for p in here.graph.parents[row] if y.get(p, 0) != 0]
+        sides = (side * lane for lane in range(1, len(y) + 2) for side in (1, -1))
+        for lane in (*from_parents, *sides):
+            if (int(here.graph.depth[row]), lane) not in taken or lane in from_parents:
+                break
+        y[row] = lane
+        taken.add((int(here.graph.depth[row]), lane))
+    return y
+
+
+def _add_findings(figure, snapshot, diagnosis, here, y, size, colours):
+    """A ring for every layer of a finding; one entry of the legend for each finding."""
+    row_of = {name: row for row, name in enumerate(snapshot.names)}
+    for i, finding in enumerate(diagnosis.findings):
+        rows = [row_of[name] for name in finding.layers if name in row_of]
+        rows = [row for row in rows if row in y]
+        figure.add_scatter(
+            x=here.x[rows],
+            y=[y[row] for row in rows],
+            mode="markers",
+            marker={
+                "symbol": "circle-open" if i % 2 == 0 else "square-open",
+                "color": colours.severity[finding.severity],
+                "size": size + 7 + 5 * i,
+                "line": {"width": 2.5},
+            },
+            name=f"{finding.code} ({finding.severity})",
+            customdata=[snapshot.layers[row].name for row in rows],
+            hovertext=[escape(finding.title)] * len(rows),
+            hoverinfo="text",
+        )

@@ -1,0 +1,153 @@
+"""Depth x step: where and since when a network is sick, at a glance."""
+
+import numpy as np
+from plotly import graph_objects
+
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.style import dress, escape, short, theme
+
+_COLUMNS = 500
+"""Steps that are drawn at most; of more, evenly thinned, the first and last are kept."""
+
+_TICKS = 30
+"""Layers and steps that are named on an axis at most."""
+
+
+def heat_map(
+    history: History, statistic: str = "rms", dark: bool = False
+) -> graph_objects.Figure:
+    """A statistic of all layers, from the input down, at all steps, to the right.
+
+    Sizes have a log scale around 1: blue below, red above. Zeros, and tensors with NaN or
+    infinite elements, have colours of their own. `y` and, one for each row, `customdata`
+    hold the names of the layers, in `y` escaped; the columns are `x`, their steps
+    `layout.xaxis.ticktext` and the hover text.
+
+    Args:
+        history: Of one run.
+        statistic: One of `STATISTICS_SHOWN`.
+        dark: Colours for a dark page.
+
+    Raises:
+        ValueError: If there is nothing to draw, or no such statistic.
+    """
+    statistics.check(statistic, "heat_map")
+    paths.check(history, "heat_map")
+    colours = theme(dark)
+    chosen = _evenly(len(history), _COLUMNS)
+    snapshots = [history[i] for i in chosen]
+    names = _in_depth_order(snapshots)
+    values, zero, nonfinite = _table(snapshots, names, statistic)
+    y = [escape(name) for name in names]
+    steps = [str(snapshot.step) for snapshot in snapshots]
+    log = statistics.is_log(statistic)
+    figure = graph_objects.Figure()
+    figure.add_heatmap(
+        x=steps,
+        y=y,
+        z=values,
+        customdata=names,
+        hovertemplate="%{y}<br>step %{x}: "
+        + ("10<sup>%{z:.2f}</sup>" if log else "%{z:.3g}")
+        + "<extra></extra>",
+        **_scale(values, statistic, colours),
+    )
+    marks = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
+    if statistic != "nonfinite_fraction" and np.isfinite(marks).any():
+        figure.add_heatmap(
+            x=steps,
+            y=y,
+            z=marks.astype(np.float32),
+            customdata=names,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, colours.zero], [1, colours.nonfinite]],
+            showscale=False,
+            text=np.where(nonfinite, "NaN or infinite elements", np.where(zero, "0", "")),
+            hovertemplate="%{y}<br>step %{x}: %{text}<extra></extra>",
+        )
+        _add_key(figure, zero.any(), nonfinite.any(), colours)
+    figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
+    figure.update_yaxes(
+        type="category",
+        autorange="reversed",
+        **_ticks(y, [short(name) for name in names]),
+    )
+    height = int(np.clip(120 + 16 * len(names), 320, 720))
+    title = f"{statistics.label(statistic)} of every layer at every step"
+    dress(figure, colours, title, height)
+    return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
+
+
+def _evenly(count, most):
+    """Indices of at most so many of `count` things, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
+def _in_depth_order(snapshots):
+    """Names of all layers, those of the first snapshot in the order of the data path."""
+    names = {}
+    for snapshot in {snapshot.names: snapshot for snapshot in snapshots[::-1]}.values():
+        here = paths.path(snapshot)
+        order = sorted(here.graph.order, key=lambda row: here.x[row])
+        names.update(dict.fromkeys(snapshot.layers[row].name for row in order))
+    return list(names)
+
+
+def _table(snapshots, names, statistic):
+    row_of = {name: row for row, name in enumerate(names)}
+    values = np.full((len(names), len(snapshots)), np.nan, np.float32)
+    zero, nonfinite = np.zeros((2, *values.shape), bool)
+    for column, snapshot in enumerate(snapshots):
+        found = statistics.shown(snapshot, statistic)
+        known = [i for i, name in enumerate(snapshot.names) if name in row_of]
+        rows = [row_of[snapshot.layers[i].name] for i in known]
+        values[rows, column] = found.y[known]
+        zero[rows, column] = found.zero[known]
+        nonfinite[rows, column] = found.nonfinite[known]
+    return values, zero, nonfinite
+
+
+def _scale(values, statistic, colours):
+    bar = {"title": {"text": statistics.label(statistic), "side": "right"}, "thickness": 14}
+    if not statistics.is_log(statistic):
+        scale = {"colorscale": "Cividis", "zmin": 0.0}
+        if statistics.is_fraction(statistic):
+            return scale | {"zmax": 1.0, "colorbar": bar | {"tickformat": ".0%"}}
+        return scale | {"colorbar": bar}
+    finite = values[np.isfinite(values)]
+    far = max(2.0, float(np.abs(finite).max())) if len(finite) else 2.0
+    powers = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
+    return {
+        "colorscale": colours.sizes,
+        "zmin": -far,
+        "zmax": far,
+        "colorbar": bar | powers,
+    }
+
+
+def _add_key(figure, any_zero, any_nonfinite, colours):
+    """What the colours beside the scale mean."""
+    for there, colour, label in (
+        (any_zero, colours.zero, "zero"),
+        (any_nonfinite, colours.nonfinite, "NaN or infinite elements"),
+    ):
+        if there:
+            figure.add_scatter(
+                x=[None],
+                y=[None],
+                mode="markers",
+                marker={"color": colour, "symbol": "square", "size": 11},
+                name=label,
+                hoverinfo="skip",
+            )
+
+
+def _ticks(places, texts):
+    kept = _evenly(len(places), _TICKS)
+    return {
+        "tickvals": [places[i] for i in kept],
+        "ticktext": [texts[i] for i in kept],
+    }

@@ -1,0 +1,223 @@
+"""One layer over the steps."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from plotly import graph_objects, subplots
+
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures.statistic import window
+from activation_monitor.views.figures.style import (
+    dress,
+    escape,
+    note,
+    short,
+    theme,
+    translucent,
+)
+
+_RIDGES = 24
+"""Histograms that are drawn at most."""
+
+_SHARES = (
+    ("zero_fraction", "zeros", "solid"),
+    ("saturated_fraction", "saturated", "dash"),
+    ("nonfinite_fraction", "non-finite", "dot"),
+)
+
+
+def layer_over_time(
+    runs: Mapping[str, History], layer: str, dark: bool = False
+) -> graph_objects.Figure:
+    """Mean, standard deviation and extremes of one layer over the steps, and below shares.
+
+    Steps at which some elements are NaN or infinite are marked at the upper edge.
+
+    Args:
+        runs: Histories by name; those that do not have the layer are left out.
+        layer: Its name.
+        dark: Colours for a dark page.
+
+    Raises:
+        ValueError: If no run has a layer of that name.
+    """
+    known = {
+        run: history
+        for run, history in runs.items()
+        if any(layer in snapshot.names for snapshot in history)
+    }
+    if not known:
+        raise ValueError(
+            f"layer_over_time: expected the name of a layer that was measured. Received: "
+            f"layer={layer!r}, which none of the runs ({', '.join(runs) or 'none'}) has."
+        )
+    colours = theme(dark)
+    figure = subplots.make_subplots(
+        rows=2, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.65, 0.35]
+    )
+    seen = []
+    for number, (run, history) in enumerate(known.items()):
+        colour = colours.runs[number % len(colours.runs)]
+        prefix = f"{escape(run)}: " if len(known) > 1 else ""
+        seen.append(_add_sizes(figure, history, layer, prefix, colour))
+        _add_shares(figure, history, layer, prefix, colour, len(known) > 1, colours)
+    low, high = window(np.concatenate(seen), 0.0)
+    span = (high - low) or max(abs(high), 1.0)
+    for history in known.values():
+        _add_nonfinite(figure, history, layer, high + 0.08 * span, colours)
+    limits = [low - 0.06 * span, high + 0.14 * span]
+    figure.update_yaxes(title="activations", range=limits, row=1, col=1)
+    share = {"title": "share", "range": [-0.04, 1.04], "tickformat": ".0%"}
+    figure.update_yaxes(**share, row=2, col=1)
+    figure.update_xaxes(title="step", row=2, col=1)
+    return dress(figure, colours, f"{short(layer, 60)} over the steps", height=560)
+
+
+def histogram_over_time(
+    history: History, layer: str, dark: bool = False
+) -> graph_objects.Figure:
+    """Histograms of one layer, one above the other in the order of the steps.
+
+    Each is as high as its fullest bucket. Of many steps an even choice is drawn.
+
+    Args:
+        history: Of one run.
+        layer: Its name.
+        dark: Colours for a dark page.
+
+    Raises:
+        ValueError: If the history is empty or has no layer of that name.
+    """
+    paths.check(history, "histogram_over_time")
+    if not any(layer in snapshot.names for snapshot in history):
+        raise ValueError(
+            "histogram_over_time: expected the name of a layer that was measured. "
+            f"Received: layer={layer!r}."
+        )
+    colours = theme(dark)
+    counted = [
+        (snapshot.step, snapshot.histogram(layer))
+        for snapshot in history
+        if layer in snapshot.names
+    ]
+    counted = [(step, rows) for step, rows in counted if rows is not None]
+    figure = graph_objects.Figure()
+    title = f"Histograms of {short(layer, 60)}"
+    if not counted:
+        dress(figure, colours, title)
+        note(
+            figure, "No histograms were recorded: <i>ActivationMonitor(histograms=True)</i>"
+        )
+        return figure
+    at = np.linspace(0, len(counted) - 1, min(len(counted), _RIDGES)).round().astype(int)
+    kept = [counted[i] for i in np.unique(at)]
+    for place in reversed(range(len(kept))):  # the first steps in front
+        step, (_, rows) = kept[place]
+        left, right, counts = rows.T
+        centre = (left + right) / 2
+        height = 1.6 * counts / counts.max()
+        x = np.concatenate([[left[0]], centre, [right[-1]]])
+        y = place + np.concatenate([[0.0], height, [0.0]])
+        figure.add_scatter(
+            x=np.concatenate([x, [left[0]]]),
+            y=np.concatenate([y, [place]]),
+            fill="toself",
+            fillcolor=translucent(colours.runs[0], 0.55),
+            line={"color": colours.paper, "width": 1},
+            mode="lines",
+            name=f"step {step}",
+            customdata=[layer] * (len(x) + 1),
+            hovertext=f"step {step}: {counts.sum():.0f} elements counted, "
+            f"{left[0]:.4g} to {right[-1]:.4g}",
+            hoverinfo="text",
+            showlegend=False,
+        )
+    figure.update_yaxes(
+        title="step",
+        tickvals=list(range(len(kept))),
+        ticktext=[str(step) for step, _ in kept],
+    )
+    figure.update_xaxes(title="activation")
+    return dress(figure, colours, title, height=180 + 18 * len(kept))
+
+
+def _add_sizes(figure, history, layer, prefix, colour):
+    """Mean with a band of one standard deviation, and the extremes; what is to be seen."""
+    steps = np.array(history.steps)
+    of = {
+        name: history.statistic(name, layer)
+        for name in ("mean", "std", "minimum", "maximum")
+    }
+    there = np.isfinite(of["mean"])
+    x, low, high = steps[there], of["mean"] - of["std"], of["mean"] + of["std"]
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([high[there], low[there][::-1]]),
+        fill="toself",
+        fillcolor=translucent(colour, 0.22),
+        line={"width": 0},
+        mode="lines",
+        name=f"{prefix}mean ± std",
+        hoverinfo="skip",
+        row=1,
+        col=1,
+    )
+    for name, dash in (("mean", "solid"), ("minimum", "dot"), ("maximum", "dot")):
+        figure.add_scatter(
+            x=steps,
+            y=of[name],
+            mode="lines+markers" if len(steps) <= 40 else "lines",
+            line={"color": colour, "dash": dash, "width": 2 if name == "mean" else 1},
+            marker={"size": 5 if name == "mean" else 3},
+            name=f"{prefix}{'mean' if name == 'mean' else 'extremes'}",
+            legendgroup=f"{prefix}{dash}",
+            showlegend=name != "maximum",
+            customdata=[layer] * len(steps),
+            hovertemplate=f"step %{{x}}: {name} %{{y:.4g}}<extra>{prefix}</extra>",
+            row=1,
+            col=1,
+        )
+    return np.concatenate([of["minimum"], of["maximum"], low, high])
+
+
+def _add_shares(figure, history, layer, prefix, colour, several, colours):
+    for i, (statistic, label, dash) in enumerate(_SHARES):
+        figure.add_scatter(
+            x=history.steps,
+            y=history.statistic(statistic, layer),
+            mode="lines+markers" if len(history) <= 40 else "lines",
+            line={"color": colour if several else colours.runs[i + 1], "dash": dash},
+            marker={"size": 4},
+            name=f"{prefix}{label}",
+            customdata=[layer] * len(history),
+            hovertemplate=f"step %{{x}}: {label} %{{y:.2%}}<extra>{prefix}</extra>",
+            row=2,
+            col=1,
+        )
+
+
+def _add_nonfinite(figure, history, layer, y, colours):
+    share = history.statistic("nonfinite_fraction", layer)
+    there = [i for i, value in enumerate(share) if value > 0]
+    if there:
+        figure.add_scatter(
+            x=[history.steps[i] for i in there],
+            y=[y] * len(there),
+            mode="markers",
+            marker={
+                "symbol": "x",
+                "size": 9,
+                "color": colours.nonfinite,
+                "line": {"color": colours.ink, "width": 1},
+            },
+            name="NaN or infinite elements",
+            legendgroup="nonfinite",
+            customdata=[layer] * len(there),
+            hovertext=[
+                f"step {history.steps[i]}: {share[i]:.2%} NaN or infinite" for i in there
+            ],
+            hoverinfo="text",
+            row=1,
+            col=1,
+        )
