@@ -117,6 +117,7 @@ class Tab(base_plugin.TBPlugin):
             request,
             {
                 "name": name,
+                "label": label(name),
                 "problem": run.problem,
                 "note": run.note,
                 "steps": run.history.steps,
@@ -131,9 +132,9 @@ class Tab(base_plugin.TBPlugin):
     @wrappers.Request.application
     def _figure(self, request):
         kind = _asked(request, "kind")
-        if kind not in _FIGURES:
+        if kind not in self._drawn_by:
             raise errors.InvalidArgumentError(
-                f"`kind` must be one of {', '.join(_FIGURES)}. Received: {kind!r}."
+                f"`kind` must be one of {', '.join(self._drawn_by)}. Received: {kind!r}."
             )
         where = _where(request)
         runs = {name: self._runs.read(*where, name) for name in _all_asked(request, "run")}
@@ -141,17 +142,17 @@ class Tab(base_plugin.TBPlugin):
             if run.problem or not len(run.history):
                 raise errors.NotFoundError(run.problem or "Nothing was measured yet.")
         dark = request.args.get("dark") == "1"
-        figure = _FIGURES[kind](self, request, runs, dark)
+        figure = self._drawn_by[kind](self, request, runs, dark)
         return http_util.Respond(request, figure.to_json(), "application/json")
 
     def _depth_profile(self, request, runs, dark):
         step, statistic = _step(request), _statistic(request)
-        chosen = {name: _first_and(run, step) for name, run in runs.items()}
+        chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
         return _figures().depth_profile(chosen, statistic, dark=dark)
 
     def _comparison(self, request, runs, dark):
         step, statistic = _step(request), _statistic(request)
-        chosen = {name: _first_and(run, step) for name, run in runs.items()}
+        chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
         return _figures().comparison(chosen, statistic, dark=dark)
 
     def _heat_map(self, request, runs, dark):
@@ -163,7 +164,7 @@ class Tab(base_plugin.TBPlugin):
     def _layer_over_time(self, request, runs, dark):
         layer = _layer(request, runs)
         having = {
-            name: run.history
+            label(name): run.history
             for name, run in runs.items()
             if any(layer == known for known, _ in run.layers)
         }
@@ -182,16 +183,24 @@ class Tab(base_plugin.TBPlugin):
         history = _first_and(run, _step(request))
         return _figures().layer_graph(history, run.diagnosis, dark=dark)
 
+    _drawn_by = {
+        "depth_profile": _depth_profile,
+        "heat_map": _heat_map,
+        "layer_over_time": _layer_over_time,
+        "histogram_over_time": _histogram_over_time,
+        "layer_graph": _layer_graph,
+        "comparison": _comparison,
+    }
 
-_FIGURES = {
-    "depth_profile": Tab._depth_profile,
-    "heat_map": Tab._heat_map,
-    "layer_over_time": Tab._layer_over_time,
-    "histogram_over_time": Tab._histogram_over_time,
-    "layer_graph": Tab._layer_graph,
-    "comparison": Tab._comparison,
-}
-"""By their names in `figures`."""
+
+def label(run: str) -> str:
+    """A run as people call it: by its log folder, in which we write a folder of ours."""
+    folder, _, last = run.rpartition("/")
+    if last == "activations":
+        return folder or "."
+    if last == "activations_validation":
+        return f"{folder or '.'} (validation)"
+    return run
 
 
 def _where(request):
@@ -260,7 +269,7 @@ def _first_and(run, step):
 
 
 def _thinned(history, most, keep=()):
-    """So many snapshots, evenly taken, with the first, the last and those of these steps."""
+    """So many snapshots, evenly taken, and those of the steps to keep."""
     n = len(history)
     if n <= most:
         return history

@@ -83,7 +83,7 @@ export function findings(runs, select) {
   return bySeverity(runs).map((run) => {
     const found = [...run.findings].sort((a, b) => RANK[a.severity] - RANK[b.severity]);
     const parts = [element('h3', {},
-      element('span', {className: `dot ${verdict(run)}`}), run.name,
+      element('span', {className: `dot ${verdict(run)}`}), run.label,
       element('span', {className: 'dim'}, ` ${verdictText(run)}`))];
     if (run.problem) parts.push(element('p', {className: 'notice'}, run.problem));
     if (run.note) parts.push(element('p', {className: 'notice'}, run.note));

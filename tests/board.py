@@ -1,0 +1,158 @@
+"""TensorBoard with this package's tab, for tests: as an app, as a server, in a browser."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+import time
+
+from tensorboard import program
+from tensorboard.backend import application
+from tensorboard.plugins.core import core_plugin
+from tensorboard.plugins.scalar import scalars_plugin
+from werkzeug import test, wrappers
+
+from activation_monitor.views.plugin.entry import Loader
+
+LOADERS = {"fast": "true", "python": "false"}
+
+# A data server that is garbage-collected warns that its process still runs; they end
+# with this process.
+_KEPT = []
+
+
+def _configured(logdir, loader, *flags):
+    plugins = [core_plugin.CorePluginLoader(), scalars_plugin.ScalarsPlugin, Loader()]
+    board = program.TensorBoard(plugins=plugins)
+    _KEPT.append(board)
+    reload = ["--reload_interval", "1"]
+    if loader == "python":
+        reload += ["--reload_task", "thread"]
+    load = ["--load_fast", LOADERS[loader]]
+    board.configure(["tensorboard", "--logdir", str(logdir), *load, *reload, *flags])
+    return board
+
+
+class Client:
+    """Asks the tab's routes without a network.
+
+    Args:
+        logdir: The log folder.
+        loader: A key of `LOADERS`.
+        *flags: More of TensorBoard's command line.
+    """
+
+    def __init__(self, logdir, loader="fast", *flags):
+        board = _configured(logdir, loader, *flags)
+        provider, multiplexer = board._make_data_provider()
+        _KEPT.append(provider)
+        app = application.TensorBoardWSGIApp(
+            *(board.flags, board.plugin_loaders, provider),
+            *(board.assets_zip_provider, multiplexer),
+        )
+        self._client = test.Client(app, wrappers.Response)
+        self._prefix = board.flags.path_prefix
+
+    def get(self, route, **query):
+        """The answer of one of the tab's routes."""
+        path = f"{self._prefix}/data/plugin/activation_monitor/{route}"
+        return self._client.get(path, query_string=query)
+
+    def page(self, path):
+        """The answer of any path of TensorBoard's."""
+        return self._client.get(self._prefix + path)
+
+    def json(self, route, **query):
+        """The same, which must be a good one, as Python objects."""
+        answer = self.get(route, **query)
+        assert answer.status_code == 200, answer.data
+        return answer.json
+
+    def wait_for(self, *runs, step=None):
+        """Until TensorBoard has loaded these runs, up to a step; returns their states."""
+        return until(
+            lambda: {
+                run["name"]: run["state"][0]
+                for run in self.json("runs")["runs"]
+                if step is None or run["state"][0] >= step
+            },
+            lambda found: set(runs) <= set(found),
+        )
+
+
+def until(ask, good, seconds=30):
+    """Ask again until the answer is good; returns it."""
+    end = time.monotonic() + seconds
+    while not good(answer := ask()):
+        assert time.monotonic() < end, f"still {answer!r} after {seconds} s"
+        time.sleep(0.1)
+    return answer
+
+
+def serve(logdir, loader="fast", *flags):
+    """Start TensorBoard in this process; returns its address."""
+    board = _configured(logdir, loader, "--port", "0", "--host", "127.0.0.1", *flags)
+    return board.launch()
+
+
+def why_no_browser():
+    """What is missing for `browser`; empty if nothing is."""
+    missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
+    if importlib.util.find_spec("selenium") is None:
+        missing.append("the Python package selenium")
+    if not missing:
+        return ""
+    return f"{', '.join(missing)} missing: apt-get install chromium chromium-driver"
+
+
+@contextlib.contextmanager
+def browser(width=1440, height=900):
+    """A headless Chromium, as a selenium driver."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            f"--window-size={width},{height}",
+            f"--user-data-dir={profile}",
+        ):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(
+            shutil.which("chromedriver"), log_output=os.devnull
+        )
+        driver = webdriver.Chrome(options=options, service=service)
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+def open_tab(driver, url, settings="", drawn=True):
+    """Open the tab and step into its frame; by default wait until all is drawn."""
+    driver.switch_to.default_content()
+    driver.get("about:blank")  # else only the hash changes
+    driver.get(f"{url}#activation_monitor{settings}")
+    frame = "iframe[src*='name=activation_monitor']"
+    until(lambda: driver.find_elements("css selector", frame), bool)
+    driver.switch_to.frame(driver.find_element("css selector", frame))
+    if drawn:
+        until(lambda: ready(driver) > 0, bool, seconds=60)
+
+
+def ready(driver):
+    """How many times everything was drawn."""
+    return driver.execute_script(
+        "return Number(document.documentElement.dataset.ready ?? 0)"
+    )
