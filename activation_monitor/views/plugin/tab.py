@@ -40,6 +40,12 @@ def _figures():
     return figures
 
 
+def _run_colours():
+    from activation_monitor.views.figures import style
+
+    return {"light": [*style.LIGHT.runs], "dark": [*style.DARK.runs]}
+
+
 class Tab(base_plugin.TBPlugin):
     """TensorBoard's plugin.
 
@@ -103,6 +109,7 @@ class Tab(base_plugin.TBPlugin):
             {
                 "runs": [{"name": name, "state": [*s]} for name, s in states.items()],
                 "statistics": [*_figures().STATISTICS_SHOWN],
+                "colours": _run_colours(),
                 "plotly": _plotly_version(),
                 "note": note,
             },

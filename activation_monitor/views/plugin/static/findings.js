@@ -48,34 +48,26 @@ function range(layers) {
 
 function card(run, finding, select) {
   const since = finding.initial ? 'at initialization' : `since step ${finding.step}`;
-  const parts = [
-    element('div', {className: 'headline'},
-      element('span', {className: `badge ${finding.severity}`}, finding.severity),
-      element('strong', {}, finding.code),
-      element('span', {className: 'dim'}, ` ${finding.meaning}`)),
-    element('dl', {className: 'facts'},
-      element('dt', {}, 'where'), element('dd', {}, range(finding.layers)),
-      element('dt', {}, 'since'), element('dd', {}, since)),
-    element('p', {}, finding.message),
-  ];
+  const show = element('button', {className: 'where', title: 'Show the first of them below'},
+    range(finding.layers));
+  show.onclick = () => select(run.name, finding.layers[0]);
+  const why = [element('p', {}, finding.message)];
   if (finding.cause) {
-    parts.push(element('p', {}, element('strong', {}, `Cause: ${finding.cause}. `),
+    why.push(element('p', {}, element('strong', {}, `Cause: ${finding.cause}. `),
       finding.reason));
   }
-  for (const change of finding.changes) {
-    parts.push(element('div', {className: 'change'},
-      element('div', {className: 'dim'}, `Change ${change.place}:`),
-      element('div', {className: 'code'},
-        element('code', {}, change.line), copyButton(change.line))));
-  }
-  const evidence = element('details', {},
-    element('summary', {}, 'Evidence'),
-    element('table', {}, ...finding.evidence.map(([name, value]) =>
-      element('tr', {}, element('td', {}, name), element('td', {}, value)))));
-  const show = element('button', {className: 'show'}, 'Show the layer');
-  show.onclick = () => select(run.name, finding.layers[0]);
-  parts.push(element('div', {className: 'foot'}, evidence, show));
-  return element('div', {className: `finding ${finding.severity}`}, ...parts);
+  why.push(element('table', {}, ...finding.evidence.map(([name, value]) =>
+    element('tr', {}, element('td', {className: 'dim'}, name.replaceAll('_', ' ')),
+      element('td', {}, value)))));
+  return element('div', {className: `finding ${finding.severity}`},
+    element('div', {},
+      element('span', {className: `badge ${finding.severity}`}, finding.severity),
+      element('strong', {}, finding.code), ' ', show, ` ${since}`,
+      element('div', {className: 'dim'}, finding.meaning)),
+    ...finding.changes.map((change) => element('div', {className: 'change'},
+      element('span', {className: 'dim'}, `${change.place}:`),
+      element('code', {}, change.line), copyButton(change.line))),
+    element('details', {}, element('summary', {}, 'Why: evidence and cause'), ...why));
 }
 
 /** All that was found in these runs. `select(run, layer)` is called to show a layer. */

@@ -9,8 +9,11 @@ const POLL_MS = 10_000;
 const SHOWN_LAYERS = 4;
 const CONFIG = {
   displaylogo: false,
+  displayModeBar: 'hover',
   responsive: true,
-  modeBarButtonsToRemove: ['select2d', 'lasso2d'],
+  // Named one by one: the default ones include a button that uploads the figure.
+  modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
+  showSendToCloud: false,
 };
 
 const view = {
@@ -24,6 +27,7 @@ const view = {
 let runs = new Map(); // by name, as the server tells them
 let states = new Map(); // by name, how far each was when it was asked for
 let statistics = [];
+let colours = {light: [], dark: []}; // of the runs, in the order in which they are drawn
 
 // -- the address
 
@@ -66,6 +70,7 @@ async function ask(route, query = []) {
 async function refresh() {
   const listed = await ask('runs');
   statistics = listed.statistics;
+  colours = listed.colours;
   byId('note').textContent = listed.note;
   const known = new Set(listed.runs.map((run) => run.name));
   let changed = [...runs.keys()].some((name) => !known.has(name));
@@ -258,6 +263,12 @@ function drawRunList() {
       writeView();
       draw();
     };
+    // The box has the run's colour in the figures. One run alone has one for each step.
+    const place = drawn().indexOf(run);
+    const palette = view.dark ? colours.dark : colours.light;
+    if (drawn().length > 1 && place >= 0) {
+      box.style.accentColor = palette[place % palette.length];
+    }
     const name = element('button', {className: 'name', title: run.name, disabled: box.disabled},
       element('span', {className: 'text'}, run.label),
       element('span', {className: 'dim'}, verdictText(run)));
@@ -366,7 +377,7 @@ function page() {
       element('div', {id: 'figures', hidden: true},
         element('div', {className: 'card'}, element('div', {id: 'profile', className: 'plot'})),
         element('div', {className: 'card'},
-          element('h3', {}, 'Depth × step of ', element('span', {className: 'focus'})),
+          element('div', {className: 'dim'}, 'Run ', element('strong', {className: 'focus'})),
           element('div', {id: 'heat', className: 'plot'}),
           element('p', {className: 'dim'}, 'Click a cell to see its layer below.')),
         element('div', {className: 'card'}, element('div', {id: 'layers-drawn'})),
