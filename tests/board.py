@@ -1,11 +1,13 @@
 """TensorBoard with this package's tab, for tests: as an app, as a server, in a browser."""
 
+import atexit
 import contextlib
 import importlib.util
 import os
 import shutil
 import tempfile
 import time
+import warnings
 
 from tensorboard import program
 from tensorboard.backend import application
@@ -17,15 +19,30 @@ from activation_monitor.views.plugin.entry import Loader
 
 LOADERS = {"fast": "true", "python": "false"}
 
-# A data server that is garbage-collected warns that its process still runs; they end
-# with this process.
-_KEPT = []
+_SERVERS = []
+"""Pipes on which TensorBoard's data servers hang: they end when these are closed."""
+
+
+@atexit.register
+def _stop_servers():
+    for pipe in _SERVERS:
+        pipe.close()
+
+
+@contextlib.contextmanager
+def _starting(board):
+    """TensorBoard lets go of its data server's process and folder at once: warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+    pipe = getattr(board._ingester, "_stdin_handle", None)
+    if pipe is not None:
+        _SERVERS.append(pipe)
 
 
 def _configured(logdir, loader, *flags):
     plugins = [core_plugin.CorePluginLoader(), scalars_plugin.ScalarsPlugin, Loader()]
     board = program.TensorBoard(plugins=plugins)
-    _KEPT.append(board)
     reload = ["--reload_interval", "1"]
     if loader == "python":
         reload += ["--reload_task", "thread"]
@@ -45,10 +62,10 @@ class Client:
 
     def __init__(self, logdir, loader="fast", *flags):
         board = _configured(logdir, loader, *flags)
-        provider, multiplexer = board._make_data_provider()
-        _KEPT.append(provider)
+        with _starting(board):
+            self.provider, multiplexer = board._make_data_provider()
         app = application.TensorBoardWSGIApp(
-            *(board.flags, board.plugin_loaders, provider),
+            *(board.flags, board.plugin_loaders, self.provider),
             *(board.assets_zip_provider, multiplexer),
         )
         self._client = test.Client(app, wrappers.Response)
@@ -93,7 +110,8 @@ def until(ask, good, seconds=30):
 def serve(logdir, loader="fast", *flags):
     """Start TensorBoard in this process; returns its address."""
     board = _configured(logdir, loader, "--port", "0", "--host", "127.0.0.1", *flags)
-    return board.launch()
+    with _starting(board):
+        return board.launch()
 
 
 def why_no_browser():

@@ -62,11 +62,11 @@ function card(run, finding, select) {
   return element('div', {className: `finding ${finding.severity}`},
     element('div', {},
       element('span', {className: `badge ${finding.severity}`}, finding.severity),
-      element('strong', {}, finding.code), ' ', show, ` ${since}`,
-      element('div', {className: 'dim'}, finding.meaning)),
+      element('strong', {}, finding.code), ' ', show, ` ${since} `,
+      element('span', {className: 'dim'}, `– ${finding.meaning}`)),
     ...finding.changes.map((change) => element('div', {className: 'change'},
       element('span', {className: 'dim'}, `${change.place}:`),
-      element('code', {}, change.line), copyButton(change.line))),
+      copyButton(change.line), element('code', {}, change.line))),
     element('details', {}, element('summary', {}, 'Why: evidence and cause'), ...why));
 }
 

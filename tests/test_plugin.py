@@ -1,0 +1,491 @@
+"""TensorBoard's tab: its routes with both loaders, its page in a real browser."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import board
+from activation_monitor import diagnose, read_history
+from activation_monitor.analysis import histogram, moments
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.views import events, log_format
+
+ROOT = Path(__file__).parent.parent
+STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
+SICK = "sick/activations"
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "a&b=c#d?e%2e%2e/../../etc/passwd",
+    '"quoted" \\ \u202eright to left\u2028',
+    "__proto__",
+]
+"""Names that a page, a path or a figure may take for something else."""
+
+
+def chain(names, width=64):
+    """A chain of ReLU layers after an input."""
+    first = LayerInfo("given", "InputLayer", "input", "linear", width, "float32", ())
+    return first, *(
+        LayerInfo(name, "Dense", "weight", "relu", width, "float32", (i,), fan_in=width)
+        for i, name in enumerate(names)
+    )
+
+
+LAYERS = chain([f"net/dense_{i}" for i in range(12)])
+
+
+def measured(layers, step, gain=1.0, samples=64, rng=None):
+    """Activations of random networks of these layers whose signal grows by `gain`."""
+    rng = rng or np.random.default_rng(step)
+    records, histograms = [], histogram.none(len(layers))
+    for i in range(len(layers)):
+        x = rng.standard_normal((samples, 64)) * gain**i * (1 + 0.001 * step)
+        x = np.maximum(x, 0) * np.sqrt(2) if i else x
+        records.append(moments.measure(x, "relu" if i else "linear"))
+        counts, _ = np.histogram(x, histogram.BUCKETS)
+        histograms[i] = [1, x.min(), x.max(), *counts]
+    return Snapshot(step, layers, np.stack(records), histograms)
+
+
+def write(folder, steps, layers=LAYERS, gain=1.0, run=events.RUN):
+    """A log of these steps."""
+    log = events.EventLog(folder, run)
+    for step in steps:
+        log.write(measured(layers, step, gain))
+    log.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A log folder with all kinds of runs."""
+    folder = tmp_path_factory.mktemp("logs")
+    write(folder / "healthy", range(0, 300, 2))
+    write(folder / "sick", range(30), gain=0.2)
+    write(folder / "twofits", range(50))
+    time.sleep(1.1)  # the files are told apart by the second
+    write(folder / "twofits", range(30, 40), chain(["other/a", "other/b", "other/c"]))
+    write(folder / "hostile" / "x&y=z#<b>", [0, 1], chain(HOSTILE))
+    (path,) = (write(folder / "half", range(40)) / events.RUN).iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    (folder / "empty" / events.RUN).mkdir(parents=True)
+    (folder / "empty" / events.RUN / path.name).write_bytes(b"")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(log_format, "VERSION", 2)
+        write(folder / "newer", range(3))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[*board.LOADERS])
+def client(logs, request):
+    """The tab on that folder, with each of TensorBoard's loaders."""
+    made = board.Client(logs, request.param)
+    made.wait_for("healthy/activations", step=298)
+    made.wait_for(*(f"{run}/activations" for run in ("sick", "half", "twofits", "newer")))
+    made.wait_for("hostile/x&y=z#<b>/activations", step=1)
+    return made
+
+
+# -- loading it
+
+
+def loaded_by(code):
+    """The modules that a fresh interpreter has loaded after this code."""
+    code += "\nimport sys\nprint(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in run.stdout.splitlines()[-1].split()}
+
+
+LOAD = """
+from activation_monitor.views.plugin.entry import Loader
+Loader().fix_flags(object())
+"""
+
+
+def test_loading_the_entry_point_loads_no_framework():
+    """TensorBoard loads it at its start, whatever the user came for."""
+    heavy = {"tensorflow", "keras", "plotly", "scipy", "rich"}
+    assert loaded_by(LOAD) & heavy == set()
+
+
+@pytest.mark.parametrize("heavy", ["plotly", "scipy", "keras"])
+def test_the_check_of_what_is_loaded_would_notice(heavy):
+    """The test above can fail."""
+    assert heavy in loaded_by(f"{LOAD}import {heavy}")
+
+
+def test_the_entry_point_is_declared_and_is_the_loader():
+    """In pyproject.toml, under the name that TensorBoard looks for."""
+    import tomllib
+
+    from activation_monitor.views.plugin import entry
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["entry-points"]["tensorboard_plugins"]
+    assert declared == {log_format.PLUGIN: "activation_monitor.views.plugin.entry:Loader"}
+    assert entry.PLUGIN == log_format.PLUGIN
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({}, {"activation_monitor": 0}), ({"activation_monitor": 7}, None)],
+)
+def test_all_steps_are_kept_unless_the_user_says_otherwise(given, kept):
+    """0 is TensorBoard's word for all."""
+    from activation_monitor.views.plugin.entry import Loader
+
+    class Flags:
+        samples_per_plugin = dict(given)
+
+    Loader().fix_flags(Flags)
+    assert Flags.samples_per_plugin == (given if kept is None else kept)
+
+
+@pytest.mark.parametrize("flags", [None, object()])
+def test_flags_of_another_tensorboard_do_no_harm(flags):
+    """An error here would end every TensorBoard on the machine."""
+    from activation_monitor.views.plugin.entry import Loader
+
+    Loader().fix_flags(flags)
+
+
+# -- the routes
+
+
+def test_tensorboard_shows_the_tab(client):
+    """By its name, with a page to load."""
+    listing = client.page("/data/plugins_listing").json["activation_monitor"]
+    assert listing["enabled"]
+    assert listing["tab_name"] == "Activations"
+    assert listing["loading_mechanism"]["module_path"].endswith(
+        "/data/plugin/activation_monitor/index.js"
+    )
+
+
+def test_runs_are_listed_by_name_with_the_last_step_of_each(client):
+    """Empty ones are not there; the order does not change from start to start."""
+    found = {run["name"]: run["state"][0] for run in client.json("runs")["runs"]}
+    assert list(found) == sorted(found)
+    assert found["healthy/activations"] == 298
+    assert "newer/activations" in found
+    assert "empty/activations" not in found
+
+
+def test_every_step_is_there(client):
+    """No sampling: 150 steps, where TensorBoard's default keeps 10 or 100."""
+    run = client.json("run", run="healthy/activations")
+    assert run["steps"] == [*range(0, 300, 2)]
+    assert run["problem"] == run["note"] == ""
+    assert run["label"] == "healthy"
+    assert [layer["name"] for layer in run["layers"]] == [la.name for la in LAYERS]
+    assert [layer["depth"] for layer in run["layers"]] == [*range(13)]
+
+
+@pytest.mark.parametrize("name", ["healthy", "sick", "half", "twofits"])
+def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
+    """`read_history` reads the same files by another way."""
+    history = read_history(logs / name)
+    run = client.json("run", run=f"{name}/activations")
+    assert run["steps"] == history.steps
+    expected = diagnose(history).findings
+    assert [finding["code"] for finding in run["findings"]] == [f.code for f in expected]
+    for told, finding in zip(run["findings"], expected, strict=True):
+        assert told["message"] == finding.message
+        assert told["layers"] == [*finding.layers]
+        assert told["step"] == finding.step
+        changes = finding.remedy.changes if finding.remedy else ()
+        assert [change["line"] for change in told["changes"]] == [c.line for c in changes]
+
+
+def test_the_sick_run_is_found_sick_and_the_healthy_one_is_not(client):
+    """The two runs above are what they are called."""
+    (finding,) = client.json("run", run=SICK)["findings"]
+    assert finding["code"] == "vanishing-activations"
+    assert finding["evidence"]
+    assert client.json("run", run="healthy/activations")["findings"] == []
+
+
+def test_of_two_fits_in_one_run_the_later_holds(client, logs):
+    """From the step on at which it begins, with the layers that it has."""
+    run = client.json("run", run="twofits/activations")
+    assert run["steps"] == [*range(40)]
+    names = {layer["name"] for layer in run["layers"]}
+    assert {"net/dense_0", "other/a"} <= names
+    figure = figured(client, "layer_over_time", run="twofits/activations", layer="other/a")
+    (mean,) = (t for t in figure["data"] if t["name"] == "mean" and "customdata" in t)
+    values = read_history(logs / "twofits").statistic("mean", "other/a")
+    np.testing.assert_array_equal(array(mean["y"]), values)
+    assert np.isnan(values[:30]).all() and np.isfinite(values[30:]).all()
+
+
+def test_a_run_of_a_newer_format_says_so_and_the_others_are_shown(client):
+    """With what to do."""
+    run = client.json("run", run="newer/activations")
+    assert "format 2" in run["problem"] and "Install a newer" in run["problem"]
+    assert run["steps"] == []
+    answer = client.get("figure", kind="heat_map", run="newer/activations")
+    assert answer.status_code == 404
+
+
+def array(values):
+    """Numbers of a figure, which plotly writes as a list or in base64."""
+    if isinstance(values, list):
+        return np.array(values, float)
+    import base64
+
+    found = np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
+    return found.astype(float)
+
+
+def figured(client, kind, **query):
+    """A figure, as the page gets it."""
+    return client.json("figure", kind=kind, **query)
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [
+        ("depth_profile", {"statistic": "std"}),
+        ("heat_map", {"statistic": "mean"}),
+        ("layer_over_time", {"layer": "net/dense_3"}),
+        ("histogram_over_time", {"layer": "net/dense_3"}),
+        ("layer_graph", {}),
+        ("comparison", {"run": ["healthy/activations", "half/activations"]}),
+    ],
+)
+@pytest.mark.parametrize("dark", ["0", "1"])
+def test_every_figure_is_there_in_light_and_dark(client, kind, query, dark):
+    """As plotly's JSON, in the colours asked for."""
+    query = {"run": "healthy/activations", "dark": dark, **query}
+    figure = figured(client, kind, **query)
+    assert figure["data"]
+    paper = figure["layout"]["paper_bgcolor"]
+    assert paper == ("#1e1e1e" if dark == "1" else "#ffffff")
+
+
+def test_the_profile_is_that_of_the_step_asked_for(client, logs):
+    """And of the first; between two steps, that of the one before."""
+    history = read_history(logs / "healthy")
+    asked = {"run": "healthy/activations", "statistic": "rms", "step": 101}
+    curves = [
+        trace
+        for trace in figured(client, "depth_profile", **asked)["data"]
+        if trace.get("name") in ("step 0", "step 100")
+    ]
+    for trace, snapshot in zip(curves, (history[0], history[50]), strict=True):
+        expected = np.sqrt(moments.field(snapshot.records, "second_moment"))
+        y = array(trace["y"])
+        np.testing.assert_allclose(y[: len(expected)], np.log10(expected), rtol=1e-12)
+
+
+def test_histograms_come_with_the_steps_at_which_they_were_kept(client):
+    """Of TensorBoard's own sample of them: the newest is always there."""
+    query = {"run": "healthy/activations", "layer": "net/dense_3"}
+    figure = figured(client, "histogram_over_time", **query)
+    names = [trace["name"] for trace in figure["data"] if "name" in trace]
+    assert "step 298" in names
+    assert len(names) > 10
+
+
+def test_hostile_names_arrive_as_they_are_and_are_escaped_in_figures(client):
+    """JSON for the page, which shows text; escaped where plotly would read HTML."""
+    name = "hostile/x&y=z#<b>/activations"
+    run = client.json("run", run=name)
+    assert run["name"] == name
+    assert [layer["name"] for layer in run["layers"]] == ["given", *HOSTILE]
+    for layer in HOSTILE:
+        asked = {"run": [name, "healthy/activations"], "layer": layer}
+        figure = figured(client, "layer_over_time", **asked)
+        assert any(layer in trace.get("customdata", ()) for trace in figure["data"])
+    for kind in ("depth_profile", "heat_map", "layer_graph"):
+        figure = figured(client, kind, run=name)
+        assert "<img" not in texts(figure) and "<script" not in texts(figure)
+
+
+def texts(figure):
+    """All of a figure but the names that a click hands back."""
+    for trace in figure["data"]:
+        trace.pop("customdata", None)
+    return json.dumps(figure)
+
+
+@pytest.mark.parametrize(
+    ("route", "query", "code"),
+    [
+        ("run", {}, 400),
+        ("run", {"run": "nowhere"}, 404),
+        ("run", {"run": "../../etc/passwd"}, 404),
+        ("figure", {"run": "healthy/activations"}, 400),
+        ("figure", {"kind": "__class__", "run": "healthy/activations"}, 400),
+        ("figure", {"kind": "heat_map"}, 400),
+        (
+            "figure",
+            {"kind": "heat_map", "run": ["sick/activations", "half/activations"]},
+            400,
+        ),
+        ("figure", {"kind": "heat_map", "run": "nowhere"}, 404),
+        (
+            "figure",
+            {"kind": "heat_map", "run": SICK, "statistic": "os.system"},
+            400,
+        ),
+        (
+            "figure",
+            {"kind": "depth_profile", "run": SICK, "step": "1e9x"},
+            400,
+        ),
+        (
+            "figure",
+            {"kind": "layer_over_time", "run": SICK, "layer": "none"},
+            404,
+        ),
+    ],
+)
+def test_a_wrong_question_gets_an_error_that_says_so(client, route, query, code):
+    """And no traceback, no server error."""
+    answer = client.get(route, **query)
+    assert answer.status_code == code, answer.data
+    assert b"Traceback" not in answer.data
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../entry.py",
+        "..%2fentry.py",
+        "%2e%2e/entry.py",
+        "static/index.js",
+        "./../tab.py",
+        "index.js/../../tab.py",
+        "/etc/passwd",
+        "..\\tab.py",
+        "index.js%00",
+    ],
+)
+def test_no_path_leads_out_of_the_page(client, path):
+    """Each file has a route of its own: there is nothing to traverse."""
+    answer = client.get(path)
+    assert answer.status_code in (400, 404), answer.data
+    assert b"import" not in answer.data
+
+
+def test_the_page_is_served_with_its_types_and_without_sniffing(client):
+    """All of its files, and plotly's script as the installed package has it."""
+    import plotly
+
+    for path in STATIC.iterdir():
+        answer = client.get(path.name)
+        assert answer.data == path.read_bytes()
+        kind = {".js": "text/javascript", ".css": "text/css"}[path.suffix]
+        assert answer.content_type.startswith(kind)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    answer = client.get("plotly.min.js")
+    assert answer.data == script.read_bytes()
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "max-age" in answer.headers["Cache-Control"]
+
+
+def test_the_page_makes_no_html_of_data_and_imports_only_its_own_files():
+    """By its source: none of the ways to do so occurs in it."""
+    for path in STATIC.glob("*.js"):
+        source = path.read_text()
+        ways = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\("
+        assert re.findall(ways, source) == []
+        for name in re.findall(r"from '(.*)'", source):
+            assert (STATIC / name).is_file(), name
+        assert "http://" not in source and "https://" not in source
+
+
+# -- runs that grow, flags
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_a_run_that_grows_is_read_on(tmp_path, loader):
+    """What is new is added and judged; a file that is cut at any place does no harm."""
+    log = events.EventLog(tmp_path / "run")
+    log.write(measured(LAYERS, 0))
+    log.flush()
+    client = board.Client(tmp_path, loader)
+    client.wait_for("run/activations")
+    assert client.json("run", run="run/activations")["steps"] == [0]
+    bad = measured(LAYERS, 5)
+    bad.records[-1, moments.FIELD_NAMES.index("nonfinite")] = 3.0
+    log.write(bad)
+    log.close()
+    client.wait_for("run/activations", step=5)
+    run = client.json("run", run="run/activations")
+    assert run["steps"] == [0, 5]
+    (finding,) = run["findings"]
+    assert (finding["code"], finding["step"]) == ("nonfinite-activations", 5)
+    assert finding["layers"] == ["net/dense_11"]
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_a_log_folder_that_holds_nothing_of_ours_has_no_runs(tmp_path, loader):
+    """The page says then how to get some."""
+    assert board.Client(tmp_path, loader).json("runs")["runs"] == []
+
+
+def test_a_log_without_its_list_of_layers_says_so(tmp_path, monkeypatch):
+    """As one cut at its start: the run is listed with what is wrong."""
+    monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
+    write(tmp_path, range(2))
+    client = board.Client(tmp_path)
+    client.wait_for("activations")
+    assert "activations: " in client.json("run", run="activations")["problem"]
+
+
+def test_a_user_who_keeps_fewer_steps_is_told_so(tmp_path):
+    """The findings may then not be all."""
+    write(tmp_path, range(20))
+    flag = "--samples_per_plugin=activation_monitor=5"
+    client = board.Client(tmp_path, "fast", flag)
+    client.wait_for("activations", step=19)
+    assert len(client.json("run", run="activations")["steps"]) == 5
+    assert "keep 5 steps" in client.json("runs")["note"]
+
+
+def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
+    """256 MiB are the limit of the fast loader's answers; here it refuses at once."""
+    write(tmp_path, range(20))
+    from activation_monitor.views.plugin import runs
+
+    class Limited:
+        def __init__(self, provider):
+            self.list_tensors = provider.list_tensors
+            self._read = provider.read_tensors
+
+        def read_tensors(self, *args, downsample, **kwargs):
+            if downsample > 1000 and kwargs["run_tag_filter"].tags == {
+                log_format.SNAPSHOT_TAG
+            }:
+                raise RuntimeError("RESOURCE_EXHAUSTED")
+            return self._read(*args, downsample=downsample, **kwargs)
+
+    client = board.Client(tmp_path)
+    client.wait_for("activations", step=19)
+    limited = runs.Runs(Limited(client.provider))
+    run = limited.read(None, "", "activations")
+    assert run.history.steps == [*range(20)]
+    assert "more steps than TensorBoard can hand over" in run.note
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_it_works_below_a_path_prefix(tmp_path, loader):
+    """As behind a proxy."""
+    write(tmp_path, range(3))
+    client = board.Client(tmp_path, loader, "--path_prefix=/some/where")
+    client.wait_for("activations", step=2)
+    assert client.json("run", run="activations")["steps"] == [0, 1, 2]
+    assert client.json("run", run="activations")["label"] == "."
