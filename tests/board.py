@@ -9,10 +9,8 @@ import tempfile
 import time
 import warnings
 
-from tensorboard import program
+from tensorboard import default, program
 from tensorboard.backend import application
-from tensorboard.plugins.core import core_plugin
-from tensorboard.plugins.scalar import scalars_plugin
 from werkzeug import test, wrappers
 
 from activation_monitor.views.plugin.entry import Loader
@@ -41,8 +39,8 @@ def _starting(board):
 
 
 def _configured(logdir, loader, *flags):
-    plugins = [core_plugin.CorePluginLoader(), scalars_plugin.ScalarsPlugin, Loader()]
-    board = program.TensorBoard(plugins=plugins)
+    # Not those that are installed, one of which may be another version of ours.
+    board = program.TensorBoard(plugins=[*default.get_static_plugins(), Loader])
     reload = ["--reload_interval", "1"]
     if loader == "python":
         reload += ["--reload_task", "thread"]

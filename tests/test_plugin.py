@@ -33,7 +33,11 @@ def chain(names, width=64):
     """A chain of ReLU layers after an input."""
     first = LayerInfo("given", "InputLayer", "input", "linear", width, "float32", ())
     return first, *(
-        LayerInfo(name, "Dense", "weight", "relu", width, "float32", (i,), fan_in=width)
+        LayerInfo(
+            *(name, "Dense", "weight", "relu", width, "float32", (i,)),
+            fan_in=width,
+            initializer="RandomNormal()",
+        )
         for i, name in enumerate(names)
     )
 
@@ -45,13 +49,15 @@ def measured(layers, step, gain=1.0, samples=64, rng=None):
     """Activations of random networks of these layers whose signal grows by `gain`."""
     rng = rng or np.random.default_rng(step)
     records, histograms = [], histogram.none(len(layers))
+    kernels = moments.empty(len(layers))
+    kernels[1:] = moments.measure(rng.standard_normal((64, 64)) * gain * np.sqrt(2 / 64))
     for i in range(len(layers)):
         x = rng.standard_normal((samples, 64)) * gain**i * (1 + 0.001 * step)
         x = np.maximum(x, 0) * np.sqrt(2) if i else x
         records.append(moments.measure(x, "relu" if i else "linear"))
         counts, _ = np.histogram(x, histogram.BUCKETS)
         histograms[i] = [1, x.min(), x.max(), *counts]
-    return Snapshot(step, layers, np.stack(records), histograms)
+    return Snapshot(step, layers, np.stack(records), histograms, kernels=kernels)
 
 
 def write(folder, steps, layers=LAYERS, gain=1.0, run=events.RUN):
@@ -489,3 +495,228 @@ def test_it_works_below_a_path_prefix(tmp_path, loader):
     client.wait_for("activations", step=2)
     assert client.json("run", run="activations")["steps"] == [0, 1, 2]
     assert client.json("run", run="activations")["label"] == "."
+
+
+# -- in a browser
+
+in_browser = pytest.mark.skipif(bool(board.why_no_browser()), reason=board.why_no_browser())
+
+
+@pytest.fixture(scope="module")
+def driver():
+    """One browser for all tests."""
+    with board.browser() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(logs, driver):
+    """TensorBoard on that folder: its address, and what it says itself in the console."""
+    url = board.serve(logs)
+    driver.get(f"{url}#timeseries")
+    board.until(lambda: driver.find_elements("css selector", "plugins, router-outlet"), bool)
+    time.sleep(2)
+    return url, {told(entry) for entry in driver.get_log("browser")}
+
+
+@pytest.fixture
+def page(served, driver):
+    """The tab, freshly opened and drawn; nothing may have gone wrong at the end."""
+    url, already_said = served
+    board.open_tab(driver, url)
+    yield driver
+    assert {told(entry) for entry in driver.get_log("browser")} <= already_said
+
+
+def told(entry):
+    """A line of the browser's console, without its place."""
+    return entry["level"], re.sub(r"^\S+ [\d:]+ ", "", entry["message"])
+
+
+def find(page, selector):
+    return page.find_element("css selector", selector)
+
+
+def curve(page, place, name):
+    """Heights of the drawn curve of a name that ends so."""
+    return page.execute_script(
+        """const trace = document.getElementById(arguments[0])._fullData
+             .find((one) => one.name && one.name.endsWith(arguments[1]));
+           return trace ? [...trace.y] : null;""",
+        place,
+        name,
+    )
+
+
+def only(page, *runs):
+    """Leave these runs ticked; wait until that is drawn."""
+    labels = [e.text for e in page.find_elements("css selector", "#runs .text")]
+    for i, label in enumerate(labels):
+        box = page.find_elements("css selector", "#runs input")[i]
+        if box.is_enabled() and box.is_selected() != (label in runs):
+            before = board.ready(page)
+            box.click()  # all rows are made anew
+            board.until(lambda n=before: board.ready(page) > n, bool)
+
+
+def address(page):
+    page.switch_to.default_content()
+    found = page.execute_script("return location.hash")
+    page.switch_to.frame(find(page, "iframe[src*='name=activation_monitor']"))
+    return found
+
+
+@in_browser
+def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
+    """The sick run first, with its remedy; each figure with plotly inside."""
+    assert [e.text for e in page.find_elements("css selector", "#runs .text")] == [
+        "half",
+        "healthy",
+        HOSTILE_RUN,
+        "newer",
+        "sick",
+        "twofits",
+    ]
+    first = find(page, "#findings section")
+    assert first.text.startswith("sick 1 finding")
+    assert "vanishing-activations" in first.text
+    assert "Copy" in first.text
+    assert "format 2" in find(page, "#findings").text
+    for place in ("profile", "heat"):
+        assert find(page, f"#{place} .plotly").is_displayed()
+    assert len(page.find_elements("css selector", "#layers-drawn .plotly")) >= 1
+
+
+@in_browser
+def test_the_slider_moves_the_curve(page, logs):
+    """To the values of the step it stands at, and back to the last."""
+    only(page, "healthy")
+    history = read_history(logs / "healthy")
+    before = curve(page, "profile", "step 298")
+    from selenium.webdriver.common.keys import Keys
+
+    slider = find(page, "#step")
+    slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 50)
+    board.until(lambda: curve(page, "profile", "step 100"), bool)
+    expected = history[50].statistic("rms")
+    drawn = np.array(curve(page, "profile", "step 100"), float)
+    np.testing.assert_allclose(drawn, np.log10(expected), rtol=1e-6)
+    assert find(page, "#step-shown").text == "100"
+    assert "step=100" in address(page)
+    slider.send_keys(Keys.END)
+    assert board.until(lambda: curve(page, "profile", "step 298"), bool) == before
+
+
+@in_browser
+def test_a_click_on_the_heat_map_selects_the_layer(page):
+    """Its figures are drawn, the list marks it, the address holds it."""
+    from selenium.webdriver import ActionChains
+
+    only(page, "healthy")
+    heat = find(page, "#heat .nsewdrag")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", heat)
+    down = heat.size["height"] * (8.5 / 13 - 0.5)
+    ActionChains(page).move_to_element_with_offset(heat, 0, int(down)).click().perform()
+    board.until(lambda: "net%2Fdense_7" in address(page), bool)
+    assert find(page, "#layers .chosen .text").text == "net/dense_7"
+    title = "#layers-drawn .over-time .gtitle"
+    board.until(lambda: "dense_7" in find(page, title).text, bool)
+
+
+@in_browser
+def test_a_link_opens_what_it_was_copied_from(page, served, driver):
+    """Statistic, step, layers and hidden runs, from the address alone."""
+    only(page, "half")
+    link = address(page)
+    settings = "&p.activation_monitor.statistic=std&p.activation_monitor.step=7"
+    board.open_tab(driver, served[0], link.removeprefix("#activation_monitor") + settings)
+    assert find(page, "#statistic").get_property("value") == "std"
+    assert find(page, "#step-shown").text == "7"
+    ticked = page.find_elements("css selector", "#runs input:checked")
+    assert len(ticked) == 1
+    assert curve(page, "profile", "step 7")
+
+
+@in_browser
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "&p.activation_monitor.layers=%5B1",
+        "&p.activation_monitor.step=x",
+        "&=",
+    ],
+)
+def test_a_broken_link_opens_all_the_same(page, served, driver, settings):
+    """What cannot be read in it is left out."""
+    board.open_tab(driver, served[0], settings)
+    assert find(page, "#profile .plotly").is_displayed()
+
+
+@in_browser
+def test_hostile_names_are_shown_as_text(page):
+    """No element comes of them, and no script runs."""
+    only(page, HOSTILE_RUN)
+    shown = [e.text for e in page.find_elements("css selector", "#layers .text")]
+    assert shown[1] == HOSTILE[0] and shown[2] == HOSTILE[1]
+    for i in range(len(HOSTILE)):
+        row = page.find_elements("css selector", "#layers .row")[1 + i]
+        row.click()
+        board.until(lambda i=i: quoted(HOSTILE[i]) in address(page), bool)
+    time.sleep(1)
+    assert page.find_elements("css selector", "main img, aside img, main script, b") == []
+
+
+HOSTILE_RUN = "hostile/x&y=z#<b>"
+
+
+def quoted(name):
+    from urllib.parse import quote
+
+    return quote(json.dumps([name], ensure_ascii=False), safe="!'()*")
+
+
+@in_browser
+def test_the_copy_button_copies_the_line(page):
+    """The remedy, as it is shown."""
+    line = find(page, "#findings code").text
+    button = find(page, "#findings .copy")
+    button.click()
+    board.until(lambda: button.text, lambda text: text == "Copied")
+    field = find(page, "#layer-filter")
+    from selenium.webdriver.common.keys import Keys
+
+    field.send_keys(Keys.CONTROL, "v")
+    assert field.get_property("value") == line
+
+
+@in_browser
+def test_no_button_sends_a_figure_away(page):
+    """plotly's default ones include an upload."""
+    titles = page.execute_script(
+        """return [...document.querySelectorAll('.modebar-btn')]
+             .map((button) => button.dataset.title);"""
+    )
+    assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
+
+
+@in_browser
+def test_the_tab_follows_a_training_that_runs(tmp_path, driver):
+    """New steps come up by themselves; a slider at the end stays at the end."""
+    log = events.EventLog(tmp_path / "run")
+    log.write(measured(LAYERS, 0))
+    log.flush()
+    board.open_tab(driver, board.serve(tmp_path))
+    assert find(driver, "#step-shown").text == "0 (last)"
+    log.write(measured(LAYERS, 5))
+    log.close()
+    board.until(
+        lambda: find(driver, "#step-shown").text, lambda text: text == "5 (last)", 30
+    )
+    board.until(lambda: curve(driver, "profile", "step 5"), bool)
+
+
+@in_browser
+def test_an_empty_log_folder_is_explained(tmp_path, driver):
+    """Once there is a tab at all: TensorBoard shows it where it is asked for."""
+    board.open_tab(driver, board.serve(tmp_path))
+    assert "Train with ActivationMonitor" in find(driver, "#empty").text

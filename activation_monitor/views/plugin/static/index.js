@@ -162,9 +162,10 @@ async function figure(place, kind, query) {
 
 function clicked(points, event) {
   const known = layersDrawn();
-  for (const {customdata} of points) {
-    const name = [customdata].flat().find((one) => known.has(one));
-    if (name !== undefined) {
+  for (const {customdata, data, pointNumber} of points) {
+    // One for each point; of a heat map, one for each of its rows.
+    const name = customdata ?? data.customdata?.[[pointNumber].flat()[0]];
+    if (known.has(name)) {
       choose(name, event?.ctrlKey || event?.metaKey || event?.shiftKey);
       return;
     }
