@@ -8,7 +8,7 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
-from activation_monitor.analysis.diagnosis import Diagnosis, diagnose
+from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import measure
@@ -85,9 +85,7 @@ def audit(
         draws = [_Looker(model, model).look(x, y)]
         if seeds > 1:
             draws += _looks_at_clones(model, x, y, range(1, seeds))
-    each = tuple(
-        diagnose([snapshot], console.diagnosis_text, silence) for snapshot in draws
-    )
+    each = tuple(console.diagnose([snapshot], silence) for snapshot in draws)
     return each[0] if seeds == 1 else _in_most(each)
 
 

@@ -65,6 +65,33 @@ def main(argv: list[str] | None = None) -> int:
     add("--silence", nargs="*", default=[], metavar="CODE", help="findings not to report")
     auditing.set_defaults(run=_audit)
 
+    reporting = commands.add_parser(
+        "report",
+        help="make one page of what monitors logged",
+        description=(
+            "Makes a self-contained HTML page of all runs in a log folder and below it. "
+            "Exit code 0: it was made, whatever it says; 2: it could not be."
+        ),
+    )
+    add = reporting.add_argument
+    add("log_dir", metavar="LOGDIR", help="the `log_dir` of a monitor, or a folder of them")
+    add("-o", "--output", help="the file to write [report.html; with --json the terminal]")
+    add("--json", action="store_true", help="the same for programs, as JSON")
+    reporting.set_defaults(run=_report)
+
+    comparing = commands.add_parser(
+        "compare",
+        help="say what differs between two runs, and from which layer on",
+        description=(
+            "Holds two logged runs against each other: layers, how they were drawn, sizes "
+            "at the first and the last step, findings. Exit code 0: they do not differ "
+            "beyond chance; 1: they do; 2: they could not be compared."
+        ),
+    )
+    for name in ("run_a", "run_b"):
+        comparing.add_argument(name, metavar=name.upper(), help="a monitor's `log_dir`")
+    comparing.set_defaults(run=_compare)
+
     arguments = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return arguments.run(arguments)
@@ -123,6 +150,46 @@ def _audit(arguments):
             "real ones with --data."
         )
     return 0 if diagnosis.healthy else 1
+
+
+def _report(arguments):
+    import json
+    from pathlib import Path
+
+    from activation_monitor.views import events, report, summary
+
+    try:
+        runs = events.read_runs(arguments.log_dir)
+        if arguments.json:
+            text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
+        else:
+            text = report.page(runs, f"Activations in {arguments.log_dir}")
+        output = arguments.output or (None if arguments.json else "report.html")
+        if output is None:
+            print(text)
+            return 0
+        Path(output).write_text(text, encoding="utf-8")
+    except Exception as error:
+        print(f"activation-monitor report: {error}", file=sys.stderr)
+        return 2
+    print(f"Wrote {output}: {', '.join(runs)}.")
+    return 0
+
+
+def _compare(arguments):
+    from activation_monitor.analysis import comparison
+    from activation_monitor.views import console, events
+
+    names = (arguments.run_a, arguments.run_b)
+    try:
+        histories = [events.read_history(name) for name in names]
+        diagnoses = tuple(console.diagnose(history) for history in histories)
+        found = comparison.compare(*histories, diagnoses, names)
+    except Exception as error:
+        print(f"activation-monitor compare: {error}", file=sys.stderr)
+        return 2
+    console.show(console.comparison_table(found, names))
+    return 1 if found.differences else 0
 
 
 def _batch(model, arguments):

@@ -143,6 +143,34 @@ class ActivationMonitor(keras.callbacks.Callback):
         """What the snapshots of training say so far; prints as a table."""
         return self._training.diagnosis
 
+    def figure(self, kind: str = "depth_profile", **options):
+        """A figure of training so far, which a notebook shows.
+
+        Args:
+            kind: "depth_profile": the size of the signal over depth; "heat_map": of all
+                layers at all steps; "layer_graph": with the findings marked;
+                "layer_over_time" and "histogram_over_time": of one layer.
+            **options: `statistic` (of the first two; "rms" if not given), `steps` (of the
+                first), `layer` (of the last two; the worst one if not given), and
+                `dark=True` for a dark page.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ValueError: If nothing was measured yet, or there is no such figure, statistic
+                or layer.
+
+        Example:
+
+        ```python
+        monitor.figure("heat_map", statistic="std")
+        ```
+        """
+        from activation_monitor.views import figures  # plotly is loaded when it is used
+
+        return figures.draw(kind, self.history, self.diagnosis, **options)
+
     # -- what Keras calls
 
     def on_train_begin(self, logs=None):

@@ -38,6 +38,17 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views",
     },
+    "views/console.py": {
+        "rich",
+        "activation_monitor.analysis",
+        "activation_monitor.views.figures",
+    },
+    "views/report.py": {
+        "plotly",
+        "activation_monitor.analysis",
+        "activation_monitor.views",
+    },
+    "views/summary.py": {"activation_monitor.analysis", "activation_monitor.views"},
     "views/": {"rich", "activation_monitor.analysis"},
     "auditing.py": {"keras", "activation_monitor"},
     "monitor.py": {"keras", "activation_monitor"},

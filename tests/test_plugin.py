@@ -514,7 +514,9 @@ def served(logs, driver):
     """TensorBoard on that folder: its address, and what it says itself in the console."""
     url = board.serve(logs)
     driver.get(f"{url}#timeseries")
-    board.until(lambda: driver.find_elements("css selector", "plugins, router-outlet"), bool)
+    board.until(
+        lambda: driver.find_elements("css selector", "plugins, router-outlet"), bool
+    )
     time.sleep(2)
     return url, {told(entry) for entry in driver.get_log("browser")}
 

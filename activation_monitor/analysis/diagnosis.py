@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
@@ -31,11 +32,47 @@ class Diagnosis:
     shown_by: Callable[["Diagnosis"], str] | None = field(
         default=None, repr=False, compare=False
     )
+    drawn_by: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def healthy(self) -> bool:
         """Whether something was measured and nothing found."""
         return self.first is not None and not self.findings
+
+    @property
+    def worst_layer(self) -> str | None:
+        """Name of the layer to look at first: where the first finding ends; else the
+        deepest that growth was read to; else the last. None if nothing was measured."""
+        if self.first is None:
+            return None
+        names = self.first.names
+        accused = [name for found in self.findings[:1] for name in found.layers]
+        main = self.profile.main
+        judged = [point.name for point in main.measured] if main else []
+        return next((n for n in (*accused[::-1], *judged[::-1]) if n in names), names[-1])
+
+    def figure(self, kind: str = "layer_graph", **options):
+        """A figure of the first snapshot, which a notebook shows.
+
+        Args:
+            kind: "layer_graph" with the findings marked, or "depth_profile" with the
+                gradients, where they were measured.
+            **options: `dark=True` for a dark page; for the profile a `statistic` as well.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ValueError: If nothing was measured, or there is no such figure.
+            TypeError: If the diagnosis was made without views.
+        """
+        if self.drawn_by is None:
+            raise TypeError(
+                "Diagnosis.figure: expected a diagnosis that knows how it is drawn. "
+                "Received: one made by `analysis.diagnosis`. Make it by "
+                "`activation_monitor.diagnose`."
+            )
+        return self.drawn_by(self, kind, **options)
 
     def __str__(self) -> str:
         return self.shown_by(self) if self.shown_by else repr(self)
@@ -45,6 +82,7 @@ def diagnose(
     snapshots: Iterable[Snapshot],
     shown_by: Callable[[Diagnosis], str] | None = None,
     silence: frozenset[str] = frozenset(),
+    drawn_by: Callable[..., Any] | None = None,
 ) -> Diagnosis:
     """Diagnose a run from its snapshots.
 
@@ -52,6 +90,7 @@ def diagnose(
         snapshots: In the order of the steps, a `History` for example.
         shown_by: Turns the diagnosis into the text that `print` shows.
         silence: Codes of findings not to report.
+        drawn_by: Makes the figures of it, from a diagnosis, a kind and options.
     """
     snapshots = list(snapshots)
     findings = ()
@@ -59,10 +98,10 @@ def diagnose(
         findings += new_findings(snapshot, findings, first=snapshot is snapshots[0])
     # What is not to be reported explains others all the same.
     told = [finding for finding in findings if finding.code not in silence]
-    return summary(snapshots, told, shown_by)
+    return summary(snapshots, told, shown_by, drawn_by)
 
 
-def summary(snapshots, findings, shown_by=None) -> Diagnosis:
+def summary(snapshots, findings, shown_by=None, drawn_by=None) -> Diagnosis:
     """A diagnosis of snapshots whose findings are known."""
     first = snapshots[0] if len(snapshots) else None
     return Diagnosis(
@@ -71,6 +110,7 @@ def summary(snapshots, findings, shown_by=None) -> Diagnosis:
         profile=depth_profile(first) if first else None,
         steps=tuple(snapshot.step for snapshot in snapshots),
         shown_by=shown_by,
+        drawn_by=drawn_by,
     )
 
 

@@ -179,16 +179,15 @@ class History:
         Raises:
             KeyError: If no snapshot has a layer of that name.
         """
-        rows = {}
-        records = []
-        for snapshot in self.snapshots:
-            # Nearly all snapshots share one tuple of layers: looked through once.
-            key = id(snapshot.layers)
-            if key not in rows:
+        row_in = {}  # by the identity of a tuple of layers, which snapshots share
+        records = moments.empty(len(self.snapshots))
+        for record, snapshot in zip(records, self.snapshots, strict=True):
+            if id(snapshot.layers) not in row_in:
                 names = snapshot.names
-                rows[key] = names.index(layer) if layer in names else None
-            row = rows[key]
-            records.append(moments.empty() if row is None else snapshot.records[row])
-        if all(row is None for row in rows.values()):
+                row_in[id(snapshot.layers)] = names.index(layer) if layer in names else None
+            row = row_in[id(snapshot.layers)]
+            if row is not None:
+                record[:] = snapshot.records[row]
+        if all(row is None for row in row_in.values()):
             raise KeyError(f"History: no snapshot has a layer named {layer!r}.")
-        return moments.STATISTICS[name](np.stack(records))
+        return moments.STATISTICS[name](records)

@@ -1,4 +1,4 @@
-"""Tables in the terminal."""
+"""Tables in the terminal, and how a diagnosis shows itself."""
 
 import io
 import math
@@ -10,9 +10,11 @@ from rich.text import Text
 
 from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
+from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.rescaling import Rescaling
+from activation_monitor.analysis.snapshot import History
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
@@ -114,7 +116,7 @@ def diagnose(snapshots, silence=()) -> Diagnosis:
         silence: Codes of findings that you do not want to hear of.
     """
     silence = check_silence(silence, "diagnose")
-    return rules.diagnose(snapshots, shown_by=diagnosis_text, silence=silence)
+    return rules.diagnose(snapshots, diagnosis_text, silence, diagnosis_figure)
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
@@ -122,9 +124,22 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     return _as_text(diagnosis_table(diagnosis))
 
 
+def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options):
+    """A plotly figure of the diagnosis, see `figures.draw`."""
+    from activation_monitor.views.figures import draw  # plotly is loaded when it is used
+
+    history = History([diagnosis.first] if diagnosis.first else [])
+    return draw(kind, history, diagnosis, **options)
+
+
+def verdict_lines(diagnosis: Diagnosis) -> list[str]:
+    """Growth and verdict in sentences, without the findings."""
+    return [line.plain for line in _summary(diagnosis)]
+
+
 def diagnosis_markdown(diagnosis: Diagnosis) -> str:
     """The verdict for TensorBoard's Text tab."""
-    parts = [line.plain for line in _summary(diagnosis)]
+    parts = verdict_lines(diagnosis)
     for finding in diagnosis.findings:
         parts.append(f"**{finding.title}**: {finding.message}")
         if finding.remedy:
@@ -185,6 +200,46 @@ def rescaling_table(report: Rescaling) -> Group:
         )
     done = sum(not layer.reason for layer in report.layers)
     return Group(table, Text(f"{done} of {len(report.layers)} weight layers rescaled."))
+
+
+def comparison_table(
+    comparison: Comparison, names: tuple[str, str], most: int = 30
+) -> Group:
+    """The layers in which two runs differ, and what differs in words.
+
+    Args:
+        comparison: Of the two runs.
+        names: Of the runs.
+        most: Layers to show.
+    """
+    if not comparison.differences:
+        text = f"No difference between {names[0]} and {names[1]} beyond chance."
+        return Group(Text(text, style="green"))
+    other = [pair for pair in comparison.pairs if pair.differs_first or pair.differs_last]
+    table = _table("Rms of the layers that differ")
+    table.add_column("layer", overflow="fold")
+    table.add_column("depth", justify="right", no_wrap=True)
+    for when in ("first", "last"):
+        for name in names:
+            table.add_column(Text(f"{name}\n{when} step"), justify="right", overflow="fold")
+        table.add_column("ratio", justify="right", no_wrap=True)
+    for pair in other[:most]:
+        table.add_row(
+            Text(pair.name),
+            str(pair.depth),
+            *(Text(cell) for cell in _both(pair.first, pair.differs_first)),
+            *(Text(cell) for cell in _both(pair.last, pair.differs_last)),
+        )
+    parts = [table] if other else []
+    if len(other) > most:
+        parts.append(Text(f"and {len(other) - most} layers more."))
+    return Group(*parts, *(Text(f"* {line}") for line in comparison.differences))
+
+
+def _both(sizes, differs):
+    a, b = sizes
+    ratio = number(b / a) if a > 0 and b > 0 else "-"
+    return number(a), number(b), f"{ratio} !" if differs else ratio
 
 
 def rescaling_text(report: Rescaling) -> str:

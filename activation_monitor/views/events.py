@@ -149,16 +149,50 @@ def read_history(log_dir: str | Path) -> History:
     folder = Path(log_dir)
     if (folder / RUN).is_dir():
         folder = folder / RUN
-    written = []
-    for path in sorted(folder.glob("*tfevents*"), key=_when_made):
-        written += _read_file(path)
-    snapshots = log_format.without_undone(written)
-    if not snapshots:
+    history = _read_folder(folder)
+    if not len(history):
         raise FileNotFoundError(
             f"read_history: no snapshots in {folder}. Expected a log folder that an "
             "ActivationMonitor wrote to."
         )
-    return History(snapshots)
+    return history
+
+
+def read_runs(log_dir: str | Path) -> dict[str, History]:
+    """All runs of training in a log folder and in the folders below it.
+
+    Args:
+        log_dir: The folder to search.
+
+    Returns:
+        Histories by name, in the order of the names: the path from the log folder to the
+        folder that was an `ActivationMonitor`'s `log_dir`. Runs of evaluation are left
+        out.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    top, runs = Path(log_dir), {}
+    folders = {path.parent for path in top.rglob("*tfevents*")}
+    for folder in sorted(folders):
+        history = History() if folder.name == VALIDATION_RUN else _read_folder(folder)
+        if len(history):
+            named = folder.parent if folder.name == RUN and folder != top else folder
+            name = named.relative_to(top).as_posix()
+            runs[top.resolve().name if name == "." else name] = history
+    if not runs:
+        raise FileNotFoundError(
+            f"read_runs: no snapshots in {top} or below. Expected a log folder that an "
+            "ActivationMonitor wrote to."
+        )
+    return runs
+
+
+def _read_folder(folder):
+    written = []
+    for path in sorted(folder.glob("*tfevents*"), key=_when_made):
+        written += _read_file(path)
+    return History(log_format.without_undone(written))
 
 
 def _when_made(path: Path) -> list[int]:

@@ -10,6 +10,10 @@ Sizes are drawn as log10. What has no logarithm is marked: zeros at the lower ed
 axis, tensors with NaN or infinite elements at the upper one.
 """
 
+from plotly import graph_objects
+
+from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures.depth import comparison, depth_profile
 from activation_monitor.views.figures.graph import layer_graph
 from activation_monitor.views.figures.heat import heat_map
@@ -22,9 +26,50 @@ from activation_monitor.views.figures.statistic import STATISTICS_SHOWN
 __all__ = [
     "STATISTICS_SHOWN",
     "comparison",
+    "draw",
     "depth_profile",
     "heat_map",
     "histogram_over_time",
     "layer_graph",
     "layer_over_time",
 ]
+
+_KINDS = {
+    "depth_profile": lambda history, diagnosis, **o: depth_profile({"run": history}, **o),
+    "heat_map": lambda history, diagnosis, **o: heat_map(history, **o),
+    "layer_graph": layer_graph,
+    "layer_over_time": lambda history, diagnosis, **o: layer_over_time(
+        {"run": history}, **{"layer": diagnosis.worst_layer} | o
+    ),
+    "histogram_over_time": lambda history, diagnosis, **o: histogram_over_time(
+        history, **{"layer": diagnosis.worst_layer} | o
+    ),
+}
+
+
+def draw(
+    kind: str, history: History, diagnosis: Diagnosis, **options
+) -> graph_objects.Figure:
+    """A figure of one run, by its name.
+
+    Args:
+        kind: "depth_profile", "heat_map", "layer_graph", "layer_over_time" or
+            "histogram_over_time".
+        history: Of the run.
+        diagnosis: Of the same.
+        **options: Of the function of that name. Without `layer`, the figures of one layer
+            show `diagnosis.worst_layer`.
+
+    Raises:
+        ValueError: If there is no such figure, or nothing to draw.
+    """
+    if kind not in _KINDS:
+        raise ValueError(
+            f"figure: `kind` must be one of {', '.join(_KINDS)}. Received: kind={kind!r}."
+        )
+    if not len(history):
+        raise ValueError(
+            f"figure: expected measurements to draw. Received: kind={kind!r} before "
+            "anything was measured. Draw it after the first sampled step."
+        )
+    return _KINDS[kind](history, diagnosis, **options)

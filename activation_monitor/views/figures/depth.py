@@ -2,19 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
-from plotly import colors, graph_objects, subplots
+from plotly import graph_objects, subplots
 
 from activation_monitor.analysis import moments
-from activation_monitor.analysis.depth_profile import DTYPE_LIMITS
+from activation_monitor.analysis.comparison import pair_layers
 from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
-from activation_monitor.analysis.snapshot import History, Snapshot
-from activation_monitor.views.figures import path as paths
+from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.curves import (
+    MARKERS,
+    add_curve,
+    add_marks,
+    curves_of,
+    finish_axis,
+    hover,
+    name_depths,
+)
 from activation_monitor.views.figures.style import (
-    DASHES,
+    POWERS,
     dress,
     escape,
     short,
@@ -25,27 +32,6 @@ from activation_monitor.views.figures.style import (
 _WITHIN = 3.0
 """Standard deviations of chance on either side of the expected band, as in
 `Segment.interval`."""
-
-_NEAR = 4.0
-"""Decades from the data within which a dtype's limit is drawn: beyond it would only press
-the curves together."""
-
-_MARKERS = 80
-"""Layers up to which each has a marker on the curve."""
-
-_NAMES = 12
-"""Layers up to which their names fit below the axis."""
-
-
-class _Curve(NamedTuple):
-    """A snapshot to be drawn, and how."""
-
-    run: str
-    snapshot: Snapshot
-    path: paths.Path
-    label: str
-    colour: str
-    dash: str
 
 
 def depth_profile(
@@ -71,7 +57,7 @@ def depth_profile(
     Raises:
         ValueError: If there is nothing to draw, or no such statistic.
     """
-    curves = _curves(runs, statistic, steps, dark, "depth_profile")
+    curves = curves_of(runs, statistic, steps, dark, "depth_profile")
     colours = theme(dark)
     backward = statistic == "rms" and any(c.snapshot.gradients is not None for c in curves)
     figure = subplots.make_subplots(
@@ -83,13 +69,13 @@ def depth_profile(
     seen = []
     if statistic == "rms":
         seen += _add_bands(figure, curves)
-    seen += [y for curve in curves for y in _add_curve(figure, curve, statistic)]
-    _finish_axis(figure, statistic, seen, curves, colours)
+    seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
+    finish_axis(figure, statistic, seen, curves, colours)
     if backward:
         _add_gradients(figure, curves, colours)
-    _name_depths(figure, curves, 2 if backward else 1)
+    below = name_depths(figure, curves, 2 if backward else 1)
     title = f"{statistics.label(statistic)} over depth"
-    return dress(figure, colours, title, height=640 if backward else 460)
+    return dress(figure, colours, title, 660 if backward else 480, below)
 
 
 def comparison(
@@ -114,11 +100,12 @@ def comparison(
             "comparison: expected two runs at least. Received: "
             f"{', '.join(runs) or 'none'}. Of one run `depth_profile` shows the steps."
         )
-    curves = _curves(runs, statistic, None, dark, "comparison")
+    curves = curves_of(runs, statistic, None, dark, "comparison")
     colours = theme(dark)
     figure = subplots.make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    seen = [y for curve in curves for y in _add_curve(figure, curve, statistic)]
-    _finish_axis(figure, statistic, seen, curves, colours)
+    seen = _add_bands(figure, curves) if statistic == "rms" else []
+    seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
+    finish_axis(figure, statistic, seen, curves, colours)
     first = next(iter(runs))
     reference = [curve for curve in curves if curve.run == first]
     ratios = []
@@ -132,92 +119,13 @@ def comparison(
     figure.update_yaxes(
         title=f"{what} to {short(first)}",
         range=[low - 0.08 * (high - low), high + 0.08 * (high - low)],
-        **(_POWERS if log else {}),
+        **(POWERS if log else {}),
         row=2,
     )
     figure.add_hline(y=0, line={"color": colours.ink, "width": 1}, row=2)
-    _name_depths(figure, curves, 2)
+    below = name_depths(figure, curves, 2)
     title = f"{statistics.label(statistic)} over depth, run by run"
-    return dress(figure, colours, title, height=640)
-
-
-_POWERS = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
-
-
-def _curves(runs, statistic, steps, dark, where):
-    """What is to be drawn: of each run the snapshots at these steps."""
-    statistics.check(statistic, where)
-    if not runs:
-        raise ValueError(f"{where}: expected a run at least. Received: none.")
-    colours, curves = theme(dark), []
-    for number, (run, history) in enumerate(runs.items()):
-        paths.check(history, where)
-        wanted = (history[0].step, history[-1].step) if steps is None else steps
-        chosen = {s.step: s for s in (paths.at_step(history, step) for step in wanted)}
-        for i, snapshot in enumerate(chosen.values()):
-            last = i == len(chosen) - 1
-            if len(runs) == 1:
-                label, dash = f"step {snapshot.step}", "solid"
-                colour = _of_step(i, len(chosen), colours, dark)
-            else:
-                label = f"{escape(run)}, step {snapshot.step}"
-                dash = "solid" if last else DASHES[i % len(DASHES)]
-                colour = colours.runs[number % len(colours.runs)]
-            here = paths.path(snapshot)
-            curves.append(_Curve(run, snapshot, here, label, colour, dash))
-    return curves
-
-
-def _of_step(i, count, colours, dark):
-    """Of few steps each has a colour of its own; many go through one scale."""
-    if count <= 3:
-        return colours.runs[i]
-    ends = (0.25, 1.0) if dark else (0.0, 0.85)
-    at = ends[0] + (ends[1] - ends[0]) * i / (count - 1)
-    rgb = colors.unlabel_rgb(colors.sample_colorscale("Viridis", [at])[0])
-    return "#" + "".join(f"{round(channel):02x}" for channel in rgb)
-
-
-def _hover(curve, rows, values, what):
-    layers = curve.snapshot.layers
-    return [
-        f"{escape(layers[row].name)}<br>{escape(layers[row].class_name)}, depth "
-        f"{curve.path.graph.depth[row]}<br>{curve.label}: {what} {values[row]:.4g}"
-        for row in rows
-    ]
-
-
-def _add_curve(figure, curve, statistic):
-    """The trunk as a line, what stands beside it as points; returns what is to be seen."""
-    found = statistics.shown(curve.snapshot, statistic)
-    for rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
-        if not rows:
-            continue
-        marked = not is_trunk or len(rows) <= _MARKERS
-        figure.add_scatter(
-            x=curve.path.x[rows],
-            y=found.y[rows],
-            mode=("lines+markers" if marked else "lines") if is_trunk else "markers",
-            line={"color": curve.colour, "dash": curve.dash, "width": 2},
-            marker={
-                "color": curve.colour,
-                "size": 6,
-                "opacity": 1.0 if is_trunk else 0.45,
-                "symbol": [
-                    "circle-open" if negative else "circle"
-                    for negative in found.value[rows] < 0
-                ],
-            },
-            name=curve.label,
-            legendgroup=curve.label,
-            showlegend=is_trunk,
-            customdata=[curve.snapshot.layers[row].name for row in rows],
-            hovertext=_hover(curve, rows, found.value, statistic.replace("_", " ")),
-            hoverinfo="text",
-            row=1,
-            col=1,
-        )
-    return [y for y in found.y if math.isfinite(y)]
+    return dress(figure, colours, title, 680, below)
 
 
 def _add_bands(figure, curves):
@@ -254,112 +162,29 @@ def _add_bands(figure, curves):
     return ends
 
 
-def _finish_axis(figure, statistic, seen, curves, colours):
-    """Range and ticks of the first panel; limits of dtypes; marks at its edges."""
-    if not statistics.is_log(statistic):
-        top = 1.0 if statistics.is_fraction(statistic) else max([1.0, *seen])
-        low, high, ticks = 0.0, top, {}
-        if statistics.is_fraction(statistic):
-            ticks = {"tickformat": ".0%"}
-    else:
-        low, high = statistics.window(seen, 2.0)
-        ticks = _POWERS
-        for y, dtype in _limits(curves, low, high):
-            figure.add_hline(
-                y=y,
-                line={"color": colours.ink, "width": 1, "dash": "longdashdot"},
-                annotation={"text": dtype, "font": {"size": 11}},
-                annotation_position="top left",
-                row=1,
-                col=1,
-            )
-            low, high = min(low, y), max(high, y)
-    spare = 0.08 * (high - low)
-    if statistic != "nonfinite_fraction":
-        _add_marks(figure, statistic, curves, low - spare, high + spare, colours)
-    figure.update_yaxes(
-        title=statistics.label(statistic),
-        range=[low - 1.6 * spare, high + 1.6 * spare],
-        **ticks,
-        row=1,
-        col=1,
-    )
-
-
-def _limits(curves, low, high):
-    """Limits of the layers' dtypes that the curves come near to: log10 and label."""
-    dtypes = {layer.dtype for curve in curves for layer in curve.snapshot.layers}
-    for dtype in sorted(dtypes & DTYPE_LIMITS.keys()):
-        smallest, largest = (math.log10(limit) for limit in DTYPE_LIMITS[dtype])
-        if largest <= high + _NEAR:
-            yield largest, f"largest {dtype}"
-        if smallest >= low - _NEAR:
-            yield smallest, f"smallest normal {dtype}"
-
-
-def _add_marks(figure, statistic, curves, bottom, top, colours):
-    """What a curve cannot show: zeros below, NaN and infinities above."""
-    marks = (
-        ("zero", bottom, "triangle-down", colours.zero, "zero"),
-        ("nonfinite", top, "x", colours.nonfinite, "NaN or infinite elements"),
-    )
-    for name, y, symbol, colour, label in marks:
-        x, names, texts = [], [], []
-        for curve in curves:
-            found = statistics.shown(curve.snapshot, statistic)
-            share = curve.snapshot.statistic("nonfinite_fraction")
-            for row in curve.path.graph.order:
-                if not getattr(found, name)[row]:
-                    continue
-                layer = curve.snapshot.layers[row].name
-                what = f"{share[row]:.0%} NaN or infinite" if name == "nonfinite" else "0"
-                x.append(curve.path.x[row])
-                names.append(layer)
-                texts.append(
-                    f"{escape(layer)}<br>{curve.label}: {statistic.replace('_', ' ')} is 0"
-                    if name == "zero"
-                    else f"{escape(layer)}<br>{curve.label}: {what}"
-                )
-        if x:
-            figure.add_scatter(
-                x=x,
-                y=[y] * len(x),
-                mode="markers",
-                marker={
-                    "symbol": symbol,
-                    "size": 9,
-                    "color": colour,
-                    "line": {"color": colours.ink, "width": 1},
-                },
-                name=label,
-                customdata=names,
-                hovertext=texts,
-                hoverinfo="text",
-                row=1,
-                col=1,
-            )
-
-
 def _add_gradients(figure, curves, colours):
     """The backward signal, below: rms of the loss's gradients by the tensors."""
-    seen = []
+    seen, marked = [], []
     for curve in curves:
-        if curve.snapshot.gradients is None:
+        records = curve.snapshot.gradients
+        if records is None:
             continue
-        value = moments.STATISTICS["rms"](curve.snapshot.gradients)
+        value = moments.STATISTICS["rms"](records)
+        nonfinite = moments.STATISTICS["nonfinite_fraction"](records)
+        marked.append((curve, value == 0, nonfinite))
         y = statistics.log10(value)
         rows = curve.path.trunk
         figure.add_scatter(
             x=curve.path.x[rows],
             y=y[rows],
-            mode="lines+markers" if len(rows) <= _MARKERS else "lines",
+            mode="lines+markers" if len(rows) <= MARKERS else "lines",
             line={"color": curve.colour, "dash": curve.dash, "width": 2},
             marker={"size": 6, "color": curve.colour},
             name=curve.label,
             legendgroup=curve.label,
             showlegend=False,
             customdata=[curve.snapshot.layers[row].name for row in rows],
-            hovertext=_hover(curve, rows, value, "rms of the gradient"),
+            hovertext=hover(curve, rows, value, "rms of the gradient"),
             hoverinfo="text",
             row=2,
             col=1,
@@ -367,22 +192,22 @@ def _add_gradients(figure, curves, colours):
         seen += list(y[rows])
     low, high = statistics.window(seen, 2.0)
     spare = 0.08 * (high - low)
-    title, limits = "rms of the gradient", [low - spare, high + spare]
-    figure.update_yaxes(title=title, range=limits, **_POWERS, row=2, col=1)
+    title = "rms of the gradient"
+    add_marks(figure, marked, title, (low - spare, high + spare), colours, row=2)
+    limits = [low - 1.6 * spare, high + 1.6 * spare]
+    figure.update_yaxes(title=title, range=limits, **POWERS, row=2, col=1)
 
 
 def _add_ratio(figure, curve, reference, statistic):
     """A run over the first one, layer by layer; returns what is to be seen."""
     of_run = statistics.shown(curve.snapshot, statistic).y
     of_first = statistics.shown(reference.snapshot, statistic).y
-    partner = {name: row for row, name in enumerate(reference.snapshot.names)}
-    if not partner.keys() & set(curve.snapshot.names):
-        pairs = zip(curve.path.trunk, reference.path.trunk, strict=False)
-    else:
-        pairs = (
-            (row, partner.get(curve.snapshot.layers[row].name)) for row in curve.path.trunk
-        )
-    pairs = [(row, other) for row, other in pairs if other is not None]
+    trunk = set(curve.path.trunk)
+    pairs = [
+        (row, other)
+        for row, other in pair_layers(curve.snapshot, reference.snapshot)
+        if row in trunk
+    ]
     if not pairs:
         return []
     rows = [row for row, _ in pairs]
@@ -390,7 +215,7 @@ def _add_ratio(figure, curve, reference, statistic):
     figure.add_scatter(
         x=curve.path.x[rows],
         y=y,
-        mode="lines+markers" if len(rows) <= _MARKERS else "lines",
+        mode="lines+markers" if len(rows) <= MARKERS else "lines",
         line={"color": curve.colour, "dash": curve.dash, "width": 2},
         marker={"size": 6, "color": curve.colour},
         name=curve.label,
@@ -407,19 +232,3 @@ def _add_ratio(figure, curve, reference, statistic):
         col=1,
     )
     return list(y)
-
-
-def _name_depths(figure, curves, bottom):
-    """Names of the layers below the axis where they are few and all runs have them."""
-    names = {curve.snapshot.names for curve in curves}
-    rows = curves[0].path.trunk
-    ticks = {}
-    if len(names) == 1 and len(curves[0].path.graph.order) <= _NAMES:
-        ticks = {
-            "tickvals": curves[0].path.x[rows],
-            "ticktext": [short(curves[0].snapshot.layers[row].name) for row in rows],
-            "tickangle": -25,
-        }
-    figure.update_xaxes(**ticks)
-    title = "layer" if ticks else "depth (weight layers passed)"
-    figure.update_xaxes(title=title, row=bottom, col=1)

@@ -7,7 +7,18 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import dress, escape, short, theme
+from activation_monitor.views.figures.style import (
+    FAINT,
+    NAMES,
+    POWERS,
+    dress,
+    escape,
+    slanted,
+    theme,
+)
+
+_DOT = 6
+"""Pixels of a layer, at least."""
 
 
 def layer_graph(
@@ -41,54 +52,64 @@ def layer_graph(
         hoverinfo="skip",
         showlegend=False,
     )
-    size = int(np.clip(900 / max(len(rows), 1), 6, 20))
+    size = int(np.clip(900 / max(len(rows), 1), _DOT, 20))
     _add_findings(figure, snapshot, diagnosis, here, y, size, colours)
-    found = statistics.shown(snapshot, "rms")
-    far = max(2.0, np.nanmax(np.abs(found.y), initial=0.0))
-    depth = here.graph.depth
-    figure.add_scatter(
-        x=here.x[rows],
-        y=[y[row] for row in rows],
-        mode="markers",
-        marker={
-            "color": found.y[rows],
-            "colorscale": colours.sizes,
-            "cmin": -far,
-            "cmax": far,
-            "size": size,
-            "line": {"color": colours.ink, "width": 1},
-            "colorbar": {
-                "title": {"text": "rms", "side": "right"},
-                "thickness": 14,
-                "tickprefix": "10<sup>",
-                "ticksuffix": "</sup>",
-            },
-        },
-        customdata=[snapshot.layers[row].name for row in rows],
-        hovertext=[
-            f"{escape(snapshot.layers[row].name)}<br>"
-            f"{escape(snapshot.layers[row].class_name)}, depth {depth[row]}<br>"
-            f"rms {found.value[row]:.4g}"
-            for row in rows
-        ],
-        hoverinfo="text",
-        showlegend=False,
-    )
+    _add_layers(figure, snapshot, here, y, size, colours)
     wide = max((abs(at) for at in y.values()), default=0) + 1
     figure.update_yaxes(visible=False, range=[-wide, wide])
-    ticks = {"title": "depth (weight layers passed)"}
-    if len(rows) <= 12:
-        trunk = here.trunk
-        ticks = {
-            "title": "layer",
-            "tickvals": here.x[trunk],
-            "ticktext": [short(snapshot.layers[row].name) for row in trunk],
-            "tickangle": -25,
-        }
-    figure.update_xaxes(**ticks)
+    ticks, below, label = {}, 52, "depth (weight layers passed)"
+    if len(rows) <= NAMES:
+        names = [snapshot.layers[row].name for row in here.trunk]
+        ticks, below = slanted(here.x[here.trunk], names)
+        label = "layer"
+    figure.update_xaxes(title=label, **ticks)
     title = f"The layer graph, rms at step {snapshot.step}"
-    dress(figure, colours, title, height=300 + 20 * min(wide, 10))
+    dress(figure, colours, title, 220 + below + 20 * min(wide, 10), below)
     return figure.update_xaxes(showgrid=False)
+
+
+def _add_layers(figure, snapshot, here, y, size, colours):
+    """The layers in the colours of their rms; apart those that have none."""
+    found = statistics.shown(snapshot, "rms")
+    far = max(FAINT, np.nanmax(np.abs(found.y), initial=0.0))
+    measured = [r for r in here.graph.order if not (found.zero[r] or found.nonfinite[r])]
+    scale = {
+        "color": found.y[measured],
+        "colorscale": colours.sizes,
+        "cmin": -far,
+        "cmax": far,
+        "colorbar": {
+            "title": {"text": "rms", "side": "right"},
+            "thickness": 14,
+            **POWERS,
+        },
+    }
+    zero = [row for row in here.graph.order if found.zero[row]]
+    nonfinite = [row for row in here.graph.order if found.nonfinite[row]]
+    for rows, colour, label in (
+        (measured, scale, ""),
+        (zero, {"color": colours.zero}, "zero"),
+        (nonfinite, {"color": colours.nonfinite}, "NaN or infinite elements"),
+    ):
+        if not rows:
+            continue
+        layers = [snapshot.layers[row] for row in rows]
+        outline = {"color": colours.ink, "width": 1 if size > _DOT else 0}
+        figure.add_scatter(
+            x=here.x[rows],
+            y=[y[row] for row in rows],
+            mode="markers",
+            marker={"size": size, "line": outline, **colour},
+            customdata=[layer.name for layer in layers],
+            hovertext=[
+                f"{escape(layer.name)}<br>{escape(layer.class_name)}, depth "
+                f"{here.graph.depth[row]}<br>{label or f'rms {found.value[row]:.4g}'}"
+                for row, layer in zip(rows, layers, strict=True)
+            ],
+            hoverinfo="text",
+            name=label,
+            showlegend=bool(label),
+        )
 
 
 def _lanes(here):

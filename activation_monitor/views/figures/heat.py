@@ -6,7 +6,14 @@ from plotly import graph_objects
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import dress, escape, short, theme
+from activation_monitor.views.figures.style import (
+    FAINT,
+    POWERS,
+    dress,
+    escape,
+    short,
+    theme,
+)
 
 _COLUMNS = 500
 """Steps that are drawn at most; of more, evenly thinned, the first and last are kept."""
@@ -36,7 +43,7 @@ def heat_map(
     statistics.check(statistic, "heat_map")
     paths.check(history, "heat_map")
     colours = theme(dark)
-    chosen = _evenly(len(history), _COLUMNS)
+    chosen = statistics.evenly(len(history), _COLUMNS)
     snapshots = [history[i] for i in chosen]
     names = _in_depth_order(snapshots)
     values, zero, nonfinite = _table(snapshots, names, statistic)
@@ -81,15 +88,11 @@ def heat_map(
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
 
-def _evenly(count, most):
-    """Indices of at most so many of `count` things, with the first and the last."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
-
-
 def _in_depth_order(snapshots):
     """Names of all layers, those of the first snapshot in the order of the data path."""
     names = {}
-    for snapshot in {snapshot.names: snapshot for snapshot in snapshots[::-1]}.values():
+    kinds = {id(snapshot.layers): snapshot for snapshot in snapshots[::-1]}
+    for snapshot in reversed(kinds.values()):
         here = paths.path(snapshot)
         order = sorted(here.graph.order, key=lambda row: here.x[row])
         names.update(dict.fromkeys(snapshot.layers[row].name for row in order))
@@ -100,10 +103,14 @@ def _table(snapshots, names, statistic):
     row_of = {name: row for row, name in enumerate(names)}
     values = np.full((len(names), len(snapshots)), np.nan, np.float32)
     zero, nonfinite = np.zeros((2, *values.shape), bool)
+    places = {}
     for column, snapshot in enumerate(snapshots):
+        if id(snapshot.layers) not in places:
+            here = [i for i, name in enumerate(snapshot.names) if name in row_of]
+            rows = [row_of[snapshot.layers[i].name] for i in here]
+            places[id(snapshot.layers)] = here, rows
+        known, rows = places[id(snapshot.layers)]
         found = statistics.shown(snapshot, statistic)
-        known = [i for i, name in enumerate(snapshot.names) if name in row_of]
-        rows = [row_of[snapshot.layers[i].name] for i in known]
         values[rows, column] = found.y[known]
         zero[rows, column] = found.zero[known]
         nonfinite[rows, column] = found.nonfinite[known]
@@ -118,13 +125,12 @@ def _scale(values, statistic, colours):
             return scale | {"zmax": 1.0, "colorbar": bar | {"tickformat": ".0%"}}
         return scale | {"colorbar": bar}
     finite = values[np.isfinite(values)]
-    far = max(2.0, float(np.abs(finite).max())) if len(finite) else 2.0
-    powers = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
+    far = max(FAINT, float(np.abs(finite).max())) if len(finite) else FAINT
     return {
         "colorscale": colours.sizes,
         "zmin": -far,
         "zmax": far,
-        "colorbar": bar | powers,
+        "colorbar": bar | POWERS,
     }
 
 
@@ -146,7 +152,7 @@ def _add_key(figure, any_zero, any_nonfinite, colours):
 
 
 def _ticks(places, texts):
-    kept = _evenly(len(places), _TICKS)
+    kept = statistics.evenly(len(places), _TICKS)
     return {
         "tickvals": [places[i] for i in kept],
         "ticktext": [texts[i] for i in kept],

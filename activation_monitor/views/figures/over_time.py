@@ -7,7 +7,7 @@ from plotly import graph_objects, subplots
 
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
-from activation_monitor.views.figures.statistic import window
+from activation_monitor.views.figures.statistic import evenly, window
 from activation_monitor.views.figures.style import (
     dress,
     escape,
@@ -42,11 +42,7 @@ def layer_over_time(
     Raises:
         ValueError: If no run has a layer of that name.
     """
-    known = {
-        run: history
-        for run, history in runs.items()
-        if any(layer in snapshot.names for snapshot in history)
-    }
+    known = {run: history for run, history in runs.items() if _has(history, layer)}
     if not known:
         raise ValueError(
             f"layer_over_time: expected the name of a layer that was measured. Received: "
@@ -90,28 +86,28 @@ def histogram_over_time(
         ValueError: If the history is empty or has no layer of that name.
     """
     paths.check(history, "histogram_over_time")
-    if not any(layer in snapshot.names for snapshot in history):
+    if not _has(history, layer):
         raise ValueError(
             "histogram_over_time: expected the name of a layer that was measured. "
             f"Received: layer={layer!r}."
         )
     colours = theme(dark)
-    counted = [
+    those = [snapshot for snapshot in history if snapshot.histograms is not None]
+    kept = [those[i] for i in evenly(len(those), _RIDGES)]
+    kept = [
         (snapshot.step, snapshot.histogram(layer))
-        for snapshot in history
+        for snapshot in kept
         if layer in snapshot.names
     ]
-    counted = [(step, rows) for step, rows in counted if rows is not None]
+    kept = [(step, counted) for step, counted in kept if counted is not None]
     figure = graph_objects.Figure()
     title = f"Histograms of {short(layer, 60)}"
-    if not counted:
+    if not kept:
         dress(figure, colours, title)
         note(
             figure, "No histograms were recorded: <i>ActivationMonitor(histograms=True)</i>"
         )
         return figure
-    at = np.linspace(0, len(counted) - 1, min(len(counted), _RIDGES)).round().astype(int)
-    kept = [counted[i] for i in np.unique(at)]
     for place in reversed(range(len(kept))):  # the first steps in front
         step, (_, rows) = kept[place]
         left, right, counts = rows.T
@@ -123,8 +119,8 @@ def histogram_over_time(
             x=np.concatenate([x, [left[0]]]),
             y=np.concatenate([y, [place]]),
             fill="toself",
-            fillcolor=translucent(colours.runs[0], 0.55),
-            line={"color": colours.paper, "width": 1},
+            fillcolor=colours.ridge,
+            line={"color": colours.runs[0], "width": 1},
             mode="lines",
             name=f"step {step}",
             customdata=[layer] * (len(x) + 1),
@@ -140,6 +136,12 @@ def histogram_over_time(
     )
     figure.update_xaxes(title="activation")
     return dress(figure, colours, title, height=180 + 18 * len(kept))
+
+
+def _has(history, layer):
+    """Whether a layer of that name was measured."""
+    kinds = {id(snapshot.layers): snapshot for snapshot in history}.values()
+    return any(layer in snapshot.names for snapshot in kinds)
 
 
 def _add_sizes(figure, history, layer, prefix, colour):

@@ -89,3 +89,8 @@ def window(values: Sequence[float], least: float) -> tuple[float, float]:
     low, high = (values.min(), values.max()) if len(values) else (-least / 2, least / 2)
     spare = max(least - (high - low), 0.0) / 2
     return float(low - spare), float(high + spare)
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Indices of at most so many of `count` things, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))

@@ -1,0 +1,242 @@
+"""Curves over depth: what is drawn of each run, and the axes below them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from plotly import colors
+
+from activation_monitor.analysis.depth_profile import DTYPE_LIMITS
+from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.style import (
+    DASHES,
+    NAMES,
+    POWERS,
+    escape,
+    slanted,
+    theme,
+)
+
+_NEAR = 4.0
+"""Decades from the data within which a dtype's limit is drawn: beyond it would only press
+the curves together."""
+
+MARKERS = 80
+"""Layers up to which each has a marker on the curve."""
+
+
+class Curve(NamedTuple):
+    """A snapshot to be drawn, and how."""
+
+    run: str
+    snapshot: Snapshot
+    path: paths.Path
+    label: str
+    colour: str
+    dash: str
+
+
+def curves_of(
+    runs: Mapping[str, History],
+    statistic: str,
+    steps: Sequence[int] | None,
+    dark: bool,
+    where: str,
+) -> list[Curve]:
+    """What is to be drawn: of each run the snapshots at these steps."""
+    statistics.check(statistic, where)
+    if not runs:
+        raise ValueError(f"{where}: expected a run at least. Received: none.")
+    colours, curves = theme(dark), []
+    for number, (run, history) in enumerate(runs.items()):
+        paths.check(history, where)
+        wanted = (history[0].step, history[-1].step) if steps is None else steps
+        chosen = {s.step: s for s in (paths.at_step(history, step) for step in wanted)}
+        for i, snapshot in enumerate(chosen.values()):
+            last = i == len(chosen) - 1
+            if len(runs) == 1:
+                label, dash = f"step {snapshot.step}", "solid"
+                colour = _of_step(i, len(chosen), colours, dark)
+            else:
+                label = f"{escape(run)}, step {snapshot.step}"
+                dash = "solid" if last else DASHES[i % len(DASHES)]
+                colour = colours.runs[number % len(colours.runs)]
+            here = paths.path(snapshot)
+            curves.append(Curve(run, snapshot, here, label, colour, dash))
+    return curves
+
+
+def _of_step(i, count, colours, dark):
+    """Of few steps each has a colour of its own; many go through one scale."""
+    if count <= 3:
+        return colours.runs[i]
+    ends = (0.25, 1.0) if dark else (0.0, 0.85)
+    at = ends[0] + (ends[1] - ends[0]) * i / (count - 1)
+    rgb = colors.unlabel_rgb(colors.sample_colorscale("Viridis", [at])[0])
+    return "#" + "".join(f"{round(channel):02x}" for channel in rgb)
+
+
+def hover(curve: Curve, rows: list[int], values: np.ndarray, what: str) -> list[str]:
+    """What is said of each layer where the mouse is."""
+    layers = curve.snapshot.layers
+    return [
+        f"{escape(layers[row].name)}<br>{escape(layers[row].class_name)}, depth "
+        f"{curve.path.graph.depth[row]}<br>{curve.label}: {what} {values[row]:.4g}"
+        for row in rows
+    ]
+
+
+def add_curve(figure, curve, statistic):
+    """The trunk as a line, what stands beside it as points; returns what is to be seen."""
+    found = statistics.shown(curve.snapshot, statistic)
+    for rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
+        if not rows:
+            continue
+        marked = not is_trunk or len(rows) <= MARKERS
+        figure.add_scatter(
+            x=curve.path.x[rows],
+            y=found.y[rows],
+            mode=("lines+markers" if marked else "lines") if is_trunk else "markers",
+            line={"color": curve.colour, "dash": curve.dash, "width": 2},
+            marker={
+                "color": curve.colour,
+                "size": 6,
+                "opacity": 1.0 if is_trunk else 0.45,
+                "symbol": [
+                    "circle-open" if negative else "circle"
+                    for negative in found.value[rows] < 0
+                ],
+            },
+            name=curve.label,
+            legendgroup=curve.label,
+            showlegend=is_trunk,
+            customdata=[curve.snapshot.layers[row].name for row in rows],
+            hovertext=hover(curve, rows, found.value, statistic.replace("_", " ")),
+            hoverinfo="text",
+            row=1,
+            col=1,
+        )
+    return [y for y in found.y if math.isfinite(y)]
+
+
+def finish_axis(figure, statistic, seen, curves, colours):
+    """Range and ticks of the first panel; limits of dtypes; marks at its edges."""
+    if not statistics.is_log(statistic):
+        top = 1.0 if statistics.is_fraction(statistic) else max([1.0, *seen])
+        low, high, ticks = 0.0, top, {}
+        if statistics.is_fraction(statistic):
+            ticks = {"tickformat": ".0%"}
+    else:
+        low, high = statistics.window(seen, 2.0)
+        ticks = POWERS
+        for y, dtype in _limits(curves, low, high):
+            figure.add_hline(
+                y=y,
+                line={"color": colours.ink, "width": 1, "dash": "longdashdot"},
+                annotation={"text": dtype, "font": {"size": 11}},
+                annotation_position="top left",
+                row=1,
+                col=1,
+            )
+            low, high = min(low, y), max(high, y)
+    spare = 0.08 * (high - low)
+    if statistic != "nonfinite_fraction":
+        marked = [
+            (
+                curve,
+                statistics.shown(curve.snapshot, statistic).zero,
+                curve.snapshot.statistic("nonfinite_fraction"),
+            )
+            for curve in curves
+        ]
+        what = statistic.replace("_", " ")
+        add_marks(figure, marked, what, (low - spare, high + spare), colours)
+    figure.update_yaxes(
+        title=statistics.label(statistic),
+        range=[low - 1.6 * spare, high + 1.6 * spare],
+        **ticks,
+        row=1,
+        col=1,
+    )
+
+
+def _limits(curves, low, high):
+    """Limits of the layers' dtypes that the curves come near to: log10 and label."""
+    dtypes = {layer.dtype for curve in curves for layer in curve.snapshot.layers}
+    for dtype in sorted(dtypes & DTYPE_LIMITS.keys()):
+        smallest, largest = (math.log10(limit) for limit in DTYPE_LIMITS[dtype])
+        if largest <= high + _NEAR:
+            yield largest, f"largest {dtype}"
+        if smallest >= low - _NEAR:
+            yield smallest, f"smallest normal {dtype}"
+
+
+def add_marks(figure, marked, what, edges, colours, row=1):
+    """Mark what a curve cannot show: zeros below, NaN and infinities above.
+
+    The outline of a mark has the curve's colour; the last curve's are on top.
+
+    Args:
+        figure: To which the marks are added.
+        marked: Of each curve, the `Curve`, which layers are zero, and of each the share
+            that is not finite.
+        what: The statistic in words.
+        edges: Where the marks stand, below and above.
+        colours: The theme.
+        row: Of the panel.
+    """
+    kinds = (
+        ("triangle-down", edges[0], colours.zero, "zero"),
+        ("x", edges[1], colours.nonfinite, "NaN or infinite elements"),
+    )
+    for symbol, y, colour, label in kinds:
+        x, names, texts, outlines = [], [], [], []
+        for curve, zero, nonfinite in marked:
+            for layer in curve.path.graph.order:
+                if not (zero[layer] if label == "zero" else nonfinite[layer] > 0):
+                    continue
+                name = curve.snapshot.layers[layer].name
+                said = f"{nonfinite[layer]:.2%} of the elements are NaN or infinite"
+                said = f"{what} is 0" if label == "zero" else said
+                x.append(curve.path.x[layer])
+                names.append(name)
+                texts.append(f"{escape(name)}<br>{curve.label}: {said}")
+                outlines.append(curve.colour)
+        if x:
+            figure.add_scatter(
+                x=x,
+                y=[y] * len(x),
+                mode="markers",
+                marker={
+                    "symbol": symbol,
+                    "size": 9,
+                    "color": colour,
+                    "line": {"color": outlines, "width": 1.5},
+                },
+                name=label,
+                legendgroup=label,
+                showlegend=row == 1,
+                customdata=names,
+                hovertext=texts,
+                hoverinfo="text",
+                row=row,
+                col=1,
+            )
+
+
+def name_depths(figure, curves, bottom):
+    """Names of the layers below the axis where they are few and all runs have them;
+    returns the pixels that are taken below it."""
+    names = {curve.snapshot.names for curve in curves}
+    rows = curves[0].path.trunk
+    ticks, below, title = {}, 52, "depth (weight layers passed)"
+    if len(names) == 1 and len(curves[0].path.graph.order) <= NAMES:
+        layers = [curves[0].snapshot.layers[row].name for row in rows]
+        ticks, below = slanted(curves[0].path.x[rows], layers)
+        title = "layer"
+    figure.update_xaxes(**ticks)
+    figure.update_xaxes(title=title, row=bottom, col=1)
+    return below

@@ -1,0 +1,224 @@
+"""The report: one self-contained page from the histories of one or several runs."""
+
+import json
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import NamedTuple
+
+from plotly import graph_objects, offline
+
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views import console, figures
+from activation_monitor.views.report_page import PAGE
+from activation_monitor.views.summary import (
+    compared,
+    diagnose_all,
+    reference_first,
+    statistics_of,
+)
+
+_MOST = 8
+"""Runs that have figures of their own; what is common shows all."""
+
+
+class _Pictured(NamedTuple):
+    """A figure in both themes."""
+
+    light: graph_objects.Figure
+    dark: graph_objects.Figure
+
+
+def page(runs: Mapping[str, History], title: str) -> str:
+    """The report as HTML that needs nothing else, no network either.
+
+    The verdict first, then figures, the tables of the layers, and what was measured and
+    how. It follows the browser's light or dark theme.
+
+    Args:
+        runs: Histories by name, with a snapshot each.
+        title: Of the page, the log folder for example.
+
+    Raises:
+        ValueError: If there is no run, or one without a snapshot.
+    """
+    diagnoses = diagnose_all(runs)
+    pictures = _pictures(runs, diagnoses)
+    body = [f"<h1>{escape(title)}</h1>", '<section id="verdict">']
+    body.append(f"<p><b>{escape(_in_one_line(diagnoses))}</b></p>")
+    body += [_verdict(run, diagnoses[run]) for run in runs]
+    body += [*_differences(runs, diagnoses), "</section>", "<h2>Figures</h2>"]
+    for heading, of_section in pictures:
+        if heading:
+            body.append(f"<h3>{escape(heading)}</h3>")
+        body += [f'<div class="figure" data-figure="{key}"></div>' for key in of_section]
+    body.append("<h2>Layers</h2>")
+    body += [_layer_table(run, history, diagnoses[run]) for run, history in runs.items()]
+    body.append(_how(runs))
+    figures_of_page = {
+        key: picture for _, of_section in pictures for key, picture in of_section.items()
+    }
+    return PAGE.substitute(
+        title=escape(title),
+        body="\n".join(body),
+        figures=_embedded(figures_of_page),
+        plotly=offline.get_plotlyjs(),
+    )
+
+
+def _in_one_line(diagnoses):
+    sick = [run for run, diagnosis in diagnoses.items() if not diagnosis.healthy]
+    if not sick:
+        return "Nothing was found."
+    if len(diagnoses) == 1:
+        return "Something was found."
+    return (
+        f"Something was found in {len(sick)} of {len(diagnoses)} runs: {', '.join(sick)}."
+    )
+
+
+def _verdict(run, diagnosis):
+    kind = "healthy" if diagnosis.healthy else "sick"
+    sentences = "".join(f"<p>{escape(line)}</p>" for line in _verdict_first(diagnosis))
+    found = "".join(_finding(finding) for finding in diagnosis.findings)
+    return f'<article class="{kind}"><h2>{escape(run)}</h2>{sentences}{found}</article>'
+
+
+def _verdict_first(diagnosis):
+    return console.verdict_lines(diagnosis)[::-1]
+
+
+def _finding(finding):
+    parts = [
+        f'<div class="finding {escape(finding.severity)}">',
+        f"<h3>{escape(finding.title)}</h3><p>{escape(finding.message)}</p>",
+    ]
+    if finding.remedy:
+        remedy = finding.remedy
+        parts.append(
+            f"<p><b>Cause: {escape(remedy.cause)}.</b> {escape(remedy.reason)}</p>"
+        )
+        for change in remedy.changes:
+            parts.append(
+                f"<p>Change {escape(change.place)}:</p><pre>{escape(change.line)}</pre>"
+            )
+    return "".join([*parts, "</div>"])
+
+
+def _differences(runs, diagnoses):
+    first = next(iter(reference_first(runs, diagnoses)))
+    for run, found in compared(runs, diagnoses):
+        lines = found.differences or ("nothing beyond chance",)
+        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        yield (
+            f"<details><summary>What differs between {escape(first)} and {escape(run)}"
+            f"</summary><ul>{items}</ul></details>"
+        )
+
+
+def _pictures(runs, diagnoses):
+    """Headings with the figures below each, by key: those of all runs, then of each."""
+
+    def both(function, *args):
+        return _Pictured(function(*args), function(*args, dark=True))
+
+    if len(runs) == 1:
+        common = {"depth": both(figures.depth_profile, runs)}
+    else:
+        common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
+    sections = [("", common)]
+    for i, (run, history) in enumerate([*runs.items()][:_MOST]):
+        layer = diagnoses[run].worst_layer
+        of_run = {
+            f"heat-{i}": both(figures.heat_map, history),
+            f"graph-{i}": both(figures.layer_graph, history, diagnoses[run]),
+            f"layer-{i}": both(figures.layer_over_time, {run: history}, layer),
+        }
+        if any(snapshot.histograms is not None for snapshot in history):
+            histograms = both(figures.histogram_over_time, history, layer)
+            of_run[f"histograms-{i}"] = histograms
+        sections.append((run if len(runs) > 1 else "", of_run))
+    return sections
+
+
+def _layer_table(run, history, diagnosis):
+    first, last = history[0], history[-1]
+    accused = {
+        name: finding.severity
+        for finding in sorted(diagnosis.findings, key=lambda f: f.severity, reverse=True)
+        for name in finding.layers
+    }
+    headings = ("layer", "class", "activation", "initializer", "depth")
+    figures_of = ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")
+    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
+    for step in dict.fromkeys((first.step, last.step)):
+        for statistic in figures_of:
+            label = _HEADINGS.get(statistic, statistic)
+            head += f"<th>{label}<br>step {step}</th>"
+    rows = []
+    for row, layer in enumerate(first.layers):
+        cells = (
+            layer.name,
+            layer.class_name,
+            layer.activation,
+            layer.initializer,
+            str(diagnosis.profile.depths[row]),
+        )
+        line = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        for snapshot in (first, last) if last.step != first.step else (first,):
+            of = statistics_of(snapshot, layer.name)
+            for statistic in figures_of:
+                line += f'<td class="number">{_shown(of[statistic], statistic)}</td>'
+        rows.append(f'<tr class="{accused.get(layer.name, "")}">{line}</tr>')
+    return (
+        f'<details open><summary>{escape(run)}</summary><div class="wide"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "</details>"
+    )
+
+
+_HEADINGS = {"zero_fraction": "zeros", "nonfinite_fraction": "non-finite"}
+
+
+def _shown(value, statistic):
+    value = math.nan if value is None else value
+    return (console.percent if "fraction" in statistic else console.number)(value)
+
+
+def _how(runs):
+    lines = []
+    for run, history in runs.items():
+        steps, snapshot = history.steps, history[-1]
+        samples = int(snapshot.field("samples").max())
+        dtypes = ", ".join(sorted({layer.dtype for layer in snapshot.layers}))
+        lines.append(
+            f"<li><b>{escape(run)}</b>: {len(steps)} steps looked at, from {steps[0]} to "
+            f"{steps[-1]}; {len(snapshot.layers)} tensors of {escape(dtypes)}; up to "
+            f"{samples} samples at the last step.</li>"
+        )
+    return f"<h2>What was measured, and how</h2><ul>{''.join(lines)}</ul>{_METHOD}"
+
+
+_METHOD = """<p>At the steps named, the model's training step ran with every monitored
+layer's output measured inside it. Statistics are over all elements of a layer's output in
+the batch: mean, standard deviation, rms (root of the mean of squares, the mean is not
+removed) of the finite elements, and the shares of zeros and of NaN or infinite elements
+among all. Depth counts the weight layers on the longest data path. Growth with depth is
+judged at the first step only, along the tensors that every path from input to output
+passes, and held against what the random draw of the weights explains.</p>"""
+
+
+def _embedded(pictures):
+    """Figures as JSON that may stand in a script element."""
+    text = json.dumps(
+        {
+            key: {
+                "light": json.loads(p.light.to_json()),
+                "dark": json.loads(p.dark.to_json()),
+            }
+            for key, p in pictures.items()
+        }
+    )
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

@@ -1,0 +1,153 @@
+"""What a report says of one or several runs, for programs."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from activation_monitor.analysis import comparison
+from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.moments import STATISTICS
+from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.views import console
+
+FORMAT = 1
+"""Version of the JSON that `summary` makes."""
+
+
+def summary(runs: Mapping[str, History]) -> dict:
+    """What the report says, for programs: `json.dumps` takes it.
+
+    Keys are stable within a `format`. Numbers that are not finite, or were not measured,
+    are None.
+
+    * `format`: `FORMAT`.
+    * `healthy`: whether all runs are.
+    * `runs`, by name:
+        * `healthy`, `verdict`: a list of sentences.
+        * `steps`: those that were looked at.
+        * `growth`: None, or `per_layer`, `layers`, `low` and `high` (what chance leaves a
+          well scaled network), `from`, `to`.
+        * `findings`: `code`, `severity`, `step`, `initial`, `layers`, `evidence`,
+          `message`, and `remedy`: None, or `cause`, `reason` and `changes`, each with
+          `place` and `line`.
+        * `layers`: `name`, `class_name`, `kind`, `activation`, `dtype`, `initializer`,
+          `depth`; `first` and `last`, the statistics at the first and the last step.
+    * `reference`: the name of the first healthy run, else of the first.
+    * `differences`, by name of every other run: what differs from the reference, a list of
+      sentences.
+
+    Raises:
+        ValueError: If there is no run, or one without a snapshot.
+    """
+    diagnoses = diagnose_all(runs)
+    return {
+        "format": FORMAT,
+        "healthy": all(diagnosis.healthy for diagnosis in diagnoses.values()),
+        "runs": {run: _run_summary(runs[run], diagnoses[run]) for run in runs},
+        "reference": next(iter(reference_first(runs, diagnoses))),
+        "differences": {
+            run: list(found.differences) for run, found in compared(runs, diagnoses)
+        },
+    }
+
+
+def diagnose_all(runs: Mapping[str, History]) -> dict[str, Diagnosis]:
+    """The diagnosis of every run.
+
+    Raises:
+        ValueError: If there is no run, or one without a snapshot.
+    """
+    if not runs or not all(len(history) for history in runs.values()):
+        empty = [run for run, history in runs.items() if not len(history)]
+        raise ValueError(
+            "report: expected runs with a snapshot each. Received: "
+            f"{'none in ' + ', '.join(empty) if empty else 'no run'}."
+        )
+    return {run: console.diagnose(history) for run, history in runs.items()}
+
+
+def compared(
+    runs: Mapping[str, History], diagnoses: Mapping[str, Diagnosis]
+) -> Iterator[tuple[str, comparison.Comparison]]:
+    """Every other run held against the reference."""
+    (first, reference), *others = reference_first(runs, diagnoses).items()
+    for run, history in others:
+        both = (diagnoses[first], diagnoses[run])
+        yield run, comparison.compare(reference, history, both, (first, run))
+
+
+def reference_first(
+    runs: Mapping[str, History], diagnoses: Mapping[str, Diagnosis]
+) -> dict[str, History]:
+    """The first healthy run before all others: what the sick ones are held against."""
+    order = sorted(runs, key=lambda run: not diagnoses[run].healthy)
+    return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
+
+
+def _run_summary(history, diagnosis):
+    main = diagnosis.profile.main
+    growth = None
+    if main is not None:
+        low, high = main.interval()
+        growth = {
+            "per_layer": _finite(main.growth),
+            "layers": main.layers,
+            "low": _finite(low),
+            "high": _finite(high),
+            "from": main.measured[0].name,
+            "to": main.measured[-1].name,
+        }
+    return {
+        "healthy": diagnosis.healthy,
+        "verdict": console.verdict_lines(diagnosis),
+        "steps": history.steps,
+        "growth": growth,
+        "findings": [_finding_summary(finding) for finding in diagnosis.findings],
+        "layers": [
+            {
+                "name": layer.name,
+                "class_name": layer.class_name,
+                "kind": layer.kind,
+                "activation": layer.activation,
+                "dtype": layer.dtype,
+                "initializer": layer.initializer,
+                "depth": int(diagnosis.profile.depths[row]),
+                "first": statistics_of(history[0], layer.name),
+                "last": statistics_of(history[-1], layer.name),
+            }
+            for row, layer in enumerate(history[0].layers)
+        ],
+    }
+
+
+def _finding_summary(finding):
+    remedy = finding.remedy
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "step": finding.step,
+        "initial": finding.initial,
+        "layers": list(finding.layers),
+        "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
+        "message": finding.message,
+        "remedy": remedy
+        and {
+            "cause": remedy.cause,
+            "reason": remedy.reason,
+            "changes": [
+                {"place": change.place, "line": change.line} for change in remedy.changes
+            ],
+        },
+    }
+
+
+def statistics_of(snapshot: Snapshot, name: str) -> dict[str, float | None]:
+    """All statistics of the layer of that name; None what is not finite or not there."""
+    if name not in snapshot.names:
+        return dict.fromkeys(STATISTICS)
+    row = snapshot.names.index(name)
+    record = snapshot.records[row]
+    return {statistic: _finite(of(record)) for statistic, of in STATISTICS.items()}
+
+
+def _finite(value):
+    return float(value) if math.isfinite(value) else None
