@@ -43,7 +43,8 @@ def _configured(logdir, loader, *flags):
     board = program.TensorBoard(plugins=[*default.get_static_plugins(), Loader])
     reload = ["--reload_interval", "1"]
     if loader == "python":
-        reload += ["--reload_task", "thread"]
+        # A thread that still reads when Python ends would take it down with it.
+        reload = ["--reload_interval", "0", "--reload_task", "blocking"]
     load = ["--load_fast", LOADERS[loader]]
     board.configure(["tensorboard", "--logdir", str(logdir), *load, *reload, *flags])
     return board
@@ -68,6 +69,7 @@ class Client:
         )
         self._client = test.Client(app, wrappers.Response)
         self._prefix = board.flags.path_prefix
+        self._reload = board._ingester.start if loader == "python" else lambda: None
 
     def get(self, route, **query):
         """The answer of one of the tab's routes."""
@@ -85,15 +87,17 @@ class Client:
         return answer.json
 
     def wait_for(self, *runs, step=None):
-        """Until TensorBoard has loaded these runs, up to a step; returns their states."""
-        return until(
-            lambda: {
-                run["name"]: run["state"][0]
+        """Until TensorBoard has loaded these runs, up to a step."""
+
+        def loaded():
+            self._reload()
+            return {
+                run["name"]
                 for run in self.json("runs")["runs"]
                 if step is None or run["state"][0] >= step
-            },
-            lambda found: set(runs) <= set(found),
-        )
+            }
+
+        until(loaded, lambda found: set(runs) <= found)
 
 
 def until(ask, good, seconds=30):
@@ -105,9 +109,9 @@ def until(ask, good, seconds=30):
     return answer
 
 
-def serve(logdir, loader="fast", *flags):
-    """Start TensorBoard in this process; returns its address."""
-    board = _configured(logdir, loader, "--port", "0", "--host", "127.0.0.1", *flags)
+def serve(logdir, *flags):
+    """Start TensorBoard in this process, with the fast loader; returns its address."""
+    board = _configured(logdir, "fast", "--port", "0", "--host", "127.0.0.1", *flags)
     with _starting(board):
         return board.launch()
 
