@@ -1,20 +1,28 @@
 """TensorBoard's tab: its routes with both loaders, its page in a real browser."""
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 import time
+import urllib.request
+import venv
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.data import provider
+from tensorboard.plugins import base_plugin
+from werkzeug import test, wrappers
 
 import board
 from activation_monitor import diagnose, read_history
 from activation_monitor.analysis import histogram, moments
-from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
 from activation_monitor.views import events, log_format
+from activation_monitor.views.plugin import tab
 
 ROOT = Path(__file__).parent.parent
 STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
@@ -497,6 +505,129 @@ def test_it_works_below_a_path_prefix(tmp_path, loader):
     assert client.json("run", run="activations")["label"] == "."
 
 
+def test_a_run_without_histograms_says_how_to_get_them(tmp_path):
+    """In place of the figure."""
+    log = events.EventLog(tmp_path)
+    log.write(dataclasses.replace(measured(LAYERS, 0), histograms=None))
+    log.close()
+    client = board.Client(tmp_path)
+    client.wait_for("activations")
+    asked = {"run": "activations", "layer": "net/dense_3"}
+    (said,) = figured(client, "histogram_over_time", **asked)["layout"]["annotations"]
+    assert "histograms=True" in said["text"]
+
+
+class InMemory:
+    """A data provider that has one run of so many layers and steps."""
+
+    def __init__(self, layers, steps):
+        rng = np.random.default_rng(0)
+        table, array = log_format.snapshot_to_array(measured(layers, 0, rng=rng))
+        text = np.array(log_format.table_to_json(table).encode(), object)
+        self._data = {
+            log_format.LAYERS_TAG: [provider.TensorDatum(0, 0.0, text)],
+            log_format.SNAPSHOT_TAG: [
+                provider.TensorDatum(i, float(i), array * (1 + 0.01 * rng.random()))
+                for i in range(steps)
+            ],
+        }
+
+    def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
+        described = {
+            tag: provider.TensorTimeSeries(
+                max_step=data[-1].step,
+                max_wall_time=data[-1].wall_time,
+                plugin_content=log_format.metadata_content(),
+                description="",
+                display_name="",
+            )
+            for tag, data in self._data.items()
+        }
+        return {"run": described}
+
+    def read_tensors(self, ctx, *, run_tag_filter, **options):
+        return {"run": {t: self._data[t] for t in run_tag_filter.tags if t in self._data}}
+
+
+def test_a_view_of_200_layers_and_5000_steps_takes_less_than_a_second():
+    """Once it is loaded. Each in the best of three, for the machine may be busy."""
+    held = InMemory(chain([f"net/dense_{i}" for i in range(199)]), 5000)
+    context = base_plugin.TBContext(data_provider=held, sampling_hints={})
+    routes = tab.Tab(context).get_plugin_apps()
+    ask = test.Client(routes["/figure"], wrappers.Response)
+    for kind in ("depth_profile", "heat_map", "layer_over_time", "layer_graph"):
+        query = {"kind": kind, "run": "run", "layer": "net/dense_7", "step": 2500}
+        assert ask.get("/", query_string=query).status_code == 200
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            ask.get("/", query_string=query)
+            taken.append(time.perf_counter() - start)
+        assert min(taken) < 1.0, kind
+
+
+def test_a_spike_is_drawn_however_many_steps_there_are():
+    """A heat map shows some of the steps; those of findings are among them."""
+    layers = chain(["a", "b", "c"])
+    history = History(Snapshot(i, layers, moments.empty(4)) for i in range(5000))
+    kept = tab._thinned(history, 500, keep={1234}).steps
+    assert len(kept) in (500, 501)
+    assert {0, 1234, 4999} <= set(kept)
+    assert tab._thinned(history, 5000) is history
+
+
+# -- installed
+
+
+def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
+    """Built, installed beside TensorBoard without TensorFlow or Keras, asked over HTTP."""
+
+    def run(*command):
+        subprocess.run([*map(str, command)], check=True, capture_output=True, cwd=tmp_path)
+
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q"]
+    run(*pip, "-w", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for path in STATIC.iterdir():
+        assert f"activation_monitor/views/plugin/static/{path.name}" in names
+    venv.create(tmp_path / "fresh", with_pip=True)
+    fresh = tmp_path / "fresh" / "bin"
+    run(fresh / "pip", "install", "-q", "--no-deps", wheel)
+    needed = ("numpy", "scipy", "rich", "plotly", "tensorboard")
+    run(fresh / "pip", "install", "-q", *needed)
+    command = [fresh / "tensorboard", "--logdir", logs, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as board_process:
+        try:
+            lines = []
+            for line in board_process.stderr:
+                lines.append(line)
+                if found := re.search(r"http://[^/]+:(\d+)/", line):
+                    break
+            else:
+                pytest.fail("".join(lines))
+            url = f"http://localhost:{found[1]}/data/"
+
+            def get(path):
+                return json.loads(urllib.request.urlopen(url + path).read())
+
+            assert get("plugins_listing")["activation_monitor"]["tab_name"] == "Activations"
+            own = "plugin/activation_monitor/"
+            board.until(lambda: [r["name"] for r in get(own + "runs")["runs"]], bool)
+            run_read = board.until(
+                lambda: get(own + "run?run=sick/activations"),
+                lambda r: len(r["steps"]) == 30,
+            )
+            assert run_read["findings"][0]["code"] == "vanishing-activations"
+            asked = own + "figure?kind=depth_profile&run=sick/activations"
+            assert get(asked)["data"]
+            for path in STATIC.iterdir():
+                served = urllib.request.urlopen(url + own + path.name).read()
+                assert served == path.read_bytes()
+        finally:
+            board_process.terminate()
+
+
 # -- in a browser
 
 in_browser = pytest.mark.skipif(bool(board.why_no_browser()), reason=board.why_no_browser())
@@ -715,6 +846,13 @@ def test_the_tab_follows_a_training_that_runs(tmp_path, driver):
         lambda: find(driver, "#step-shown").text, lambda text: text == "5 (last)", 30
     )
     board.until(lambda: curve(driver, "profile", "step 5"), bool)
+
+
+@in_browser
+def test_the_tab_draws_below_a_path_prefix(logs, driver):
+    """All addresses of the page are relative."""
+    board.open_tab(driver, board.serve(logs, "--path_prefix=/some/where"))
+    assert find(driver, "#profile .plotly").is_displayed()
 
 
 @in_browser

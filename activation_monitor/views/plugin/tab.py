@@ -178,10 +178,12 @@ class Tab(base_plugin.TBPlugin):
         return _figures().layer_over_time(having, layer, dark=dark)
 
     def _histogram_over_time(self, request, runs, dark):
-        _only(runs)
-        (name,) = runs
+        _only(runs)  # else an error
+        ((name, run),) = runs.items()
         layer = _layer(request, runs)
         history = self._runs.with_histograms(*_where(request), name, layer)
+        if not len(history):  # without histograms, the figure says why it is empty
+            history = History(s for s in run.history if layer in s.names)
         history = _thinned(history, _DRAWN_HISTOGRAMS)
         return _figures().histogram_over_time(history, layer, dark=dark)
 
