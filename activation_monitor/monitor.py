@@ -44,6 +44,8 @@ class ActivationMonitor(keras.callbacks.Callback):
             searched for in the path (a string or a compiled pattern); or a predicate of
             the layer. A layer stands for all layers inside it.
         histograms: Count histograms as well.
+        scalars: Write mean and std of every layer as scalars as well, two cards for each in
+            TensorBoard's Scalars tab. Figures and diagnosis do not need them.
         validation: Measure the forward passes of `evaluate`, and of the validation inside
             `fit`, as well: all batches of one evaluation make one snapshot, in
             `validation_history` and in the run `activations_validation`, at the step
@@ -87,6 +89,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         validation: bool = False,
         on_finding: str | Callable[[Finding], None] = "warn",
         silence: str | Collection[str] = (),
+        scalars: bool = True,
     ):
         super().__init__()
         if log_dir is not None and not isinstance(log_dir, str | Path):
@@ -105,6 +108,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._sampled_by_function = callable(sample_every)
         self._choice = layers
         self._histograms = bool(histograms)
+        self._scalars = bool(scalars)
         self._validation = bool(validation)
         self._on_finding = on_finding
         self._silence = check_silence(silence, "ActivationMonitor")
@@ -118,8 +122,11 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._models = tuple(models)
         self._is_chief = all(backend.is_chief(m.distribute_strategy) for m in models)
         log_dir = self.log_dir if self._is_chief else None
-        self._training = Run(self._attempts, log_dir, RUN, self._silence)
-        self._evaluating = Run(self._attempts, log_dir, VALIDATION_RUN, judged=False)
+        scalars = self._scalars
+        self._training = Run(self._attempts, log_dir, RUN, self._silence, scalars=scalars)
+        self._evaluating = Run(
+            self._attempts, log_dir, VALIDATION_RUN, judged=False, scalars=scalars
+        )
         self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
         self._watches = False
         self._looks = None

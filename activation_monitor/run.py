@@ -61,6 +61,7 @@ class Run:
         name: Of the run folder below it.
         silence: Codes of findings that nobody wants to hear of.
         judged: Whether to look for findings.
+        scalars: Whether to log scalars of each layer.
 
     Attributes:
         history: The snapshots. At most 1000 are held, those of the first steps and an
@@ -74,6 +75,7 @@ class Run:
         name: str,
         silence: frozenset[str] = frozenset(),
         judged: bool = True,
+        scalars: bool = True,
     ):
         self.history = History(keep=_KEEP)
         self._attempts = attempts
@@ -81,6 +83,7 @@ class Run:
         self._name = name
         self._silence = silence
         self._judged = judged
+        self._scalars = scalars
         self._findings: tuple[Finding, ...] = ()
         self._log = None
 
@@ -96,7 +99,7 @@ class Run:
         if self._log_dir is not None and self._log is None:
             self._log = self._attempts.attempt(
                 f"nothing is logged to {str(self._log_dir)!r}",
-                *(EventLog, self._log_dir, self._name),
+                *(EventLog, self._log_dir, self._name, self._scalars),
             )
 
     def add(self, snapshot: Snapshot) -> list[Finding]:
@@ -122,9 +125,20 @@ class Run:
         self._write(EventLog.flush)
 
     def close(self) -> None:
-        """Close the log; `open` opens a new file beside it."""
+        """Close the log, that of training with a picture of all steps at its end; `open`
+        opens a new file beside it."""
+        if self._log is not None and self._judged and len(self.history):
+            self._attempts.attempt("the log has no picture", self._write_image)
         self._write(EventLog.close)
         self._log = None
+
+    def _write_image(self):
+        from activation_monitor.views.figures import image  # plotly is loaded here only
+
+        pixels = image.heat_image(self.history)
+        height, width, _ = pixels.shape
+        step = self.history.steps[-1]
+        self._log.write_image(step, image.png(pixels), (width, height), image.ABOUT)
 
     def _write(self, method, *args):
         if self._log is not None:

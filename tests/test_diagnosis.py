@@ -778,10 +778,11 @@ def test_a_finding_at_initialization_brings_the_remedy():
 
 
 def _rows_of_findings(rule, seed):
-    """What a rule finds of a snapshot of a few odd layers, and whether its look allows it."""
+    """What a rule finds of a snapshot with a few odd layers, and what its look says."""
     rng = np.random.default_rng(seed)
-    snapshot = moved(chain(*rng.uniform(0.5, 2, 6)), step=500)
-    for name, odd in (("dead_units", 64.0), ("nonfinite", 3.0)):
+    sizes = rng.uniform(0.5, 2, 6)
+    snapshot = chain(*sizes, step=500, activation="relu", samples=64)
+    for name, odd in (("dead_units", 1e4), ("nonfinite", 3.0)):
         chosen = rng.random(len(snapshot.layers)) < 0.2
         snapshot.field(name)[chosen] = odd
     _, may = rules.SCREENS[rule]

@@ -15,6 +15,7 @@ from activation_monitor import ActivationMonitor, diagnose, read_history
 from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.views import events, log_format
+from activation_monitor.views.figures.image import heat_image
 
 
 def accumulated(folder):
@@ -97,6 +98,7 @@ def test_every_tensor_has_two_scalars_and_a_histogram(run):
         "scalars": {f"activation_{s}/{name}" for s in ("mean", "std") for name in names},
         "histograms": {f"activations/{name}" for name in names},
         "text": {"activation_monitor/findings"},
+        "images": {"activation_monitor/depth_by_step"},
         "activation_monitor": {
             f"activation_monitor/{own}" for own in ("snapshot", "kernels", "layers")
         },
@@ -119,6 +121,47 @@ def test_the_scalars_are_the_statistics(run):
                 assert written[snapshot.step].shape == ()
                 expected = finish(moments.field(record, field))
                 np.testing.assert_allclose(written[snapshot.step], expected, rtol=1e-6)
+
+
+def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
+    """Of the last step; as TensorFlow decodes it, a row of pixels for each layer."""
+    folder, monitor = run
+    written = values(
+        accumulated(folder / "activations"), "activation_monitor/depth_by_step"
+    )
+    ((step, (width, height, png)),) = written.items()
+    assert step == monitor.history.steps[-1]
+    pixels = tf.io.decode_png(png).numpy()
+    assert pixels.shape == (int(height), int(width), 3)
+    np.testing.assert_array_equal(pixels, heat_image(monitor.history))
+    assert pixels.shape[0] % len(monitor.history[0].names) == 0
+    assert pixels.shape[1] % len(monitor.history) == 0
+
+
+def test_scalars_can_be_switched_off(tmp_path):
+    """All the rest is there, and it is read back the same."""
+    monitor, _ = models.watch(
+        models.perceptron(), *models.data(), log_dir=tmp_path, scalars=False
+    )
+    accumulator = accumulated(tmp_path / "activations")
+    with pytest.raises(KeyError):
+        accumulator.PluginTagToContent("scalars")
+    for plugin in ("histograms", "text", "images", "activation_monitor"):
+        assert accumulator.PluginTagToContent(plugin)
+    assert_same(read_history(tmp_path), monitor.history)
+
+
+def test_a_picture_that_fails_does_not_end_the_log(tmp_path, monkeypatch):
+    """It warns, and all that was measured is there."""
+
+    def fails(history):
+        raise OSError("no paint")
+
+    monkeypatch.setattr("activation_monitor.views.figures.image.heat_image", fails)
+    monitor, warned = models.watch(models.perceptron(), *models.data(), log_dir=tmp_path)
+    (message,) = warned
+    assert "the log has no picture, training goes on (OSError: no paint)" in message
+    assert_same(read_history(tmp_path), monitor.history)
 
 
 def test_history_is_read_back_without_loss(run):

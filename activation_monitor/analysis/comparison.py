@@ -1,5 +1,6 @@
 """Two runs side by side: what differs, and from which layer on."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from activation_monitor.analysis.snapshot import History, Snapshot
 CHANCE = 3.0
 """Standard deviations between two draws of the same initializer that are put down to
 chance."""
+
+CHANCE_OF_ONE = 5.0
+"""The same for the signal gain of one layer: more, for there are many layers."""
 
 FLOOR = 0.1
 """Decades, a factor of 1.26, that sizes at the first step may always differ by: the batch
@@ -86,7 +90,8 @@ def compare(
     """Hold two runs against each other.
 
     Sizes at the first step differ if their ratio is beyond what two draws of the same
-    initializer show by chance (`CHANCE`, `FLOOR`), at the last step by a factor of 2
+    initializer show by chance (`CHANCE`, `FLOOR`), or if it changes by more than that from
+    one layer to the next (`CHANCE_OF_ONE`); at the last step by a factor of 2
     (`LAST_FLOOR`); in any case if only one is zero or not finite.
 
     Args:
@@ -108,7 +113,7 @@ def compare(
     sizes = [
         _sizes(a, b, rows) for a, b in ((first[0], second[0]), (first[-1], second[-1]))
     ]
-    allowed = _allowed(first[0], [row for row, _ in rows])
+    allowed, jumps = _beyond_chance(first[0], [row for row, _ in rows], sizes[0])
     depths = LayerGraph(first[0]).depth
     pairs = tuple(
         Pair(
@@ -117,7 +122,7 @@ def compare(
             depth=int(depths[row]),
             first=sizes[0][i],
             last=sizes[1][i],
-            differs_first=_differ(*sizes[0][i], allowed[i]),
+            differs_first=_differ(*sizes[0][i], allowed[i]) or jumps[i],
             differs_last=_differ(*sizes[1][i], max(LAST_FLOOR, allowed[i])),
         )
         for i, (row, other) in enumerate(rows)
@@ -147,29 +152,39 @@ def _sizes(first, second, rows):
     ]
 
 
-def _allowed(snapshot, rows):
-    """Decades of difference at each row that chance explains."""
-    at = {}
+def _beyond_chance(snapshot, rows, sizes):
+    """Decades of difference at each row that chance explains; and at which rows the ratio
+    changes by more than one layer's chance explains."""
+    ratio = {row: _decades(*pair) for row, pair in zip(rows, sizes, strict=True)}
+    at, jumps = {}, set()
     for segment in depth_profile(snapshot).segments:
         if not segment.layers:
             continue
+        one = segment.chance_sd * math.sqrt(2.0 / segment.layers)
         start = segment.points[0].depth
         for point in segment.points:
             # The first point has been through one layer as well.
-            share = (point.depth - start + 1) / segment.layers
-            spread = segment.chance_sd * math.sqrt(2.0 * share)
+            spread = one * math.sqrt(point.depth - start + 1)
             at[point.row] = max(at.get(point.row, FLOOR), CHANCE * spread)
+        for before, point in itertools.pairwise(segment.points):
+            change = ratio.get(point.row, math.nan) - ratio.get(before.row, math.nan)
+            if abs(change) > max(FLOOR, CHANCE_OF_ONE * one):
+                jumps.add(point.row)
     allowed, reached = [], FLOOR
     for row in rows:
         reached = at.get(row, reached)
         allowed.append(reached)
-    return allowed
+    return allowed, [row in jumps for row in rows]
+
+
+def _decades(a, b):
+    return math.log10(b / a) if a > 0 and b > 0 else math.nan
 
 
 def _differ(a, b, allowed):
     if math.isnan(a) or math.isnan(b) or a == 0 or b == 0:
         return not (a == b or (math.isnan(a) and math.isnan(b)))
-    return abs(math.log10(b / a)) > allowed
+    return abs(_decades(a, b)) > allowed
 
 
 def _missing(first, second, rows, names):

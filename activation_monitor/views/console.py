@@ -205,7 +205,8 @@ def rescaling_table(report: Rescaling) -> Group:
 def comparison_table(
     comparison: Comparison, names: tuple[str, str], most: int = 30
 ) -> Group:
-    """The layers in which two runs differ, and what differs in words.
+    """The layers in which two runs differ, and what differs in words: a size with an
+    exclamation mark differs by more than chance.
 
     Args:
         comparison: Of the two runs.
@@ -216,19 +217,21 @@ def comparison_table(
         text = f"No difference between {names[0]} and {names[1]} beyond chance."
         return Group(Text(text, style="green"))
     other = [pair for pair in comparison.pairs if pair.differs_first or pair.differs_last]
-    table = _table("Rms of the layers that differ")
+    table = _table(f"Rms of the layers that differ\nA: {names[0]}\nB: {names[1]}")
+    table.padding = (0, 1, 0, 0)  # fits 80 columns
     table.add_column("layer", overflow="fold")
-    table.add_column("depth", justify="right", no_wrap=True)
-    for when in ("first", "last"):
-        for name in names:
-            table.add_column(Text(f"{name}\n{when} step"), justify="right", overflow="fold")
-        table.add_column("ratio", justify="right", no_wrap=True)
+    for heading in ("depth", "A first", "B first", "ratio", "A last", "B last"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for pair in other[:most]:
+        (a, b), (a_last, b_last) = pair.first, pair.last
         table.add_row(
             Text(pair.name),
             str(pair.depth),
-            *(Text(cell) for cell in _both(pair.first, pair.differs_first)),
-            *(Text(cell) for cell in _both(pair.last, pair.differs_last)),
+            number(a),
+            number(b) + _mark(pair.differs_first),
+            number(b / a) if a > 0 and b > 0 else "-",
+            number(a_last),
+            number(b_last) + _mark(pair.differs_last),
         )
     parts = [table] if other else []
     if len(other) > most:
@@ -236,10 +239,8 @@ def comparison_table(
     return Group(*parts, *(Text(f"* {line}") for line in comparison.differences))
 
 
-def _both(sizes, differs):
-    a, b = sizes
-    ratio = number(b / a) if a > 0 and b > 0 else "-"
-    return number(a), number(b), f"{ratio} !" if differs else ratio
+def _mark(differs):
+    return "!" if differs else " "
 
 
 def rescaling_text(report: Rescaling) -> str:

@@ -4,13 +4,14 @@ Everything of one step is one event, in a run folder of its own (`RUN` below the
 folder): TensorBoard's Python reader follows only the newest file of a folder, so it is
 never shared with another writer. In it are
 
-* `activation_mean/<layer>`, `activation_std/<layer>`: scalars;
+* `activation_mean/<layer>`, `activation_std/<layer>`: scalars, unless switched off;
 * `activations/<layer>`: histograms;
 * `activation_monitor/snapshot`: all records, one float64 tensor `(layers, fields)`;
 * `activation_monitor/kernels`: records of the kernels, where they were measured;
 * `activation_monitor/layers`: the rows and columns of that tensor as JSON, at the first
   step and whenever they change;
-* `activation_monitor/findings`: the diagnosis in words, whenever it changes.
+* `activation_monitor/findings`: the diagnosis in words, whenever it changes;
+* `activation_monitor/depth_by_step`: a picture of all layers at all steps, at the end.
 """
 
 import re
@@ -22,6 +23,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -33,6 +35,7 @@ from activation_monitor.views import log_format
 from activation_monitor.views.log_format import (
     FINDINGS_TAG,
     HISTOGRAM_TAG,
+    IMAGE_TAG,
     KERNELS_TAG,
     LAYERS_TAG,
     PLUGIN,
@@ -67,6 +70,8 @@ class EventLog:
     Args:
         log_dir: The log folder; the run folder is made below it.
         run: Name of the run folder.
+        scalars: Whether to write mean and std of each layer as scalars, for TensorBoard's
+            Scalars tab: two cards for each layer.
 
     Raises:
         OSError, tensorflow.errors.OpError: If it cannot be written to. An error that
@@ -74,7 +79,8 @@ class EventLog:
             call.
     """
 
-    def __init__(self, log_dir: str | Path, run: str = RUN):
+    def __init__(self, log_dir: str | Path, run: str = RUN, scalars: bool = True):
+        self._scalars = scalars
         self.run_dir = Path(log_dir) / run
         self._writer = EventFileWriter(str(self.run_dir), max_queue_size=100, flush_secs=10)
         self._tags = set()
@@ -108,7 +114,7 @@ class EventLog:
             add(KERNELS_TAG, snapshot.kernels, _own_metadata())
 
         scalar = scalar_metadata.create_summary_metadata("", "")
-        for statistic in ("mean", "std"):
+        for statistic in ("mean", "std") if self._scalars else ():
             values = snapshot.statistic(statistic).astype(np.float32)
             for name, value in zip(snapshot.names, values, strict=True):
                 add(f"activation_{statistic}/{name}", value, scalar)
@@ -123,6 +129,29 @@ class EventLog:
             add(FINDINGS_TAG, findings, text_metadata.create_summary_metadata("", ""))
         self._writer.add_event(
             event_pb2.Event(wall_time=time.time(), step=snapshot.step, summary=summary)
+        )
+
+    def write_image(self, step: int, png: bytes, size: tuple[int, int], about: str) -> None:
+        """Write a picture for TensorBoard's Images tab.
+
+        Args:
+            step: Up to which it shows.
+            png: The file.
+            size: Width and height in pixels.
+            about: What it shows.
+        """
+        summary = summary_pb2.Summary()
+        # An array of numpy's own byte strings would lose zeros at their ends.
+        content = np.array([b"%d" % size[0], b"%d" % size[1], png], object)
+        added = summary.value.add(
+            tag=IMAGE_TAG, tensor=tensor_util.make_tensor_proto(content)
+        )
+        if IMAGE_TAG not in self._tags:
+            self._tags.add(IMAGE_TAG)
+            added.metadata.CopyFrom(image_metadata.create_summary_metadata("", ""))
+            added.metadata.summary_description = about
+        self._writer.add_event(
+            event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
         )
 
     def flush(self) -> None:

@@ -19,6 +19,7 @@ SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
 KERNELS_TAG = f"{PLUGIN}/kernels"
 LAYERS_TAG = f"{PLUGIN}/layers"
 FINDINGS_TAG = f"{PLUGIN}/findings"
+IMAGE_TAG = f"{PLUGIN}/depth_by_step"
 HISTOGRAM_TAG = "activations/"
 
 STEPS, STRIDE = "steps", "histogram_stride"

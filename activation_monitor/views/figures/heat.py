@@ -1,5 +1,7 @@
 """Depth x step: where and since when a network is sick, at a glance."""
 
+from typing import NamedTuple
+
 import numpy as np
 from plotly import graph_objects
 
@@ -43,12 +45,9 @@ def heat_map(
     statistics.check(statistic, "heat_map")
     paths.check(history, "heat_map")
     colours = theme(dark)
-    chosen = statistics.evenly(len(history), _COLUMNS)
-    snapshots = [history[i] for i in chosen]
-    names = _in_depth_order(snapshots)
-    values, zero, nonfinite = _table(snapshots, names, statistic)
+    names, steps, values, zero, nonfinite = table(history, statistic)
     y = [escape(name) for name in names]
-    steps = [str(snapshot.step) for snapshot in snapshots]
+    steps = [str(step) for step in steps]
     log = statistics.is_log(statistic)
     figure = graph_objects.Figure()
     figure.add_heatmap(
@@ -88,6 +87,33 @@ def heat_map(
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
 
+class Table(NamedTuple):
+    """A statistic of all layers at all steps.
+
+    Attributes:
+        names: Of the layers, in the order of the data path.
+        steps: At most 500, evenly thinned.
+        y: As in `statistic.Shown`, `(layers, steps)`, float32; NaN where a layer was not
+            measured.
+        zero, nonfinite: As there, of the same shape.
+    """
+
+    names: list[str]
+    steps: list[int]
+    y: np.ndarray
+    zero: np.ndarray
+    nonfinite: np.ndarray
+
+
+def table(history: History, statistic: str) -> Table:
+    """A statistic by layer and step."""
+    chosen = statistics.evenly(len(history), _COLUMNS)
+    snapshots = [history[i] for i in chosen]
+    names = _in_depth_order(snapshots)
+    steps = [snapshot.step for snapshot in snapshots]
+    return Table(names, steps, *_values(snapshots, names, statistic))
+
+
 def _in_depth_order(snapshots):
     """Names of all layers, those of the first snapshot in the order of the data path."""
     names = {}
@@ -99,7 +125,7 @@ def _in_depth_order(snapshots):
     return list(names)
 
 
-def _table(snapshots, names, statistic):
+def _values(snapshots, names, statistic):
     row_of = {name: row for row, name in enumerate(names)}
     values = np.full((len(names), len(snapshots)), np.nan, np.float32)
     zero, nonfinite = np.zeros((2, *values.shape), bool)
@@ -147,6 +173,7 @@ def _add_key(figure, any_zero, any_nonfinite, colours):
                 mode="markers",
                 marker={"color": colour, "symbol": "square", "size": 11},
                 name=label,
+                showlegend=True,  # also the only one
                 hoverinfo="skip",
             )
 

@@ -66,7 +66,8 @@ function card(run, finding, select) {
       element('span', {className: 'dim'}, `– ${finding.meaning}`)),
     ...finding.changes.map((change) => element('div', {className: 'change'},
       element('span', {className: 'dim'}, `${change.place}:`),
-      copyButton(change.line), element('code', {}, change.line))),
+      element('span', {className: 'line'},
+        copyButton(change.line), element('code', {}, change.line)))),
     element('details', {}, element('summary', {}, 'Why: evidence and cause'), ...why));
 }
 

@@ -1,0 +1,77 @@
+"""The heat map as a picture, for viewers that show no figures of ours."""
+
+import struct
+import zlib
+
+import numpy as np
+
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures.heat import table
+from activation_monitor.views.figures.style import LIGHT
+
+DECADES = 6.0
+"""Away from 1 at which a size has the darkest colour: the picture has no key beside it."""
+
+ABOUT = (
+    "Rms of every layer, one above the other from the input down, at the sampled steps "
+    "from left to right. Pale is 1; the darker blue, the smaller, down to 1e-6; the "
+    "darker red, the larger, up to 1e6. Grey: nothing but zeros. Yellow: NaN or infinite "
+    "elements."
+)
+"""What the picture shows, in words."""
+
+_WIDTH, _HEIGHT = 640, 360
+
+
+def heat_image(history: History) -> np.ndarray:
+    """Rms of every layer at every step, as pixels.
+
+    Args:
+        history: Of one run.
+
+    Returns:
+        Array of shape `(height, width, 3)`, uint8: as many pixels for each layer and step
+        as come to about 640 x 360; what was not measured is white.
+
+    Raises:
+        ValueError: If the history is empty.
+    """
+    paths.check(history, "heat_image")
+    _, _, y, zero, nonfinite = table(history, "rms")
+    scale = [_rgb(colour) for _, colour in LIGHT.sizes]
+    places = np.linspace(-DECADES, DECADES, len(scale))
+    shown = np.clip(np.nan_to_num(y), -DECADES, DECADES)
+    pixels = np.stack([np.interp(shown, places, c) for c in zip(*scale, strict=True)], -1)
+    pixels[np.isnan(y)] = _rgb("#ffffff")
+    pixels[zero] = _rgb(LIGHT.zero)
+    pixels[nonfinite] = _rgb(LIGHT.nonfinite)
+    for axis, size in ((0, _HEIGHT), (1, _WIDTH)):
+        each = max(1, round(size / pixels.shape[axis]))
+        pixels = pixels.repeat(each, axis)
+    return pixels.round().astype(np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of pixels, an uint8 array of shape `(height, width, 3)`."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _chunk(kind, content)
+        for kind, content in (
+            (b"IHDR", header),
+            (b"IDAT", zlib.compress(rows.tobytes())),
+            (b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind, content):
+    check = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+def _rgb(colour):
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

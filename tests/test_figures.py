@@ -1,0 +1,620 @@
+"""The figures: what is drawn is what was measured, found a second way with numpy."""
+
+import dataclasses
+import html
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import networks
+from activation_monitor import ActivationMonitor, audit
+from activation_monitor import diagnose as public_diagnose
+from activation_monitor.analysis import histogram, theory
+from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views import figures
+from activation_monitor.views.figures import image, style
+from models import data, perceptron, watch
+from networks import Drawn, blocks, chain, network, tap
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<b>%{y}</b>$\\href{x}$"
+
+DRAWN = {
+    "depth_profile": lambda h, d, **o: figures.depth_profile({"a": h}, **o),
+    "two runs": lambda h, d, **o: figures.depth_profile({"a": h, "b": h}, **o),
+    "heat_map": lambda h, d, **o: figures.heat_map(h, **o),
+    "comparison": lambda h, d, **o: figures.comparison({"a": h, "b": h}, **o),
+    "layer_graph": figures.layer_graph,
+    "layer_over_time": lambda h, d, **o: figures.layer_over_time(
+        {"a": h, "b": h}, h[0].names[-1], **o
+    ),
+    "histogram_over_time": lambda h, d, **o: figures.histogram_over_time(
+        h, h[0].names[-1], **o
+    ),
+}
+
+
+def drawn(depth=5, seed=0, **options):
+    """A network drawn by numpy, with its head."""
+    net = Drawn(seed).chain(depth, **options)
+    net.snapshot()
+    return net
+
+
+def history(*nets):
+    """The snapshots of some networks at steps 0, 10, 20, ..."""
+    return History(net.snapshot(step=10 * i) for i, net in enumerate(nets))
+
+
+def rms(net):
+    """Root mean square of each tensor, by name."""
+    return {name: math.sqrt(np.mean(x**2)) for name, x in net.tensors.items()}
+
+
+def named(figure, name):
+    """The traces of that name."""
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def by_layer(trace):
+    """A trace's y of each layer."""
+    return dict(zip(trace.customdata, trace.y, strict=True))
+
+
+# -- the depth profile
+
+
+def test_the_depth_profile_is_log10_of_the_rms_over_depth():
+    """At the first and the last step; depth counts weight layers."""
+    nets = [drawn(seed=seed) for seed in range(3)]
+    figure = figures.depth_profile({"run": history(*nets)})
+    for step, net in ((0, nets[0]), (20, nets[2])):
+        (curve,) = named(figure, f"step {step}")
+        names = ("x", "d1", "d2", "d3", "d4", "d5", "head")
+        assert tuple(curve.customdata) == names
+        np.testing.assert_array_equal(curve.x, range(7))
+        expected = [math.log10(rms(net)[name]) for name in names]
+        np.testing.assert_allclose(curve.y, expected, rtol=0, atol=1e-12)
+    assert not named(figure, "step 10")
+
+
+@pytest.mark.parametrize("statistic", ["std", "within_std", "mean", "zero_fraction"])
+def test_other_statistics_are_drawn_by_their_own_values(statistic):
+    """Sizes as log10, of the absolute value where there is a sign; shares as they are."""
+    net = drawn()
+    figure = figures.depth_profile({"run": history(net)}, statistic)
+    found = by_layer(named(figure, "step 0")[0])
+    of = {
+        "std": lambda x: math.log10(x.std()),
+        "within_std": lambda x: math.log10(math.sqrt(x.var(axis=0).mean())),
+        "mean": lambda x: math.log10(abs(x.mean())),
+        "zero_fraction": lambda x: (x == 0).mean(),
+    }[statistic]
+    for name, tensor in net.tensors.items():
+        np.testing.assert_allclose(found[name], of(tensor), rtol=0, atol=1e-11)
+    assert not named(figure, "expected of a well scaled network")
+
+
+def test_a_negative_mean_is_drawn_hollow():
+    """The logarithm is of its size; the sign is in the marker."""
+    snapshot = network(tap("a", 2.0, mean=0.5), tap("b", 2.0, mean=-0.5))
+    figure = figures.depth_profile({"run": History([snapshot])}, "mean")
+    (curve,) = named(figure, "step 0")
+    assert curve.marker.symbol == ("circle", "circle-open")
+    np.testing.assert_allclose(curve.y, [0.0, 0.0], atol=1e-12)
+
+
+def test_steps_that_were_not_sampled_show_the_last_before():
+    """The first snapshot for a step before it; no curve twice."""
+    nets = [drawn(seed=seed) for seed in range(3)]
+    figure = figures.depth_profile({"run": history(*nets)}, steps=[-1, 4, 12, 15, 99])
+    shown = [trace.name for trace in figure.data if trace.customdata is not None]
+    assert shown == ["step 0", "step 10", "step 20"]
+
+
+def test_the_band_is_what_chance_allows_a_well_scaled_network():
+    """From the first tensor on, mean and variance growing evenly: three sd either side."""
+    net = drawn(10)
+    figure = figures.depth_profile({"run": history(net)})
+    (band,) = named(figure, "expected of a well scaled network")
+    high, low = band.y[:10], band.y[10:][::-1]
+    np.testing.assert_allclose(band.x[:10], range(1, 11))
+    law = theory.chance(("relu",) * 9, (64,) * 9)
+    start = math.log10(rms(net)["d1"])
+    for k in range(10):
+        mean = law.mean / math.log(10) * k / 9
+        sd = math.sqrt(law.variance * k / 9) / math.log(10)
+        np.testing.assert_allclose((high[k] + low[k]) / 2, start + mean, atol=1e-9)
+        np.testing.assert_allclose((high[k] - low[k]) / 2, 3 * sd, atol=1e-9)
+
+
+@pytest.mark.parametrize("variance", [2.0, 40.0, 0.1])
+def test_only_a_healthy_network_stays_in_its_band(variance):
+    """So that the picture alone says whether the network is sick."""
+    net = drawn(20, variance=variance)
+    figure = figures.depth_profile({"run": history(net)})
+    (band,) = named(figure, "expected of a well scaled network")
+    found = by_layer(named(figure, "step 0")[0])
+    high, low = band.y[:20], band.y[20:][::-1]
+    inside = [low[i] <= found[f"d{i + 1}"] <= high[i] for i in range(1, 20)]
+    assert all(inside) if variance == 2.0 else not any(inside[5:])
+
+
+def test_zeros_and_what_is_not_finite_are_marked_at_the_edges():
+    """A gap in the curve is never all that is seen of them."""
+    snapshot = chain(1.0, 1e-3, 0.0, math.nan)
+    figure = figures.depth_profile({"run": History([snapshot])})
+    (zeros,), (others,) = named(figure, "zero"), named(figure, "NaN or infinite elements")
+    assert tuple(zeros.customdata) == ("d3",)
+    assert tuple(others.customdata) == ("d4", "head")
+    low, high = figure.layout.yaxis.range
+    curve = by_layer(named(figure, "step 0")[0])
+    assert math.isnan(curve["d3"])
+    finite = [y for y in curve.values() if math.isfinite(y)]
+    assert low < zeros.y[0] < min(finite) <= max(finite) < others.y[0] < high
+    assert "50.00% of the elements are NaN or infinite" in others.hovertext[0]
+
+
+def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
+    """Largest float32 3.4e38, smallest normal 1.18e-38, of float16 65504 and 6.1e-5."""
+
+    def lines(dtype, *sizes):
+        figure = figures.depth_profile({"r": History([chain(*sizes, dtype=dtype)])})
+        assert all(
+            figure.layout.yaxis.range[0] < shape.y0 < figure.layout.yaxis.range[1]
+            for shape in figure.layout.shapes
+        )
+        return [10.0**shape.y0 for shape in figure.layout.shapes]
+
+    assert lines("float32", 1.0, 2.0) == []
+    np.testing.assert_allclose(lines("float32", 1.0, 1e36), [3.4028235e38], 1e-6)
+    np.testing.assert_allclose(lines("float32", 1.0, 1e-36), [1.1754944e-38], 1e-6)
+    np.testing.assert_allclose(lines("float16", 1.0, 30.0), [65504.0, 2.0**-14], 1e-6)
+
+
+def test_gradients_have_a_panel_of_their_own():
+    """Log10 of their rms; where none were recorded there is one panel."""
+    taps = [tap(f"d{i}", 1.0, gradient=10.0**-i) for i in range(1, 4)]
+    lost = tap("lost", 1.0, gradient=0.0)
+    snapshot = network(*taps, lost)
+    figure = figures.depth_profile({"run": History([snapshot])})
+    below = [trace for trace in figure.data if trace.yaxis == "y2"]
+    np.testing.assert_allclose(below[0].y[:3], [-1, -2, -3], atol=1e-12)
+    assert tuple(below[1].customdata) == ("lost",)
+    assert not any(
+        trace.yaxis == "y2"
+        for trace in figures.depth_profile({"run": History([chain(1.0)])}).data
+    )
+
+
+def test_what_stands_beside_the_trunk_is_not_on_the_curve():
+    """A residual stream is one line; its branches are points of their own."""
+    figure = figures.depth_profile({"run": History([blocks(3, lambda i: 2.0**i)])})
+    line, points = named(figure, "step 0")
+    stream = ["stem", "sum1", "sum2", "sum3", "head"]
+    assert [name for name in line.customdata] == stream
+    np.testing.assert_allclose(line.y[:4], np.log10([1.0, 2.0, 4.0, 8.0]), atol=1e-12)
+    assert line.mode == "lines+markers" and points.mode == "markers"
+    assert set(points.customdata) == {f"{n}{i}" for n in ("up", "down") for i in (1, 2, 3)}
+    assert all(np.diff(line.x) > 0)
+
+
+# -- the heat map
+
+
+@pytest.fixture(scope="module")
+def three():
+    """A network at three steps: healthy, with a zero, with half of one not finite."""
+    steps = [chain(1.0, 10.0), chain(100.0, 0.0, step=5), chain(1e-3, math.nan, step=9)]
+    return History(steps)
+
+
+def test_the_heat_map_is_log10_of_the_rms_by_layer_and_step(three):
+    """Rows from the input down, columns by step; zeros and non-finite are marked."""
+    figure = figures.heat_map(three)
+    sizes, marks, *_ = figure.data
+    assert tuple(sizes.customdata) == tuple(sizes.y) == ("x", "d1", "d2", "head")
+    assert tuple(sizes.x) == ("0", "5", "9")
+    assert figure.layout.yaxis.autorange == "reversed"
+    np.testing.assert_allclose(
+        sizes.z, [[0, 0, 0], [0, 2, -3], [1, np.nan, 0], [0, 0, 0]], atol=1e-6
+    )
+    nan = np.nan
+    expected = [[nan] * 3, [nan] * 3, [nan, 0, 1], [nan, nan, 1]]
+    np.testing.assert_array_equal(marks.z, expected)
+    assert {trace.name for trace in figure.data[2:]} == {"zero", "NaN or infinite elements"}
+
+
+def test_the_colours_of_sizes_have_1_in_the_middle(three):
+    """Blue below, red above; a healthy network is pale: three decades at least."""
+    sizes = figures.heat_map(three).data[0]
+    assert (sizes.zmin, sizes.zmax) == (-3.0, 3.0)
+    wide = figures.heat_map(History([chain(1.0, 1e20)])).data[0]
+    assert (wide.zmin, wide.zmax) == (-20.0, 20.0)
+    share = figures.heat_map(three, "zero_fraction").data[0]
+    assert (share.zmin, share.zmax) == (0.0, 1.0)
+    np.testing.assert_allclose(share.z[2], [0.0, 1.0, 0.0])
+
+
+def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
+    """With the first and the last."""
+    snapshot = chain(1.0)
+    many = History(dataclasses.replace(snapshot, step=i) for i in range(2001))
+    x = [int(step) for step in figures.heat_map(many).data[0].x]
+    assert (len(x), x[0], x[-1]) == (500, 0, 2000)
+    assert set(np.diff(x)) <= {4, 5}
+
+
+def test_a_layer_that_comes_later_has_a_row_without_what_was_not_measured():
+    """Layers are those of all steps."""
+    later = network(tap("x", 1.0, "input"), tap("d1", 10.0), tap("new", 100.0), step=1)
+    sizes = figures.heat_map(History([chain(1.0), later])).data[0]
+    found = dict(zip(sizes.customdata, sizes.z, strict=True))
+    np.testing.assert_allclose(found["new"], [np.nan, 2.0])
+    np.testing.assert_allclose(found["head"], [0.0, np.nan])
+
+
+def test_the_picture_has_a_block_of_pixels_for_each_layer_and_step(three):
+    """White at 1, blue below, red above; grey for zeros, yellow for NaN."""
+    pixels = image.heat_image(three)
+    assert pixels.shape == (360, 639, 3) and pixels.dtype == np.uint8
+    blocks = pixels.reshape(4, 90, 3, 213, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    cells = blocks[:, 0, :, 0].astype(int)
+    np.testing.assert_array_equal(cells[0], [[0xF2] * 3] * 3)
+    red, _, blue = np.moveaxis(cells, -1, 0)
+    assert red[2, 0] > blue[2, 0] and red[1, 1] > blue[1, 1] and red[1, 2] < blue[1, 2]
+    assert cells[2, 1].tolist() == [0x8C] * 3
+    assert cells[2, 2].tolist() == cells[3, 2].tolist() == [0xE3, 0xB5, 0x05]
+    many = History(dataclasses.replace(chain(1.0), step=i) for i in range(2001))
+    assert image.heat_image(many).shape == (360, 500, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 7, 3), (90, 4, 3)])
+def test_the_png_is_read_as_the_same_pixels(shape):
+    """By TensorFlow's decoder."""
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    np.testing.assert_array_equal(tf.io.decode_png(image.png(pixels)), pixels)
+
+
+# -- one layer over the steps
+
+
+def test_a_layer_over_time_shows_mean_std_extremes_and_shares():
+    """All found again with numpy on the tensors."""
+    nets = [drawn(seed=seed) for seed in range(3)]
+    figure = figures.layer_over_time({"run": history(*nets)}, "d2")
+    tensors = [net.tensors["d2"] for net in nets]
+    traces = {trace.name: trace for trace in figure.data}
+    np.testing.assert_array_equal(traces["mean"].x, [0, 10, 20])
+    np.testing.assert_allclose(traces["mean"].y, [x.mean() for x in tensors])
+    low, high = named(figure, "extremes")
+    np.testing.assert_allclose(low.y, [x.min() for x in tensors])
+    np.testing.assert_allclose(high.y, [x.max() for x in tensors])
+    edge = [x.mean() + x.std() for x in tensors]
+    np.testing.assert_allclose(traces["mean ± std"].y[:3], edge)
+    np.testing.assert_allclose(traces["zeros"].y, [(x == 0).mean() for x in tensors])
+    np.testing.assert_array_equal(traces["non-finite"].y, [0, 0, 0])
+
+
+def test_steps_with_nan_are_marked_in_the_layer_over_time(three):
+    """Above all that is drawn, with the share."""
+    figure = figures.layer_over_time({"run": three}, "d2")
+    (marks,) = named(figure, "NaN or infinite elements")
+    assert tuple(marks.x) == (9,)
+    assert max(named(figure, "extremes")[1].y) < marks.y[0] < figure.layout.yaxis.range[1]
+    np.testing.assert_allclose(named(figure, "non-finite")[0].y, [0, 0, 0.5])
+
+
+def test_runs_without_the_layer_are_left_out():
+    """One that has it is enough."""
+    runs = {"a": History([chain(1.0)]), "b": History([chain(1.0, 2.0)])}
+    figure = figures.layer_over_time(runs, "d2")
+    assert not any(trace.name.startswith("a:") for trace in figure.data)
+
+
+def with_histograms(x, step):
+    """A snapshot of one layer with the histogram of a tensor."""
+    counts, edges = np.histogram(x, histogram.BUCKETS)
+    rows = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    vector = histogram.pack(histogram.Histogram(1, rows))
+    return dataclasses.replace(network(tap("a", x), step=step), histograms=vector[None])
+
+
+def test_histograms_stand_one_above_the_other_in_the_order_of_the_steps():
+    """Shape and edges are those of numpy's histogram; the fullest bucket is as high
+    everywhere."""
+    tensors = [np.random.default_rng(i).standard_normal((50, 8)) * (i + 1) for i in (0, 1)]
+    steps = History(with_histograms(x, 10 * i) for i, x in enumerate(tensors))
+    figure = figures.histogram_over_time(steps, "a")
+    assert [trace.name for trace in figure.data] == ["step 10", "step 0"]
+    for trace, x, base in zip(figure.data, tensors[::-1], (1, 0), strict=True):
+        counts, edges = np.histogram(x, histogram.BUCKETS)
+        np.testing.assert_allclose(trace.x[0], x.min())
+        np.testing.assert_allclose(trace.x[-2], x.max())
+        np.testing.assert_allclose(trace.x[1:-2], (edges[:-1] + edges[1:]) / 2)
+        np.testing.assert_allclose(
+            trace.y[1:-2] - base, counts / counts.max() * max(trace.y - base)
+        )
+
+
+def test_without_histograms_the_figure_says_so(three):
+    """In the place of an empty one."""
+    figure = figures.histogram_over_time(three, "d1")
+    assert not figure.data
+    assert "No histograms were recorded" in figure.layout.annotations[0].text
+
+
+# -- the layer graph
+
+
+def test_the_layer_graph_has_a_line_for_each_edge_and_rings_on_what_was_found():
+    """All layers at their depth, branches beside the trunk."""
+    snapshot = blocks(6, lambda i: 6.0**i)
+    diagnosis = diagnose([snapshot])
+    assert [f.code for f in diagnosis.findings] == ["exploding-activations"]
+    figure = figures.layer_graph(History([snapshot]), diagnosis)
+    edges, rings, layers = figure.data
+    assert rings.name == "exploding-activations (critical)"
+    assert set(rings.customdata) == set(diagnosis.findings[0].layers)
+    assert set(layers.customdata) == set(snapshot.names)
+    place = dict(zip(layers.customdata, zip(layers.x, layers.y, strict=True), strict=True))
+    assert place["stem"] == (1.0, 0) and place["sum3"][1] == 0 and place["up2"][1] != 0
+    drawn_edges = {
+        ((edges.x[i], edges.y[i]), (edges.x[i + 1], edges.y[i + 1]))
+        for i in range(0, len(edges.x), 3)
+    }
+    assert drawn_edges == {
+        (place[snapshot.names[parent]], place[layer.name])
+        for layer in snapshot.layers
+        for parent in layer.parents
+    }
+    np.testing.assert_allclose(
+        dict(zip(layers.customdata, layers.marker.color, strict=True))["sum3"],
+        3 * math.log10(6.0),
+    )
+
+
+def test_the_layer_graph_gives_zeros_and_nan_colours_of_their_own():
+    """Not that of a healthy layer, which the finite rest of a tensor may have."""
+    steps = History([chain(1.0, 0.0, math.nan)])
+    figure = figures.layer_graph(steps, diagnose(steps))
+    assert tuple(named(figure, "zero")[0].customdata) == ("d2",)
+    assert tuple(named(figure, "NaN or infinite elements")[0].customdata) == ("d3", "head")
+
+
+# -- runs side by side
+
+
+def test_the_comparison_is_the_ratio_to_the_first_run():
+    """Layer by layer in log10, at the first and at the last step."""
+    nets = {"a": [drawn(seed=0), drawn(seed=1)]}
+    nets["b"] = [drawn(seed=2, variance=8.0), drawn(seed=3, variance=8.0)]
+    runs = {name: history(*both) for name, both in nets.items()}
+    figure = figures.comparison(runs)
+    ratios = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert [trace.name for trace in ratios] == ["b, step 0", "b, step 10"]
+    for trace, i in zip(ratios, (0, 1), strict=True):
+        a, b = rms(nets["a"][i]), rms(nets["b"][i])
+        for name, y in by_layer(trace).items():
+            np.testing.assert_allclose(y, math.log10(b[name] / a[name]), atol=1e-12)
+        assert set(trace.customdata) == set(a)
+
+
+def test_layers_of_other_names_are_compared_by_their_place():
+    """Keras numbers the models of one program: no name is in both."""
+    first = network(tap("m/a", 1.0), tap("m/b", 1.0))
+    second = network(tap("m_1/a_2", 10.0), tap("m_1/b_2", 1000.0))
+    figure = figures.comparison({"a": History([first]), "b": History([second])})
+    (ratio,) = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert by_layer(ratio) == {"m_1/a_2": 1.0, "m_1/b_2": 3.0}
+
+
+# -- all of them
+
+
+def text_of(figure):
+    """All that a figure may show as text: everything but the data and `customdata`."""
+    plain = json.loads(figure.to_json())
+    for trace in plain["data"]:
+        trace.pop("customdata", None)
+    return json.dumps(plain)
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("dark", [False, True])
+def test_hostile_names_are_text_in_every_figure(kind, dark):
+    """Of layers, classes and runs; `customdata` has the layer's name as it is."""
+    taps = (tap(f"{HOSTILE}{i}", 10.0**i, class_name=HOSTILE) for i in range(6))
+    steps = History([network(*taps, tap("n", math.nan), tap("z", 0.0))])
+    diagnosis = diagnose(steps)
+    runs = {HOSTILE: steps, f"{HOSTILE}2": steps}
+    figure = {
+        "two runs": lambda: figures.depth_profile(runs, dark=dark),
+        "comparison": lambda: figures.comparison(runs, dark=dark),
+        "layer_over_time": lambda: figures.layer_over_time(runs, f"{HOSTILE}1", dark),
+    }.get(kind, lambda: DRAWN[kind](steps, diagnosis, dark=dark))()
+    shown = text_of(figure)
+    for bad in ("<img", "</script", "<b>", "$", "onerror=alert(1)>"):
+        assert bad not in shown
+    names = {name for t in figure.data if t.customdata is not None for name in t.customdata}
+    assert names <= set(steps[0].names)
+
+
+def test_text_is_escaped_so_that_it_reads_as_it_was():
+    """What plotly decodes again is the name."""
+    assert "<" not in style.escape(HOSTILE) and "$" not in style.escape(HOSTILE)
+    assert html.unescape(style.escape(HOSTILE)) == HOSTILE
+    cut = html.unescape(style.short("network/" + "very/" * 10 + "dense_7", 12))
+    assert cut == "…ery/dense_7" and len(cut) == 12
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+@pytest.mark.parametrize("layers", [1, 5, 500])
+def test_every_figure_is_drawn_for_few_and_many_layers(kind, layers):
+    """As JSON without NaN or infinity, with labels that do not crowd the axes."""
+    steps = History([drawn(layers, width=16).snapshot(step) for step in (0, 1)])
+    figure = DRAWN[kind](steps, diagnose(steps))
+    json.dumps(json.loads(figure.to_json()), allow_nan=False)
+    for axis in ("xaxis", "yaxis"):
+        ticks = getattr(figure.layout, axis).ticktext
+        assert ticks is None or len(ticks) <= 30
+    if layers == 500 and kind == "depth_profile":
+        assert named(figure, "step 0")[0].mode == "lines"
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_light_and_dark_differ_in_colours_only(kind):
+    """The same data on another page."""
+    steps = history(drawn(seed=0), drawn(seed=1))
+    light, dark = (DRAWN[kind](steps, diagnose(steps), dark=d) for d in (False, True))
+    assert (
+        light.layout.paper_bgcolor == "#ffffff" and dark.layout.paper_bgcolor == "#1e1e1e"
+    )
+    for a, b in zip(light.data, dark.data, strict=True):
+        for field in ("x", "y", "z", "customdata"):
+            if field in a:
+                np.testing.assert_array_equal(a[field], b[field])
+
+
+def luminance(colour):
+    """Relative luminance of `#rrggbb` (WCAG 2)."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(
+        channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+    )
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("theme", [style.LIGHT, style.DARK], ids=["light", "dark"])
+def test_text_and_curves_stand_out_from_the_page(theme):
+    """Contrast of 7 for text and about 2 for every colour of a curve, a mark, a finding:
+    WCAG asks for 3 where nothing else tells, and here dashes and shapes do."""
+
+    def contrast(colour):
+        low, high = sorted([luminance(colour), luminance(theme.paper)])
+        return (high + 0.05) / (low + 0.05)
+
+    assert contrast(theme.ink) > 7
+    for colour in (*theme.runs, theme.zero, theme.nonfinite, *theme.severity.values()):
+        assert contrast(colour) > 1.8
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_an_empty_history_is_a_clear_error(kind):
+    """It says what came, and what to do."""
+    layer = {"layer_over_time", "histogram_over_time"} & {kind}
+    if layer:
+        with pytest.raises(ValueError, match=f"{kind}: expected"):
+            if kind == "layer_over_time":
+                figures.layer_over_time({"a": History()}, "d1")
+            else:
+                figures.histogram_over_time(History(), "d1")
+        return
+    where = "depth_profile" if kind == "two runs" else kind
+    with pytest.raises(ValueError, match=f"{where}: expected .* Received: an empty one"):
+        DRAWN[kind](History(), diagnose([]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda h: figures.depth_profile({"a": h}, "size"), "one of rms, std"),
+        (lambda h: figures.heat_map(h, "size"), "Received: statistic='size'"),
+        (lambda h: figures.depth_profile({}), "expected a run"),
+        (lambda h: figures.comparison({"a": h}), "two runs at least. Received: a"),
+        (lambda h: figures.layer_over_time({"a": h}, "no"), "none of the runs .a. has"),
+        (lambda h: figures.histogram_over_time(h, "no"), "Received: layer='no'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(call, message):
+    """With what was expected, and what came."""
+    with pytest.raises(ValueError, match=message):
+        call(history(drawn()))
+
+
+# -- in a notebook
+
+
+@pytest.fixture(scope="module")
+def monitor():
+    """A monitor of a few steps of a network that vanishes."""
+    model = perceptron(8, initializer="random_normal")
+    found, _ = watch(model, *data(), on_finding=lambda finding: None)
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["depth_profile", "heat_map", "layer_graph", "layer_over_time", "histogram_over_time"],
+)
+def test_a_monitor_draws_its_figures_by_name(monitor, kind):
+    """The same as the function of that name; of the worst layer if none is named."""
+    figure = monitor.figure(kind, dark=True)
+    layer = monitor.diagnosis.worst_layer
+    assert layer == monitor.diagnosis.findings[0].layers[-1]
+    expected = {
+        "depth_profile": lambda: figures.depth_profile({"x": monitor.history}, dark=True),
+        "heat_map": lambda: figures.heat_map(monitor.history, dark=True),
+        "layer_graph": lambda: figures.layer_graph(
+            monitor.history, monitor.diagnosis, dark=True
+        ),
+        "layer_over_time": lambda: figures.layer_over_time(
+            {"x": monitor.history}, layer, dark=True
+        ),
+        "histogram_over_time": lambda: figures.histogram_over_time(
+            monitor.history, layer, dark=True
+        ),
+    }[kind]()
+    assert figure.to_json() == expected.to_json()
+    assert figure.data
+
+
+def test_the_figure_of_a_monitor_is_its_depth_profile(monitor):
+    """Options are those of the figure."""
+    assert monitor.figure().layout.title.text == "rms over depth"
+    figure = monitor.figure(statistic="std", steps=[1])
+    assert figure.layout.title.text == "std over depth"
+    assert [trace.name for trace in figure.data] == ["step 1"]
+
+
+def test_a_diagnosis_draws_its_first_snapshot(monitor):
+    """The graph with the findings; so does one that was made again from the history."""
+    for diagnosis in (monitor.diagnosis, public_diagnose(monitor.history)):
+        figure = diagnosis.figure()
+        assert any(
+            trace.name == "vanishing-activations (critical)" for trace in figure.data
+        )
+        assert diagnosis.figure("depth_profile", statistic="std").data
+
+
+def test_the_diagnosis_of_an_audit_draws_the_gradients():
+    """Where targets were given, and of several seeds the first."""
+    model = perceptron(4)
+    model.compile("sgd", "mse")
+    figure = audit(model, *data(), seeds=2).figure("depth_profile")
+    assert any(trace.yaxis == "y2" for trace in figure.data)
+
+
+def test_a_figure_that_cannot_be_drawn_says_why(monitor):
+    """A wrong kind; nothing measured yet; a diagnosis without views."""
+    with pytest.raises(ValueError, match="`kind` must be one of .* kind='pie'"):
+        monitor.figure("pie")
+    with pytest.raises(ValueError, match="before anything was measured"):
+        ActivationMonitor().figure()
+    with pytest.raises(ValueError, match="before anything was measured"):
+        ActivationMonitor().diagnosis.figure()
+    with pytest.raises(TypeError, match="Make it by `activation_monitor.diagnose`"):
+        diagnose(monitor.history).figure()
+
+
+def test_the_worst_layer_is_where_the_finding_ends_or_the_deepest_judged():
+    """Of nothing there is none."""
+    sick = diagnose([networks.straight(10.0)])
+    assert sick.worst_layer == sick.findings[0].layers[-1]
+    assert diagnose([chain(1.0, 1.0, 1.0)]).worst_layer == "d3"
+    assert diagnose([network(tap("a"))]).worst_layer == "a"
+    assert diagnose([]).worst_layer is None

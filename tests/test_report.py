@@ -1,0 +1,333 @@
+"""The report page, its JSON, and the commands that make and compare."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from activation_monitor import cli
+from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.snapshot import History
+from activation_monitor.views import report
+from activation_monitor.views.events import EventLog, read_runs
+from activation_monitor.views.summary import summary
+from networks import Drawn, chain, network, tap
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<b>bold</b>"
+
+
+def healthy(seed=0, step=0):
+    return Drawn(seed).chain(8).snapshot(step)
+
+
+def vanishing(step=0):
+    return Drawn(1).chain(8, variance=0.02).snapshot(step)
+
+
+RUNS = {
+    "a_sick": History([vanishing(), vanishing(10)]),
+    "b_fine": History([healthy(), healthy(1, 10)]),
+    "c_fine": History([healthy(2), healthy(3, 10)]),
+}
+
+
+def write(folder, history, run="activations"):
+    """Log a history as a monitor does."""
+    log = EventLog(folder, run)
+    for snapshot in history:
+        log.write(snapshot)
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A folder with the three runs, one of them deeper, one with an evaluation."""
+    top = tmp_path_factory.mktemp("logs")
+    write(top / "a_sick", RUNS["a_sick"])
+    write(top / "b_fine", RUNS["b_fine"])
+    write(top / "b_fine", RUNS["c_fine"], "activations_validation")
+    write(top / "deeper" / "c_fine", RUNS["c_fine"])
+    (top / "b_fine" / "train").mkdir()
+    (top / "b_fine" / "train" / "events.out.tfevents.1.x").write_bytes(b"")
+    return top
+
+
+class Page(HTMLParser):
+    """The text of a page, its tags, and its scripts."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.text, self.scripts, self._in = [], "", [], None
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._in = tag
+
+    def handle_endtag(self, tag):
+        self._in = None
+
+    def handle_data(self, data):
+        if self._in == "script":
+            self.scripts.append(data)
+        elif self._in != "style":
+            self.text += data
+
+    @property
+    def figures(self):
+        return json.loads(self.scripts[0])
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The page of the three runs."""
+    return Page(report.page(RUNS, "three runs"))
+
+
+# -- the page
+
+
+def test_the_verdict_comes_first(page):
+    """One line for all runs, then each run's, with evidence and remedy; then figures."""
+    text = page.text
+    order = [
+        "three runs",
+        "Something was found in 1 of 3 runs: a_sick.",
+        "vanishing-activations (critical, at initialization)",
+        "Cause: initializer.",
+        "Healthy: no findings; 2 steps looked at, up to step 10.",
+        "Figures",
+        "Layers",
+        "What was measured, and how",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    finding = diagnose(RUNS["a_sick"]).findings[0]
+    assert finding.message in text
+    for change in finding.remedy.changes:
+        assert change.line in text
+
+
+def test_every_figure_is_there_in_both_themes(page):
+    """Drawn where the page has a place for it; with the data of the histories."""
+    places = {a["data-figure"] for tag, a in page.tags if "data-figure" in a}
+    assert places == set(page.figures)
+    each = {f"{kind}-{i}" for kind in ("heat", "graph", "layer") for i in range(3)}
+    assert places == {"comparison"} | each
+    for both in page.figures.values():
+        assert both["light"]["layout"]["paper_bgcolor"] == "#ffffff"
+        assert both["dark"]["layout"]["paper_bgcolor"] == "#1e1e1e"
+
+
+def test_one_run_has_its_depth_profile():
+    """Nothing to compare with; no headings for a single run."""
+    one = Page(report.page({"run": RUNS["b_fine"]}, "one"))
+    assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0"}
+    assert "Nothing was found." in one.text
+
+
+def test_what_differs_is_held_against_the_healthy_run(page):
+    """The first healthy one, wherever it stands."""
+    assert "What differs between b_fine and a_sick" in page.text
+    assert "What differs between b_fine and c_fine" in page.text
+    ratio = page.figures["comparison"]["light"]["layout"]["yaxis2"]["title"]["text"]
+    assert ratio == "ratio to b_fine"
+
+
+def test_the_table_has_every_layer_with_its_figures(page):
+    """Three digits, at the first and at the last step."""
+    net = Drawn(0).chain(8)
+    for name in ("d1", "d8"):
+        assert f"{np.sqrt(np.mean(net.tensors[name] ** 2)):.3g}" in page.text
+    rows = sum(tag == "tr" for tag, _ in page.tags)
+    assert rows == 3 * (1 + len(RUNS["a_sick"][0].layers))
+    accused = diagnose(RUNS["a_sick"]).findings[0].layers
+    assert sum(a.get("class") == "critical" for t, a in page.tags if t == "tr") == len(
+        accused
+    )
+
+
+def test_the_page_needs_no_network(page):
+    """No script, style, picture or font from elsewhere; plotly is in it."""
+    for tag, attributes in page.tags:
+        assert tag not in ("img", "iframe", "object", "embed")
+        assert "src" not in attributes
+        assert attributes.get("href", "data:,") == "data:,"
+    assert any("plotly.js v" in script for script in page.scripts)
+
+
+def test_hostile_names_stay_text():
+    """Of layers, classes, initializers and runs, and the title; nothing ends the script."""
+    info = {"class_name": HOSTILE, "initializer": HOSTILE, "activation": HOSTILE}
+    taps = [tap(f"{HOSTILE}{i}", 10.0**i, **info) for i in range(6)]
+    steps = History([network(*taps, step=i) for i in range(2)])
+    source = report.page({HOSTILE: steps, f"{HOSTILE}2": steps}, HOSTILE)
+    found = Page(source)
+    kinds = {tag for tag, _ in found.tags}
+    assert kinds.isdisjoint({"img"}) and not any("onerror" in a for _, a in found.tags)
+    assert found.text.count(HOSTILE) > 20
+    assert len(found.scripts) >= 3 and len(found.figures) == 7
+    before_plotly = source[: source.index("plotly.js v")]
+    assert "<img" not in before_plotly and before_plotly.count("</script>") == 1
+
+
+def test_a_page_of_nothing_is_an_error():
+    """No run, or one without a snapshot."""
+    with pytest.raises(ValueError, match="Received: no run"):
+        report.page({}, "x")
+    with pytest.raises(ValueError, match="Received: none in a"):
+        summary({"a": History()})
+
+
+# -- for programs
+
+
+def test_the_json_says_what_the_page_says():
+    """Verdict, growth, findings, layers; strict JSON."""
+    found = json.loads(json.dumps(summary(RUNS), allow_nan=False))
+    assert found["format"] == 1 and not found["healthy"]
+    assert found["reference"] == "b_fine"
+    assert set(found["differences"]) == {"a_sick", "c_fine"}
+    assert found["differences"]["c_fine"] == [] or all(
+        "last step" in line for line in found["differences"]["c_fine"]
+    )
+    sick = found["runs"]["a_sick"]
+    (expected,) = diagnose(RUNS["a_sick"]).findings
+    (finding,) = sick["findings"]
+    assert finding["code"] == "vanishing-activations" == expected.code
+    assert finding["layers"] == list(expected.layers)
+    assert finding["evidence"] == expected.evidence
+    assert finding["remedy"]["changes"][0]["line"] == expected.remedy.changes[0].line
+    net = Drawn(1).chain(8, variance=0.02)
+    size = {name: math.sqrt(np.mean(x**2)) for name, x in net.tensors.items()}
+    growth = (size["d8"] / size["d1"]) ** (1 / 7)
+    np.testing.assert_allclose(sick["growth"]["per_layer"], growth, rtol=1e-6)
+    assert (sick["growth"]["from"], sick["growth"]["to"]) == ("d1", "d8")
+    layer = sick["layers"][2]
+    assert (layer["name"], layer["depth"]) == ("d2", 2)
+    np.testing.assert_allclose(layer["first"]["rms"], size["d2"])
+
+
+def test_json_has_none_for_what_is_no_number():
+    """JSON knows no NaN and no infinity."""
+    history = History([chain(1.0, math.nan), network(tap("x"), step=2)])
+    found = summary({"run": history})
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text)["runs"]["run"]["layers"][1]["last"]["rms"] is None
+
+
+# -- log folders
+
+
+def test_all_runs_below_a_folder_are_read(logs):
+    """By the path of the monitor's log folder; no evaluations, no other writer's files."""
+    runs = read_runs(logs)
+    assert list(runs) == ["a_sick", "b_fine", "deeper/c_fine"]
+    for name, history in zip(runs, RUNS.values(), strict=True):
+        assert runs[name].steps == history.steps
+        np.testing.assert_array_equal(runs[name][1].records, history[1].records)
+
+
+@pytest.mark.parametrize("where", [".", "activations"])
+def test_a_log_folder_alone_is_a_run(logs, where):
+    """Named after itself, whether it is the log folder or the run folder in it."""
+    (name,) = read_runs(logs / "a_sick" / where)
+    assert name == ("a_sick" if where == "." else "activations")
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path):
+    """It says where it looked."""
+    with pytest.raises(FileNotFoundError, match="no snapshots in .* or below"):
+        read_runs(tmp_path)
+
+
+# -- the commands
+
+
+def test_the_report_command_writes_the_page(logs, tmp_path, capsys):
+    """To the file that is named; exit code 0 whatever was found."""
+    output = tmp_path / "page.html"
+    assert cli.main(["report", str(logs), "-o", str(output)]) == 0
+    assert "a_sick, b_fine, deeper/c_fine" in capsys.readouterr().out
+    made = Page(output.read_text(encoding="utf-8"))
+    assert "Something was found in 1 of 3 runs: a_sick." in made.text
+
+
+def test_the_report_command_prints_json(logs, tmp_path, capsys):
+    """To the terminal, or to a file that is named."""
+    assert cli.main(["report", str(logs), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == summary(read_runs(logs))
+    output = tmp_path / "report.json"
+    assert cli.main(["report", str(logs), "--json", "-o", str(output)]) == 0
+    assert json.loads(output.read_text()) == printed
+
+
+def test_the_report_command_says_what_is_wrong(tmp_path, capsys):
+    """On stderr, with exit code 2."""
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "activation-monitor report: read_runs: no snapshots" in capsys.readouterr().err
+    write(tmp_path / "run", RUNS["b_fine"])
+    missing = tmp_path / "no" / "such" / "folder.html"
+    assert cli.main(["report", str(tmp_path), "-o", str(missing)]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_the_compare_command_tells_by_its_exit_code(logs, tmp_path, capsys):
+    """0 where nothing differs, 1 where something does, 2 where nothing can be said."""
+    a, b = str(logs / "a_sick"), str(logs / "b_fine")
+    assert cli.main(["compare", a, a]) == 0
+    assert "No difference between" in capsys.readouterr().out
+    assert cli.main(["compare", b, a]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "rms at the first step, of" in printed
+    assert "from d1 (depth 1) on" in printed
+    assert "vanishing-activations" in printed
+    assert cli.main(["compare", a, str(tmp_path)]) == 2
+    assert "activation-monitor compare: read_history: no" in capsys.readouterr().err
+
+
+# -- in a browser
+
+
+def browser(*arguments):
+    """What headless Chromium prints, and what its console said."""
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    flags += " --disable-background-networking --disable-component-update --disable-sync"
+    flags += " --enable-logging=stderr --virtual-time-budget=20000"
+    run = subprocess.run(
+        ["chromium", *flags.split(), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    console = re.findall(r"CONSOLE.*", run.stderr)
+    return run.stdout, console
+
+
+@pytest.mark.skipif(
+    shutil.which("chromium") is None,
+    reason="needs Debian's chromium: apt-get install chromium",
+)
+@pytest.mark.parametrize("hostile", [False, True])
+def test_the_page_draws_in_a_browser_from_a_file(tmp_path, hostile):
+    """Every figure is drawn, none of the names becomes an element, the console is quiet."""
+    runs = RUNS
+    if hostile:
+        taps = [tap(f"{HOSTILE}{i}", 10.0**i) for i in range(6)]
+        steps = History([network(*taps, step=i) for i in range(2)])
+        runs = {HOSTILE: steps, f"{HOSTILE}2": steps}
+    source = report.page(runs, HOSTILE)
+    (tmp_path / "page.html").write_text(source, encoding="utf-8")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    dom, console = browser(profile, "--dump-dom", f"file://{tmp_path}/page.html")
+    assert console == []
+    drawn = re.findall(r'class="figure js-plotly-plot" data-figure="([^"]+)"', dom)
+    assert set(drawn) == set(Page(source).figures)
+    assert "<img" not in dom[: dom.index('id="figures"')]
+    assert not re.search(r"<b>bold", dom[: dom.index('id="figures"')])
