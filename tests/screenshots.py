@@ -85,7 +85,7 @@ def main():
     arguments = parser.parse_args()
     if missing := board.why_no_browser():
         sys.exit(f"screenshots: {missing}")
-    with tempfile.TemporaryDirectory() as made, board.browser(1280, 1000) as driver:
+    with tempfile.TemporaryDirectory() as made, board.browser(1280, 1200) as driver:
         if not arguments.logs:
             train(made)
         url = board.serve(arguments.logs or made)

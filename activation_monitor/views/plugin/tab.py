@@ -88,11 +88,10 @@ class Tab(base_plugin.TBPlugin):
 
     @wrappers.Request.application
     def _plotly(self, request):
-        script = _plotly_script()
-        if script is None:
-            raise errors.NotFoundError("plotly is not installed: pip install plotly")
         return http_util.Respond(
-            request, script, "text/javascript", content_encoding="gzip", expires=_DAY
+            *(request, _plotly_script(), "text/javascript"),
+            content_encoding="gzip",
+            expires=_DAY,
         )
 
     @wrappers.Request.application
@@ -110,7 +109,8 @@ class Tab(base_plugin.TBPlugin):
                 "runs": [{"name": name, "state": [*s]} for name, s in states.items()],
                 "statistics": [*_figures().STATISTICS_SHOWN],
                 "colours": _run_colours(),
-                "plotly": _plotly_version(),
+                # So that a browser does not keep the script of an older one.
+                "plotly": importlib.metadata.version("plotly"),
                 "note": note,
             },
         )
@@ -309,24 +309,9 @@ def _finding(finding):
     }
 
 
-def _plotly_folder():
-    spec = importlib.util.find_spec("plotly")  # does not import it
-    return Path(spec.submodule_search_locations[0]) if spec else None
-
-
-def _plotly_version():
-    """So that a browser does not keep an older plotly.js; empty if there is none."""
-    try:
-        return importlib.metadata.version("plotly")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 @functools.cache
 def _plotly_script():
-    """The script, compressed once; None if plotly is not installed."""
-    folder = _plotly_folder()
-    path = folder / "package_data" / "plotly.min.js" if folder else None
-    if path is None or not path.is_file():
-        return None
-    return gzip.compress(path.read_bytes(), 6, mtime=0)
+    """plotly.js of the installed package, which need not be imported; compressed once."""
+    folder = Path(importlib.util.find_spec("plotly").origin).parent
+    script = (folder / "package_data" / "plotly.min.js").read_bytes()
+    return gzip.compress(script, 6, mtime=0)
