@@ -128,6 +128,7 @@ class Tab(base_plugin.TBPlugin):
                 "problem": run.problem,
                 "note": run.note,
                 "steps": run.history.steps,
+                "columns": min(len(run.history), _DRAWN_STEPS),
                 "layers": [{"name": name, "depth": depth} for name, depth in run.layers],
                 "findings": [_finding(f) for f in diagnosis.findings] if diagnosis else [],
                 "judged": diagnosis is not None

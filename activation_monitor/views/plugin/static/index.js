@@ -177,6 +177,7 @@ function choose(layer, besides = false) {
   view.layers = [...before, layer].slice(-SHOWN_LAYERS);
   writeView();
   drawLayerList();
+  byId('layers').querySelector('.chosen')?.scrollIntoView({block: 'nearest'});
   drawLayers();
 }
 
@@ -216,6 +217,9 @@ function drawComparison() {
 function drawRun() {
   const run = focused();
   for (const name of byId('main').querySelectorAll('.focus')) name.textContent = run.label;
+  byId('thinned').textContent = run.columns < run.steps.length
+    ? `About ${run.columns} of ${run.steps.length} steps are drawn, evenly taken, and those `
+      + 'of the findings.' : '';
   return Promise.all([
     figure(byId('heat'), 'heat_map', [['run', run.name], ...statistic()]),
     byId('graph-card').open
@@ -380,7 +384,8 @@ function page() {
         element('div', {className: 'card'},
           element('div', {className: 'dim'}, 'Run ', element('strong', {className: 'focus'})),
           element('div', {id: 'heat', className: 'plot'}),
-          element('p', {className: 'dim'}, 'Click a cell to see its layer below.')),
+          element('p', {className: 'dim'}, 'Click a cell to see its layer below. ',
+            element('span', {id: 'thinned'}))),
         element('div', {className: 'card'}, element('div', {id: 'layers-drawn'})),
         card('comparison', 'Runs compared',
           'At the first and at the chosen step, and held against the first run.', true),
