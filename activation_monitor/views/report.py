@@ -19,7 +19,7 @@ from activation_monitor.views.summary import (
 )
 
 _MOST = 8
-"""Runs that have figures of their own; what is common shows all."""
+"""Runs that have figures of their own, sick ones first; what is common shows all."""
 
 
 class _Pictured(NamedTuple):
@@ -79,13 +79,10 @@ def _in_one_line(diagnoses):
 
 def _verdict(run, diagnosis):
     kind = "healthy" if diagnosis.healthy else "sick"
-    sentences = "".join(f"<p>{escape(line)}</p>" for line in _verdict_first(diagnosis))
+    lines = reversed(console.verdict_lines(diagnosis))  # growth is told after the verdict
+    sentences = "".join(f"<p>{escape(line)}</p>" for line in lines)
     found = "".join(_finding(finding) for finding in diagnosis.findings)
     return f'<article class="{kind}"><h2>{escape(run)}</h2>{sentences}{found}</article>'
-
-
-def _verdict_first(diagnosis):
-    return console.verdict_lines(diagnosis)[::-1]
 
 
 def _finding(finding):
@@ -127,7 +124,9 @@ def _pictures(runs, diagnoses):
     else:
         common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
     sections = [("", common)]
-    for i, (run, history) in enumerate([*runs.items()][:_MOST]):
+    sick_first = sorted(runs, key=lambda run: diagnoses[run].healthy)
+    for i, run in enumerate(sick_first[:_MOST]):
+        history = runs[run]
         layer = diagnoses[run].worst_layer
         of_run = {
             f"heat-{i}": both(figures.heat_map, history),
