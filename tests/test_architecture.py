@@ -21,11 +21,22 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.recording",
     },
-    "views/events.py": {"tensorboard", "activation_monitor.analysis"},
+    "views/events.py": {
+        "tensorboard",
+        "activation_monitor.analysis",
+        "activation_monitor.views",
+    },
     "views/figures/": {
         "plotly",
         "activation_monitor.analysis",
         "activation_monitor.views.figures",
+    },
+    "views/plugin/entry.py": {"tensorboard", "activation_monitor.views.plugin"},
+    "views/plugin/": {
+        "tensorboard",
+        "werkzeug",
+        "activation_monitor.analysis",
+        "activation_monitor.views",
     },
     "views/console.py": {
         "rich",

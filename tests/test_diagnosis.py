@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from activation_monitor.analysis import rules
+from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, new_findings, summary
 from activation_monitor.analysis.findings import CODES, Finding, check_silence
 from activation_monitor.analysis.snapshot import History
@@ -773,3 +775,31 @@ def test_a_finding_at_initialization_brings_the_remedy():
     assert finding.remedy.cause == "initializer"
     assert finding.remedy.changes[0].layers == ("d1", "d2", "d3")
     assert str(finding).endswith(str(finding.remedy))
+
+
+def _rows_of_findings(rule, seed):
+    """What a rule finds of a snapshot with a few odd layers, and what its look says."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.uniform(0.5, 2, 6)
+    snapshot = chain(*sizes, step=500, activation="relu", samples=64)
+    for name, odd in (("dead_units", 1e4), ("nonfinite", 3.0)):
+        chosen = rng.random(len(snapshot.layers)) < 0.2
+        snapshot.field(name)[chosen] = odd
+    _, may = rules.SCREENS[rule]
+    return list(rule(snapshot, depth_profile(snapshot))), may(snapshot)
+
+
+@pytest.mark.parametrize("rule", [*rules.SCREENS], ids=lambda rule: rule.__name__)
+def test_a_look_never_passes_over_what_its_rule_would_find(rule):
+    """The screens of later snapshots save the reading along depth, and hide nothing."""
+    seen = [_rows_of_findings(rule, seed) for seed in range(60)]
+    assert any(found for found, _ in seen)
+    assert not all(may for _, may in seen)
+    assert all(may for found, may in seen if found)
+    for found, _ in seen:
+        assert {finding.code for finding in found} <= {rules.SCREENS[rule][0]}
+
+
+def test_every_rule_that_is_asked_later_has_a_look():
+    """Else the first snapshot after the initialization would fail."""
+    assert set(rules.SCREENS) == set(rules.ALWAYS)

@@ -14,7 +14,7 @@ import models
 from activation_monitor import ActivationMonitor, diagnose, read_history
 from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.views import events
+from activation_monitor.views import events, log_format
 from activation_monitor.views.figures.image import heat_image
 
 
@@ -194,16 +194,16 @@ def test_a_log_of_a_version_with_fewer_columns_has_empty_ones_in_their_place(
     known = moments.FIELD_NAMES[: moments.FIELD_NAMES.index("saturated")]
     old = Snapshot(3, new.layers, new.records[:, : len(known)])
 
-    def without_what_is_new(layers, columns):
-        table = json.loads(in_full(layers, columns))
+    def without_what_is_new(written):
+        table = json.loads(in_full(written))
         for row in table["layers"]:
             del row["fan_in"], row["initializer"]
         return json.dumps(table)
 
-    in_full = events._layers_to_json
+    in_full = log_format.table_to_json
     with monkeypatch.context() as patched:
         patched.setattr(moments, "FIELD_NAMES", known)
-        patched.setattr(events, "_layers_to_json", without_what_is_new)
+        patched.setattr(log_format, "table_to_json", without_what_is_new)
         log = events.EventLog(tmp_path)
         log.write(old)
         log.close()

@@ -129,6 +129,9 @@ def new_findings(
     """
     initial = first and snapshot.last_step <= THRESHOLDS["initialization_ends"].value
     codes = {finding.code for finding in known}
+    asked = (*rules.INITIAL, *rules.ALWAYS) if initial else _asked_later(snapshot, codes)
+    if not asked:
+        return ()
     given = {
         layer.name
         for layer in snapshot.layers
@@ -136,7 +139,7 @@ def new_findings(
     }
     profile = depth_profile(snapshot)
     found = ()
-    for rule in (*rules.INITIAL, *rules.ALWAYS) if initial else rules.ALWAYS:
+    for rule in asked:
         for finding in rule(snapshot, profile):
             explained = codes & set(_EXPLAINED_BY.get(finding.code, ()))
             told = finding.code in codes
@@ -146,6 +149,12 @@ def new_findings(
             what_to_do = remedy(finding.code, finding.layers, snapshot, profile)
             found += (dataclasses.replace(finding, initial=initial, remedy=what_to_do),)
     return found
+
+
+def _asked_later(snapshot, codes):
+    """The rules that may find something which is not known yet."""
+    screened = ((rule, *rules.SCREENS[rule]) for rule in rules.ALWAYS)
+    return [rule for rule, code, may in screened if code not in codes and may(snapshot)]
 
 
 _SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")

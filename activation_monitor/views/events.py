@@ -14,8 +14,6 @@ never shared with another writer. In it are
 * `activation_monitor/depth_by_step`: a picture of all layers at all steps, at the end.
 """
 
-import dataclasses
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -31,24 +29,24 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
-from activation_monitor.analysis import histogram, moments
-from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
+from activation_monitor.analysis import histogram
+from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.views import log_format
+from activation_monitor.views.log_format import (
+    FINDINGS_TAG,
+    HISTOGRAM_TAG,
+    IMAGE_TAG,
+    KERNELS_TAG,
+    LAYERS_TAG,
+    PLUGIN,
+    SNAPSHOT_TAG,
+)
 
 RUN = "activations"
 """Name of the run folder below the log folder."""
 
 VALIDATION_RUN = "activations_validation"
 """The same for the forward passes of evaluation."""
-
-PLUGIN = "activation_monitor"
-VERSION = 1
-SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
-KERNELS_TAG = f"{PLUGIN}/kernels"
-LAYERS_TAG = f"{PLUGIN}/layers"
-FINDINGS_TAG = f"{PLUGIN}/findings"
-IMAGE_TAG = f"{PLUGIN}/depth_by_step"
-_HISTOGRAM_TAG = "activations/"
-_STEPS, _STRIDE = "steps", "histogram_stride"
 
 _SAMPLED = (
     f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
@@ -59,7 +57,7 @@ _SAMPLED = (
 def _own_metadata():
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(
-            plugin_name=PLUGIN, content=json.dumps({"version": VERSION}).encode()
+            plugin_name=PLUGIN, content=log_format.metadata_content()
         ),
         # Without a data class no reader of TensorBoard's sees the summary.
         data_class=summary_pb2.DATA_CLASS_TENSOR,
@@ -86,7 +84,7 @@ class EventLog:
         self.run_dir = Path(log_dir) / run
         self._writer = EventFileWriter(str(self.run_dir), max_queue_size=100, flush_secs=10)
         self._tags = set()
-        self._layers = None
+        self._table = None
 
     def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
         """Write all of one step.
@@ -107,16 +105,11 @@ class EventLog:
                 added.metadata.CopyFrom(metadata)
                 added.metadata.summary_description = description
 
-        columns = (*moments.FIELD_NAMES, _STEPS)
-        table = [snapshot.records, np.full(len(snapshot.layers), snapshot.steps)]
-        if snapshot.histograms is not None:
-            # The edges and counts are in the histograms; how they were sampled is not.
-            columns += (_STRIDE,)
-            table.append(snapshot.histograms[:, 0])
-        if (snapshot.layers, columns) != self._layers:
-            self._layers = (snapshot.layers, columns)
-            add(LAYERS_TAG, _layers_to_json(*self._layers), _own_metadata())
-        add(SNAPSHOT_TAG, np.column_stack(table), _own_metadata())
+        table, array = log_format.snapshot_to_array(snapshot)
+        if table != self._table:
+            self._table = table
+            add(LAYERS_TAG, log_format.table_to_json(table), _own_metadata())
+        add(SNAPSHOT_TAG, array, _own_metadata())
         if snapshot.kernels is not None:
             add(KERNELS_TAG, snapshot.kernels, _own_metadata())
 
@@ -131,7 +124,7 @@ class EventLog:
                 counted = histogram.unpack(vector)
                 if counted is not None:
                     about = _SAMPLED.format(stride=counted.stride)
-                    add(_HISTOGRAM_TAG + name, counted.rows, metadata, about)
+                    add(HISTOGRAM_TAG + name, counted.rows, metadata, about)
         if findings is not None:
             add(FINDINGS_TAG, findings, text_metadata.create_summary_metadata("", ""))
         self._writer.add_event(
@@ -225,13 +218,10 @@ def read_runs(log_dir: str | Path) -> dict[str, History]:
 
 
 def _read_folder(folder):
-    snapshots = []
+    written = []
     for path in sorted(folder.glob("*tfevents*"), key=_when_made):
-        for snapshot in _read_file(path):
-            while snapshots and snapshots[-1].step >= snapshot.step:
-                snapshots.pop()
-            snapshots.append(snapshot)
-    return History(snapshots)
+        written += _read_file(path)
+    return History(log_format.without_undone(written))
 
 
 def _when_made(path: Path) -> list[int]:
@@ -241,52 +231,23 @@ def _when_made(path: Path) -> list[int]:
 
 
 def _read_file(path: Path) -> Iterator[Snapshot]:
-    layers = columns = None
+    table = None
     for event in EventFileLoader(str(path)).Load():
         values = {value.tag: value.tensor for value in event.summary.value}
         if LAYERS_TAG in values:
-            layers, columns = _layers_from_json(_text(values[LAYERS_TAG]))
+            table = log_format.table_from_json(_array(values[LAYERS_TAG]).item())
         if SNAPSHOT_TAG not in values:
             continue
-        written = tensor_util.make_ndarray(values[SNAPSHOT_TAG])
-        records = _records(written, columns)
-        kernels = None
-        if KERNELS_TAG in values:
-            kernels = _records(tensor_util.make_ndarray(values[KERNELS_TAG]), columns)
-        histograms = None
-        if _STRIDE in columns:
-            histograms = histogram.none(len(layers))
-            strides = written[:, columns.index(_STRIDE)]
-            for i, layer in enumerate(layers):
-                if _HISTOGRAM_TAG + layer.name in values:
-                    rows = tensor_util.make_ndarray(values[_HISTOGRAM_TAG + layer.name])
-                    counted = histogram.Histogram(int(strides[i]), rows)
-                    histograms[i] = histogram.pack(counted)
-        steps = int(written[0, columns.index(_STEPS)])
-        yield Snapshot(event.step, layers, records, histograms, steps, kernels)
+        kernels = _array(values[KERNELS_TAG]) if KERNELS_TAG in values else None
+        histograms = {
+            layer.name: _array(values[HISTOGRAM_TAG + layer.name])
+            for layer in table.layers
+            if HISTOGRAM_TAG + layer.name in values
+        }
+        yield log_format.snapshot_from_arrays(
+            event.step, table, _array(values[SNAPSHOT_TAG]), kernels, histograms
+        )
 
 
-def _records(written, columns):
-    """Records of today's fields; those that an older log does not have stay empty."""
-    records = moments.empty(len(written))
-    for i, name in enumerate(moments.FIELD_NAMES):
-        if name in columns:
-            records[:, i] = written[:, columns.index(name)]
-    return records
-
-
-def _text(tensor) -> str:
-    return tensor_util.make_ndarray(tensor).item().decode()
-
-
-def _layers_to_json(layers, columns):
-    rows = [dataclasses.asdict(layer) for layer in layers]
-    return json.dumps({"layers": rows, "columns": columns})
-
-
-def _layers_from_json(text):
-    table = json.loads(text)
-    layers = tuple(
-        LayerInfo(**{**row, "parents": tuple(row["parents"])}) for row in table["layers"]
-    )
-    return layers, table["columns"]
+def _array(tensor) -> np.ndarray:
+    return tensor_util.make_ndarray(tensor)

@@ -24,3 +24,11 @@ INITIAL = (
 
 ALWAYS = (units.dead, units.nonfinite)
 """For every snapshot."""
+
+SCREENS = {
+    units.dead: ("dead-units", units.may_be_dead),
+    units.nonfinite: ("nonfinite-activations", units.any_nonfinite),
+}
+"""Of a rule that is asked at every snapshot, the code of its findings, and a look at the
+measurements alone that says whether it could find anything: most snapshots need not be
+read along depth."""

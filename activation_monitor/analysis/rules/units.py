@@ -68,12 +68,8 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
 def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """Layers on the trunk most of whose ReLU units never fire."""
     units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
-    mostly = []
-    for row in sorted({row for stretch in profile.stretches for row in stretch.rows}):
-        layer = snapshot.layers[row]
-        if layer.activation in _RECTIFIED and samples[row] >= limit("dead_samples"):
-            if units[row] / layer.width > limit("dead"):
-                mostly.append(row)
+    on_trunk = {row for stretch in profile.stretches for row in stretch.rows}
+    mostly = [row for row in _mostly_dead(snapshot) if row in on_trunk]
     if mostly:
         first = snapshot.layers[mostly[0]]
         share = units[mostly[0]] / first.width
@@ -87,6 +83,22 @@ def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
             "gradient and does not come back (Lu et al. 2019, Dying ReLU).",
             critical=share == 1.0,
         )
+
+
+def may_be_dead(snapshot: Snapshot) -> bool:
+    """Whether `dead` could find anything, wherever the trunk runs."""
+    return bool(_mostly_dead(snapshot))
+
+
+def _mostly_dead(snapshot):
+    units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
+    return [
+        row
+        for row, layer in enumerate(snapshot.layers)
+        if layer.activation in _RECTIFIED
+        and samples[row] >= limit("dead_samples")
+        and units[row] / layer.width > limit("dead")
+    ]
 
 
 def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
@@ -117,6 +129,11 @@ def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                 "2017, Deep Information Propagation).",
                 critical=lost < -limit("critical") * limit("collapse"),
             )
+
+
+def any_nonfinite(snapshot: Snapshot) -> bool:
+    """Whether `nonfinite` could find anything."""
+    return bool(snapshot.field("nonfinite").any())
 
 
 def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:

@@ -173,6 +173,7 @@ def _add_key(figure, any_zero, any_nonfinite, colours):
                 mode="markers",
                 marker={"color": colour, "symbol": "square", "size": 11},
                 name=label,
+                showlegend=True,  # also the only one
                 hoverinfo="skip",
             )
 

@@ -56,8 +56,12 @@ def layer_over_time(
     for number, (run, history) in enumerate(known.items()):
         colour = colours.runs[number % len(colours.runs)]
         prefix = f"{escape(run)}: " if len(known) > 1 else ""
-        seen.append(_add_sizes(figure, history, layer, prefix, colour))
-        _add_shares(figure, history, layer, prefix, colour, len(known) > 1, colours)
+        # What the kinds of lines mean is said once, which colour a run has for each.
+        explained = number == 0
+        seen.append(_add_sizes(figure, history, layer, prefix, colour, explained))
+        _add_shares(
+            *(figure, history, layer, prefix, colour, len(known) > 1, explained, colours)
+        )
     low, high = window(np.concatenate(seen), 0.0)
     span = (high - low) or max(abs(high), 1.0)
     for history in known.values():
@@ -144,7 +148,7 @@ def _has(history, layer):
     return any(layer in snapshot.names for snapshot in kinds)
 
 
-def _add_sizes(figure, history, layer, prefix, colour):
+def _add_sizes(figure, history, layer, prefix, colour, explained):
     """Mean with a band of one standard deviation, and the extremes; what is to be seen."""
     steps = np.array(history.steps)
     of = {
@@ -160,7 +164,8 @@ def _add_sizes(figure, history, layer, prefix, colour):
         fillcolor=translucent(colour, 0.22),
         line={"width": 0},
         mode="lines",
-        name=f"{prefix}mean ± std",
+        name="mean ± std",
+        showlegend=explained,
         hoverinfo="skip",
         row=1,
         col=1,
@@ -172,9 +177,9 @@ def _add_sizes(figure, history, layer, prefix, colour):
             mode="lines+markers" if len(steps) <= 40 else "lines",
             line={"color": colour, "dash": dash, "width": 2 if name == "mean" else 1},
             marker={"size": 5 if name == "mean" else 3},
-            name=f"{prefix}{'mean' if name == 'mean' else 'extremes'}",
+            name=f"{prefix}mean" if name == "mean" else "extremes",
             legendgroup=f"{prefix}{dash}",
-            showlegend=name != "maximum",
+            showlegend=name == "mean" or (explained and name == "minimum"),
             customdata=[layer] * len(steps),
             hovertemplate=f"step %{{x}}: {name} %{{y:.4g}}<extra>{prefix}</extra>",
             row=1,
@@ -183,7 +188,7 @@ def _add_sizes(figure, history, layer, prefix, colour):
     return np.concatenate([of["minimum"], of["maximum"], low, high])
 
 
-def _add_shares(figure, history, layer, prefix, colour, several, colours):
+def _add_shares(figure, history, layer, prefix, colour, several, explained, colours):
     for i, (statistic, label, dash) in enumerate(_SHARES):
         figure.add_scatter(
             x=history.steps,
@@ -191,7 +196,8 @@ def _add_shares(figure, history, layer, prefix, colour, several, colours):
             mode="lines+markers" if len(history) <= 40 else "lines",
             line={"color": colour if several else colours.runs[i + 1], "dash": dash},
             marker={"size": 4},
-            name=f"{prefix}{label}",
+            name=label,
+            showlegend=explained,
             customdata=[layer] * len(history),
             hovertemplate=f"step %{{x}}: {label} %{{y:.2%}}<extra>{prefix}</extra>",
             row=2,

@@ -1,0 +1,463 @@
+// The tab. What is looked at is in `view` and in the address; what is known of the runs is
+// in `runs`; everything shown is made of these two. Figures come ready from the server.
+
+import {byId, element, script} from './dom.js';
+import {bySeverity, findings, verdict, verdictText} from './findings.js';
+import * as host from './host.js';
+
+const POLL_MS = 10_000;
+const SHOWN_LAYERS = 4;
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: 'hover',
+  responsive: true,
+  // Named one by one: the default ones include a button that uploads the figure.
+  modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
+  showSendToCloud: false,
+};
+
+const view = {
+  hidden: new Set(), // runs that are not drawn
+  focus: null, // the run of the figures that show one
+  statistic: 'rms',
+  step: null, // null: the last one, also when there are more
+  layers: [],
+  dark: false,
+};
+let runs = new Map(); // by name, as the server tells them
+let states = new Map(); // by name, how far each was when it was asked for
+let statistics = [];
+let colours = {light: [], dark: []}; // of the runs, in the order in which they are drawn
+
+// -- the address
+
+function readView(settings) {
+  const list = (name) => {
+    try {
+      const found = JSON.parse(settings.get(name) || '[]');
+      return Array.isArray(found) ? found.filter((one) => typeof one === 'string') : [];
+    } catch (error) {
+      return [];
+    }
+  };
+  view.hidden = new Set(list('hidden'));
+  view.layers = list('layers').slice(0, SHOWN_LAYERS);
+  view.focus = settings.get('run') ?? null;
+  view.statistic = settings.get('statistic') ?? 'rms';
+  const step = Number.parseInt(settings.get('step'), 10);
+  view.step = Number.isNaN(step) ? null : step;
+}
+
+function writeView() {
+  const settings = new Map();
+  if (view.focus !== null) settings.set('run', view.focus);
+  if (view.statistic !== 'rms') settings.set('statistic', view.statistic);
+  if (view.step !== null) settings.set('step', view.step);
+  if (view.layers.length) settings.set('layers', JSON.stringify(view.layers));
+  if (view.hidden.size) settings.set('hidden', JSON.stringify([...view.hidden]));
+  host.writeAddress(settings);
+}
+
+// -- the server
+
+async function ask(route, query = []) {
+  const answer = await fetch(`${route}?${new URLSearchParams(query)}`);
+  if (!answer.ok) throw new Error(`${route}: ${answer.status} ${await answer.text()}`);
+  return answer.json();
+}
+
+/** Asks for what is new; returns whether anything is. */
+async function refresh() {
+  const listed = await ask('runs');
+  statistics = listed.statistics;
+  colours = listed.colours;
+  byId('note').textContent = listed.note;
+  const known = new Set(listed.runs.map((run) => run.name));
+  let changed = [...runs.keys()].some((name) => !known.has(name));
+  const found = new Map();
+  for (const {name, state} of listed.runs) {
+    const now = JSON.stringify(state);
+    if (states.get(name) === now && runs.has(name)) {
+      found.set(name, runs.get(name));
+      continue;
+    }
+    changed = true;
+    byId('status').textContent = `Reading ${name} …`;
+    try {
+      found.set(name, await ask('run', [['run', name]]));
+    } catch (error) { // gone since it was listed, or a fault of ours: said at its place
+      found.set(name, {
+        name, label: name, problem: error.message, note: '', steps: [], layers: [], findings: [],
+      });
+    }
+    states.set(name, now);
+  }
+  byId('status').textContent = '';
+  runs = found;
+  return {changed, plotly: listed.plotly};
+}
+
+// -- what is looked at
+
+const readable = () => [...runs.values()].filter((run) => run.steps.length);
+const drawn = () => readable().filter((run) => !view.hidden.has(run.name));
+
+/** The run of the figures that show one: the chosen one, else the sickest. */
+function focused() {
+  const shown = drawn();
+  return shown.find((run) => run.name === view.focus) ?? bySeverity(shown)[0] ?? null;
+}
+
+const stepsDrawn = () =>
+  [...new Set(drawn().flatMap((run) => run.steps))].sort((a, b) => a - b);
+
+const layersDrawn = () => {
+  const depths = new Map();
+  for (const run of drawn()) {
+    for (const {name, depth} of run.layers) if (!depths.has(name)) depths.set(name, depth);
+  }
+  return depths;
+};
+
+/** The chosen layers; without a choice the first that a finding names, or the first. */
+function chosenLayers() {
+  const known = layersDrawn();
+  const chosen = view.layers.filter((name) => known.has(name));
+  if (chosen.length) return chosen;
+  const run = focused();
+  const accused = run?.findings.flatMap((finding) => finding.layers) ?? [];
+  const layer = [...accused, ...known.keys()].find((name) => known.has(name));
+  return layer === undefined ? [] : [layer];
+}
+
+// -- figures
+
+const turns = new Map(); // of each place, the number of the newest question
+
+/** Draws a figure in its place; what was asked for before and comes later is dropped. */
+async function figure(place, kind, query) {
+  const turn = (turns.get(place) ?? 0) + 1;
+  turns.set(place, turn);
+  const parameters = [['kind', kind], ['dark', view.dark ? '1' : '0'], ...query];
+  place.classList.add('waiting');
+  try {
+    const {data, layout} = await ask('figure', parameters);
+    if (turns.get(place) !== turn) return;
+    layout.autosize = true;
+    layout.uirevision = 'kept'; // a zoom stays when there are new steps
+    delete layout.width;
+    place.style.height = `${layout.height ?? 460}px`;
+    await window.Plotly.react(place, data, layout, CONFIG);
+    place.removeAllListeners('plotly_click');
+    place.on('plotly_click', ({points, event}) => clicked(points, event));
+    place.dataset.drawn = parameters.map((pair) => pair.join('=')).join('&');
+  } catch (error) {
+    if (turns.get(place) !== turn) return;
+    window.Plotly.purge(place);
+    place.replaceChildren(element('p', {className: 'notice'}, error.message));
+  } finally {
+    if (turns.get(place) === turn) place.classList.remove('waiting');
+  }
+}
+
+function clicked(points, event) {
+  const known = layersDrawn();
+  for (const {customdata, data, pointNumber} of points) {
+    // One for each point; of a heat map, one for each of its rows.
+    const name = customdata ?? data.customdata?.[[pointNumber].flat()[0]];
+    if (known.has(name)) {
+      choose(name, event?.ctrlKey || event?.metaKey || event?.shiftKey);
+      return;
+    }
+  }
+}
+
+function choose(layer, besides = false) {
+  const before = besides ? chosenLayers().filter((name) => name !== layer) : [];
+  view.layers = [...before, layer].slice(-SHOWN_LAYERS);
+  writeView();
+  drawLayerList();
+  byId('layers').querySelector('.chosen')?.scrollIntoView({block: 'nearest'});
+  drawLayers();
+}
+
+const chosenRuns = () => drawn().map((run) => ['run', run.name]);
+const atStep = () => (view.step === null ? [] : [['step', view.step]]);
+const statistic = () => [['statistic', view.statistic]];
+
+// While the slider moves, one question is under way and the newest waits for it.
+let drawing = null;
+let again = false;
+async function drawStep() {
+  if (drawing) {
+    again = true;
+    return;
+  }
+  do {
+    again = false;
+    drawing = Promise.all([drawProfile(), drawComparison()]);
+    await drawing;
+  } while (again);
+  drawing = null;
+}
+
+function drawProfile() {
+  return figure(byId('profile'), 'depth_profile',
+    [...chosenRuns(), ...statistic(), ...atStep()]);
+}
+
+function drawComparison() {
+  const several = drawn().length > 1;
+  byId('comparison-card').hidden = !several;
+  return several && byId('comparison-card').open
+    ? figure(byId('comparison'), 'comparison', [...chosenRuns(), ...statistic(), ...atStep()])
+    : null;
+}
+
+function drawRun() {
+  const run = focused();
+  for (const name of byId('main').querySelectorAll('.focus')) name.textContent = run.label;
+  byId('thinned').textContent = run.columns < run.steps.length
+    ? `About ${run.columns} of ${run.steps.length} steps are drawn, evenly taken, and those `
+      + 'of the findings.' : '';
+  return Promise.all([
+    figure(byId('heat'), 'heat_map', [['run', run.name], ...statistic()]),
+    byId('graph-card').open
+      ? figure(byId('graph'), 'layer_graph', [['run', run.name]]) : null,
+  ]);
+}
+
+function drawLayers() {
+  const run = focused();
+  const places = byId('layers-drawn');
+  const layers = chosenLayers();
+  while (places.childElementCount > layers.length) places.lastElementChild.remove();
+  while (places.childElementCount < layers.length) {
+    places.append(element('div', {className: 'pair'},
+      element('div', {className: 'plot over-time'}),
+      element('div', {className: 'plot histograms'})));
+  }
+  return Promise.all(layers.flatMap((layer, i) => {
+    const [overTime, histograms] = places.children[i].children;
+    const has = run.layers.some(({name}) => name === layer);
+    const having = drawn().filter((one) => one.layers.some(({name}) => name === layer));
+    histograms.hidden = !has;
+    return [
+      figure(overTime, 'layer_over_time',
+        [...having.map((one) => ['run', one.name]), ['layer', layer]]),
+      has ? figure(histograms, 'histogram_over_time',
+        [['run', run.name], ['layer', layer]]) : null,
+    ];
+  }));
+}
+
+// -- the rest of the page
+
+function drawRunList() {
+  const focus = focused();
+  byId('runs').replaceChildren(...[...runs.values()].map((run) => {
+    const box = element('input', {
+      type: 'checkbox',
+      checked: !view.hidden.has(run.name) && run.steps.length > 0,
+      disabled: !run.steps.length,
+      ariaLabel: `draw ${run.label}`,
+    });
+    box.onchange = () => {
+      if (box.checked) view.hidden.delete(run.name);
+      else view.hidden.add(run.name);
+      writeView();
+      draw();
+    };
+    // The box has the run's colour in the figures. One run alone has one for each step.
+    const place = drawn().indexOf(run);
+    const palette = view.dark ? colours.dark : colours.light;
+    if (drawn().length > 1 && place >= 0) {
+      box.style.accentColor = palette[place % palette.length];
+    }
+    const name = element('button', {className: 'name', title: run.name, disabled: box.disabled},
+      element('span', {className: 'text'}, run.label),
+      element('span', {className: 'dim'}, verdictText(run)));
+    name.onclick = () => select(run.name, null);
+    return element('div', {className: run === focus ? 'row chosen' : 'row'},
+      box, element('span', {className: `dot ${verdict(run)}`}), name);
+  }));
+}
+
+/** Looks at a run, and at a layer of it. */
+function select(run, layer) {
+  view.focus = run;
+  view.hidden.delete(run);
+  if (layer !== null) view.layers = [layer];
+  writeView();
+  draw();
+}
+
+function drawStatistics() {
+  byId('statistic').replaceChildren(...statistics.map((name) =>
+    element('option', {value: name, selected: name === view.statistic},
+      name.replaceAll('_', ' '))));
+}
+
+function drawSlider() {
+  const steps = stepsDrawn();
+  const slider = byId('step');
+  let place = steps.length - 1;
+  if (view.step !== null) {
+    const later = steps.findIndex((step) => step > view.step);
+    place = later < 0 ? steps.length - 1 : Math.max(later - 1, 0);
+  }
+  slider.max = Math.max(steps.length - 1, 0);
+  slider.value = place;
+  slider.disabled = steps.length < 2;
+  byId('step-shown').textContent = steps.length
+    ? `${steps[place]}${view.step === null ? ' (last)' : ''}` : '–';
+  slider.ariaValueText = byId('step-shown').textContent;
+}
+
+function drawLayerList() {
+  const wanted = byId('layer-filter').value.toLowerCase();
+  const chosen = new Set(chosenLayers());
+  const accused = new Map();
+  for (const finding of focused()?.findings ?? []) {
+    for (const name of finding.layers) {
+      if (accused.get(name) !== 'critical') accused.set(name, finding.severity);
+    }
+  }
+  const rows = [...layersDrawn()]
+    .filter(([name]) => name.toLowerCase().includes(wanted))
+    .map(([name, depth]) => {
+      const row = element('button', {
+        className: chosen.has(name) ? 'row name chosen' : 'row name',
+        title: `${name}, depth ${depth}`,
+      }, element('span', {className: `dot ${accused.get(name) ?? 'none'}`}),
+      element('span', {className: 'text'}, name), element('span', {className: 'dim'}, depth));
+      row.onclick = (event) =>
+        choose(name, event.ctrlKey || event.metaKey || event.shiftKey);
+      return row;
+    });
+  byId('layers').replaceChildren(...rows);
+}
+
+async function draw() {
+  const any = readable().length > 0;
+  byId('empty').hidden = any && drawn().length > 0;
+  byId('empty').textContent = any
+    ? 'No run is chosen: tick one on the left.'
+    : 'No activations yet. Train with ActivationMonitor("logs/run1") among the callbacks; '
+      + 'they appear here at the end of the first epoch.';
+  byId('figures').hidden = !drawn().length;
+  drawRunList();
+  drawStatistics();
+  drawSlider();
+  drawLayerList();
+  byId('findings').replaceChildren(
+    ...findings([...runs.values()].filter((run) => !view.hidden.has(run.name)), select));
+  if (drawn().length) await Promise.all([drawStep(), drawRun(), drawLayers()]);
+  document.documentElement.dataset.ready = String(
+    Number(document.documentElement.dataset.ready ?? 0) + 1);
+}
+
+function page() {
+  const card = (id, title, hint, open) => {
+    const made = element('details', {id: `${id}-card`, className: 'card', open},
+      element('summary', {}, title), element('p', {className: 'dim'}, hint),
+      element('div', {id, className: 'plot'}));
+    return made;
+  };
+  return [
+    element('aside', {},
+      element('h2', {}, 'Runs'), element('div', {id: 'runs'}),
+      element('h2', {}, 'Statistic'), element('select', {id: 'statistic', ariaLabel: 'statistic'}),
+      element('h2', {}, 'Step ', element('output', {id: 'step-shown'})),
+      element('input', {type: 'range', id: 'step', min: 0, step: 1, ariaLabel: 'step'}),
+      element('h2', {}, 'Layers'),
+      element('input', {type: 'search', id: 'layer-filter', placeholder: 'filter'}),
+      element('div', {id: 'layers'}),
+      element('p', {className: 'dim'}, 'Shift-click for up to four.')),
+    element('main', {id: 'main'},
+      element('p', {id: 'status', className: 'dim', role: 'status'}),
+      element('p', {id: 'note', className: 'notice'}),
+      element('p', {id: 'empty', className: 'notice', hidden: true}),
+      element('div', {id: 'findings'}),
+      element('div', {id: 'figures', hidden: true},
+        element('div', {className: 'card'}, element('div', {id: 'profile', className: 'plot'})),
+        element('div', {className: 'card'},
+          element('div', {className: 'dim'}, 'Run ', element('strong', {className: 'focus'})),
+          element('div', {id: 'heat', className: 'plot'}),
+          element('p', {className: 'dim'}, 'Click a cell to see its layer below. ',
+            element('span', {id: 'thinned'}))),
+        element('div', {className: 'card'}, element('div', {id: 'layers-drawn'})),
+        card('comparison', 'Runs compared',
+          'At the first and at the chosen step, and held against the first run.', true),
+        card('graph', 'Layer graph', 'Of one run, with its findings.', false))),
+  ];
+}
+
+function listen() {
+  byId('statistic').onchange = ({target}) => {
+    view.statistic = target.value;
+    writeView();
+    drawStep();
+    drawRun();
+  };
+  byId('step').oninput = ({target}) => {
+    const steps = stepsDrawn();
+    const place = Number(target.value);
+    view.step = place === steps.length - 1 ? null : steps[place];
+    drawSlider();
+    drawStep();
+  };
+  byId('step').onchange = writeView;
+  byId('layer-filter').oninput = drawLayerList;
+  byId('comparison-card').ontoggle = drawComparison;
+  byId('graph-card').ontoggle = () => { if (drawn().length) drawRun(); };
+  host.onAddress((settings) => {
+    readView(settings);
+    draw();
+  });
+  host.onReload(update);
+  setInterval(() => {
+    if (document.body.clientWidth && !document.hidden) update();
+  }, POLL_MS);
+}
+
+let updating = false;
+async function update() {
+  if (updating) return;
+  updating = true;
+  try {
+    const {changed} = await refresh();
+    if (changed) await draw();
+  } catch (error) {
+    byId('status').textContent = `TensorBoard does not answer: ${error.message}`;
+  } finally {
+    updating = false;
+  }
+}
+
+/** TensorBoard calls this once, when the tab is opened. */
+export async function render() {
+  document.head.append(element('link', {rel: 'stylesheet', href: 'style.css'}));
+  document.body.append(...page());
+  readView(host.readAddress());
+  let started = false;
+  host.onDarkMode((dark) => {
+    view.dark = dark;
+    document.documentElement.classList.toggle('dark', dark);
+    if (started) draw();
+  });
+  byId('status').textContent = 'Loading …';
+  try {
+    const {plotly} = await refresh();
+    await script(`plotly.min.js?v=${encodeURIComponent(plotly)}`);
+  } catch (error) {
+    byId('status').textContent = error instanceof Error
+      ? `TensorBoard does not answer: ${error.message}`
+      : 'plotly.min.js did not load. Install it where TensorBoard runs: pip install plotly.';
+    return;
+  }
+  if (!statistics.includes(view.statistic)) view.statistic = 'rms';
+  listen();
+  started = true;
+  await draw();
+}

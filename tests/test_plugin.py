@@ -1,0 +1,862 @@
+"""TensorBoard's tab: its routes with both loaders, its page in a real browser."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.data import provider
+from tensorboard.plugins import base_plugin
+from werkzeug import test, wrappers
+
+import board
+from activation_monitor import diagnose, read_history
+from activation_monitor.analysis import histogram, moments
+from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
+from activation_monitor.views import events, log_format
+from activation_monitor.views.plugin import tab
+
+ROOT = Path(__file__).parent.parent
+STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
+SICK = "sick/activations"
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "a&b=c#d?e%2e%2e/../../etc/passwd",
+    '"quoted" \\ \u202eright to left\u2028',
+    "__proto__",
+]
+"""Names that a page, a path or a figure may take for something else."""
+
+
+def chain(names, width=64):
+    """A chain of ReLU layers after an input."""
+    first = LayerInfo("given", "InputLayer", "input", "linear", width, "float32", ())
+    return first, *(
+        LayerInfo(
+            *(name, "Dense", "weight", "relu", width, "float32", (i,)),
+            fan_in=width,
+            initializer="RandomNormal()",
+        )
+        for i, name in enumerate(names)
+    )
+
+
+LAYERS = chain([f"net/dense_{i}" for i in range(12)])
+
+
+def measured(layers, step, gain=1.0, samples=64, rng=None):
+    """Activations of random networks of these layers whose signal grows by `gain`."""
+    rng = rng or np.random.default_rng(step)
+    records, histograms = [], histogram.none(len(layers))
+    kernels = moments.empty(len(layers))
+    kernels[1:] = moments.measure(rng.standard_normal((64, 64)) * gain * np.sqrt(2 / 64))
+    for i in range(len(layers)):
+        x = rng.standard_normal((samples, 64)) * gain**i * (1 + 0.001 * step)
+        x = np.maximum(x, 0) * np.sqrt(2) if i else x
+        records.append(moments.measure(x, "relu" if i else "linear"))
+        counts, _ = np.histogram(x, histogram.BUCKETS)
+        histograms[i] = [1, x.min(), x.max(), *counts]
+    return Snapshot(step, layers, np.stack(records), histograms, kernels=kernels)
+
+
+def write(folder, steps, layers=LAYERS, gain=1.0, run=events.RUN):
+    """A log of these steps."""
+    log = events.EventLog(folder, run)
+    for step in steps:
+        log.write(measured(layers, step, gain))
+    log.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """A log folder with all kinds of runs."""
+    folder = tmp_path_factory.mktemp("logs")
+    write(folder / "healthy", range(0, 300, 2))
+    write(folder / "sick", range(30), gain=0.2)
+    write(folder / "twofits", range(50))
+    time.sleep(1.1)  # the files are told apart by the second
+    write(folder / "twofits", range(30, 40), chain(["other/a", "other/b", "other/c"]))
+    write(folder / "hostile" / "x&y=z#<b>", [0, 1], chain(HOSTILE))
+    (path,) = (write(folder / "half", range(40)) / events.RUN).iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    (folder / "empty" / events.RUN).mkdir(parents=True)
+    (folder / "empty" / events.RUN / path.name).write_bytes(b"")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(log_format, "VERSION", 2)
+        write(folder / "newer", range(3))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[*board.LOADERS])
+def client(logs, request):
+    """The tab on that folder, with each of TensorBoard's loaders."""
+    made = board.Client(logs, request.param)
+    made.wait_for("healthy/activations", step=298)
+    made.wait_for(*(f"{run}/activations" for run in ("sick", "half", "twofits", "newer")))
+    made.wait_for("hostile/x&y=z#<b>/activations", step=1)
+    return made
+
+
+# -- loading it
+
+
+def loaded_by(code):
+    """The modules that a fresh interpreter has loaded after this code."""
+    code += "\nimport sys\nprint(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in run.stdout.splitlines()[-1].split()}
+
+
+LOAD = """
+from activation_monitor.views.plugin.entry import Loader
+Loader().fix_flags(object())
+"""
+
+
+def test_loading_the_entry_point_loads_no_framework():
+    """TensorBoard loads it at its start, whatever the user came for."""
+    heavy = {"tensorflow", "keras", "plotly", "scipy", "rich"}
+    assert loaded_by(LOAD) & heavy == set()
+
+
+@pytest.mark.parametrize("heavy", ["plotly", "scipy", "keras"])
+def test_the_check_of_what_is_loaded_would_notice(heavy):
+    """The test above can fail."""
+    assert heavy in loaded_by(f"{LOAD}import {heavy}")
+
+
+def test_the_entry_point_is_declared_and_is_the_loader():
+    """In pyproject.toml, under the name that TensorBoard looks for."""
+    import tomllib
+
+    from activation_monitor.views.plugin import entry
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["entry-points"]["tensorboard_plugins"]
+    assert declared == {log_format.PLUGIN: "activation_monitor.views.plugin.entry:Loader"}
+    assert entry.PLUGIN == log_format.PLUGIN
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({}, {"activation_monitor": 0}), ({"activation_monitor": 7}, None)],
+)
+def test_all_steps_are_kept_unless_the_user_says_otherwise(given, kept):
+    """0 is TensorBoard's word for all."""
+    from activation_monitor.views.plugin.entry import Loader
+
+    class Flags:
+        samples_per_plugin = dict(given)
+
+    Loader().fix_flags(Flags)
+    assert Flags.samples_per_plugin == (given if kept is None else kept)
+
+
+@pytest.mark.parametrize("flags", [None, object()])
+def test_flags_of_another_tensorboard_do_no_harm(flags):
+    """An error here would end every TensorBoard on the machine."""
+    from activation_monitor.views.plugin.entry import Loader
+
+    Loader().fix_flags(flags)
+
+
+# -- the routes
+
+
+def test_tensorboard_shows_the_tab(client):
+    """By its name, with a page to load."""
+    listing = client.page("/data/plugins_listing").json["activation_monitor"]
+    assert listing["enabled"]
+    assert listing["tab_name"] == "Activations"
+    assert listing["loading_mechanism"]["module_path"].endswith(
+        "/data/plugin/activation_monitor/index.js"
+    )
+
+
+def test_runs_are_listed_by_name_with_the_last_step_of_each(client):
+    """Empty ones are not there; the order does not change from start to start."""
+    found = {run["name"]: run["state"][0] for run in client.json("runs")["runs"]}
+    assert list(found) == sorted(found)
+    assert found["healthy/activations"] == 298
+    assert "newer/activations" in found
+    assert "empty/activations" not in found
+
+
+def test_every_step_is_there(client):
+    """No sampling: 150 steps, where TensorBoard's default keeps 10 or 100."""
+    run = client.json("run", run="healthy/activations")
+    assert run["steps"] == [*range(0, 300, 2)]
+    assert run["problem"] == run["note"] == ""
+    assert run["label"] == "healthy"
+    assert [layer["name"] for layer in run["layers"]] == [la.name for la in LAYERS]
+    assert [layer["depth"] for layer in run["layers"]] == [*range(13)]
+
+
+@pytest.mark.parametrize("name", ["healthy", "sick", "half", "twofits"])
+def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
+    """`read_history` reads the same files by another way."""
+    history = read_history(logs / name)
+    run = client.json("run", run=f"{name}/activations")
+    assert run["steps"] == history.steps
+    expected = diagnose(history).findings
+    assert [finding["code"] for finding in run["findings"]] == [f.code for f in expected]
+    for told, finding in zip(run["findings"], expected, strict=True):
+        assert told["message"] == finding.message
+        assert told["layers"] == [*finding.layers]
+        assert told["step"] == finding.step
+        changes = finding.remedy.changes if finding.remedy else ()
+        assert [change["line"] for change in told["changes"]] == [c.line for c in changes]
+
+
+def test_the_sick_run_is_found_sick_and_the_healthy_one_is_not(client):
+    """The two runs above are what they are called."""
+    (finding,) = client.json("run", run=SICK)["findings"]
+    assert finding["code"] == "vanishing-activations"
+    assert finding["evidence"]
+    assert client.json("run", run="healthy/activations")["findings"] == []
+
+
+def test_of_two_fits_in_one_run_the_later_holds(client, logs):
+    """From the step on at which it begins, with the layers that it has."""
+    run = client.json("run", run="twofits/activations")
+    assert run["steps"] == [*range(40)]
+    names = {layer["name"] for layer in run["layers"]}
+    assert {"net/dense_0", "other/a"} <= names
+    figure = figured(client, "layer_over_time", run="twofits/activations", layer="other/a")
+    (mean,) = (t for t in figure["data"] if t["name"] == "mean" and "customdata" in t)
+    values = read_history(logs / "twofits").statistic("mean", "other/a")
+    np.testing.assert_array_equal(array(mean["y"]), values)
+    assert np.isnan(values[:30]).all() and np.isfinite(values[30:]).all()
+
+
+def test_a_run_of_a_newer_format_says_so_and_the_others_are_shown(client):
+    """With what to do."""
+    run = client.json("run", run="newer/activations")
+    assert "format 2" in run["problem"] and "Install a newer" in run["problem"]
+    assert run["steps"] == []
+    answer = client.get("figure", kind="heat_map", run="newer/activations")
+    assert answer.status_code == 404
+
+
+def array(values):
+    """Numbers of a figure, which plotly writes as a list or in base64."""
+    if isinstance(values, list):
+        return np.array(values, float)
+    import base64
+
+    found = np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
+    return found.astype(float)
+
+
+def figured(client, kind, **query):
+    """A figure, as the page gets it."""
+    return client.json("figure", kind=kind, **query)
+
+
+@pytest.mark.parametrize(
+    ("kind", "query"),
+    [
+        ("depth_profile", {"statistic": "std"}),
+        ("heat_map", {"statistic": "mean"}),
+        ("layer_over_time", {"layer": "net/dense_3"}),
+        ("histogram_over_time", {"layer": "net/dense_3"}),
+        ("layer_graph", {}),
+        ("comparison", {"run": ["healthy/activations", "half/activations"]}),
+    ],
+)
+@pytest.mark.parametrize("dark", ["0", "1"])
+def test_every_figure_is_there_in_light_and_dark(client, kind, query, dark):
+    """As plotly's JSON, in the colours asked for."""
+    query = {"run": "healthy/activations", "dark": dark, **query}
+    figure = figured(client, kind, **query)
+    assert figure["data"]
+    paper = figure["layout"]["paper_bgcolor"]
+    assert paper == ("#1e1e1e" if dark == "1" else "#ffffff")
+
+
+def test_the_profile_is_that_of_the_step_asked_for(client, logs):
+    """And of the first; between two steps, that of the one before."""
+    history = read_history(logs / "healthy")
+    asked = {"run": "healthy/activations", "statistic": "rms", "step": 101}
+    curves = [
+        trace
+        for trace in figured(client, "depth_profile", **asked)["data"]
+        if trace.get("name") in ("step 0", "step 100")
+    ]
+    for trace, snapshot in zip(curves, (history[0], history[50]), strict=True):
+        expected = np.sqrt(moments.field(snapshot.records, "second_moment"))
+        y = array(trace["y"])
+        np.testing.assert_allclose(y[: len(expected)], np.log10(expected), rtol=1e-12)
+
+
+def test_histograms_come_with_the_steps_at_which_they_were_kept(client):
+    """Of TensorBoard's own sample of them: the newest is always there."""
+    query = {"run": "healthy/activations", "layer": "net/dense_3"}
+    figure = figured(client, "histogram_over_time", **query)
+    names = [trace["name"] for trace in figure["data"] if "name" in trace]
+    assert "step 298" in names
+    assert len(names) > 10
+
+
+def test_hostile_names_arrive_as_they_are_and_are_escaped_in_figures(client):
+    """JSON for the page, which shows text; escaped where plotly would read HTML."""
+    name = "hostile/x&y=z#<b>/activations"
+    run = client.json("run", run=name)
+    assert run["name"] == name
+    assert [layer["name"] for layer in run["layers"]] == ["given", *HOSTILE]
+    for layer in HOSTILE:
+        asked = {"run": [name, "healthy/activations"], "layer": layer}
+        figure = figured(client, "layer_over_time", **asked)
+        assert any(layer in trace.get("customdata", ()) for trace in figure["data"])
+    for kind in ("depth_profile", "heat_map", "layer_graph"):
+        figure = figured(client, kind, run=name)
+        assert "<img" not in texts(figure) and "<script" not in texts(figure)
+
+
+def texts(figure):
+    """All of a figure but the names that a click hands back."""
+    for trace in figure["data"]:
+        trace.pop("customdata", None)
+    return json.dumps(figure)
+
+
+@pytest.mark.parametrize(
+    ("route", "query", "code"),
+    [
+        ("run", {}, 400),
+        ("run", {"run": "nowhere"}, 404),
+        ("run", {"run": "../../etc/passwd"}, 404),
+        ("figure", {"run": "healthy/activations"}, 400),
+        ("figure", {"kind": "__class__", "run": "healthy/activations"}, 400),
+        ("figure", {"kind": "heat_map"}, 400),
+        (
+            "figure",
+            {"kind": "heat_map", "run": ["sick/activations", "half/activations"]},
+            400,
+        ),
+        ("figure", {"kind": "heat_map", "run": "nowhere"}, 404),
+        (
+            "figure",
+            {"kind": "heat_map", "run": SICK, "statistic": "os.system"},
+            400,
+        ),
+        (
+            "figure",
+            {"kind": "depth_profile", "run": SICK, "step": "1e9x"},
+            400,
+        ),
+        (
+            "figure",
+            {"kind": "layer_over_time", "run": SICK, "layer": "none"},
+            404,
+        ),
+    ],
+)
+def test_a_wrong_question_gets_an_error_that_says_so(client, route, query, code):
+    """And no traceback, no server error."""
+    answer = client.get(route, **query)
+    assert answer.status_code == code, answer.data
+    assert b"Traceback" not in answer.data
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../entry.py",
+        "..%2fentry.py",
+        "%2e%2e/entry.py",
+        "static/index.js",
+        "./../tab.py",
+        "index.js/../../tab.py",
+        "/etc/passwd",
+        "..\\tab.py",
+        "index.js%00",
+    ],
+)
+def test_no_path_leads_out_of_the_page(client, path):
+    """Each file has a route of its own: there is nothing to traverse."""
+    answer = client.get(path)
+    assert answer.status_code in (400, 404), answer.data
+    assert b"import" not in answer.data
+
+
+def test_the_page_is_served_with_its_types_and_without_sniffing(client):
+    """All of its files, and plotly's script as the installed package has it."""
+    import plotly
+
+    for path in STATIC.iterdir():
+        answer = client.get(path.name)
+        assert answer.data == path.read_bytes()
+        kind = {".js": "text/javascript", ".css": "text/css"}[path.suffix]
+        assert answer.content_type.startswith(kind)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    answer = client.get("plotly.min.js")
+    assert answer.data == script.read_bytes()
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "max-age" in answer.headers["Cache-Control"]
+
+
+def test_the_page_makes_no_html_of_data_and_imports_only_its_own_files():
+    """By its source: none of the ways to do so occurs in it."""
+    for path in STATIC.glob("*.js"):
+        source = path.read_text()
+        ways = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\("
+        assert re.findall(ways, source) == []
+        for name in re.findall(r"from '(.*)'", source):
+            assert (STATIC / name).is_file(), name
+        assert "http://" not in source and "https://" not in source
+
+
+# -- runs that grow, flags
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_a_run_that_grows_is_read_on(tmp_path, loader):
+    """What is new is added and judged; a file that is cut at any place does no harm."""
+    log = events.EventLog(tmp_path / "run")
+    log.write(measured(LAYERS, 0))
+    log.flush()
+    client = board.Client(tmp_path, loader)
+    client.wait_for("run/activations")
+    assert client.json("run", run="run/activations")["steps"] == [0]
+    bad = measured(LAYERS, 5)
+    bad.records[-1, moments.FIELD_NAMES.index("nonfinite")] = 3.0
+    log.write(bad)
+    log.close()
+    client.wait_for("run/activations", step=5)
+    run = client.json("run", run="run/activations")
+    assert run["steps"] == [0, 5]
+    (finding,) = run["findings"]
+    assert (finding["code"], finding["step"]) == ("nonfinite-activations", 5)
+    assert finding["layers"] == ["net/dense_11"]
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_a_log_folder_that_holds_nothing_of_ours_has_no_runs(tmp_path, loader):
+    """The page says then how to get some."""
+    assert board.Client(tmp_path, loader).json("runs")["runs"] == []
+
+
+def test_a_log_without_its_list_of_layers_says_so(tmp_path, monkeypatch):
+    """As one cut at its start: the run is listed with what is wrong."""
+    monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
+    write(tmp_path, range(2))
+    client = board.Client(tmp_path)
+    client.wait_for("activations")
+    assert "activations: " in client.json("run", run="activations")["problem"]
+
+
+def test_a_user_who_keeps_fewer_steps_is_told_so(tmp_path):
+    """The findings may then not be all."""
+    write(tmp_path, range(20))
+    flag = "--samples_per_plugin=activation_monitor=5"
+    client = board.Client(tmp_path, "fast", flag)
+    client.wait_for("activations", step=19)
+    assert len(client.json("run", run="activations")["steps"]) == 5
+    assert "keep 5 steps" in client.json("runs")["note"]
+
+
+def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
+    """256 MiB are the limit of the fast loader's answers; here it refuses at once."""
+    write(tmp_path, range(20))
+    from activation_monitor.views.plugin import runs
+
+    class Limited:
+        def __init__(self, provider):
+            self.list_tensors = provider.list_tensors
+            self._read = provider.read_tensors
+
+        def read_tensors(self, *args, downsample, **kwargs):
+            if downsample > 1000 and kwargs["run_tag_filter"].tags == {
+                log_format.SNAPSHOT_TAG
+            }:
+                raise RuntimeError("RESOURCE_EXHAUSTED")
+            return self._read(*args, downsample=downsample, **kwargs)
+
+    client = board.Client(tmp_path)
+    client.wait_for("activations", step=19)
+    limited = runs.Runs(Limited(client.provider))
+    run = limited.read(None, "", "activations")
+    assert run.history.steps == [*range(20)]
+    assert "more steps than TensorBoard can hand over" in run.note
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_it_works_below_a_path_prefix(tmp_path, loader):
+    """As behind a proxy."""
+    write(tmp_path, range(3))
+    client = board.Client(tmp_path, loader, "--path_prefix=/some/where")
+    client.wait_for("activations", step=2)
+    assert client.json("run", run="activations")["steps"] == [0, 1, 2]
+    assert client.json("run", run="activations")["label"] == "."
+
+
+def test_a_run_without_histograms_says_how_to_get_them(tmp_path):
+    """In place of the figure."""
+    log = events.EventLog(tmp_path)
+    log.write(dataclasses.replace(measured(LAYERS, 0), histograms=None))
+    log.close()
+    client = board.Client(tmp_path)
+    client.wait_for("activations")
+    asked = {"run": "activations", "layer": "net/dense_3"}
+    (said,) = figured(client, "histogram_over_time", **asked)["layout"]["annotations"]
+    assert "histograms=True" in said["text"]
+
+
+class InMemory:
+    """A data provider that has one run of so many layers and steps."""
+
+    def __init__(self, layers, steps):
+        rng = np.random.default_rng(0)
+        table, array = log_format.snapshot_to_array(measured(layers, 0, rng=rng))
+        text = np.array(log_format.table_to_json(table).encode(), object)
+        self._data = {
+            log_format.LAYERS_TAG: [provider.TensorDatum(0, 0.0, text)],
+            log_format.SNAPSHOT_TAG: [
+                provider.TensorDatum(i, float(i), array * (1 + 0.01 * rng.random()))
+                for i in range(steps)
+            ],
+        }
+
+    def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
+        described = {
+            tag: provider.TensorTimeSeries(
+                max_step=data[-1].step,
+                max_wall_time=data[-1].wall_time,
+                plugin_content=log_format.metadata_content(),
+                description="",
+                display_name="",
+            )
+            for tag, data in self._data.items()
+        }
+        return {"run": described}
+
+    def read_tensors(self, ctx, *, run_tag_filter, **options):
+        return {"run": {t: self._data[t] for t in run_tag_filter.tags if t in self._data}}
+
+
+def test_a_view_of_200_layers_and_5000_steps_takes_less_than_a_second():
+    """Once it is loaded. Each in the best of three, for the machine may be busy."""
+    held = InMemory(chain([f"net/dense_{i}" for i in range(199)]), 5000)
+    context = base_plugin.TBContext(data_provider=held, sampling_hints={})
+    routes = tab.Tab(context).get_plugin_apps()
+    ask = test.Client(routes["/figure"], wrappers.Response)
+    for kind in ("depth_profile", "heat_map", "layer_over_time", "layer_graph"):
+        query = {"kind": kind, "run": "run", "layer": "net/dense_7", "step": 2500}
+        assert ask.get("/", query_string=query).status_code == 200
+        taken = []
+        for _ in range(3):
+            start = time.perf_counter()
+            ask.get("/", query_string=query)
+            taken.append(time.perf_counter() - start)
+        assert min(taken) < 1.0, kind
+
+
+def test_a_spike_is_drawn_however_many_steps_there_are():
+    """A heat map shows some of the steps; those of findings are among them."""
+    layers = chain(["a", "b", "c"])
+    history = History(Snapshot(i, layers, moments.empty(4)) for i in range(5000))
+    kept = tab._thinned(history, 500, keep={1234}).steps
+    assert len(kept) in (500, 501)
+    assert {0, 1234, 4999} <= set(kept)
+    assert tab._thinned(history, 5000) is history
+
+
+# -- installed
+
+
+def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
+    """Built, installed beside TensorBoard without TensorFlow or Keras, asked over HTTP."""
+
+    def run(*command):
+        subprocess.run([*map(str, command)], check=True, capture_output=True, cwd=tmp_path)
+
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q"]
+    run(*pip, "-w", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for path in STATIC.iterdir():
+        assert f"activation_monitor/views/plugin/static/{path.name}" in names
+    venv.create(tmp_path / "fresh", with_pip=True)
+    fresh = tmp_path / "fresh" / "bin"
+    run(fresh / "pip", "install", "-q", "--no-deps", wheel)
+    needed = ("numpy", "scipy", "rich", "plotly", "tensorboard")
+    run(fresh / "pip", "install", "-q", *needed)
+    command = [fresh / "tensorboard", "--logdir", logs, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as board_process:
+        try:
+            lines = []
+            for line in board_process.stderr:
+                lines.append(line)
+                if found := re.search(r"http://[^/]+:(\d+)/", line):
+                    break
+            else:
+                pytest.fail("".join(lines))
+            url = f"http://localhost:{found[1]}/data/"
+
+            def get(path):
+                return json.loads(urllib.request.urlopen(url + path).read())
+
+            assert get("plugins_listing")["activation_monitor"]["tab_name"] == "Activations"
+            own = "plugin/activation_monitor/"
+            board.until(lambda: [r["name"] for r in get(own + "runs")["runs"]], bool)
+            run_read = board.until(
+                lambda: get(own + "run?run=sick/activations"),
+                lambda r: len(r["steps"]) == 30,
+            )
+            assert run_read["findings"][0]["code"] == "vanishing-activations"
+            asked = own + "figure?kind=depth_profile&run=sick/activations"
+            assert get(asked)["data"]
+            for path in STATIC.iterdir():
+                served = urllib.request.urlopen(url + own + path.name).read()
+                assert served == path.read_bytes()
+        finally:
+            board_process.terminate()
+
+
+# -- in a browser
+
+in_browser = pytest.mark.skipif(bool(board.why_no_browser()), reason=board.why_no_browser())
+
+
+@pytest.fixture(scope="module")
+def driver():
+    """One browser for all tests."""
+    with board.browser() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(logs, driver):
+    """TensorBoard on that folder: its address, and what it says itself in the console."""
+    url = board.serve(logs)
+    driver.get(f"{url}#timeseries")
+    board.until(
+        lambda: driver.find_elements("css selector", "plugins, router-outlet"), bool
+    )
+    time.sleep(2)
+    return url, {told(entry) for entry in driver.get_log("browser")}
+
+
+@pytest.fixture
+def page(served, driver):
+    """The tab, freshly opened and drawn; nothing may have gone wrong at the end."""
+    url, already_said = served
+    board.open_tab(driver, url)
+    yield driver
+    assert {told(entry) for entry in driver.get_log("browser")} <= already_said
+
+
+def told(entry):
+    """A line of the browser's console, without its place."""
+    return entry["level"], re.sub(r"^\S+ [\d:]+ ", "", entry["message"])
+
+
+def find(page, selector):
+    return page.find_element("css selector", selector)
+
+
+def curve(page, place, name):
+    """Heights of the drawn curve of a name that ends so."""
+    return page.execute_script(
+        """const trace = document.getElementById(arguments[0])._fullData
+             .find((one) => one.name && one.name.endsWith(arguments[1]));
+           return trace ? [...trace.y] : null;""",
+        place,
+        name,
+    )
+
+
+def only(page, *runs):
+    """Leave these runs ticked; wait until that is drawn."""
+    labels = [e.text for e in page.find_elements("css selector", "#runs .text")]
+    for i, label in enumerate(labels):
+        box = page.find_elements("css selector", "#runs input")[i]
+        if box.is_enabled() and box.is_selected() != (label in runs):
+            before = board.ready(page)
+            box.click()  # all rows are made anew
+            board.until(lambda n=before: board.ready(page) > n, bool)
+
+
+def address(page):
+    page.switch_to.default_content()
+    found = page.execute_script("return location.hash")
+    page.switch_to.frame(find(page, "iframe[src*='name=activation_monitor']"))
+    return found
+
+
+@in_browser
+def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
+    """The sick run first, with its remedy; each figure with plotly inside."""
+    assert [e.text for e in page.find_elements("css selector", "#runs .text")] == [
+        "half",
+        "healthy",
+        HOSTILE_RUN,
+        "newer",
+        "sick",
+        "twofits",
+    ]
+    first = find(page, "#findings section")
+    assert first.text.startswith("sick 1 finding")
+    assert "vanishing-activations" in first.text
+    assert "Copy" in first.text
+    assert "format 2" in find(page, "#findings").text
+    for place in ("profile", "heat"):
+        assert find(page, f"#{place} .plotly").is_displayed()
+    assert len(page.find_elements("css selector", "#layers-drawn .plotly")) >= 1
+
+
+@in_browser
+def test_the_slider_moves_the_curve(page, logs):
+    """To the values of the step it stands at, and back to the last."""
+    only(page, "healthy")
+    history = read_history(logs / "healthy")
+    before = curve(page, "profile", "step 298")
+    from selenium.webdriver.common.keys import Keys
+
+    slider = find(page, "#step")
+    slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 50)
+    board.until(lambda: curve(page, "profile", "step 100"), bool)
+    expected = history[50].statistic("rms")
+    drawn = np.array(curve(page, "profile", "step 100"), float)
+    np.testing.assert_allclose(drawn, np.log10(expected), rtol=1e-6)
+    assert find(page, "#step-shown").text == "100"
+    assert "step=100" in address(page)
+    slider.send_keys(Keys.END)
+    assert board.until(lambda: curve(page, "profile", "step 298"), bool) == before
+
+
+@in_browser
+def test_a_click_on_the_heat_map_selects_the_layer(page):
+    """Its figures are drawn, the list marks it, the address holds it."""
+    from selenium.webdriver import ActionChains
+
+    only(page, "healthy")
+    heat = find(page, "#heat .nsewdrag")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", heat)
+    down = heat.size["height"] * (8.5 / 13 - 0.5)
+    ActionChains(page).move_to_element_with_offset(heat, 0, int(down)).click().perform()
+    board.until(lambda: "net%2Fdense_7" in address(page), bool)
+    assert find(page, "#layers .chosen .text").text == "net/dense_7"
+    title = "#layers-drawn .over-time .gtitle"
+    board.until(lambda: "dense_7" in find(page, title).text, bool)
+
+
+@in_browser
+def test_a_link_opens_what_it_was_copied_from(page, served, driver):
+    """Statistic, step, layers and hidden runs, from the address alone."""
+    only(page, "half")
+    link = address(page)
+    settings = "&p.activation_monitor.statistic=std&p.activation_monitor.step=7"
+    board.open_tab(driver, served[0], link.removeprefix("#activation_monitor") + settings)
+    assert find(page, "#statistic").get_property("value") == "std"
+    assert find(page, "#step-shown").text == "7"
+    ticked = page.find_elements("css selector", "#runs input:checked")
+    assert len(ticked) == 1
+    assert curve(page, "profile", "step 7")
+
+
+@in_browser
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "&p.activation_monitor.layers=%5B1",
+        "&p.activation_monitor.step=x",
+        "&=",
+    ],
+)
+def test_a_broken_link_opens_all_the_same(page, served, driver, settings):
+    """What cannot be read in it is left out."""
+    board.open_tab(driver, served[0], settings)
+    assert find(page, "#profile .plotly").is_displayed()
+
+
+@in_browser
+def test_hostile_names_are_shown_as_text(page):
+    """No element comes of them, and no script runs."""
+    only(page, HOSTILE_RUN)
+    shown = [e.text for e in page.find_elements("css selector", "#layers .text")]
+    assert shown[1] == HOSTILE[0] and shown[2] == HOSTILE[1]
+    for i in range(len(HOSTILE)):
+        row = page.find_elements("css selector", "#layers .row")[1 + i]
+        row.click()
+        board.until(lambda i=i: quoted(HOSTILE[i]) in address(page), bool)
+    time.sleep(1)
+    assert page.find_elements("css selector", "main img, aside img, main script, b") == []
+
+
+HOSTILE_RUN = "hostile/x&y=z#<b>"
+
+
+def quoted(name):
+    from urllib.parse import quote
+
+    return quote(json.dumps([name], ensure_ascii=False), safe="!'()*")
+
+
+@in_browser
+def test_the_copy_button_copies_the_line(page):
+    """The remedy, as it is shown."""
+    line = find(page, "#findings code").text
+    button = find(page, "#findings .copy")
+    button.click()
+    board.until(lambda: button.text, lambda text: text == "Copied")
+    field = find(page, "#layer-filter")
+    from selenium.webdriver.common.keys import Keys
+
+    field.send_keys(Keys.CONTROL, "v")
+    assert field.get_property("value") == line
+
+
+@in_browser
+def test_no_button_sends_a_figure_away(page):
+    """plotly's default ones include an upload."""
+    titles = page.execute_script(
+        """return [...document.querySelectorAll('.modebar-btn')]
+             .map((button) => button.dataset.title);"""
+    )
+    assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
+
+
+@in_browser
+def test_the_tab_follows_a_training_that_runs(tmp_path, driver):
+    """New steps come up by themselves; a slider at the end stays at the end."""
+    log = events.EventLog(tmp_path / "run")
+    log.write(measured(LAYERS, 0))
+    log.flush()
+    board.open_tab(driver, board.serve(tmp_path))
+    assert find(driver, "#step-shown").text == "0 (last)"
+    log.write(measured(LAYERS, 5))
+    log.close()
+    board.until(
+        lambda: find(driver, "#step-shown").text, lambda text: text == "5 (last)", 30
+    )
+    board.until(lambda: curve(driver, "profile", "step 5"), bool)
+
+
+@in_browser
+def test_the_tab_draws_below_a_path_prefix(logs, driver):
+    """All addresses of the page are relative."""
+    board.open_tab(driver, board.serve(logs, "--path_prefix=/some/where"))
+    assert find(driver, "#profile .plotly").is_displayed()
+
+
+@in_browser
+def test_an_empty_log_folder_is_explained(tmp_path, driver):
+    """Once there is a tab at all: TensorBoard shows it where it is asked for."""
+    board.open_tab(driver, board.serve(tmp_path))
+    assert "Train with ActivationMonitor" in find(driver, "#empty").text
