@@ -216,6 +216,18 @@ def test_a_log_of_a_version_with_fewer_columns_has_empty_ones_in_their_place(
     np.testing.assert_array_equal(read.records, expected)
 
 
+def test_a_log_of_a_later_version_is_refused(tmp_path, monkeypatch):
+    """It says which file, which format, and what to do; nothing is guessed."""
+    with monkeypatch.context() as patched:
+        patched.setattr(log_format, "VERSION", log_format.VERSION + 1)
+        log = events.EventLog(tmp_path)
+        log.write(taken(0))
+        log.close()
+    expected = "tfevents.*one of format 2. Install a newer activation-monitor to read it"
+    with pytest.raises(ValueError, match=expected):
+        read_history(tmp_path)
+
+
 def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_path):
     """The other shape of the same."""
     x, y = models.data()

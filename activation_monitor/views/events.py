@@ -174,6 +174,7 @@ def read_history(log_dir: str | Path) -> History:
 
     Raises:
         FileNotFoundError: If there is no event file of ours.
+        ValueError: If a later version of this package wrote it.
     """
     folder = Path(log_dir)
     if (folder / RUN).is_dir():
@@ -200,6 +201,7 @@ def read_runs(log_dir: str | Path) -> dict[str, History]:
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If a later version of this package wrote one.
     """
     top, runs = Path(log_dir), {}
     folders = {path.parent for path in top.rglob("*tfevents*")}
@@ -234,6 +236,12 @@ def _read_file(path: Path) -> Iterator[Snapshot]:
     table = None
     for event in EventFileLoader(str(path)).Load():
         values = {value.tag: value.tensor for value in event.summary.value}
+        for value in event.summary.value:
+            if value.tag == LAYERS_TAG and value.HasField("metadata"):
+                try:
+                    log_format.check_version(value.metadata.plugin_data.content)
+                except ValueError as error:
+                    raise ValueError(f"{path}: {error}") from None
         if LAYERS_TAG in values:
             table = log_format.table_from_json(_array(values[LAYERS_TAG]).item())
         if SNAPSHOT_TAG not in values:

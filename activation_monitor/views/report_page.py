@@ -52,7 +52,10 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 function draw() {
   for (const place of document.querySelectorAll("[data-figure]")) {
     const figure = figures[place.dataset.figure][dark.matches ? "dark" : "light"];
-    Plotly.react(place, figure.data, figure.layout, {responsive: true, displaylogo: false});
+    Plotly.react(place, figure.data, figure.layout, {
+      responsive: true, displaylogo: false, showSendToCloud: false,
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    });
   }
 }
 dark.addEventListener("change", draw);
