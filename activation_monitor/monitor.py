@@ -286,10 +286,10 @@ class ActivationMonitor(keras.callbacks.Callback):
             loss = train_step(x, y)
         ```
         """
-        if not callable(step):
+        if not callable(step) or isinstance(step, keras.Model):
             raise TypeError(
-                "ActivationMonitor.watch: `step` must be a function. "
-                f"Received: step={step!r}."
+                "ActivationMonitor.watch: `step` must be a function, and the models come "
+                f"after it: watch(step, models). Received: step={step!r}."
             )
         models = _as_models(models, "watch")
         if self._watches:
@@ -467,7 +467,9 @@ class ActivationMonitor(keras.callbacks.Callback):
 
 
 def _as_models(models, where):
-    found = (models,) if isinstance(models, keras.Model) else tuple(models or ())
+    found = (models,)
+    if isinstance(models, list | tuple):
+        found = tuple(models)
     if not found or not all(isinstance(model, keras.Model) for model in found):
         raise TypeError(
             f"ActivationMonitor.{where}: `models` must be a keras.Model or a list of "

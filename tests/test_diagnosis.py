@@ -380,7 +380,7 @@ TWO_CAUSES = {
             ),
             *(tap("mix", 1e4, "merge", "c side"), tap("head", NAN)),
         ),
-        (EXPLODING, NONFINITE),
+        (NONFINITE, EXPLODING),
     ),
     "an unscaled input and dead units": (
         network(tap("x", 99.0, "input"), tap("a", 99.0), dead("b", 99.0), tap("head")),
@@ -414,6 +414,29 @@ def test_one_cause_gives_one_finding(name):
     """Its consequences are not told beside it."""
     snapshot, code = ONE_CAUSE[name]
     assert codes(snapshot) == (code,)
+
+
+def test_nan_in_what_the_model_is_given_explains_the_zeros_that_relu_makes_of_it():
+    """On a CPU ReLU makes zeros of NaN, and all that follows looks dead."""
+    zeros = {"activation": "relu", "dead": 512}
+    snapshot = network(
+        tap("x", NAN, "input"),
+        *(tap(f"d{i}", 0.0, samples=64, **zeros) for i in range(1, 4)),
+        tap("head", 0.0),
+    )
+    (finding,) = diagnose([snapshot]).findings
+    assert finding.code == NONFINITE
+    assert finding.layers == ("x",)
+    assert finding.remedy.cause == "data"
+
+
+def test_in_training_an_input_out_of_scale_explains_what_comes_of_it():
+    """One cause, one finding, though it takes some steps until units die."""
+    large = network(tap("x", 99.0, "input"), tap("a", 99.0), tap("b", 99.0), tap("head"))
+    died = network(
+        *(tap("x", 99.0, "input"), tap("a", 99.0), dead("b", 99.0), tap("head")), step=50
+    )
+    assert codes(large, died) == (UNSCALED,)
 
 
 @pytest.mark.parametrize("name", TWO_CAUSES)

@@ -298,10 +298,13 @@ def test_a_block_that_calls_no_layer_says_so():
 def test_what_is_no_step_or_no_model_is_refused():
     """With what was expected, and what came."""
     model, monitor = models.perceptron(), ActivationMonitor()
-    with pytest.raises(TypeError, match="`step` must be a function. Received: step=3"):
+    with pytest.raises(TypeError, match="`step` must be a function, .* Received: step=3"):
         monitor.watch(3, model)
-    with pytest.raises(TypeError, match="watch: `models` must be a keras.Model or a list"):
-        monitor.watch(len, [])
+    with pytest.raises(TypeError, match=r"after it: watch\(step, models\)"):
+        monitor.watch(model, len)
+    for models_given in ([], len, "net"):
+        with pytest.raises(TypeError, match="watch: `models` must be a keras.Model or a"):
+            monitor.watch(len, models_given)
     with pytest.raises(TypeError, match="look: `models` must be a keras.Model"):
         with monitor.look("net"):
             pass

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import layers
 from sklearn.datasets import load_digits
 
+import models
 from activation_monitor import audit
 
 STEPS, BATCH = 200, 64
@@ -502,3 +503,18 @@ def test_the_formula_that_is_printed_gives_the_std_beside_it():
         r"std ([0-9.]+) = sqrt\(([0-9.]+) / ([0-9.]+)\)", str(finding)
     ).groups()
     np.testing.assert_allclose(float(std), math.sqrt(float(gain) / float(fan)), rtol=0.01)
+
+
+def test_weights_that_were_changed_later_are_not_put_down_to_their_initializer():
+    """The line that is there already would mend nothing; the factor does."""
+    model = models.perceptron(depth=6, width=64, initializer="he_uniform", inputs=16)
+    layer = model.get_layer("hidden_3")
+    layer.kernel.assign(layer.kernel * 100.0)
+    x, _ = models.data(samples=64, inputs=16)
+    (finding,) = audit(model, x).findings
+    assert finding.code == "outlier-gain"
+    assert finding.remedy.cause == "changed weights"
+    (change,) = finding.remedy.changes
+    assert change.layers == ("net/hidden_3",)
+    exec(change.code, {"layer": layer})  # noqa: S102 - it is what we printed
+    assert audit(model, x).healthy

@@ -64,9 +64,9 @@ def row(*sizes, **each):
     return taps
 
 
-def between(*taps, x=1.0, head=1.0):
+def between(*taps, x=1.0, head=1.0, step=0):
     """What is given, between an input and a head."""
-    return network(tap("x", x, "input"), *taps, tap("head", head))
+    return network(tap("x", x, "input"), *taps, tap("head", head), step=step)
 
 
 def named(last, first=1):
@@ -134,7 +134,6 @@ NOT_SYMMETRIC = {
         tap("d1", kind="embedding", **constant(1.0)), tap("d2")
     ),
     "a kernel of nothing": between(tap("d1", kernel=np.zeros((0, 4))), tap("d2", **DRAWN)),
-    "a kernel of NaN": between(tap("d1", kernel=np.full((2, 2), NAN)), tap("d2", **DRAWN)),
     "not measured": chain(1, 1),
     "in training": network(
         *(tap("d1", **constant(1.0)), tap("d2", **DRAWN), tap("head")), step=11
@@ -1313,6 +1312,10 @@ NONFINITE = {
     # The first that a kernel multiplies, though a later layer makes it finite.
     "what ReLU makes zero of": Sick(chain(1, INF, 1, NAN, NAN), "d2"),
     "the input and a layer, not between": Sick(chain(1, 1, NAN, x=NAN), "x"),
+    "weights, though what they make is finite": Sick(
+        between(tap("a"), tap("b", 0.0, kernel=np.array([[NAN, NAN, 1.0, 1.0]])), step=50),
+        "b",
+    ),
     "what is normalized": Sick(between(tap("a"), tap("b", NAN), norm("n"), tap("c")), "b"),
 }
 

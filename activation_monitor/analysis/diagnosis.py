@@ -138,10 +138,15 @@ def new_findings(
         if layer.kind == "input" and not layer.parents
     }
     profile = depth_profile(snapshot)
+    if any(not given.isdisjoint(f.layers) for f in rules.nonfinite(snapshot, profile)):
+        asked = (rules.nonfinite, *asked)  # whatever else shows may come of it
     found = ()
     for rule in asked:
         for finding in rule(snapshot, profile):
-            explained = codes & set(_EXPLAINED_BY.get(finding.code, ()))
+            causes = _EXPLAINED_BY.get(finding.code, ())
+            if not initial:
+                causes += _EXPLAINED_IN_TRAINING_BY.get(finding.code, ())
+            explained = codes & set(causes)
             told = finding.code in codes
             codes.add(finding.code)  # what is explained explains others
             if told or (explained and given.isdisjoint(finding.layers)):
@@ -166,12 +171,22 @@ _EXPLAINED_BY = {
     "outlier-gain": ("symmetric-initialization",),
     "exploding-activations": ("symmetric-initialization",),  # less the odd layer's step
     "vanishing-activations": ("symmetric-initialization",),
-    "zero-activations": _CAUSES,
+    "zero-activations": (*_CAUSES, "nonfinite-activations"),
     "unscaled-input": _CAUSES,
     "mean-shift": _CAUSES,
     "saturated-activations": (*_CAUSES, "unscaled-input", "mean-shift"),
-    "dead-units": (*_CAUSES, "zero-activations", "mean-shift"),
-    "collapsed-activations": (*_CAUSES, "zero-activations", "mean-shift"),
+    "dead-units": (
+        *_CAUSES,
+        "zero-activations",
+        "mean-shift",
+        "nonfinite-activations",
+    ),
+    "collapsed-activations": (
+        *_CAUSES,
+        "zero-activations",
+        "mean-shift",
+        "nonfinite-activations",
+    ),
     "exploding-gradients": (*_CAUSES, "saturated-activations", "mean-shift"),
     "vanishing-gradients": (
         *_CAUSES,
@@ -181,4 +196,10 @@ _EXPLAINED_BY = {
         "mean-shift",
     ),
     "nonfinite-activations": ("exploding-activations", "outlier-gain"),
+}
+
+# What an input out of scale does to a training that was not mended.
+_EXPLAINED_IN_TRAINING_BY = {
+    "dead-units": ("unscaled-input",),
+    "nonfinite-activations": ("unscaled-input",),
 }

@@ -35,7 +35,7 @@ class Remedy:
     Attributes:
         cause: "initializer", "input scale", "missing normalization", "unscaled residual
             branch", "activation function", "depth without shortcuts", "learning rate",
-            "range of float16" or "data".
+            "range of float16", "data", "data or learning rate" or "changed weights".
         reason: How the numbers show it.
         changes: What to change.
     """
@@ -89,6 +89,9 @@ def remedy(
         return _initializer(shifted or links, snapshot, _shift_reason)
     sign = -1.0 if code in _TOO_SMALL else 1.0
     guilty = [link for link in links if sign * link.excess > _EXCESS]
+    changed = [link for link in guilty if _was_drawn_right(link, snapshot)]
+    if changed and len(changed) == len(guilty):
+        return _changed_weights(changed, snapshot)
     if guilty:
         return _initializer(guilty, snapshot, _size_reason)
     unsuited = [
@@ -139,6 +142,44 @@ def _size_reason(links, snapshot):
     return text
 
 
+_FAMILIES = {
+    "he_normal": ("HeNormal", "HeUniform"),
+    "lecun_normal": ("LecunNormal", "LecunUniform", "GlorotNormal", "GlorotUniform"),
+    "glorot_uniform": ("LecunNormal", "LecunUniform", "GlorotNormal", "GlorotUniform"),
+}
+"""Classes of initializers that draw about what the recommended one draws."""
+
+
+def _was_drawn_right(link, snapshot):
+    """Whether the layer's initializer is as recommended, though its weights are ten times
+    off: fan-out and padding make less of a difference. Of a depthwise kernel Keras counts
+    the fan-in otherwise (keras issue 11773)."""
+    suits = activations.initializer(link.activation)
+    drawn_by = snapshot.layers[link.row].initializer.partition("(")[0]
+    far = abs(link.excess) > 1.0 and not link.depthwise
+    return far and drawn_by in _FAMILIES.get(suits.name, ())
+
+
+def _changed_weights(links, snapshot):
+    first = links[0]
+    drawn_by = snapshot.layers[first.row].initializer
+    return Remedy(
+        "changed weights",
+        f"{first.name} has {drawn_by}, which suits {first.activation}, but its weights are "
+        f"{10**first.excess:.3g} times what that draws: something changed them afterwards "
+        "(`assign`, `set_weights`, a loaded file, a wrong shape given to the initializer).",
+        tuple(
+            Change(
+                "in",
+                f"layer.kernel.assign(layer.kernel * {10**-link.excess:.3g})",
+                (link.name,),
+                "or draw them anew",
+            )
+            for link in links
+        ),
+    )
+
+
 def _shift_reason(links, snapshot):
     first = links[0]
     if first.kernel_std == 0:
@@ -163,12 +204,30 @@ def _times(link):
 
 # -- what is not the initializer
 
+_NAN_IN_TRAINING = Remedy(
+    "data or learning rate",
+    "All was finite at the step looked at before. Either a batch in between held NaN, "
+    "which makes every weight NaN at once: look for it first, with "
+    "`np.isnan(x).any(), np.isnan(y).any()`. Or steps too large drove the weights out of "
+    "range.",
+    (
+        Change("in", "learning_rate=...", ("the optimizer",), "a tenth of what it is"),
+        Change("in", "clipnorm=1.0", ("the optimizer",), "or this"),
+    ),
+)
+
 
 def _nonfinite(row, snapshot):
     layer = snapshot.layers[row]
     if layer.kind == "input" and not layer.parents:
-        return Remedy("data", "The batch itself holds NaN or infinities.")
+        return Remedy(
+            "data",
+            "The batch itself holds NaN or infinities. Find the rows and clean or drop "
+            "them: `np.flatnonzero(~np.isfinite(x).all(axis=1))`.",
+        )
     if snapshot.kernels is not None and moments.field(snapshot.kernels, "nonfinite")[row]:
+        if snapshot.step > 0:
+            return _NAN_IN_TRAINING
         return Remedy("initializer", f"The weights of {layer.name} are NaN or infinite.")
     if layer.dtype == "float16":
         return Remedy(
@@ -177,12 +236,7 @@ def _nonfinite(row, snapshot):
             (Change("in", 'dtype="mixed_bfloat16"', (layer.name,), "or as global policy"),),
         )
     if snapshot.step > 0:
-        return Remedy(
-            "learning rate",
-            "It was finite at the step looked at before: the weights were driven out of "
-            "range in between.",
-            (Change("in", "clipnorm=1.0", ("the optimizer",), "or a lower learning_rate"),),
-        )
+        return _NAN_IN_TRAINING
     return None
 
 
@@ -190,8 +244,14 @@ def _died(layers):
     return Remedy(
         "learning rate",
         "The units were alive before: steps too large pushed them below zero for all "
-        "inputs. Lower the learning rate, or leave them a slope.",
-        (Change("in", 'activation="leaky_relu"', tuple(layers)),),
+        "inputs. Units with a slope below zero do come back, but from steps as large they "
+        "are pushed about as well.",
+        (
+            Change("in", "learning_rate=...", ("the optimizer",), "a tenth of what it is"),
+            Change(
+                "in", 'activation="leaky_relu"', tuple(layers), "after that, if need be"
+            ),
+        ),
     )
 
 
@@ -211,7 +271,8 @@ def _input_scale(link):
     return Remedy(
         "input scale",
         f"The weights of {link.name} are drawn for an input of rms 1; it is given "
-        f"{link.rms_in:.3g}.",
+        f"{link.rms_in:.3g}. Choose the learning rate anew afterwards: what suited the old "
+        "size need not suit the new one.",
         (
             Change(
                 "before",

@@ -155,6 +155,15 @@ class History:
     def __len__(self) -> int:
         return len(self.snapshots)
 
+    def __repr__(self) -> str:
+        if not self.snapshots:
+            return "<History without snapshots>"
+        layers, steps = len(self.snapshots[-1].layers), self.steps
+        return (
+            f"<History of {len(self)} snapshots of {layers} layers, steps {steps[0]} to "
+            f"{steps[-1]}; `diagnose(history)` prints what they say>"
+        )
+
     def __iter__(self):
         return iter(self.snapshots)
 

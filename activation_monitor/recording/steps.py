@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from activation_monitor.analysis import moments
 from activation_monitor.recording import measure
 from activation_monitor.recording.keras_insides import second_trace
 from activation_monitor.recording.taps import Taps
@@ -68,9 +69,10 @@ class Looks:
         self.exact = always_exact
         self.gave_up = gave_up
         self._measured = measured
-        self._kernels = kernels
+        self._kernels = self._judged = kernels
         self._always_exact = always_exact
         self._looked_closely = set()
+        self._zeros = set()
         self._interrupted = False  # a look began, and was not read
 
     def begin(self) -> None:
@@ -79,7 +81,7 @@ class Looks:
             self.taps.clear()
         self._interrupted = True
         if self._kernels:  # before the step changes them
-            self._kernels = False
+            self._kernels = False  # once
             self.taps.measure_kernels()
 
     def end(self) -> None:
@@ -92,7 +94,21 @@ class Looks:
         self._interrupted = False
         if found.layers:
             self._plan_exact_look(found.layers, found.records)
+            found = self._with_kernels_of_zeros(found)
         self._measured(found)
+
+    def _with_kernels_of_zeros(self, found):
+        """Measure the kernels once more where a layer puts out nothing but zeros: they may
+        be NaN, of which ReLU makes zeros on some devices."""
+        zeros, count = (moments.field(found.records, n) for n in ("zeros", "count"))
+        names = {
+            found.layers[row].name for row in np.flatnonzero((zeros == count) & (count > 0))
+        }
+        if found.kernels is not None or not self._judged or names <= self._zeros:
+            return found
+        self._zeros |= names
+        self.taps.measure_kernels()
+        return found._replace(kernels=self.taps.kernels())
 
     def _plan_exact_look(self, layers, records):
         """One exact look for each layer that a quick look cannot measure in full."""

@@ -418,19 +418,30 @@ class Taps:
             self._reader = backend.Reader([row.store for row in self._table])
         if self._known is None:
             self._known = self._infos()
-        kernels_found = gradients = None
-        if self._kernels:
-            kernels_found = moments.empty(len(self._table))
-            for record, row in zip(kernels_found, self._table, strict=True):
-                if row.kind == "weight":
-                    record[:] = self._kernels.get(id(row.layer), record)
-            self._kernels = {}
+        gradients = None
         if self._gradients:
             if self._gradient_reader is None:
                 self._gradient_reader = backend.Reader(list(self._gradients.values()))
             gradients = moments.empty(len(self._table))
             gradients[list(self._gradients)] = self._gradient_reader.read()[0]
-        return Measured(self._known, *self._reader.read(), kernels_found, gradients)
+        records, histograms = self._reader.read()
+        return Measured(self._known, records, histograms, self.kernels(), gradients)
+
+    def kernels(self) -> np.ndarray | None:
+        """The records of the kernels that were measured, then empties them.
+
+        Returns:
+            Array of shape `(layers, len(FIELDS))`, empty records for layers without; None
+            if none were measured.
+        """
+        if not self._kernels:
+            return None
+        found = moments.empty(len(self._table))
+        for record, row in zip(found, self._table, strict=True):
+            if row.kind == "weight":
+                record[:] = self._kernels.get(id(row.layer), record)
+        self._kernels = {}
+        return found
 
     def _infos(self):
         paths = unique_paths(*self.models)

@@ -94,18 +94,30 @@ def _summary(diagnosis):
             f"Growth per weight layer: {main.growth:.3g} over "
             f"{_count(main.layers, 'layer')} (chance alone: {low:.3g} to {high:.3g}), "
             f"from {main.measured[0].name} "
-            f"to {main.measured[-1].name}."
+            f"to {main.measured[-1].name}{_beyond_chance(diagnosis, main)}."
         )
     else:
         yield Text(
-            "Growth with depth was not judged: no two weight layers follow one another "
-            "without normalization on every path to the output."
+            "Growth with depth was not judged: there are no two weight layers, one behind "
+            "the other on the way to the output, between which nothing else sets the size "
+            "(a normalization, sigmoid, tanh at its limits, zeros or NaN)."
         )
     if diagnosis.healthy:
         verdict = "No findings" if main is None else "Healthy: no findings"
         yield Text(f"{verdict}; {looked}.", style="green")
         return
     yield Text(f"{_count(len(diagnosis.findings), 'finding')}; {looked}.", style="bold")
+
+
+def _beyond_chance(diagnosis, main):
+    """Why growth beyond chance is no finding, where it is none."""
+    low, high = main.interval()
+    if not diagnosis.findings and not low <= main.growth <= high:
+        return (
+            f": beyond chance, and too little over so few layers to do harm (a factor of "
+            f"{10**main.decades:.3g} in all)"
+        )
+    return ""
 
 
 def diagnose(snapshots, silence=()) -> Diagnosis:

@@ -6,6 +6,7 @@ to change is the matter of `remedy`; which finding explains which, that of `diag
 
 from activation_monitor.analysis.rules import gradients, size, units
 from activation_monitor.analysis.rules.outlier import outlier
+from activation_monitor.analysis.rules.units import nonfinite
 
 INITIAL = (
     units.symmetric,
@@ -22,12 +23,12 @@ INITIAL = (
 )
 """For the initialization. Causes stand before what they explain."""
 
-ALWAYS = (units.dead, units.nonfinite)
+ALWAYS = (nonfinite, units.dead)
 """For every snapshot."""
 
 SCREENS = {
     units.dead: ("dead-units", units.may_be_dead),
-    units.nonfinite: ("nonfinite-activations", units.any_nonfinite),
+    nonfinite: ("nonfinite-activations", units.any_nonfinite),
 }
 """Of a rule that is asked at every snapshot, the code of its findings, and a look at the
 measurements alone that says whether it could find anything: most snapshots need not be

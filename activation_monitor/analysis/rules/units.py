@@ -132,8 +132,35 @@ def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
 
 
 def any_nonfinite(snapshot: Snapshot) -> bool:
-    """Whether `nonfinite` could find anything."""
-    return bool(snapshot.field("nonfinite").any())
+    """Whether `nonfinite` could find anything, wherever it is."""
+    weights = _bad_weights(snapshot)
+    return bool((snapshot.field("nonfinite") > 0).any() or (weights > 0).any())
+
+
+def _bad_weights(snapshot):
+    """How many weights of each layer are NaN or infinite, as far as they were measured."""
+    if snapshot.kernels is None:
+        return np.zeros(len(snapshot.layers))
+    return moments.field(snapshot.kernels, "nonfinite")
+
+
+def _nonfinite_kernels(snapshot):
+    """Weights that are NaN while activations look finite: ReLU may make zeros of NaN."""
+    bad = np.flatnonzero(_bad_weights(snapshot) > 0)
+    if not len(bad):
+        return
+    name, weights = snapshot.layers[bad[0]].name, _bad_weights(snapshot)[bad[0]]
+    count = moments.field(snapshot.kernels, "count")[bad[0]]
+    yield found(
+        "nonfinite-activations",
+        snapshot,
+        [name],
+        {"nonfinite": weights, "count": count},
+        f"{weights:.0f} of {count:.0f} weights of {name} are NaN or infinite. That its "
+        "outputs are not is the activation function's doing: on some devices ReLU makes "
+        "zeros of them.",
+        critical=True,
+    )
 
 
 def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
@@ -162,6 +189,7 @@ def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
             bad.add(row)
             todo.extend(p for p in snapshot.layers[row].parents if bad_count[p] > 0)
     if not bad:
+        yield from _nonfinite_kernels(snapshot)
         return
     row = min(bad)  # layers stand in the order of the calls: the first one
     layer, count = snapshot.layers[row], snapshot.field("count")[row]
