@@ -1,6 +1,7 @@
 """What becomes of what is measured: a history, findings, a log. None of it may fail."""
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,8 @@ def warn(message) -> None:
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
         level, frame = level + 1, frame.f_back
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # a progress bar may stand in the line
     warnings.warn(f"ActivationMonitor: {message}", stacklevel=level)
 
 

@@ -41,7 +41,9 @@ Activations at step 0
   dense_2       3      0   1.04   1.04      0%           0%
   dense_3       4      0    250    250      0%           0%
 
-Growth per weight layer: 1.02 over 2 layers (chance alone: 0.935 to 1.07), from dense_0 to dense_2.
+rms over depth  ▄▄▅
+Growth per weight layer: 1.02 over 2 layers (chance alone: 0.935 to 1.07), from
+dense_0 to dense_2.
 Healthy: no findings; 2 steps looked at, up to step 20."""
 
 SICK = """\
@@ -54,18 +56,21 @@ Activations at step 5
   dense_2       3      0       0       0    100%           0%
   dense_3       4      0       1       1      0%          50%
 
-Growth per weight layer: 1e-05 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 to dense_1.
+rms over depth  █▁_
+Growth per weight layer: 1e-05 over 1 layer (chance alone: 0.91 to 1.1), from
+dense_0 to dense_1.
 2 findings; 1 step looked at.
-* vanishing-activations (warning, at initialization): from dense_0 to dense_1 the rms of the
-activations falls from 1 to 1e-05: 1e-05 times per weight layer over 1 weight layer, where chance
-leaves a well scaled network between 0.91 and 1.1. At dense_2 nothing but zeros is left.
+* vanishing-activations (warning, at initialization): from dense_0 to dense_1
+the rms of the activations falls from 1 to 1e-05: 1e-05 times per weight layer
+over 1 weight layer, where chance leaves a well scaled network between 0.91 and
+1.1. At dense_2 nothing but zeros is left.
 Cause: initializer. dense_0 was drawn by RandomNormal(stddev=0.01).
 Change:
   in dense_0 and dense_1:
       kernel_initializer="lecun_normal"  # std 0.125
-* nonfinite-activations (critical, at initialization): 2 of 4 elements of the output (dense_3,
-float32) are NaN or infinite. What it is computed from has none; what is computed from it inherits
-them."""
+* nonfinite-activations (critical, at initialization): 2 of 4 elements of the
+output (dense_3, float32) are NaN or infinite. What it is computed from has
+none; what is computed from it inherits them."""
 
 NO_GROWTH = """\
 Activations at step 0
@@ -75,9 +80,9 @@ Activations at step 0
   dense_0       1      0     2     2      0%           0%
   dense_1       2      0     3     3      0%           0%
 
-Growth with depth was not judged: there are no two weight layers, one behind the other on the way to
-the output, between which nothing else sets the size (a normalization, sigmoid, tanh at its limits,
-zeros or NaN).
+Growth with depth was not judged: there are no two weight layers, one behind the
+other on the way to the output, between which nothing else sets the size (a
+normalization, sigmoid, tanh at its limits, zeros or NaN).
 No findings; 1 step looked at."""
 
 
@@ -120,6 +125,38 @@ def test_a_diagnosis_prints_as_this_table(snapshots, remedies, expected):
     """Literally: figures of the first snapshot, growth, findings, steps."""
     diagnosis = with_remedies(diagnose(snapshots), *remedies)
     assert console.diagnosis_text(diagnosis) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([1.0, 1.0], "▅▅"),  # not as if something happened
+        ([1e-8, 1e-4, 1.0], "▁▅█"),
+        ([1.0, 0.0, math.inf, math.nan], "▅_xx"),
+        ([0.0], "_"),
+        ([], ""),
+    ],
+)
+def test_a_profile_is_shown_as_a_line_of_bars(sizes, expected):
+    """On a logarithmic scale, zeros and what is not finite marked."""
+    assert console.spark_line(sizes) == expected
+
+
+def test_a_deep_profile_fits_the_line():
+    """From the first layer to the last."""
+    line = console.spark_line(np.logspace(-3, 3, 500))
+    assert len(line) == 60
+    assert (line[0], line[-1]) == ("▁", "█")
+    assert list(line) == sorted(line)
+
+
+def test_a_line_of_code_is_not_broken():
+    """Copied from the terminal it is one line, however long."""
+    code = Change("in", 'kernel_initializer="he_normal"', ("dense_0",), "x" * 90)
+    diagnosis = with_remedies(diagnose([network(0.0, 1.0)]), Remedy("a", "b.", (code,)))
+    lines = console.diagnosis_text(diagnosis).splitlines()
+    assert f"      {code.line}" in lines
+    assert max(len(line) for line in lines if "kernel" not in line) <= 80
 
 
 def test_print_shows_the_table():

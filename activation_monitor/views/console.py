@@ -3,6 +3,7 @@
 import io
 import math
 
+import numpy as np
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
@@ -15,6 +16,9 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.rescaling import Rescaling
 from activation_monitor.analysis.snapshot import History
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 80
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
@@ -71,13 +75,49 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
             ),
             style=_STYLES[finding.severity] if finding else None,
         )
-    return Group(table, *_verdict(diagnosis))
+    return Group(table, *_profile(diagnosis), *_verdict(diagnosis))
+
+
+def _profile(diagnosis):
+    """The rms over depth as one line of bars, of the segment that growth is read from."""
+    main = diagnosis.profile.main
+    if main is not None:
+        sizes = [point.rms for point in main.points]
+        yield Text(f"rms over depth  {spark_line(sizes)}")
+
+
+def spark_line(sizes, width: int = 60) -> str:
+    """Sizes as bars on a logarithmic scale of two decades at least.
+
+    Args:
+        sizes: Not negative; zeros are shown as `_`, what is not finite as `x`.
+        width: Characters at most; of more sizes an evenly spaced part is shown.
+    """
+    sizes = np.asarray(sizes, float)
+    if len(sizes) > width:
+        sizes = sizes[np.linspace(0, len(sizes) - 1, width).round().astype(int)]
+    seen = np.isfinite(sizes) & (sizes > 0)
+    logs = np.log10(sizes, where=seen, out=np.zeros_like(sizes))
+    low, high = (f(logs[seen]) for f in (np.min, np.max)) if seen.any() else (0.0, 0.0)
+    spare = max(2.0 - (high - low), 0.0) / 2.0
+    share = (logs - low + spare) / (high - low + 2.0 * spare)
+    bars = np.minimum((share * len(_BARS)).astype(int), len(_BARS) - 1)
+    return "".join(
+        _BARS[bar] if bar_is_seen else "_" if size == 0 else "x"
+        for bar, bar_is_seen, size in zip(bars, seen, sizes, strict=True)
+    )
 
 
 def _verdict(diagnosis):
     yield from _summary(diagnosis)
     for finding in diagnosis.findings:
-        yield Text(f"* {finding}", style=_STYLES[finding.severity])
+        style = _STYLES[finding.severity]
+        yield Text(f"* {finding.title}: {finding.message}", style=style)
+        if finding.remedy:
+            text, *changes = str(finding.remedy).splitlines()
+            yield Text(text, style=style)
+            for line in changes:  # code, to be copied: on one line
+                yield Text(line, style=style, no_wrap=True, overflow="ignore")
 
 
 def _summary(diagnosis):
@@ -262,10 +302,10 @@ def rescaling_text(report: Rescaling) -> str:
 
 def show(renderable) -> None:
     """Print to the terminal."""
-    Console().print(renderable)
+    Console().print(renderable, crop=False)
 
 
-def _as_text(renderable, width=100):
+def _as_text(renderable, width=_WIDTH):
     buffer = io.StringIO()
-    Console(file=buffer, width=width, color_system=None).print(renderable)
+    Console(file=buffer, width=width, color_system=None).print(renderable, crop=False)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
