@@ -773,7 +773,14 @@ def warned(function, *args):
     return result, [m for m in messages if m.startswith("ActivationMonitor")]
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = ("int4", "regularized", "remat of activations", "equalization", "bounding boxes")
+"""Models of which the default run has the like."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS],
+)
 def test_every_kind_of_model_trains_as_without_a_monitor_and_is_measured(name):
     """Bit for bit; without a warning; its layers are among those measured."""
     build, expected = MODELS[name]

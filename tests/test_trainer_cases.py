@@ -261,6 +261,7 @@ FITTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FITTED)
 def test_fit_called_in_any_way(options, tmp_path):
     """Validation in between is not measured and moves no step."""
@@ -603,6 +604,7 @@ CALLBACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CALLBACKS)
 def test_callbacks_beside_the_monitor(case, tmp_path):
     """Do what they do without it, in two fits of three epochs."""
