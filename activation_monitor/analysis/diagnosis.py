@@ -40,6 +40,13 @@ class Diagnosis:
         return self.first is not None and not self.findings
 
     @property
+    def accused(self) -> dict[str, Finding]:
+        """By name of layer, the worst finding that concerns it."""
+        # "critical" before "warning"; the last one holds.
+        worst_last = sorted(self.findings, key=lambda f: f.severity, reverse=True)
+        return {name: found for found in worst_last for name in found.layers}
+
+    @property
     def worst_layer(self) -> str | None:
         """Name of the layer to look at first: where the first finding ends; else the
         deepest that growth was read to; else the last. None if nothing was measured."""

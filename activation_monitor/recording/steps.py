@@ -100,11 +100,13 @@ class Looks:
     def _with_kernels_of_zeros(self, found):
         """Measure the kernels once more where a layer puts out nothing but zeros: they may
         be NaN, of which ReLU makes zeros on some devices."""
+        if found.kernels is not None or not self._judged:
+            return found
         zeros, count = (moments.field(found.records, n) for n in ("zeros", "count"))
         names = {
             found.layers[row].name for row in np.flatnonzero((zeros == count) & (count > 0))
         }
-        if found.kernels is not None or not self._judged or names <= self._zeros:
+        if names <= self._zeros:
             return found
         self._zeros |= names
         self.taps.measure_kernels()

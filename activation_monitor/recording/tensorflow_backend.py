@@ -186,13 +186,9 @@ class Reader:
             columns.append(tf.stack([tf.stack(replica) for replica in by_replica]))
         columns = tf.concat(columns, axis=-1)
         with tf.control_dependencies([columns]):
-            self.clear()
+            for store in self.stores:
+                store.clear()
         return columns
-
-    def clear(self) -> None:
-        """Empty all stores."""
-        for store in self.stores:
-            store.clear()
 
     def _copy(self):
         return self._read().numpy()

@@ -56,9 +56,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     table.add_column("layer", overflow="fold")
     for heading in ("depth", "mean", "std", "rms", "zeros", "non-finite"):
         table.add_column(heading, justify="right", no_wrap=True)
-    # Of several findings of a layer the worst colours it: "critical" before "warning".
-    worst_last = sorted(diagnosis.findings, key=lambda f: f.severity, reverse=True)
-    accused = {name: f for f in worst_last for name in f.layers}
+    accused = diagnosis.accused
     statistics = {
         name: first.statistic(name)
         for name in ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")

@@ -142,11 +142,7 @@ def _pictures(runs, diagnoses):
 
 def _layer_table(run, history, diagnosis):
     first, last = history[0], history[-1]
-    accused = {
-        name: finding.severity
-        for finding in sorted(diagnosis.findings, key=lambda f: f.severity, reverse=True)
-        for name in finding.layers
-    }
+    accused = {name: finding.severity for name, finding in diagnosis.accused.items()}
     headings = ("layer", "class", "activation", "initializer", "depth")
     figures_of = ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")
     head = "".join(f"<th>{escape(text)}</th>" for text in headings)

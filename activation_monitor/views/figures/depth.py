@@ -174,21 +174,8 @@ def _add_gradients(figure, curves, colours):
         marked.append((curve, value == 0, nonfinite))
         y = statistics.log10(value)
         rows = curve.path.trunk
-        figure.add_scatter(
-            x=curve.path.x[rows],
-            y=y[rows],
-            mode="lines+markers" if len(rows) <= MARKERS else "lines",
-            line={"color": curve.colour, "dash": curve.dash, "width": 2},
-            marker={"size": 6, "color": curve.colour},
-            name=curve.label,
-            legendgroup=curve.label,
-            showlegend=False,
-            customdata=[curve.snapshot.layers[row].name for row in rows],
-            hovertext=hover(curve, rows, value, "rms of the gradient"),
-            hoverinfo="text",
-            row=2,
-            col=1,
-        )
+        said = hover(curve, rows, value, "rms of the gradient")
+        _add_line_below(figure, curve, rows, y[rows], said)
         seen += list(y[rows])
     low, high = statistics.window(seen, 2.0)
     spare = 0.08 * (high - low)
@@ -212,6 +199,17 @@ def _add_ratio(figure, curve, reference, statistic):
         return []
     rows = [row for row, _ in pairs]
     y = np.array([of_run[row] - of_first[other] for row, other in pairs])
+    said = [
+        f"{escape(curve.snapshot.layers[row].name)}<br>{curve.label}: "
+        + (f"{10.0**d:.4g} times" if statistics.is_log(statistic) else f"{d:+.4g}")
+        for row, d in zip(rows, y, strict=True)
+    ]
+    _add_line_below(figure, curve, rows, y, said)
+    return list(y)
+
+
+def _add_line_below(figure, curve, rows, y, said):
+    """A curve's line in the second panel; its entry in the legend is that of the first."""
     figure.add_scatter(
         x=curve.path.x[rows],
         y=y,
@@ -222,13 +220,8 @@ def _add_ratio(figure, curve, reference, statistic):
         legendgroup=curve.label,
         showlegend=False,
         customdata=[curve.snapshot.layers[row].name for row in rows],
-        hovertext=[
-            f"{escape(curve.snapshot.layers[row].name)}<br>{curve.label}: "
-            + (f"{10.0**d:.4g} times" if statistics.is_log(statistic) else f"{d:+.4g}")
-            for row, d in zip(rows, y, strict=True)
-        ],
+        hovertext=said,
         hoverinfo="text",
         row=2,
         col=1,
     )
-    return list(y)
