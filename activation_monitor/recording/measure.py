@@ -154,9 +154,9 @@ def _quick(x, fused):
     largest = ops.maximum(-low, high)
     plain = (largest > _PLAIN_RANGE[0]) & (largest < _PLAIN_RANGE[1])
     # The exponent bits of the largest magnitude, kept to where 2^-k is a normal float.
-    exponent = ops.clip(ops.right_shift(ops.view(largest, "int32"), 23), 1, 253)
+    exponent = ops.clip(ops.right_shift(_bits_as(largest, "int32"), 23), 1, 253)
     exponent = ops.where(plain, 127, exponent)
-    scale = ops.view(ops.left_shift(254 - exponent, 23), "float32")
+    scale = _bits_as(ops.left_shift(254 - exponent, 23), "float32")
     unscale = ops.power(ops.cast(2.0, "float64"), ops.cast(exponent - 127, "float64"))
     y = unless(plain, lambda: x, lambda: x * scale)
 
@@ -238,7 +238,7 @@ def _exact(x, mask=None):
     finite = ops.isfinite(x) & there
     y = ops.cast(ops.where(finite, x, ops.zeros_like(x)), "float64")
     if x.dtype != "float64":
-        bits = ops.squeeze(ops.view(ops.expand_dims(x, -1), "int32"), -1)
+        bits = _bits_as(x, "int32")
         magnitude = ops.bitwise_and(bits, 0x7FFFFFFF)
         rebuilt = ops.cast(magnitude, "float64") * 2.0**-149
         rebuilt = ops.where(bits < 0, -rebuilt, rebuilt)
@@ -265,6 +265,15 @@ def _exact(x, mask=None):
         "maximum": ops.max(ops.where(finite, y, -np.inf)),
         "nonzero_per_unit": ops.sum(ops.cast((y != 0.0) | bad, "float64"), axis=0),
     }
+
+
+def _bits_as(x, dtype):
+    """The bits of each element as an element of another dtype of the same size.
+
+    With an axis of length 1 at the end: `ops.view` of Keras 3.12 needs a last axis, and one
+    whose length is known.
+    """
+    return ops.squeeze(ops.view(ops.expand_dims(x, -1), dtype), -1)
 
 
 def _total(flags):
