@@ -13,7 +13,11 @@ from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import measure
 from activation_monitor.recording import tensorflow_backend as backend
-from activation_monitor.recording.keras_insides import all_layers, chosen_layers
+from activation_monitor.recording.keras_insides import (
+    all_layers,
+    chosen_layers,
+    uncounted,
+)
 from activation_monitor.recording.taps import Taps
 from activation_monitor.views import console
 
@@ -111,7 +115,7 @@ class _Looker:
     def _measured(self, x, y, exact):
         if exact not in self._passes:
             forward = self.taps.during(self._forward, exact)
-            self._passes[exact] = backend.compiled(forward)
+            self._passes[exact] = uncounted(backend.compiled(forward))
         self.taps.measure_kernels()
         self._passes[exact](x, y)
         return self.taps.read()

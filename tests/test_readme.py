@@ -1,6 +1,7 @@
 """What the README says is run: its Python blocks, its commands, the examples."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def run(arguments, folder):
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_the_python_blocks_run_and_print_what_is_shown(number, tmp_path):
     """The first prints the finding that follows it, up to the random weights."""
@@ -40,6 +42,7 @@ def test_the_mended_network_of_the_readme_is_healthy(tmp_path):
     assert "Healthy: no findings" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.smoke
 def test_the_digits_example_prints_that_it_is_healthy(tmp_path):
     """Without a warning, with the accuracy and how to open TensorBoard."""
     done = run(["-W", "error::UserWarning", str(ROOT / "examples" / "digits.py")], tmp_path)
@@ -58,10 +61,13 @@ def test_the_benchmark_runs(tmp_path):
 
 
 def test_the_commands_of_the_readme_are_what_ci_runs():
-    """One command each to run the main job and the tests; CI takes the second from here."""
+    """One runs the main job; CI takes those that install and run tests from here."""
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert sum("examples/digits.py" in line for line in commands) == 1
-    (tests,) = (line for line in commands if "pytest" in line and "install" in line)
-    ci = (ROOT / ".ci" / "run").read_text()
-    (pattern,) = re.findall(r"grep -m 1 -- '(.*)' README.md", ci)
-    assert re.search(pattern.replace("[", "[").replace(".*\\[", r".*\["), tests)
+    tests = [line for line in commands if "pytest" in line and "install" in line]
+    _, oldest = tests
+    assert "-c tests/oldest.txt" in oldest and oldest.endswith("-m smoke")
+    (patterns,) = re.findall(r"for pattern in (.*); do", (ROOT / ".ci" / "run").read_text())
+    for command, pattern in zip(tests, shlex.split(patterns), strict=True):
+        found = [line for line in README.splitlines() if re.search(pattern, line)]
+        assert found == [command]

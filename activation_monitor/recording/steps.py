@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from activation_monitor.analysis import moments
 from activation_monitor.recording import measure
-from activation_monitor.recording.keras_insides import second_trace
+from activation_monitor.recording.keras_insides import second_trace, uncounted
 from activation_monitor.recording.taps import Taps
 
 DENSE = (0, 1, 2, 5, 10, 20, 50)
@@ -192,7 +192,7 @@ class TwoSteps:
         try:
             self._function = None  # the user's own `make` may know no `force`
             make()
-            return self._function
+            return uncounted(self._function)
         finally:
             self._function = self._plain
             if before is None:

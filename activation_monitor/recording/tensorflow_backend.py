@@ -82,8 +82,12 @@ def measure_once(x, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
     tensor = tf.convert_to_tensor(x)
     kind = tensor.dtype.name, len(tensor.shape)
     look = _look(*kind, exact=exact, fused=jit_compile, histograms=False)
-    run = tf.function(look, autograph=False, jit_compile=True) if jit_compile else look
-    return run(tf.constant(moments.empty()), tensor)[0].numpy()
+    given = tf.constant(moments.empty()), tensor
+    if jit_compile:
+        run = tf.function(look, autograph=False, jit_compile=True)
+        # Traced by a call, TensorFlow would count it, see `keras_insides.uncounted`.
+        look = run.get_concrete_function(*given)
+    return look(*given)[0].numpy()
 
 
 def _variable(value):
