@@ -57,6 +57,7 @@ def test_a_monitor_that_is_wrong_fails():
     assert bad.verdict.startswith("FAIL")
 
 
+@pytest.mark.smoke
 def test_the_command_passes_and_prints_the_study(capsys):
     """Exit code 0; the tables of the study and of the calibration."""
     assert cli.main(["calibrate", "--layers", "5"]) == 0

@@ -51,6 +51,7 @@ STEPS = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", STEPS)
 def test_a_watched_step_does_the_same_and_is_measured(kind):
     """Bit for bit, and what is measured is what float64 numpy makes of the weights."""

@@ -104,6 +104,7 @@ def test_the_quick_look_is_right_over_the_range_of_float32(mode, exponent):
     assert_right(look(x, mode)[0], x)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("exponent", (-44, -41, -38, -30, 0, 30, 37))
 def test_the_exact_look_is_right_down_to_the_subnormals(mode, exponent):
@@ -156,6 +157,7 @@ CASES = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
 def test_special_tensors_are_right(mode, case):

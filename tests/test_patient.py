@@ -67,7 +67,12 @@ def trained(settings, monitored, folder):
     return history.history, variables, files, monitor
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+SMOKE = {name: [pytest.mark.smoke] for name in ("plain", "xla", "float16")}
+
+
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=SMOKE.get(name, [])) for name in SETTINGS]
+)
 def test_training_is_bit_identical(setting, tmp_path):
     """Losses, metrics and their keys, weights, optimizer state, saved files."""
     history, variables, files, _ = trained(SETTINGS[setting], False, tmp_path)

@@ -699,6 +699,7 @@ def address(page):
     return found
 
 
+@pytest.mark.smoke
 @in_browser
 def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
     """The sick run first, with its remedy; each figure with plotly inside."""

@@ -249,6 +249,7 @@ def test_a_folder_without_runs_is_an_error(tmp_path):
 # -- the commands
 
 
+@pytest.mark.smoke
 def test_the_report_command_writes_the_page(logs, tmp_path, capsys):
     """To the file that is named; exit code 0 whatever was found."""
     output = tmp_path / "page.html"

@@ -1,4 +1,4 @@
-"""TensorFlow's warning of frequent retracing: never for traces of ours, still for the user's.
+"""TensorFlow's warning of frequent retracing: never for traces of ours, else as ever.
 
 It counts over the whole process, by the source of a function: each case has its own.
 """
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 PRELUDE = """
 import keras, numpy as np, tensorflow as tf, models
@@ -95,11 +97,13 @@ def warned_of(code):
     return Counter(names)
 
 
+@pytest.mark.smoke
 def test_no_trace_of_ours_is_warned_of():
     """Nor does one make TensorFlow warn of Keras' or the user's functions."""
     assert warned_of("\n".join(OURS.values())) == {}
 
 
+@pytest.mark.smoke
 def test_the_users_own_retracing_is_warned_of_as_without_a_monitor():
     """As often: short fits in a loop, and a step that is traced for every number."""
     monitor = "[ActivationMonitor(sample_every=lambda step: step == 0)]"

@@ -1,4 +1,4 @@
-"""The versions that pyproject.toml allows are those that are run, and the tab shows a log."""
+"""The versions that pyproject.toml allows are those that are run; the tab shows a log."""
 
 import re
 import sys

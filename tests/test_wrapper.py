@@ -418,6 +418,7 @@ def test_the_record_under_mixed_precision(policy, xla):
     assert_statistics(found, outputs, rtol=1e-2 if xla else 1e-6)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("compile", [None, {}, {"jit_compile": True}])
 def test_the_record_of_a_loop_of_ones_own(compile):
     """A plain GradientTape loop, a `tf.function`, one with XLA: gradients are the same."""
