@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from activation_monitor import ActivationMonitor
+from cases import cases
 
 SAMPLES = 8
 
@@ -423,7 +424,9 @@ def pooled(snapshot, chosen):
     return total, middle, np.sqrt(np.average(std**2 + (mean - middle) ** 2, weights=count))
 
 
-@pytest.mark.parametrize("group", CASES)
+@pytest.mark.parametrize(
+    "group", cases(CASES, default=["dense", "convolution", "attention"])
+)
 def test_every_layer_trains_as_without_a_monitor_and_is_measured(group):
     """Bit for bit; and what is measured is what an identical layer puts out."""
     cases = CASES[group]
@@ -773,14 +776,13 @@ def warned(function, *args):
     return result, [m for m in messages if m.startswith("ActivationMonitor")]
 
 
-SLOW = ("int4", "regularized", "remat of activations", "equalization", "bounding boxes")
-"""Models of which the default run has the like."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS],
+IN_THE_DEFAULT_RUN = (
+    *("padded tokens", "several inputs and outputs", "shared submodel", "built lazily"),
+    *("LoRA", "int8", "frozen", "remat of a layer"),
 )
+
+
+@pytest.mark.parametrize("name", cases(MODELS, default=IN_THE_DEFAULT_RUN))
 def test_every_kind_of_model_trains_as_without_a_monitor_and_is_measured(name):
     """Bit for bit; without a warning; its layers are among those measured."""
     build, expected = MODELS[name]
@@ -903,7 +905,7 @@ UNMEASURABLE = {
 }
 
 
-@pytest.mark.parametrize("name", UNMEASURABLE)
+@pytest.mark.parametrize("name", cases(UNMEASURABLE, default=["a ragged tensor"]))
 def test_what_cannot_be_measured_is_left_out_with_one_warning(name):
     """Training goes on, bit for bit as without; the other layers are measured."""
     plain = fitted(UNMEASURABLE[name], [])

@@ -35,6 +35,7 @@ def test_the_network_that_does_not_learn_is_mended_by_the_printed_line(capsys):
     assert 'kernel_initializer="he_normal"  # std 0.125 = sqrt(2 / 128)' in printed
 
 
+@pytest.mark.slow
 def test_the_residual_network_explodes_slowly_and_is_mended(capsys):
     """SGD diverges before; after, it trains and the monitor is silent."""
     before, after, diagnosis = load("slow_explosion").main()
@@ -45,6 +46,7 @@ def test_the_residual_network_explodes_slowly_and_is_mended(capsys):
     assert 'kernel_initializer="zeros"' in printed
 
 
+@pytest.mark.slow
 def test_tanh_across_the_edge_of_chaos(capsys):
     """Silent at the edge, where it learns; not on either side, where it does not."""
     found = load("edge_of_chaos").main(variances=(0.25, 1.5, 16.0))

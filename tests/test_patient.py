@@ -10,6 +10,7 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor
+from cases import cases
 
 SETTINGS = {
     "plain": {},
@@ -67,11 +68,16 @@ def trained(settings, monitored, folder):
     return history.history, variables, files, monitor
 
 
-SMOKE = {name: [pytest.mark.smoke] for name in ("plain", "xla", "float16")}
+UNROLLED = "three steps per execution, unrolled"
 
 
 @pytest.mark.parametrize(
-    "setting", [pytest.param(name, marks=SMOKE.get(name, [])) for name in SETTINGS]
+    "setting",
+    cases(
+        SETTINGS,
+        default=["plain", "xla", "eager", "float16", UNROLLED],
+        smoke=["plain", "xla", "float16"],
+    ),
 )
 def test_training_is_bit_identical(setting, tmp_path):
     """Losses, metrics and their keys, weights, optimizer state, saved files."""

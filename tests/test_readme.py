@@ -53,6 +53,7 @@ def test_the_digits_example_prints_that_it_is_healthy(tmp_path):
     assert list((tmp_path / "logs" / "digits" / "activations").iterdir())
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
     """A few steps of the smallest network; it prints ratios, nothing is asserted."""
     script = str(ROOT / "tests" / "benchmarks" / "step_cost.py")

@@ -103,6 +103,7 @@ def test_no_trace_of_ours_is_warned_of():
     assert warned_of("\n".join(OURS.values())) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_the_users_own_retracing_is_warned_of_as_without_a_monitor():
     """As often: short fits in a loop, and a step that is traced for every number."""

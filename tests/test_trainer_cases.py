@@ -13,6 +13,7 @@ from keras import layers, ops
 
 import models
 from activation_monitor import ActivationMonitor, read_history
+from cases import cases
 
 # Keras warns of data that end early, of what it does not shuffle, and of layers that the
 # loss does not depend on.
@@ -148,7 +149,16 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "source",
+    cases(
+        SOURCES,
+        default=[
+            *("arrays, a small last batch", "dataset of unknown size"),
+            *("dataset without end", "PyDataset", "generator"),
+        ],
+    ),
+)
 def test_data_of_any_kind(source, tmp_path):
     """Every batch is measured under the optimizer's number, over epochs and fits."""
     make, options = SOURCES[source]
@@ -163,13 +173,16 @@ def test_data_of_any_kind(source, tmp_path):
     with_and_without(case, tmp_path)
 
 
-@pytest.mark.parametrize("together", [2, 3])
+@pytest.mark.parametrize("together", [pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "source",
-    [
-        *("arrays, fewer steps", "arrays, more steps", "dataset of unknown size"),
-        *("dataset of unknown size, more steps", "generator without end"),
-    ],
+    cases(
+        [
+            *("arrays, fewer steps", "arrays, more steps", "dataset of unknown size"),
+            *("dataset of unknown size, more steps", "generator without end"),
+        ],
+        default=["arrays, fewer steps", "dataset of unknown size, more steps"],
+    ),
 )
 def test_several_steps_at_once_of_epochs_that_they_do_not_divide(
     source, together, tmp_path
@@ -208,7 +221,9 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("setting", COMPILED)
+@pytest.mark.parametrize(
+    "setting", cases(COMPILED, default=["xla", "eager", "accumulation", "loss scale"])
+)
 def test_models_compiled_in_any_way(setting, tmp_path):
     """Two epochs each, the last batch being smaller."""
 
@@ -439,7 +454,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize(
+    "case", cases(MODELS, default=["lazy", "own step", "own function", "state"])
+)
 def test_models_of_any_kind(case, tmp_path):
     """Own steps, losses and functions, models built in `fit`, state and randomness."""
     make, options = MODELS[case]
@@ -459,7 +476,7 @@ STRUCTURES = {
 }
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", cases(STRUCTURES, default=["nested"]))
 def test_inputs_and_outputs_in_structures(structure, tmp_path):
     """Two losses with weights of their own, metrics of one output."""
     make, x = STRUCTURES[structure]

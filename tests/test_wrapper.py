@@ -15,6 +15,7 @@ import models
 from activation_monitor import ActivationMonitor, Monitored, audit
 from activation_monitor.analysis import moments
 from activation_monitor.recording import tensorflow_backend as backend
+from cases import cases
 
 RNG = np.random.default_rng(5)
 SEQUENCES = RNG.standard_normal((4, 5, 3)).astype(np.float32)
@@ -157,7 +158,16 @@ def trained(make, arguments, wrap):
     return model, layer, {"history": history, "specs": specs, "masks": masks}, predicted
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    cases(
+        KINDS,
+        default=[
+            *("normalization", "dropout", "recurrent", "attention", "lazily built"),
+            "subclassed model",
+        ],
+    ),
+)
 def test_a_wrapped_layer_does_what_the_layer_does(kind, tmp_path):
     """Losses, outputs, shapes, masks, paths; and the weights go to and fro."""
     model, layer, facts, predicted = trained(*KINDS[kind], bare)
