@@ -259,7 +259,7 @@ def test_nothing_changes_when_it_raises_midway(when, targets):
     assert_unchanged(model, before)
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -545,12 +545,12 @@ class Sometimes(keras.initializers.Initializer):
 @pytest.mark.parametrize(
     ("bad", "seeds", "reported"),
     [
-        ([0], 5, False),
-        ([3], 5, False),
+        pytest.param([0], 5, False, marks=pytest.mark.slow),
+        pytest.param([3], 5, False, marks=pytest.mark.slow),
         ([1, 3], 5, False),
         ([0, 1], 4, False),
         ([1, 2, 4], 5, True),
-        ([0, 1, 2, 3, 4], 5, True),
+        pytest.param([0, 1, 2, 3, 4], 5, True, marks=pytest.mark.slow),
         ([1, 2], 3, True),
     ],
 )

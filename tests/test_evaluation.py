@@ -34,7 +34,14 @@ def hidden(model, x):
     return np.maximum(x.astype(np.float64) @ kernel + bias, 0.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+COMPILED = [
+    {},
+    pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+    {"run_eagerly": True},
+]
+
+
+@pytest.mark.parametrize("options", COMPILED)
 def test_all_batches_of_an_evaluation_make_one_snapshot(options):
     """13 samples in batches of 5; equal to float64 numpy over all of them."""
     model, monitor = network(**options), ActivationMonitor(validation=True)
@@ -171,7 +178,7 @@ def sequence_model(**options):
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+@pytest.mark.parametrize("options", COMPILED)
 def test_padded_time_steps_are_left_out(options):
     """Of the embedding and the layer behind it; the LSTM's last output has none."""
     tokens = np.array([[3, 1, 4, 0, 0, 0], [2, 7, 1, 8, 0, 0], [5, 0, 0, 0, 0, 0]], "int32")

@@ -74,7 +74,7 @@ def run(folder, kill_at, order, save_freq, accumulate):
         # of the 12th step; in both cases the third epoch is run from its first batch on.
         ("backup first", "epoch", None, 10),
         ("monitor first", 4, None, 12),
-        ("monitor first", "epoch", 3, 10),
+        pytest.param("monitor first", "epoch", 3, 10, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_goes_on_in_the_same_curves(

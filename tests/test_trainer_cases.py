@@ -734,9 +734,9 @@ class Breaks(keras.callbacks.Callback):
     ("at", "steps"),
     [
         ("on_train_begin", [0, 1, 2, 3, 4]),
-        ("on_epoch_begin", [0, 1, 2, 3, 4]),
+        pytest.param("on_epoch_begin", [0, 1, 2, 3, 4], marks=pytest.mark.slow),
         ("on_train_batch_begin", [0, 1, 2, 3, 4, 5]),
-        ("on_train_batch_end", [0, 1, 2, 3, 4, 5, 6]),
+        pytest.param("on_train_batch_end", [*range(7)], marks=pytest.mark.slow),
         ("on_epoch_end", [*range(10)]),
     ],
 )

@@ -388,7 +388,9 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    "loop", cases(LOOPS, default=["fit", "xla", "eager", "three steps at once"])
+)
 def test_the_record_of_a_fit_is_float64_numpy_over_all_batches(loop):
     """Training, validation and prediction; training is apart from the rest."""
     x, y = models.data(20)
