@@ -469,9 +469,10 @@ def test_deep_normalised_layers_are_told_to_have_shortcuts():
 def test_shortcuts_carry_a_gradient_through_normalised_layers():
     """Without them it does not train; with them it does, and nothing is found."""
     x, y = digits("standard")
-    assert audit(normalised(True), x[:BATCH], y[:BATCH]).healthy
-    assert final_loss(normalised(False), x, y, "sgd") > FAILS
-    assert final_loss(normalised(True), x, y, "sgd") < TRAINS
+    without, with_them = normalised(False), normalised(True)
+    assert final_loss(without, x, y, "sgd") > FAILS
+    assert audit(with_them, x[:BATCH], y[:BATCH]).healthy
+    assert final_loss(with_them, x, y, "sgd") < TRAINS
 
 
 DRAWN = {
