@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views",
     },
+    "views/record_file.py": {"google_crc32c"},
     "views/figures/": {
         "plotly",
         "activation_monitor.analysis",
