@@ -256,20 +256,20 @@ def _why_nothing(where, top, damages):
     folders = _folders_with_events(top)
     names = [folder.relative_to(top).as_posix() for folder in folders]
     in_them = f"in {_some(names)}" if names != ["."] else "in it"
-    inside = {folder.name for folder in folders}
+    validation = next((f for f in folders if f.name == VALIDATION_RUN), None)
     runs = [folder.parent for folder in folders if folder.name == RUN]
-    if top.name == RUN or (top / RUN) in folders or (runs and where == "read_runs"):
+    own = (RUN,) if where == "read_runs" else (RUN, VALIDATION_RUN)
+    if top.name in own or top / RUN in folders or (runs and where == "read_runs"):
         found = (
             "whose log has no sampled step yet. Read it again after the first one is "
             "measured"
         )
     elif runs:
         found = f"with runs in the folders below it. Give one of them: {_some(runs)}"
-    elif VALIDATION_RUN in inside:
-        validation = next(f for f in folders if f.name == VALIDATION_RUN)
+    elif validation is not None:
         found = (
-            "which has a run of evaluation only, none of training. read_history reads "
-            f"that one from {validation}"
+            "with a run of evaluation only, none of training. In Python, "
+            f"`read_history({str(validation)!r})` reads it"
         )
     elif folders:
         found = f"with event files of other writers only, {in_them}"
@@ -376,9 +376,7 @@ def _damage(path, damaged, read, nameless):
     if damaged[-1].data is None:
         text += f", none after byte {damaged[-1].start}"
     if nameless:
-        text += (
-            f", and {nameless} left out, for the list of their layers is in the damaged part"
-        )
+        text += f", {nameless} left out, whose list of layers is in the damaged part"
     return f"{text}. If it is a copy, copy it again."
 
 
