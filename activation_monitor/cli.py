@@ -330,10 +330,11 @@ def calibrate(
         warnings.simplefilter("always")
         model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
     if not len(monitor.history):
-        said = " ".join(str(warning.message) for warning in caught) or "no warning."
+        said = [str(warning.message) for warning in caught] or ["no warning"]
+        more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
         raise RuntimeError(
-            "calibrate: nothing was measured, and so there is nothing to hold against the "
-            f"law. Expected one measured step of `fit`. Received: {said}"
+            "calibrate: nothing was measured, so there is nothing to hold against the law. "
+            f"Expected a measured step of `fit`. Received: {said[0].rstrip('.')}.{more}"
         )
     for warning in caught:
         warnings.warn_explicit(

@@ -40,15 +40,13 @@ from activation_monitor.views.log_format import (
     PLUGIN,
     SNAPSHOT_TAG,
 )
-from activation_monitor.views.record_file import read_records
+from activation_monitor.views.record_file import EVENT_FILES, read_records
 
 RUN = "activations"
 """Name of the run folder below the log folder."""
 
 VALIDATION_RUN = "activations_validation"
 """The same for the forward passes of evaluation."""
-
-_EVENT_FILES = "*tfevents*"
 
 _SAMPLED = (
     f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
@@ -246,7 +244,7 @@ def _folder(log_dir, where):
 
 
 def _folders_with_events(top):
-    return sorted({path.parent for path in top.rglob(_EVENT_FILES) if path.is_file()})
+    return sorted({path.parent for path in top.rglob(EVENT_FILES) if path.is_file()})
 
 
 def _why_nothing(where, top, damages):
@@ -292,7 +290,7 @@ def _some(things, most=5):
 def _read_folder(folder):
     """The history in a folder's files, and for each that is damaged a sentence."""
     written, damages = [], []
-    paths = [path for path in folder.glob(_EVENT_FILES) if path.is_file()]
+    paths = [path for path in folder.glob(EVENT_FILES) if path.is_file()]
     for path in sorted(paths, key=_when_made):
         snapshots, damage = _read_file(path)
         written += snapshots

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import google_crc32c
 
+EVENT_FILES = "*tfevents*"
+"""Pattern of the names of event files, TensorBoard's too."""
+
 _HEADER, _CHECKSUM = struct.Struct("<QI"), struct.Struct("<I")
 
 
@@ -65,6 +68,36 @@ def read_records(path: str | Path, start: int = 0) -> Iterator[Record]:
             record = Record(start, data, intact)
             yield record
             start = record.end
+
+
+class Checked(NamedTuple):
+    """A file as far as it was checked.
+
+    Attributes:
+        end: The byte at which the next record begins.
+        damaged: The byte at which the first damaged record begins; None if there is none.
+    """
+
+    end: int = 0
+    damaged: int | None = None
+
+
+def check(path: str | Path, before: Checked | None = None) -> Checked:
+    """Look for damage in a file.
+
+    Args:
+        path: The file.
+        before: What was found the last time; only what was written since is read then.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    end, damaged = before or Checked()
+    for record in read_records(path, end):
+        end = record.end
+        if damaged is None and not record.intact:
+            damaged = record.start
+    return Checked(end, damaged)
 
 
 def _masked_checksum(data):
