@@ -45,10 +45,16 @@ def _close(name, known):
     having = [other for other in known if name and part.search(other)]
     if having:
         return having[:_MOST]
-    alike = difflib.get_close_matches(name, known, _MOST)
+    alike = _alike(name, known)
     # The last part alone as well: a path in front of it makes any two names unlike.
     by_last = {}
     for other in known:
         by_last.setdefault(other.rpartition("/")[2], other)
-    last = difflib.get_close_matches(name.rpartition("/")[2], by_last, _MOST)
+    last = _alike(name.rpartition("/")[2], by_last)
     return [*dict.fromkeys([*alike, *(by_last[part] for part in last)])][:_MOST]
+
+
+def _alike(name, known):
+    """The names that are very close; if there are none, the one that is somewhat so."""
+    very = difflib.get_close_matches(name, known, _MOST, cutoff=0.75)
+    return very or difflib.get_close_matches(name, known, 1)

@@ -318,10 +318,10 @@ def _read_file(path: Path) -> tuple[list[Snapshot], str]:
         values = {value.tag: value.tensor for value in event.summary.value}
         try:
             if LAYERS_TAG in values:
-                table = log_format.table_from_json(_array(values[LAYERS_TAG]).item())
+                table = _table(_array(values[LAYERS_TAG]).item())
             if SNAPSHOT_TAG in values:
                 snapshots.append(_snapshot(event.step, values, table))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             if not damaged:
                 raise ValueError(f"{path}: {error}") from None
             nameless += 1  # the list of layers has changed in a damaged record
@@ -345,6 +345,16 @@ def _check_version(event, path):
                 log_format.check_version(value.metadata.plugin_data.content)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
+
+
+def _table(text):
+    try:
+        return log_format.table_from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"its list of layers cannot be read ({type(error).__name__}: {error}). "
+            "Expected a log that an ActivationMonitor wrote."
+        ) from None
 
 
 def _snapshot(step, values, table):
