@@ -176,10 +176,10 @@ def _loaded(path):
             f'{file.stat().st_size} bytes. Convert it with `np.save("batch.npy", x)`.'
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
+        with file.open("rb") as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
             arrays = {name: loaded[name] for name in loaded.files}
     except Exception as error:
         if "allow_pickle" in str(error):

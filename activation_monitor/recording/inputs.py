@@ -28,18 +28,18 @@ def tensors(x, where: str):
         ValueError: If it has no sample.
     """
     arrays = keras.tree.flatten(x)
-    if not arrays or not all(len(getattr(array, "shape", ())) > 0 for array in arrays):
+    if not all(len(getattr(array, "shape", ())) > 0 for array in arrays):
         raise TypeError(
             f"{where}: `x` must be one batch of inputs: an array of shape (batch, ...), or "
             f"a list, tuple or dict of such. Received: {type(x).__name__}. "
             "Of a tf.data.Dataset of pairs give `next(iter(dataset))[0]`."
         )
-    for array in arrays:
-        if 0 in array.shape:
-            raise ValueError(
-                f"{where}: `x` must hold at least one sample, better a few hundred. "
-                f"Received: an array of shape {_shape(array)}."
-            )
+    empty = [f"an array of shape {_shape(array)}" for array in arrays if 0 in array.shape]
+    if empty or not arrays:
+        raise ValueError(
+            f"{where}: `x` must hold at least one sample, better a few hundred. Received: "
+            f"{empty[0] if empty else 'no array'}."
+        )
     try:
         return keras.tree.map_structure(keras.ops.convert_to_tensor, x)
     except Exception:  # whatever the backend says of it
