@@ -48,10 +48,11 @@ def audit(
         each.
 
     Raises:
-        TypeError: If the model is no `keras.Model`, or `x` no arrays of numbers.
+        TypeError: If the model is not a `keras.Model`, or `x` or `y` does not hold
+            numbers.
         ValueError: For a batch that is empty or does not fit the model, a silenced code
-            that does not exist, targets for a model that is not compiled, or several seeds
-            for a model that cannot be cloned.
+            that does not exist, targets of other samples or for a model that is not
+            compiled, or several seeds for a model that cannot be cloned.
 
     Example:
 
@@ -76,7 +77,14 @@ def audit(
                 "audit: with targets `y` the gradients of the loss are measured, and the "
                 "model has no loss. Call `model.compile` before, or leave `y` out."
             )
-        y = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
+        y = inputs.tensors(y, "audit", "y")
+        samples = keras.tree.flatten(x)[0].shape[0]
+        targets = keras.tree.flatten(y)[0].shape[0]
+        if targets != samples:
+            raise ValueError(
+                f"audit: `y` must hold the targets of the {samples} samples of `x`. "
+                f"Received: {targets}."
+            )
 
     with inputs.explained(model, x, "audit"):
         if not model.built:

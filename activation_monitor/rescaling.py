@@ -65,11 +65,10 @@ def rescale(model: keras.Model, x) -> Rescaling:
         deviation before and after, and the factor.
 
     Raises:
-        TypeError: If `model` is not a Keras model, or `x` not arrays of numbers.
+        TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
         ValueError: If `x` is empty, not finite or does not fit the model; if a kernel is
             all zeros, not finite or quantized; or if a layer's pre-activations cannot be
-            brought to unit variance because what the layer is given is all zeros or not
-            finite.
+            brought to unit variance because its input is all zeros or not finite.
 
     Example:
 

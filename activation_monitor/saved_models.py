@@ -151,7 +151,7 @@ def _chosen(path, names):
     loaded = _loaded(path)
     if set(names) <= set(loaded):
         return [loaded[name] for name in names]
-    # Names of their own are no names of inputs: arr_0, arr_1, in order.
+    # Names such as arr_0 and arr_1: in order.
     if len(loaded) == len(names) and not set(names) & set(loaded):
         return [*loaded.values()]
     named = ", ".join(f"{name!r}: ..." for name in names)

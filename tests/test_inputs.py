@@ -222,7 +222,7 @@ def test_an_error_of_the_models_own_is_raised_as_it_is(function, error):
 )
 def test_what_is_no_array_is_a_type_error(function, x, received):
     """It says what to give instead."""
-    message = f"`x` must be one batch of inputs: .* Received: {received}. Of a tf.data"
+    message = f"`x` must be one batch: .* Received: {received}. Of a tf.data"
     with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
         function(models.perceptron(), x)
 
@@ -243,6 +243,24 @@ def test_arrays_of_objects_are_a_type_error(function, x):
     message = f"{function.__name__}: `x` must hold numbers. Received: ndarray of {x.dtype}."
     with pytest.raises(TypeError, match=re.escape(message)):
         function(models.perceptron(), x)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (np.ones((3, 1)), ValueError, "must hold the targets of the 4 samples of `x`. Re"),
+        (np.ones((0, 1)), ValueError, "must hold at least one sample"),
+        (np.array([[None]] * 4), TypeError, "must hold numbers. Received: ndarray of obj"),
+        ([1.0, 2.0], TypeError, "must be one batch"),
+    ],
+)
+def test_targets_that_do_not_fit_the_batch_are_refused(y, error, message):
+    """In the same words, with the name of the argument."""
+    model = models.perceptron()
+    model.compile("sgd", "mse")
+    with pytest.raises(error, match=f"audit: `y` {message}"):
+        audit(model, ones(4, 8), y)
+    audit(model, ones(4, 8), np.ones((4, 1)))
 
 
 @pytest.mark.parametrize(

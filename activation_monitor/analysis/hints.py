@@ -1,4 +1,4 @@
-"""What to say of a name that there is not: which one was probably meant."""
+"""The message for an unknown name: the name that was probably meant, or all names."""
 
 import difflib
 import re
@@ -12,12 +12,12 @@ _LISTED = 20
 
 
 def no_such(what: str, name: str, known: Iterable[str], listed: bool = False) -> str:
-    """Says that there is nothing of this name, and what there is.
+    """The message for an unknown name.
 
     Args:
         what: What was asked for, for example "layer".
         name: The name that was asked for.
-        known: The names that there are.
+        known: The names that exist.
         listed: Whether to list all names in any case, not only if none is close.
 
     Example:

@@ -15,38 +15,39 @@ from activation_monitor.recording.keras_insides import all_layers
 _NUMBERS = re.compile(r"(u?int|b?float|bool)")
 
 
-def tensors(x, where: str):
+def tensors(x, where: str, name: str = "x"):
     """A batch as tensors, in its structure.
 
     Args:
-        x: What the user gave.
-        where: The function that it was given to, for messages.
+        x: What the user passed.
+        where: The function that it was passed to, for messages.
+        name: Of the argument, for messages.
 
     Raises:
-        TypeError: If it is no array of numbers or strings, nor a list, tuple or dict of
-            such.
+        TypeError: If it is not an array of numbers or strings, or a list, tuple or dict
+            of such.
         ValueError: If it has no sample.
     """
     arrays = keras.tree.flatten(x)
     if not all(len(getattr(array, "shape", ())) > 0 for array in arrays):
         raise TypeError(
-            f"{where}: `x` must be one batch of inputs: an array of shape (batch, ...), or "
-            f"a list, tuple or dict of such. Received: {type(x).__name__}. "
-            "Of a tf.data.Dataset of pairs give `next(iter(dataset))[0]`."
+            f"{where}: `{name}` must be one batch: an array of shape (batch, ...), or a "
+            f"list, tuple or dict of such. Received: {type(x).__name__}. "
+            "Of a tf.data.Dataset of pairs take `x, y = next(iter(dataset))`."
         )
     empty = [f"an array of shape {_shape(array)}" for array in arrays if 0 in array.shape]
     if empty or not arrays:
         raise ValueError(
-            f"{where}: `x` must hold at least one sample, better a few hundred. Received: "
-            f"{empty[0] if empty else 'no array'}."
+            f"{where}: `{name}` must hold at least one sample, better a few hundred. "
+            f"Received: {empty[0] if empty else 'no array'}."
         )
     try:
         return keras.tree.map_structure(keras.ops.convert_to_tensor, x)
     except Exception:  # whatever the backend says of it
         kinds = (f"{type(a).__name__} of {getattr(a, 'dtype', '?')}" for a in arrays)
         raise TypeError(
-            f"{where}: `x` must hold numbers. Received: {', '.join(kinds)}. Convert it, "
-            'for example with `x.astype("float32")`.'
+            f"{where}: `{name}` must hold numbers. Received: {', '.join(kinds)}. Convert "
+            f'it, for example with `{name}.astype("float32")`.'
         ) from None
 
 
@@ -59,7 +60,7 @@ def explained(model: keras.Model, x, where: str):
     Args:
         model: The model that is called.
         x: The batch, as tensors.
-        where: The function that it was given to, for messages.
+        where: The function that it was passed to, for messages.
 
     Raises:
         ValueError: If the model was called and failed, and `x` does not fit it.

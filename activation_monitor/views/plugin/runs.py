@@ -90,7 +90,7 @@ class Runs:
     Args:
         data_provider: TensorBoard's, whichever loader is behind it.
         logdir: The log folder, whose files are checked for damage, of which TensorBoard
-            does not tell. Where it is no folder of this machine, nothing is checked.
+            does not tell. If it is not a folder of this machine, nothing is checked.
     """
 
     def __init__(self, data_provider: provider.DataProvider, logdir: str = ""):
