@@ -276,10 +276,10 @@ def test_a_study_prints_its_rows_and_notes(capsys, monkeypatch):
 Two products
 
                          law:  law:  law:  naive
- product  mean    std    median   low  high    std
- ─────────────────────────────────────────────────
-       1  0.01   22.1      22.6  20.4  25.1   22.1
-       2  -1.5  1e+19       511   442   591    inf
+ product  mean    std  median   low  high    std
+ ────────────────────────────────────────────────
+       1  0.01   22.1    22.6  20.4  25.1   22.1
+       2  -1.5  1e+19     511   442   591    inf
 
 The naive one ends."""
     )
