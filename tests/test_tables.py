@@ -93,6 +93,18 @@ def test_every_digit_is_shown_at_80_columns(make):
         assert found.count(number) >= expected.count(number), number
 
 
+def test_no_name_is_folded_where_numbers_are_those_of_float32():
+    """Exponents of two digits leave room for the names; the widest for the headings."""
+    small = -1.234e-38
+    rows = [chain.CalibrationRow(f"product_{i}", *[-small] * 6) for i in (1, 20)]
+    law = theory.chain_law(512, 1.0, 20)
+    made = chain.Calibration("20 Dense layers", tuple(rows), 1.0, law)
+    printed = console._as_text(console.calibration_table(made), width=80)
+    assert "product_20 " in printed and "product_1 " in printed
+    table, _ = study()
+    assert " product " in console._as_text(table, width=80)
+
+
 @pytest.mark.parametrize("make", [study, calibration, compared, rescaled])
 def test_the_widest_numbers_are_among_those(make):
     """The test above means something: there are numbers of nine characters and more."""
