@@ -11,7 +11,7 @@ import numpy as np
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
 from activation_monitor.analysis.snapshot import Snapshot
-from activation_monitor.recording import measure
+from activation_monitor.recording import inputs, measure
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.keras_insides import (
     all_layers,
@@ -52,9 +52,11 @@ def audit(
         each.
 
     Raises:
-        TypeError: If the model is no `keras.Model`.
-        ValueError: For an empty batch, a silenced code that does not exist, targets for a
-            model that is not compiled, or several seeds for a model that cannot be cloned.
+        TypeError: If the model is not a `keras.Model`, or `x` or `y` does not hold
+            numbers.
+        ValueError: For a batch that is empty or does not fit the model, a silenced code
+            that does not exist, targets of other samples or for a model that is not
+            compiled, or several seeds for a model that cannot be cloned.
 
     Example:
 
@@ -72,24 +74,29 @@ def audit(
             f"audit: `seeds` must be a positive integer. Received: seeds={seeds!r}. "
             "1 looks at the weights as they are."
         )
-    x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
-    arrays = keras.tree.flatten(x)
-    if not arrays or any(0 in array.shape for array in arrays):
-        raise ValueError("audit: `x` must be a batch of at least one sample. It is empty.")
+    x = inputs.tensors(x, "audit")
     if y is not None:
         if not model.compiled:
             raise ValueError(
                 "audit: with targets `y` the gradients of the loss are measured, and the "
                 "model has no loss. Call `model.compile` before, or leave `y` out."
             )
-        y = keras.tree.map_structure(keras.ops.convert_to_tensor, y)
+        y = inputs.tensors(y, "audit", "y")
+        samples = keras.tree.flatten(x)[0].shape[0]
+        targets = keras.tree.flatten(y)[0].shape[0]
+        if targets != samples:
+            raise ValueError(
+                f"audit: `y` must hold the targets of the {samples} samples of `x`. "
+                f"Received: {targets}."
+            )
 
-    if not model.built:
-        model(keras.tree.map_structure(lambda array: array[:1], x))
-    with _unchanged(model):
-        draws = [_Looker(model, model).look(x, y)]
-        if seeds > 1:
-            draws += _looks_at_clones(model, x, y, range(1, seeds))
+    with inputs.explained(model, x, "audit"):
+        if not model.built:
+            model(keras.tree.map_structure(lambda array: array[:1], x))
+        with _unchanged(model):
+            draws = [_Looker(model, model).look(x, y)]
+            if seeds > 1:
+                draws += _looks_at_clones(model, x, y, range(1, seeds))
     each = tuple(console.diagnose([snapshot], silence) for snapshot in draws)
     return each[0] if seeds == 1 else _in_most(each)
 

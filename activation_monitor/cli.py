@@ -1,11 +1,18 @@
 """The command line, `activation-monitor`."""
 
 import argparse
+import functools
 import math
 import os
+import re
 import sys
+import warnings
+from pathlib import Path
 
 from activation_monitor.analysis import chain, moments
+from activation_monitor.analysis.findings import CODES
+from activation_monitor.analysis.hints import no_such
+from activation_monitor.foreign_errors import first_line
 
 _STDS = {"exploding": 1.0, "vanishing": 0.01, "critical": None}
 _POLICIES = ("float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
@@ -13,12 +20,12 @@ _JIT = {"auto": "auto", "on": True, "off": False}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 passed, 1 failed, 2 wrong usage."""
+    """Run a command; returns the exit code: 0 passed, 1 failed, 2 could not be run."""
     parser = argparse.ArgumentParser(
         prog="activation-monitor",
         description="Tells you why your Keras network does not train.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     calibration = commands.add_parser(
         "calibrate",
         help="prove on this machine that what the monitor measures is true",
@@ -26,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
             "Shows the matmul-chain study, then runs the same chain as Keras layers "
             "through model.fit with an ActivationMonitor and holds the measured growth "
             "against the exact law. A right monitor fails by chance at most once in "
-            f"{1 / chain.FALSE_ALARMS:.0f} chains."
+            f"{1 / chain.FALSE_ALARMS:.0f} chains. Exit code 0: it passed; 1: it failed; "
+            "2: it could not be run."
         ),
     )
     add = calibration.add_argument
@@ -39,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--layers", type=_at_least(1), default=20, help="layers of the chain [20]")
     add("--dtype", choices=_POLICIES, default="float32", help="dtype policy [float32]")
     add("--jit", choices=_JIT, default="auto", help="XLA compilation [auto]")
-    add("--seed", type=int, default=0, help="of the random weights [0]")
+    add("--seed", type=_at_least(0), default=0, help="of the random weights [0]")
     add("--no-study", action="store_true", help="only the calibration")
     calibration.set_defaults(run=_calibrate)
 
@@ -62,7 +70,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     add("--batch", type=_at_least(1), default=64, help="samples to take [64]")
     add("--seeds", type=_at_least(1), default=1, help="initializations to draw [1]")
-    add("--silence", nargs="*", default=[], metavar="CODE", help="findings not to report")
+    add(
+        "--silence",
+        nargs="*",
+        type=_code,
+        default=[],
+        metavar="CODE",
+        help="findings not to report; give the model first",
+    )
     auditing.set_defaults(run=_audit)
 
     reporting = commands.add_parser(
@@ -93,8 +108,16 @@ def main(argv: list[str] | None = None) -> int:
     comparing.set_defaults(run=_compare)
 
     arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.error(f"expected a command: {', '.join(commands.choices)}. See --help.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return arguments.run(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = functools.partial(_show_warning, arguments.command)
+        try:
+            return arguments.run(arguments)
+        except Exception as error:
+            _say(arguments.command, _in_one_line(error))
+            return 2
 
 
 def _at_least(least):
@@ -104,6 +127,36 @@ def _at_least(least):
         return int(text)
 
     return integer
+
+
+def _code(text):
+    if text not in CODES:
+        raise argparse.ArgumentTypeError(no_such("finding", text, CODES, listed=True))
+    return text
+
+
+def _say(command, text):
+    print(f"activation-monitor {command}: {text}", file=sys.stderr)
+
+
+def _show_warning(command, message, category, *where):
+    """A warning as one line, without the line of code that it comes from."""
+    del category, where
+    _say(command, f"warning: {_without_function(str(message))}")
+
+
+def _in_one_line(error):
+    """What an error says, with the kind of error if it is not one that we would raise."""
+    text = _without_function(first_line(error))
+    if not isinstance(error, OSError | RuntimeError | TypeError | ValueError):
+        text = f"{type(error).__name__}: {text}"
+    return f"{text}."
+
+
+def _without_function(text):
+    """A message of ours without the function that raised it: a user of the command line
+    did not call it."""
+    return re.sub(r"^(audit|calibrate|compare|read_history|read_runs|report): ", "", text)
 
 
 def _calibrate(arguments):
@@ -132,48 +185,69 @@ def _calibrate(arguments):
 
 
 def _audit(arguments):
-    import keras
-
+    from activation_monitor import saved_models
     from activation_monitor.auditing import audit
 
+    model = saved_models.load_model(arguments.model)
+    x = saved_models.load_batch(model, arguments.data, arguments.batch)
     try:
-        model = keras.saving.load_model(arguments.model, compile=False)
-        x = _batch(model, arguments)
         diagnosis = audit(model, x, seeds=arguments.seeds, silence=arguments.silence)
     except Exception as error:
-        print(f"activation-monitor audit: {error}", file=sys.stderr)
-        return 2
+        of = arguments.data or arguments.model
+        raise RuntimeError(f"{of}: {_in_one_line(error)}") from error
     print(diagnosis)
     if arguments.data is None:
-        print(
-            "Measured on made-up inputs, which say nothing about the size of yours: give "
-            "real ones with --data."
-        )
+        print("Measured on made-up inputs, which say nothing about the size of yours.")
+        print("Give real ones with --data.")
     return 0 if diagnosis.healthy else 1
 
 
 def _report(arguments):
     import json
-    from pathlib import Path
 
     from activation_monitor.views import events, report, summary
 
+    output = arguments.output or (None if arguments.json else "report.html")
+    if output is not None:
+        _check_output(output)
+    runs = events.read_runs(arguments.log_dir)
+    if arguments.json:
+        text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
+    else:
+        text = report.page(runs, f"Activations in {arguments.log_dir}")
+    if output is None:
+        print(text)
+        return 0
     try:
-        runs = events.read_runs(arguments.log_dir)
-        if arguments.json:
-            text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
-        else:
-            text = report.page(runs, f"Activations in {arguments.log_dir}")
-        output = arguments.output or (None if arguments.json else "report.html")
-        if output is None:
-            print(text)
-            return 0
         Path(output).write_text(text, encoding="utf-8")
-    except Exception as error:
-        print(f"activation-monitor report: {error}", file=sys.stderr)
-        return 2
-    print(f"Wrote {output}: {', '.join(runs)}.")
+    except OSError as error:
+        raise OSError(f"{output} cannot be written ({error.strerror}).") from error
+    print(f"Wrote {output}.")
+    for run, diagnosis in summary.diagnose_all(runs).items():
+        print(f"{run}: {_verdict(diagnosis)}")
     return 0
+
+
+def _check_output(output):
+    """Refuse what cannot be written to, before everything is read."""
+    path = Path(output)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"--output must be a file. Received: {output}, which is a folder. Write, for "
+            f"example, to {path / 'report.html'}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"--output must be a file in a folder that exists. Received: {output}. Make "
+            f"the folder {path.parent} first."
+        )
+
+
+def _verdict(diagnosis):
+    """A diagnosis in a few words."""
+    if diagnosis.findings:
+        return f"findings: {', '.join(finding.code for finding in diagnosis.findings)}"
+    return "healthy" if diagnosis.healthy else "not assessed"
 
 
 def _compare(arguments):
@@ -181,63 +255,11 @@ def _compare(arguments):
     from activation_monitor.views import console, events
 
     names = (arguments.run_a, arguments.run_b)
-    try:
-        histories = [events.read_history(name) for name in names]
-        diagnoses = tuple(console.diagnose(history) for history in histories)
-        found = comparison.compare(*histories, diagnoses, names)
-    except Exception as error:
-        print(f"activation-monitor compare: {error}", file=sys.stderr)
-        return 2
+    histories = [events.read_history(name) for name in names]
+    diagnoses = tuple(console.diagnose(history) for history in histories)
+    found = comparison.compare(*histories, diagnoses, names)
     console.show(console.comparison_table(found, names))
     return 1 if found.differences else 0
-
-
-def _batch(model, arguments):
-    """The inputs from the file, or made-up ones, in the structure the model takes."""
-    import keras
-    import numpy as np
-
-    from activation_monitor.recording.keras_insides import all_layers
-
-    if not model.built or not getattr(model, "inputs", None):
-        raise ValueError(
-            "expected a model whose inputs are known (Functional, or Sequential with an "
-            f"Input). Received: {type(model).__name__}. In Python, audit(model, x) does."
-        )
-    if arguments.data is None:
-        rng = np.random.default_rng(0)
-        tables = [
-            layer.input_dim
-            for layer in all_layers(model)
-            if isinstance(layer, keras.layers.Embedding)
-        ]
-        found = [_made_up(given, arguments.batch, tables, rng) for given in model.inputs]
-    else:
-        loaded = np.load(arguments.data)
-        names = [given.name for given in model.inputs]
-        if isinstance(loaded, np.ndarray):
-            found = [loaded]
-        elif set(names) <= set(loaded.files):
-            found = [loaded[name] for name in names]
-        else:
-            found = [loaded[name] for name in loaded.files]
-        if len(found) != len(names):
-            raise ValueError(
-                f"expected {len(names)} arrays in {arguments.data}, one for each of the "
-                f"model's inputs ({', '.join(names)}). Received: {len(found)}."
-            )
-        found = [array[: arguments.batch] for array in found]
-    if isinstance(model, keras.Sequential):
-        return found[0]
-    return keras.tree.pack_sequence_as(model.input, found)
-
-
-def _made_up(given, batch, tables, rng):
-    """A batch for one input; axes of unknown length get 32."""
-    shape = (batch, *(32 if length is None else length for length in given.shape[1:]))
-    if "int" in given.dtype:
-        return rng.integers(0, min(tables, default=2), shape).astype(given.dtype)
-    return rng.standard_normal(shape).astype(given.dtype)
 
 
 def studies(seed: int = 0) -> list[chain.Study]:
@@ -274,6 +296,9 @@ def calibrate(
         jit_compile: As in `model.compile`.
         seed: Of the weights and the input.
         **fit_options: Passed on to `model.compile`, such as `run_eagerly`.
+
+    Raises:
+        RuntimeError: If nothing was measured, with what the monitor warned of.
     """
     import keras
     import numpy as np
@@ -301,7 +326,20 @@ def calibrate(
     )
     # The monitor would rightly warn of two of the three chains.
     monitor = ActivationMonitor(histograms=False, on_finding=lambda finding: None)
-    model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
+    if not len(monitor.history):
+        said = [str(warning.message) for warning in caught] or ["no warning"]
+        more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
+        raise RuntimeError(
+            "calibrate: nothing was measured, so there is nothing to hold against the law. "
+            f"Expected a measured step of `fit`. Received: {said[0].rstrip('.')}.{more}"
+        )
+    for warning in caught:
+        warnings.warn_explicit(
+            *(warning.message, warning.category, warning.filename, warning.lineno)
+        )
 
     measured = monitor.history[0].statistic("rms")  # the input, then the layers
     reference, y = [], x.astype(np.float64)

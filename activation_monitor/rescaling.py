@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
+from activation_monitor.recording import inputs
 from activation_monitor.recording.keras_insides import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
 from activation_monitor.views.console import rescaling_text
@@ -64,10 +65,10 @@ def rescale(model: keras.Model, x) -> Rescaling:
         deviation before and after, and the factor.
 
     Raises:
-        TypeError: If `model` is not a Keras model, or `x` not arrays.
-        ValueError: If `x` is empty or not finite, if a kernel is all zeros, not finite
-            or quantized, or if a layer's pre-activations cannot be brought to unit
-            variance because what the layer is given is all zeros or not finite.
+        TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
+        ValueError: If `x` is empty, not finite or does not fit the model; if a kernel is
+            all zeros, not finite or quantized; or if a layer's pre-activations cannot be
+            brought to unit variance because its input is all zeros or not finite.
 
     Example:
 
@@ -77,7 +78,11 @@ def rescale(model: keras.Model, x) -> Rescaling:
 
     Mishkin and Matas (2016), "All you need is a good init", https://arxiv.org/abs/1511.06422
     """
-    _check(model, x)
+    with inputs.explained(model, _checked(model, x), "rescale"):
+        return _rescaled(model, x)
+
+
+def _rescaled(model, x):
     _build(model, x)
     weights = weight_layers(model)
     reasons = _reasons(weights)
@@ -147,26 +152,16 @@ def rescale(model: keras.Model, x) -> Rescaling:
     return Rescaling(tuple(rows), shown_by=rescaling_text)
 
 
-def _check(model, x):
+def _checked(model, x):
+    """The batch as tensors, if it and the model may be rescaled."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             "rescale: `model` must be a keras.Model. "
             f"Received: {model!r} of type {type(model).__name__}. "
             "Put a single layer into a keras.Sequential."
         )
-    arrays = keras.tree.flatten(x)
-    if not arrays or not all(len(getattr(array, "shape", ())) > 0 for array in arrays):
-        raise TypeError(
-            "rescale: `x` must be one batch of inputs: an array of shape (batch, ...), or "
-            f"a list, tuple or dict of such. Received: {type(x).__name__}. "
-            "Of a tf.data.Dataset of pairs give `next(iter(dataset))[0]`."
-        )
-    for array in map(np.asarray, arrays):
-        if array.size == 0:
-            raise ValueError(
-                "rescale: `x` must hold at least one sample, better a few hundred. "
-                f"Received: an array of shape {array.shape}."
-            )
+    tensors = inputs.tensors(x, "rescale")
+    for array in map(np.asarray, keras.tree.flatten(x)):
         if array.dtype.kind not in "OSU" and not np.isfinite(array).all():
             bad = array.size - np.isfinite(array).sum()
             raise ValueError(
@@ -174,6 +169,7 @@ def _check(model, x):
                 f"of {array.size}, in an array of shape {array.shape}. "
                 "Clean the data, or give other samples."
             )
+    return tensors
 
 
 def _build(model, x):

@@ -645,7 +645,7 @@ def test_only_models_can_be_audited(model):
 )
 def test_a_batch_must_not_be_empty(x):
     """There would be nothing to measure."""
-    with pytest.raises(ValueError, match="at least one sample. It is empty"):
+    with pytest.raises(ValueError, match="audit: `x` must hold at least one sample"):
         audit(models.perceptron(), x)
 
 

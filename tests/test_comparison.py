@@ -128,8 +128,20 @@ def test_the_table_shows_the_layers_that_differ_and_what_does():
     assert row.split() == ["d2", "2", "2", "20!", "10", "2", "20!"]
     assert not any(line.strip().startswith("d1") for line in shown.splitlines())
     assert "* rms at the first step, of 1 of 4 layers" in shown
+    assert shown.count("! = differs from A by more than chance explains.") == 1
     same = console._as_text(console.comparison_table(held(*[chain(1.0)] * 2), ("A", "B")))
     assert same == "No difference between A and B beyond chance."
+
+
+def test_a_mark_is_explained_only_where_there_is_one():
+    """Runs that differ in their settings only have no table, and no marks."""
+    first, second = (
+        network(tap("a", activation=phi), tap("b")) for phi in ("relu", "tanh")
+    )
+    found = held(first, second)
+    assert found.differences and not any(pair.differs_first for pair in found.pairs)
+    shown = console._as_text(console.comparison_table(found, ("A", "B")))
+    assert "!" not in shown
 
 
 def test_a_long_table_is_cut():

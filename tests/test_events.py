@@ -1,6 +1,11 @@
 """The event file: what TensorBoard's own readers find in it, and reading it back."""
 
+import dataclasses
 import json
+import re
+import struct
+import subprocess
+import sys
 import time
 
 import keras
@@ -8,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
 import models
@@ -15,6 +21,7 @@ from activation_monitor import ActivationMonitor, diagnose, read_history
 from activation_monitor.analysis import moments
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.views import events, log_format
+from activation_monitor.views.events import read_runs
 from activation_monitor.views.figures.image import heat_image
 
 
@@ -322,7 +329,7 @@ def test_a_second_fit_writes_a_second_file_of_the_same_run(tmp_path):
 
 
 def test_a_half_written_file_is_read_as_far_as_it_goes(run, tmp_path):
-    """As a killed process leaves it."""
+    """As a killed process leaves it; without a warning, for it is not damaged."""
     folder, monitor = run
     (path,) = (folder / "activations").iterdir()
     content = path.read_bytes()
@@ -332,9 +339,279 @@ def test_a_half_written_file_is_read_as_far_as_it_goes(run, tmp_path):
     assert steps == monitor.history.steps[: len(steps)]
 
 
-def test_a_folder_without_a_log_is_an_error(tmp_path):
-    """It says which folder, and what was expected there."""
-    with pytest.raises(FileNotFoundError, match="Expected a log folder that an"):
+# -- damaged files
+
+
+def logged(folder, *steps, layers=LAYERS, run=events.RUN):
+    """The file of a log of these steps."""
+    before = {*(folder / run).glob("*")}
+    log = events.EventLog(folder, run)
+    for step in steps:
+        log.write(dataclasses.replace(taken(step), layers=layers))
+    log.close()
+    (path,) = {*(folder / run).glob("*")} - before
+    return path
+
+
+def starts(path):
+    """Where the records of an intact file begin; the first holds no step."""
+    content, found = path.read_bytes(), [0]
+    while found[-1] < len(content):
+        (length,) = struct.unpack_from("<Q", content, found[-1])
+        found.append(found[-1] + 8 + 4 + length + 4)
+    return found[:-1]
+
+
+def flip(path, *places):
+    """Damage one bit in each of these bytes."""
+    content = bytearray(path.read_bytes())
+    for place in places:
+        content[place] ^= 1
+    path.write_bytes(content)
+
+
+def damaged_data(path, *records):
+    """Damage the data of these records of a file; returns where the first begins."""
+    begin = starts(path)
+    flip(path, *(begin[record] + 100 for record in records))
+    return begin[records[0]]
+
+
+def read_with_warning(read, folder):
+    """What is read, and the one warning that comes with it."""
+    with pytest.warns(UserWarning) as caught:
+        found = read(folder)
+    (warning,) = caught
+    assert warning.filename == __file__
+    return found, str(warning.message)
+
+
+def test_a_damaged_record_is_left_out_and_all_others_are_read(tmp_path):
+    """The warning says which file, at which byte, and how many steps were read."""
+    path = logged(tmp_path, *range(6))
+    at = damaged_data(path, 3)  # after the one that names the format, and steps 0 and 1
+    read, warning = read_with_warning(read_history, tmp_path)
+    assert read.steps == [0, 1, 3, 4, 5]
+    assert_same(read, [taken(step) for step in read.steps])
+    assert warning == (
+        f"read_history: {path} is damaged at byte {at}: 5 steps read. If it is a copy, "
+        "copy it again."
+    )
+
+
+def test_several_damaged_records_are_counted(tmp_path):
+    """The first of them is named."""
+    path = logged(tmp_path, *range(6))
+    at = damaged_data(path, 2, 4, 5)
+    read, warning = read_with_warning(read_history, tmp_path)
+    assert read.steps == [0, 2, 5]
+    assert f"is damaged at byte {at} and 2 more places: 3 steps read." in warning
+
+
+def test_after_a_damaged_length_no_more_is_read_of_the_file(tmp_path):
+    """Where the next record begins is not known; the warning says so."""
+    path = logged(tmp_path, *range(6))
+    at = starts(path)[3]
+    flip(path, at)
+    read, warning = read_with_warning(read_history, tmp_path)
+    assert read.steps == [0, 1]
+    assert f"damaged at byte {at}: 2 steps read, none after byte {at}." in warning
+
+
+def test_the_later_files_of_a_resumed_run_are_read(tmp_path):
+    """Whatever the damage in an earlier one."""
+    first = logged(tmp_path, *range(4))
+    logged(tmp_path, *range(4, 7))
+    flip(first, starts(first)[2])
+    read, warning = read_with_warning(read_history, tmp_path)
+    assert read.steps == [0, 4, 5, 6]
+    assert f"{first} is damaged" in warning
+
+
+def test_no_step_is_read_with_the_names_of_other_layers(tmp_path):
+    """Where the record that told of new layers is damaged, the steps after it are left
+    out, up to the next that tells of layers."""
+    other = tuple(dataclasses.replace(one, name=f"other_{one.name}") for one in LAYERS)
+    log = events.EventLog(tmp_path)
+    for step, layers in enumerate([LAYERS, LAYERS, other, other, LAYERS, LAYERS]):
+        log.write(dataclasses.replace(taken(step), layers=layers))
+    log.close()
+    (path,) = (tmp_path / events.RUN).iterdir()
+    begin = starts(path)
+    flip(path, begin[4] - 10)  # at the end of the data: the names themselves are intact
+    read, warning = read_with_warning(read_history, tmp_path)
+    assert read.steps == [0, 1, 4, 5]
+    assert {snapshot.names for snapshot in read} == {("a", "b")}
+    assert "4 steps read, 1 left out, whose list of layers is in the damaged" in warning
+
+
+def test_a_record_that_is_no_event_is_damaged(tmp_path):
+    """Its checksum is right, what is in it is not."""
+    path = logged(tmp_path, 0)
+    with path.open("ab") as file:
+        RecordWriter(file).write(b"\xff\xff no event")
+    size = starts(path)[-1]
+    read, warning = read_with_warning(read_history, tmp_path)
+    assert read.steps == [0]
+    assert f"damaged at byte {size}: 1 step read." in warning
+
+
+def test_a_file_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_path):
+    """Not that there are no snapshots: there are."""
+    path = logged(tmp_path, 0, 1)
+    at = damaged_data(path, 1)
+    for read in (read_history, read_runs):
+        with pytest.raises(ValueError, match="no step in") as caught:
+            read(tmp_path)
+        assert f"{path} is damaged at byte {at}: 0 steps read" in str(caught.value)
+
+
+def test_a_damaged_run_is_no_hindrance_to_the_others(tmp_path):
+    """One warning for each file that is damaged; what can be read is there."""
+    logged(tmp_path / "fine", *range(3))
+    bad = logged(tmp_path / "bad", *range(3))
+    at = damaged_data(bad, 2)
+    runs, warning = read_with_warning(read_runs, tmp_path)
+    assert {name: run.steps for name, run in runs.items()} == {
+        "bad": [0, 2],
+        "fine": [0, 1, 2],
+    }
+    assert warning.startswith(f"read_runs: {bad} is damaged at byte {at}: 2 steps read")
+
+
+def test_a_damaged_evaluation_is_not_told_of_by_a_report_of_training(tmp_path):
+    """Runs of evaluation are not read by `read_runs`; by `read_history` they are."""
+    logged(tmp_path, *range(3))
+    damaged_data(logged(tmp_path, *range(3), run=events.VALIDATION_RUN), 2)
+    assert read_runs(tmp_path)[tmp_path.name].steps == [0, 1, 2]
+    read, _ = read_with_warning(read_history, tmp_path / events.VALIDATION_RUN)
+    assert read.steps == [0, 2]
+
+
+def test_reading_a_log_loads_neither_tensorflow_nor_keras(tmp_path):
+    """Which takes longer than reading it."""
+    logged(tmp_path, 0)
+    code = (
+        "import sys; from activation_monitor.views.events import read_history; "
+        f"print(read_history({str(tmp_path)!r}).steps, *sys.modules)"
+    )
+    run = [sys.executable, "-c", code]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("[0]")
+    assert {"tensorflow", "keras"}.isdisjoint(printed.split())
+
+
+# -- folders without a run
+
+
+def keras_log(folder):
+    """What Keras' own TensorBoard callback writes."""
+    model = models.perceptron(depth=1)
+    model.compile("sgd", "mse")
+    board = keras.callbacks.TensorBoard(folder)
+    model.fit(*models.data(), verbose=0, callbacks=[board])
+    assert [path.name for path in folder.iterdir()] == ["train"]
+
+
+def several_runs(folder):
+    logged(folder / "one", 0)
+    logged(folder / "two", 0)
+
+
+NOTHING = {
+    "missing": (lambda folder: folder.rmdir(), "which does not exist"),
+    "empty": (lambda folder: None, "which is empty"),
+    "of other files": (
+        lambda folder: (folder / "notes.txt").write_text("x"),
+        "with no event file in it or below it",
+    ),
+    "of other writers": (
+        keras_log,
+        "with event files of other writers only, in train",
+    ),
+    "without a step": (
+        lambda folder: events.EventLog(folder).close(),
+        "whose log has no sampled step yet",
+    ),
+    "of evaluation": (
+        lambda folder: logged(folder, 0, run=events.VALIDATION_RUN),
+        "with a run of evaluation only, none of training. In Python, `read_history(",
+    ),
+    "a file": (
+        lambda folder: (folder.rmdir(), folder.write_text("x")),
+        "which is a file. Give the folder that it is in: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("read", [read_history, read_runs])
+@pytest.mark.parametrize("kind", [*NOTHING])
+def test_a_folder_without_a_run_is_an_error_that_says_what_is_there(tmp_path, kind, read):
+    """Where, what was expected, what came, and what to do, in a message of its own."""
+    make, expected = NOTHING[kind]
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    make(folder)
+    error = NotADirectoryError if kind == "a file" else FileNotFoundError
+    with pytest.raises(error) as caught:
+        read(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{read.__name__}: ")
+    assert "xpected the log folder of an ActivationMonitor. Received: " in message
+    assert f"{folder}, {expected}" in message
+
+
+def test_the_messages_for_folders_without_a_run_differ():
+    """Each says what is there: the test above cannot pass by one message for all."""
+    told = [expected for _, expected in NOTHING.values()]
+    assert len({*told}) == len(told) == 7
+
+
+def test_an_event_file_is_not_a_folder(tmp_path):
+    """The message names the folder to give instead, which can be read."""
+    path = logged(tmp_path, 0)
+    with pytest.raises(NotADirectoryError, match="is a file. Give the folder") as caught:
+        read_history(path)
+    assert str(caught.value).endswith(f"it is in: {path.parent}")
+    assert read_history(path.parent).steps == [0]
+
+
+def test_a_folder_of_several_runs_names_them(tmp_path):
+    """`read_history` reads one run: it says which there are; `read_runs` reads all."""
+    several_runs(tmp_path)
+    one, two = tmp_path / "one", tmp_path / "two"
+    expected = f"with runs in the folders below it. Give one of them: {one}, {two}."
+    with pytest.raises(FileNotFoundError, match=re.escape(expected)):
+        read_history(tmp_path)
+    assert [*read_runs(tmp_path)] == ["one", "two"]
+
+
+def test_a_run_of_evaluation_is_read_from_its_own_folder(tmp_path):
+    """As the message says."""
+    logged(tmp_path, 0, run=events.VALIDATION_RUN)
+    with pytest.raises(FileNotFoundError) as caught:
+        read_history(tmp_path)
+    (folder,) = re.findall(r"`read_history\('(.*?)'\)` reads it", str(caught.value))
+    assert read_history(folder).steps == [0]
+
+
+def test_a_folder_whose_name_is_like_an_event_file_is_passed_over(tmp_path):
+    """Only files are read."""
+    logged(tmp_path, 0)
+    (tmp_path / events.RUN / "my.tfevents.d").mkdir()
+    (tmp_path / "tfevents").mkdir()
+    assert read_history(tmp_path).steps == [0]
+    assert [*read_runs(tmp_path)] == [tmp_path.name]
+
+
+def test_a_log_without_its_list_of_layers_is_an_error_that_names_the_file(
+    tmp_path, monkeypatch
+):
+    """As another program may have written it: nothing is damaged."""
+    monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
+    path = logged(tmp_path, 0)
+    expected = f"{re.escape(str(path))}: its list of layers cannot be read"
+    with pytest.raises(ValueError, match=expected):
         read_history(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -460,6 +461,68 @@ def test_a_log_without_its_list_of_layers_says_so(tmp_path, monkeypatch):
     assert "activations: " in client.json("run", run="activations")["problem"]
 
 
+def damage(folder, step, at=-1000):
+    """Damage a bit of the record of this step, so far from its end; returns where it
+    begins, and the file."""
+    (path,) = (folder / events.RUN).iterdir()
+    content, starts = bytearray(path.read_bytes()), [0]
+    while starts[-1] < len(content):
+        starts.append(starts[-1] + 16 + struct.unpack_from("<Q", content, starts[-1])[0])
+    place = starts[step + 2] + at if at < 0 else starts[step + 1] + at
+    content[place] ^= 1
+    path.write_bytes(content)
+    return starts[step + 1], path
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_a_damaged_file_is_told_of_where_its_run_is_shown(tmp_path, loader):
+    """TensorBoard itself says nothing: one loader ends there, the other shows what is
+    damaged if it can be read as numbers. The other runs have no such notice."""
+    write(tmp_path / "fine", range(6))
+    begins = {}
+    for run, at in {"number": -1000, "length": 0}.items():
+        write(tmp_path / run, range(6))
+        begins[run] = damage(tmp_path / run, 3, at)
+    client = board.Client(tmp_path, loader)
+    client.wait_for("fine/activations", step=5)
+    client.wait_for(*(f"{run}/activations" for run in begins), step=2)
+    assert client.json("run", run="fine/activations")["note"] == ""
+    for run, (start, path) in begins.items():
+        shown = client.json("run", run=f"{run}/activations")
+        assert shown["problem"] == ""
+        assert shown["steps"][:3] == [0, 1, 2]
+        assert shown["note"] == (
+            f"{path.name} is damaged at byte {start}: TensorBoard reads no further, or "
+            "shows damaged numbers. `activation-monitor report` shows all that can be read."
+        )
+
+
+def test_damage_of_a_run_that_cannot_be_shown_stands_beside_its_problem(
+    tmp_path, monkeypatch
+):
+    """As where the list of layers is what is damaged."""
+    monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
+    write(tmp_path, range(4))
+    start, _ = damage(tmp_path, 2)
+    client = board.Client(tmp_path)
+    client.wait_for("activations")
+    problem = client.json("run", run="activations")["problem"]
+    assert f"damaged at byte {start}: " in problem
+
+
+def test_where_the_log_folder_is_not_on_this_machine_nothing_is_checked(tmp_path):
+    """As with --logdir_spec, or a bucket."""
+    from activation_monitor.views.plugin import runs
+
+    write(tmp_path, range(4))
+    damage(tmp_path, 2)
+    client = board.Client(tmp_path)
+    client.wait_for("activations", step=1)
+    for logdir, noticed in [("gs://bucket/logs", False), ("", False), (tmp_path, True)]:
+        run = runs.Runs(client.provider, str(logdir)).read(None, "", "activations")
+        assert ("damaged" in run.note) == noticed
+
+
 def test_a_user_who_keeps_fewer_steps_is_told_so(tmp_path):
     """The findings may then not be all."""
     write(tmp_path, range(20))
@@ -594,7 +657,7 @@ def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
     venv.create(tmp_path / "fresh", with_pip=True)
     fresh = tmp_path / "fresh" / "bin"
     run(fresh / "pip", "install", "-q", "--no-deps", wheel)
-    needed = ("numpy", "scipy", "rich", "plotly", "tensorboard")
+    needed = ("numpy", "scipy", "rich", "plotly", "tensorboard", "google-crc32c")
     run(fresh / "pip", "install", "-q", *needed)
     command = [fresh / "tensorboard", "--logdir", logs, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as board_process:

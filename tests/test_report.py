@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from activation_monitor import cli
-from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.diagnosis import Diagnosis, diagnose
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views import report
 from activation_monitor.views.events import EventLog, read_runs
@@ -241,42 +243,127 @@ def test_a_log_folder_alone_is_a_run(logs, where):
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
-    """It says where it looked."""
-    with pytest.raises(FileNotFoundError, match="no snapshots in .* or below"):
+    """It says what it found there."""
+    with pytest.raises(FileNotFoundError, match=f"Received: {tmp_path}, which is empty"):
         read_runs(tmp_path)
 
 
 # -- the commands
 
 
+VERDICTS = """\
+a_sick: findings: vanishing-activations
+b_fine: healthy
+deeper/c_fine: healthy
+"""
+
+
 @pytest.mark.smoke
-def test_the_report_command_writes_the_page(logs, tmp_path, capsys):
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_report_command_writes_a_file_and_prints_the_verdict_of_every_run(
+    options, logs, tmp_path, capsys
+):
     """To the file that is named; exit code 0 whatever was found."""
-    output = tmp_path / "page.html"
-    assert cli.main(["report", str(logs), "-o", str(output)]) == 0
-    assert "a_sick, b_fine, deeper/c_fine" in capsys.readouterr().out
-    made = Page(output.read_text(encoding="utf-8"))
-    assert "Something was found in 1 of 3 runs: a_sick." in made.text
+    output = tmp_path / "report"
+    assert cli.main(["report", str(logs), "-o", str(output), *options]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"Wrote {output}.\n{VERDICTS}"
+    assert captured.err == ""
+    content = output.read_text(encoding="utf-8")
+    if options:
+        assert json.loads(content) == summary(read_runs(logs))
+    else:
+        assert "Something was found in 1 of 3 runs: a_sick." in Page(content).text
 
 
-def test_the_report_command_prints_json(logs, tmp_path, capsys):
-    """To the terminal, or to a file that is named."""
+@pytest.mark.parametrize(
+    ("findings", "first", "verdict"),
+    [
+        ((), chain(1.0), "healthy"),
+        (("dead-units", "mean-shift"), chain(1.0), "findings: dead-units, mean-shift"),
+        ((), None, "not assessed"),
+    ],
+)
+def test_a_verdict_is_one_of_three(findings, first, verdict):
+    """Nothing measured is not healthy."""
+    found = tuple(Finding(code, "warning", 0, (), {}, "") for code in findings)
+    assert cli._verdict(Diagnosis(found, first, None, ())) == verdict
+
+
+def test_the_report_command_prints_json(logs, capsys):
+    """To the terminal, and nothing else: a program reads it."""
     assert cli.main(["report", str(logs), "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == summary(read_runs(logs))
-    output = tmp_path / "report.json"
-    assert cli.main(["report", str(logs), "--json", "-o", str(output)]) == 0
-    assert json.loads(output.read_text()) == printed
+    assert json.loads(capsys.readouterr().out) == summary(read_runs(logs))
 
 
-def test_the_report_command_says_what_is_wrong(tmp_path, capsys):
-    """On stderr, with exit code 2."""
-    assert cli.main(["report", str(tmp_path)]) == 2
-    assert "activation-monitor report: read_runs: no snapshots" in capsys.readouterr().err
-    write(tmp_path / "run", RUNS["b_fine"])
-    missing = tmp_path / "no" / "such" / "folder.html"
-    assert cli.main(["report", str(tmp_path), "-o", str(missing)]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_log_folder_that_cannot_be_read_is_exit_code_2(command, logs, tmp_path, capsys):
+    """One line each, which says what is there instead; no page is written."""
+    file = tmp_path / "notes.txt"
+    file.write_text("x")
+    output = ["-o", str(tmp_path / "page.html")] if command == "report" else []
+    for where, message in [
+        (tmp_path / "missing", "which does not exist."),
+        (file, f"which is a file. Give the folder that it is in: {tmp_path}."),
+        (tmp_path, "with no event file in it or below it."),
+    ]:
+        runs = [str(where)] if command == "report" else [str(logs / "a_sick"), str(where)]
+        assert cli.main([command, *runs, *output]) == 2
+        captured = capsys.readouterr()
+        (line,) = captured.err.splitlines()
+        assert line.startswith(f"activation-monitor {command}: ")
+        assert "read_" not in line and line.endswith(f"Received: {where}, {message}")
+        assert captured.out == ""
+    assert [*tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", "--output must be a file. Received: {0}, which is a folder. Write, for "),
+        ("no/page.html", "--output must be a file in a folder that exists. Received: {0}"),
+        ("/dev/full", "/dev/full cannot be written (No space left on device)."),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_exit_code_2(
+    output, message, logs, tmp_path, capsys
+):
+    """One line that says what to give instead."""
+    if output == "/dev/full" and not Path(output).exists():
+        pytest.skip("needs Linux")
+    path = tmp_path / output
+    assert cli.main(["report", str(logs), "-o", str(path)]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"activation-monitor report: {message.format(path)}")
+    assert captured.out == ""
+
+
+def damaged(folder, history):
+    """The file of a log of which the last step is damaged."""
+    write(folder, history)
+    (path,) = (folder / "activations").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1  # in the last record's data
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_damaged_log_is_told_in_one_line_and_read_all_the_same(command, tmp_path, capsys):
+    """On stderr, without the code that warned; the exit code is that of what was read."""
+    path = damaged(tmp_path / "bad", RUNS["b_fine"])
+    runs = [str(tmp_path / "bad")]
+    more = runs if command == "compare" else ["-o", str(tmp_path / "page.html")]
+    assert cli.main([command, *runs, *more]) == 0
+    captured = capsys.readouterr()
+    for line in captured.err.splitlines():
+        start = f"activation-monitor {command}: warning: {path} is damaged at byte "
+        assert line.startswith(start)
+        assert line.endswith(": 1 step read. If it is a copy, copy it again.")
+    assert captured.err
+    assert ("bad: healthy" in captured.out) == (command == "report")
 
 
 def test_the_compare_command_tells_by_its_exit_code(logs, tmp_path, capsys):
@@ -290,7 +377,7 @@ def test_the_compare_command_tells_by_its_exit_code(logs, tmp_path, capsys):
     assert "from d1 (depth 1) on" in printed
     assert "vanishing-activations" in printed
     assert cli.main(["compare", a, str(tmp_path)]) == 2
-    assert "activation-monitor compare: read_history: no" in capsys.readouterr().err
+    assert "activation-monitor compare: no snapshots." in capsys.readouterr().err
 
 
 # -- in a browser

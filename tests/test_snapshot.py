@@ -69,11 +69,27 @@ def test_a_histogram_is_found_by_the_name_of_its_layer():
     assert snapshot(first=1.0).histogram("first") is None
 
 
-@pytest.mark.parametrize("method", ["statistic", "field"])
-def test_an_unknown_statistic_or_field_is_a_key_error(method):
-    """Names are those of `moments`."""
-    with pytest.raises(KeyError, match="norm"):
+@pytest.mark.parametrize(
+    ("method", "known"),
+    [("statistic", moments.STATISTICS), ("field", moments.FIELD_NAMES)],
+)
+def test_an_unknown_statistic_or_field_is_a_key_error_that_lists_them(method, known):
+    """Names are those of `moments`: all of them, in one line."""
+    with pytest.raises(KeyError) as caught:
         getattr(snapshot(dense=1.0), method)("norm")
+    (message,) = caught.value.args
+    assert f"{method}: no {method} named 'norm'. " in message
+    assert message.endswith(f"There are: {', '.join(known)}.")
+    assert "\n" not in message
+
+
+def test_the_histogram_of_an_unknown_layer_is_a_key_error_with_a_hint():
+    """Also where no histograms were kept."""
+    for histograms in (None, np.zeros((2, 33))):
+        taken = snapshot(histograms=histograms, **{"net/first": 1.0, "net/second": 1.0})
+        assert taken.histogram("net/first") is None
+        with pytest.raises(KeyError, match="'first'. Did you mean 'net/first'?"):
+            taken.histogram("first")
 
 
 # -- a history
@@ -167,14 +183,33 @@ def test_a_statistic_over_the_steps_is_nan_where_the_layer_was_not_measured():
     )
 
 
-@pytest.mark.parametrize("history", [History(), History([snapshot(dense=1.0)])])
-def test_a_layer_that_no_snapshot_has_is_a_key_error(history):
-    """The message names the layer asked for."""
-    with pytest.raises(KeyError, match="History: no snapshot has a layer named 'dens'."):
-        history.statistic("rms", "dens")
+def test_a_layer_that_no_snapshot_has_is_a_key_error_with_a_hint():
+    """The message names the layer asked for, and the one that was meant: as a layer is
+    usually called, without the model's name in front."""
+    history = History([snapshot(0, **{"net/dense": 1.0}), snapshot(1, **{"net/late": 1.0})])
+    for asked, meant in [("dense", "net/dense"), ("late", "net/late")]:
+        with pytest.raises(KeyError) as caught:
+            history.statistic("rms", asked)
+        (message,) = caught.value.args
+        assert message == (
+            f"History.statistic: no layer named {asked!r}. Did you mean {meant!r}?"
+        )
+    np.testing.assert_array_equal(history.statistic("rms", "net/dense"), [1.0, np.nan])
 
 
-def test_an_unknown_statistic_over_the_steps_is_a_key_error():
+def test_an_empty_history_has_no_layers():
+    """It says so."""
+    with pytest.raises(KeyError, match="no layer named 'dens'. There are: none."):
+        History().statistic("rms", "dens")
+
+
+@pytest.mark.parametrize("layer", ["dense", "no such layer"])
+def test_an_unknown_statistic_over_the_steps_is_a_key_error_that_lists_them(layer):
     """Names are those of `moments.STATISTICS`."""
-    with pytest.raises(KeyError, match="median"):
-        History([snapshot(dense=1.0)]).statistic("median", "dense")
+    with pytest.raises(KeyError) as caught:
+        History([snapshot(dense=1.0)]).statistic("sdt", layer)
+    (message,) = caught.value.args
+    assert message == (
+        "History.statistic: no statistic named 'sdt'. Did you mean 'std'? "
+        f"There are: {', '.join(moments.STATISTICS)}."
+    )

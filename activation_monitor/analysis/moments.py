@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from activation_monitor.analysis.hints import no_such
+
 
 class Field(NamedTuple):
     """One number of a record.
@@ -81,6 +83,8 @@ def field(records: np.ndarray, name: str) -> np.ndarray:
     Raises:
         KeyError: If there is no such field.
     """
+    if name not in _INDEX:
+        raise KeyError(f"field: {no_such('field', name, FIELD_NAMES, listed=True)}")
     return records[..., _INDEX[name]]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from activation_monitor.analysis import histogram, moments
+from activation_monitor.analysis.hints import no_such
 
 KINDS = (
     "weight",
@@ -103,15 +104,28 @@ class Snapshot:
 
         Returns:
             Array of shape `(layers,)`, NaN where nothing finite was measured.
+
+        Raises:
+            KeyError: If there is no such statistic.
         """
-        return moments.STATISTICS[name](self.records)
+        return _statistic("Snapshot.statistic", name)(self.records)
 
     def field(self, name: str) -> np.ndarray:
-        """A field of every layer's record, by its name in `moments.FIELD_NAMES`."""
+        """A field of every layer's record, by its name in `moments.FIELD_NAMES`.
+
+        Raises:
+            KeyError: If there is no such field.
+        """
         return moments.field(self.records, name)
 
     def histogram(self, name: str) -> histogram.Histogram | None:
-        """The histogram of the layer of that name; None if there is none."""
+        """The histogram of the layer of that name; None if none was kept.
+
+        Raises:
+            KeyError: If there is no layer of that name.
+        """
+        if name not in self.names:
+            raise KeyError(f"Snapshot.histogram: {no_such('layer', name, self.names)}")
         if self.histograms is None:
             return None
         return histogram.unpack(self.histograms[self.names.index(name)])
@@ -186,8 +200,10 @@ class History:
             Array of shape `(snapshots,)`, NaN where the layer was not measured.
 
         Raises:
-            KeyError: If no snapshot has a layer of that name.
+            KeyError: If there is no such statistic, or no snapshot has a layer of that
+                name.
         """
+        of = _statistic("History.statistic", name)
         row_in = {}  # by the identity of a tuple of layers, which snapshots share
         records = moments.empty(len(self.snapshots))
         for record, snapshot in zip(records, self.snapshots, strict=True):
@@ -198,5 +214,14 @@ class History:
             if row is not None:
                 record[:] = snapshot.records[row]
         if all(row is None for row in row_in.values()):
-            raise KeyError(f"History: no snapshot has a layer named {layer!r}.")
-        return moments.STATISTICS[name](records)
+            known = [known for snapshot in self.snapshots for known in snapshot.names]
+            raise KeyError(f"History.statistic: {no_such('layer', layer, known)}")
+        return of(records)
+
+
+def _statistic(where, name):
+    """The function of that name in `moments.STATISTICS`."""
+    if name not in moments.STATISTICS:
+        known = no_such("statistic", name, moments.STATISTICS, listed=True)
+        raise KeyError(f"{where}: {known}")
+    return moments.STATISTICS[name]

@@ -200,10 +200,26 @@ def diagnosis_markdown(diagnosis: Diagnosis) -> str:
     return "\n\n".join(parts)
 
 
+def _narrow(table):
+    """The table with less room between its columns: numbers of ten characters, such as
+    -9.88e-127 or 9.876e-127, fit into 80 columns."""
+    table.padding = (0, 1, 0, 0)
+    return table
+
+
+def _law_table(title, before, last):
+    """A table of figures: what was measured, the bounds of a law, and a last column."""
+    law = (f"law:\n{bound}" for bound in ("median", "low", "high"))
+    table = _narrow(_table(title, (*before, *law, last)))
+    for column in table.columns:
+        column.vertical = "bottom"
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    return table
+
+
 def study_table(study: Study) -> Group:
     """One experiment of the matmul-chain study."""
-    headings = ("product", "mean", "std", "law: median", "low", "high", "naive std")
-    table = _table(study.title, headings)
+    table = _law_table(study.title, ("product", "mean", "std"), "naive\nstd")
     for row in study.rows:
         table.add_row(
             str(row.product),
@@ -218,8 +234,7 @@ def study_table(study: Study) -> Group:
 
 def calibration_table(calibration: Calibration) -> Group:
     """Measured growth against the law, layer by layer, and the verdict."""
-    headings = ("layer", "rms", "gain", "law: median", "low", "high", "vs float64")
-    table = _table(calibration.title, headings)
+    table = _law_table(calibration.title, ("layer", "rms", "gain"), "vs\nfloat64")
     for row in calibration.rows:
         table.add_row(
             row.name,
@@ -255,8 +270,8 @@ def rescaling_table(report: Rescaling) -> Group:
 def comparison_table(
     comparison: Comparison, names: tuple[str, str], most: int = 30
 ) -> Group:
-    """The layers in which two runs differ, and what differs in words: a size with an
-    exclamation mark differs by more than chance.
+    """The layers in which two runs differ, and what differs in words. A size that differs
+    by more than chance has an exclamation mark, which a line below the table explains.
 
     Args:
         comparison: Of the two runs.
@@ -268,7 +283,6 @@ def comparison_table(
         return Group(Text(text, style="green"))
     other = [pair for pair in comparison.pairs if pair.differs_first or pair.differs_last]
     table = _table(f"Rms of the layers that differ\nA: {names[0]}\nB: {names[1]}")
-    table.padding = (0, 1, 0, 0)  # fits 80 columns
     table.add_column("layer", overflow="fold")
     for heading in ("depth", "A first", "B first", "ratio", "A last", "B last"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -283,10 +297,13 @@ def comparison_table(
             number(a_last),
             number(b_last) + _mark(pair.differs_last),
         )
-    parts = [table] if other else []
+    parts = [_narrow(table), Text(_MARKED)] if other else []
     if len(other) > most:
         parts.append(Text(f"and {len(other) - most} layers more."))
     return Group(*parts, *(Text(f"* {line}") for line in comparison.differences))
+
+
+_MARKED = "! = differs from A by more than chance explains."
 
 
 def _mark(differs):

@@ -16,11 +16,10 @@ never shared with another writer. In it are
 
 import re
 import time
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 
 import numpy as np
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.image import metadata as image_metadata
@@ -41,6 +40,7 @@ from activation_monitor.views.log_format import (
     PLUGIN,
     SNAPSHOT_TAG,
 )
+from activation_monitor.views.record_file import EVENT_FILES, read_records
 
 RUN = "activations"
 """Name of the run folder below the log folder."""
@@ -169,27 +169,33 @@ def read_history(log_dir: str | Path) -> History:
     Where a file begins before the end of the one before it (a resumed run, a new one),
     that one's steps from there on were undone, and the later ones hold.
 
+    Nothing that can be read is left out. Of a damaged file, the steps before the damage
+    are read; those after it too, unless the length of a record or the list of layers is
+    in the damaged part. A warning says so. A file whose last record is cut, because it is
+    being written or because its writer was killed, is not damaged.
+
     Args:
         log_dir: The log folder, or the run folder itself.
 
     Raises:
-        FileNotFoundError: If there is no event file of ours.
-        ValueError: If a later version of this package wrote it.
+        FileNotFoundError: If there is no such folder, or no event file of ours in it.
+        NotADirectoryError: If it is a file.
+        ValueError: If a later version of this package wrote it, or all of it is damaged.
     """
-    folder = Path(log_dir)
-    if (folder / RUN).is_dir():
-        folder = folder / RUN
-    history = _read_folder(folder)
+    top = _folder(log_dir, "read_history")
+    folder = top / RUN if (top / RUN).is_dir() else top
+    history, damages = _read_folder(folder)
     if not len(history):
-        raise FileNotFoundError(
-            f"read_history: no snapshots in {folder}. Expected a log folder that an "
-            "ActivationMonitor wrote to."
-        )
+        raise _why_nothing("read_history", top, damages)
+    for damage in damages:
+        warnings.warn(f"read_history: {damage}", stacklevel=2)
     return history
 
 
 def read_runs(log_dir: str | Path) -> dict[str, History]:
     """All runs of training in a log folder and in the folders below it.
+
+    Damaged files are read as by `read_history`, with a warning for each.
 
     Args:
         log_dir: The folder to search.
@@ -200,30 +206,96 @@ def read_runs(log_dir: str | Path) -> dict[str, History]:
         out.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If a later version of this package wrote one.
+        FileNotFoundError: If there is no such folder, or no run in it.
+        NotADirectoryError: If it is a file.
+        ValueError: If a later version of this package wrote one, or all are damaged.
     """
-    top, runs = Path(log_dir), {}
-    folders = {path.parent for path in top.rglob("*tfevents*")}
-    for folder in sorted(folders):
-        history = History() if folder.name == VALIDATION_RUN else _read_folder(folder)
+    top, runs, damages = _folder(log_dir, "read_runs"), {}, []
+    for folder in _folders_with_events(top):
+        if folder.name == VALIDATION_RUN:
+            continue
+        history, damaged = _read_folder(folder)
+        damages += damaged
         if len(history):
             named = folder.parent if folder.name == RUN and folder != top else folder
             name = named.relative_to(top).as_posix()
             runs[top.resolve().name if name == "." else name] = history
     if not runs:
-        raise FileNotFoundError(
-            f"read_runs: no snapshots in {top} or below. Expected a log folder that an "
-            "ActivationMonitor wrote to."
-        )
+        raise _why_nothing("read_runs", top, damages)
+    for damage in damages:
+        warnings.warn(f"read_runs: {damage}", stacklevel=2)
     return runs
 
 
+def _folder(log_dir, where):
+    """The folder, which must be one."""
+    folder = Path(log_dir)
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{where}: expected the log folder of an ActivationMonitor. Received: "
+            f"{folder}, which does not exist."
+        )
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"{where}: expected the log folder of an ActivationMonitor. Received: "
+            f"{folder}, which is a file. Give the folder that it is in: {folder.parent}"
+        )
+    return folder
+
+
+def _folders_with_events(top):
+    return sorted({path.parent for path in top.rglob(EVENT_FILES) if path.is_file()})
+
+
+def _why_nothing(where, top, damages):
+    """The error for a folder of which no step was read."""
+    if damages:
+        return ValueError(f"{where}: no step in {top} can be read. {' '.join(damages)}")
+    folders = _folders_with_events(top)
+    names = [folder.relative_to(top).as_posix() for folder in folders]
+    in_them = f"in {_some(names)}" if names != ["."] else "in it"
+    validation = next((f for f in folders if f.name == VALIDATION_RUN), None)
+    runs = [folder.parent for folder in folders if folder.name == RUN]
+    own = (RUN,) if where == "read_runs" else (RUN, VALIDATION_RUN)
+    if top.name in own or top / RUN in folders or (runs and where == "read_runs"):
+        found = (
+            "whose log has no sampled step yet. Read it again after the first one is "
+            "measured"
+        )
+    elif runs:
+        found = f"with runs in the folders below it. Give one of them: {_some(runs)}"
+    elif validation is not None:
+        found = (
+            "with a run of evaluation only, none of training. In Python, "
+            f"`read_history({str(validation)!r})` reads it"
+        )
+    elif folders:
+        found = f"with event files of other writers only, {in_them}"
+    elif any(top.iterdir()):
+        found = "with no event file in it or below it"
+    else:
+        found = "which is empty"
+    return FileNotFoundError(
+        f"{where}: no snapshots. Expected the log folder of an ActivationMonitor. "
+        f"Received: {top}, {found}."
+    )
+
+
+def _some(things, most=5):
+    """The first few, separated by commas."""
+    more = ["..."] if len(things) > most else []
+    return ", ".join([*map(str, things[:most]), *more])
+
+
 def _read_folder(folder):
-    written = []
-    for path in sorted(folder.glob("*tfevents*"), key=_when_made):
-        written += _read_file(path)
-    return History(log_format.without_undone(written))
+    """The history in a folder's files, and for each that is damaged a sentence."""
+    written, damages = [], []
+    paths = [path for path in folder.glob(EVENT_FILES) if path.is_file()]
+    for path in sorted(paths, key=_when_made):
+        snapshots, damage = _read_file(path)
+        written += snapshots
+        damages += [damage] if damage else []
+    return History(log_format.without_undone(written)), damages
 
 
 def _when_made(path: Path) -> list[int]:
@@ -232,29 +304,88 @@ def _when_made(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
-def _read_file(path: Path) -> Iterator[Snapshot]:
-    table = None
-    for event in EventFileLoader(str(path)).Load():
-        values = {value.tag: value.tensor for value in event.summary.value}
-        for value in event.summary.value:
-            if value.tag == LAYERS_TAG and value.HasField("metadata"):
-                try:
-                    log_format.check_version(value.metadata.plugin_data.content)
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from None
-        if LAYERS_TAG in values:
-            table = log_format.table_from_json(_array(values[LAYERS_TAG]).item())
-        if SNAPSHOT_TAG not in values:
+def _read_file(path: Path) -> tuple[list[Snapshot], str]:
+    """The snapshots in a file; and what is wrong with it, empty if nothing is."""
+    table, snapshots, damaged, nameless = None, [], [], 0
+    for record in read_records(path):
+        event = _event(record)
+        if event is None:
+            damaged.append(record)
+            if record.data is None or LAYERS_TAG.encode() in record.data:
+                table = None
             continue
-        kernels = _array(values[KERNELS_TAG]) if KERNELS_TAG in values else None
-        histograms = {
-            layer.name: _array(values[HISTOGRAM_TAG + layer.name])
-            for layer in table.layers
-            if HISTOGRAM_TAG + layer.name in values
-        }
-        yield log_format.snapshot_from_arrays(
-            event.step, table, _array(values[SNAPSHOT_TAG]), kernels, histograms
+        _check_version(event, path)
+        values = {value.tag: value.tensor for value in event.summary.value}
+        try:
+            if LAYERS_TAG in values:
+                table = _table(_array(values[LAYERS_TAG]).item())
+            if SNAPSHOT_TAG in values:
+                snapshots.append(_snapshot(event.step, values, table))
+        except (ValueError, TypeError) as error:
+            if not damaged:
+                raise ValueError(f"{path}: {error}") from None
+            nameless += 1  # the list of layers has changed in a damaged record
+    return snapshots, _damage(path, damaged, len(snapshots), nameless)
+
+
+def _event(record):
+    """The event in a record; None if it is damaged."""
+    if not record.intact:
+        return None
+    try:
+        return event_pb2.Event.FromString(record.data)
+    except Exception:  # protobuf's own, which has no public name in TensorBoard
+        return None
+
+
+def _check_version(event, path):
+    for value in event.summary.value:
+        if value.tag == LAYERS_TAG and value.HasField("metadata"):
+            try:
+                log_format.check_version(value.metadata.plugin_data.content)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+
+
+def _table(text):
+    try:
+        return log_format.table_from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"its list of layers cannot be read ({type(error).__name__}: {error}). "
+            "Expected a log that an ActivationMonitor wrote."
+        ) from None
+
+
+def _snapshot(step, values, table):
+    if table is None:
+        raise ValueError(
+            "its list of layers is missing. Expected a log that an ActivationMonitor wrote."
         )
+    kernels = _array(values[KERNELS_TAG]) if KERNELS_TAG in values else None
+    histograms = {
+        layer.name: _array(values[HISTOGRAM_TAG + layer.name])
+        for layer in table.layers
+        if HISTOGRAM_TAG + layer.name in values
+    }
+    return log_format.snapshot_from_arrays(
+        step, table, _array(values[SNAPSHOT_TAG]), kernels, histograms
+    )
+
+
+def _damage(path, damaged, read, nameless):
+    """A damaged file in words, empty if it is not: where, and what was read of it."""
+    if not damaged:
+        return ""
+    at = f"byte {damaged[0].start}"
+    if len(damaged) > 1:
+        at += f" and {len(damaged) - 1} more place{'s' if len(damaged) > 2 else ''}"
+    text = f"{path} is damaged at {at}: {read} step{'' if read == 1 else 's'} read"
+    if damaged[-1].data is None:
+        text += f", none after byte {damaged[-1].start}"
+    if nameless:
+        text += f", {nameless} left out, whose list of layers is in the damaged part"
+    return f"{text}. If it is a copy, copy it again."
 
 
 def _array(tensor) -> np.ndarray:

@@ -4,9 +4,11 @@ TensorBoard answers a tag at a time, with every step of it. What was converted a
 before is kept, and only what is new is converted and judged.
 """
 
+import contextlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ from tensorboard.data import provider
 from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summary
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.views import log_format
+from activation_monitor.views.record_file import EVENT_FILES, Checked, check
 
 _HISTOGRAMS = "histograms"
 _KEEP_RUNS = 16
@@ -47,6 +50,8 @@ class Run:
         diagnosis: What they say.
         problem: Why it cannot be shown; empty if it can.
         note: What is not shown of it; empty if all is.
+        state, written: What TensorBoard had of it when it was read.
+        checked: Its files, as far as they were checked for damage.
     """
 
     history: History = field(default_factory=History)
@@ -55,6 +60,7 @@ class Run:
     note: str = ""
     state: State | None = None
     written: list[tuple[int, float]] = field(default_factory=list)
+    checked: dict[Path, Checked] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[tuple[str, int]]:
@@ -83,10 +89,13 @@ class Runs:
 
     Args:
         data_provider: TensorBoard's, whichever loader is behind it.
+        logdir: The log folder, whose files are checked for damage, of which TensorBoard
+            does not tell. If it is not a folder of this machine, nothing is checked.
     """
 
-    def __init__(self, data_provider: provider.DataProvider):
+    def __init__(self, data_provider: provider.DataProvider, logdir: str = ""):
         self._provider = data_provider
+        self._logdir = logdir
         self._runs: OrderedDict[tuple[str, str], Run] = OrderedDict()
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
@@ -167,12 +176,27 @@ class Runs:
         )
         if before is not None and before.state == state:
             return before
+        checked = self._check(name, before.checked if before else {})
+        damage = _damage(checked)
         try:
             for tag in tags.values():
                 log_format.check_version(tag.plugin_content)
-            return self._grown(context, experiment, name, tags, before, state)
+            run = self._grown(context, experiment, name, tags, before, state)
         except Exception as error:  # whatever is in the file: the other runs are shown
-            return Run(problem=f"{name}: {error}")
+            return Run(problem=f"{name}: {error} {damage}".rstrip())
+        run.note, run.checked = f"{run.note} {damage}".strip(), checked
+        return run
+
+    def _check(self, name, before):
+        """The files of a run that can be read, with what is known of them."""
+        folder = Path(self._logdir) / name
+        if not self._logdir or not folder.is_dir():
+            return {}
+        checked = {}
+        for path in sorted(folder.glob(EVENT_FILES)):
+            with contextlib.suppress(OSError):
+                checked[path] = check(path, before.get(path))
+        return checked
 
     def _grown(self, context, experiment, name, tags, before, state):
         def written(tag, most=_EVERYTHING):
@@ -228,3 +252,13 @@ class Runs:
             Datum(datum.step, datum.wall_time, datum.numpy)
             for datum in found.get(name, {}).get(tag, ())
         ]
+
+
+def _damage(checked):
+    """The damaged files of a run in words; empty if there is none."""
+    return " ".join(
+        f"{path.name} is damaged at byte {found.damaged}: TensorBoard reads no further, or "
+        "shows damaged numbers. `activation-monitor report` shows all that can be read."
+        for path, found in checked.items()
+        if found.damaged is not None
+    )

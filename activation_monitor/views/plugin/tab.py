@@ -56,7 +56,7 @@ class Tab(base_plugin.TBPlugin):
     plugin_name = PLUGIN
 
     def __init__(self, context):
-        self._runs = Runs(context.data_provider)
+        self._runs = Runs(context.data_provider, context.logdir or "")
         self._kept = (context.sampling_hints or {}).get(PLUGIN, 0)
 
     def get_plugin_apps(self):
