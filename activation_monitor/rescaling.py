@@ -9,7 +9,7 @@ from keras import layers
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording.keras_insides import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
-from activation_monitor.views.console import rescaling_text
+from activation_monitor.views.console import RESCALING_VIEWS
 
 _SIGMOIDS = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
 
@@ -144,7 +144,7 @@ def rescale(model: keras.Model, x) -> Rescaling:
         )
         for name in names
     ]
-    return Rescaling(tuple(rows), shown_by=rescaling_text)
+    return Rescaling(tuple(rows), views=RESCALING_VIEWS)
 
 
 def _check(model, x):
