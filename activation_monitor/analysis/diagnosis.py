@@ -90,9 +90,11 @@ class Diagnosis:
         when = f"step {first}" if first == last else f"steps {first} to {last}"
         if self.draws:
             when += f", {len(self.draws)} initializations"
-        codes = ", ".join(finding.code for finding in self.findings)
-        found = shown.count(len(self.findings), "finding")
-        return f"of {when}: {f'{found}: {codes}' if codes else 'no findings'}; print it"
+        found = "no findings"
+        if self.findings:
+            codes = ", ".join(finding.code for finding in self.findings)
+            found = f"{shown.count(len(self.findings), 'finding')}: {codes}"
+        return f"of {when}: {found}; print() shows all"
 
     def _repr_html_(self) -> str | None:
         return shown.html(self)

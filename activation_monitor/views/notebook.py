@@ -5,9 +5,9 @@ figure. The figure is a static SVG. Plotly's own HTML needs plotly.js: 4.8 MB sa
 each cell, or a network; and it stays blank in some front ends (plotly.py issue 3085).
 `diagnosis.figure()` returns plotly's own.
 
-The theme is not known here: JupyterLab, VS Code and Colab each mark a dark page in their own
-way. So text and lines have the colour of the text around them (`currentColor`, which an
-`<img>` would not take over), and all other colours suit a light and a dark page.
+The theme is not known here: JupyterLab, VS Code and Colab each mark a dark page in their
+own way. So text and lines have the colour of the text around them (`currentColor`, which
+an `<img>` would not take over), and all other colours suit a light and a dark page.
 
 A notebook that is not trusted loses style and figure; headings, tables and code are plain
 elements, which stay readable. Of the figure the texts stay: tooltips would stay too.

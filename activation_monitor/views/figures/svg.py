@@ -8,7 +8,6 @@ the text around the picture, so that it suits a light and a dark page alike.
 import html
 import math
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -57,14 +56,13 @@ def svg(figure: graph_objects.Figure) -> str:
     below = -layout.legend.y * inside  # in the figure, the pixels above the legend
     panels = _panels(figure, left, bottom)
     parts = [_text(left, _TOP - 16, layout.title.text, size=14)]
-    for number, (x, y) in enumerate(panels.values()):
-        last = number == len(panels) - 1
-        parts += _frame(x, y, layout, list(panels)[number], below if last else None)
+    for suffix, (x, y) in panels.items():
+        is_last = suffix == max(panels)
+        parts += _frame(x, y, layout, suffix, below if is_last else None)
     for shape in layout.shapes:
         x, y = panels[_suffix(shape.yref)]
-        parts.append(
-            _line(shape.line, [(x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))])
-        )
+        ends = (x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))
+        parts.append(_line(shape.line, ends))
     for trace in figure.data:
         parts += _trace(trace, *panels[_suffix(trace.yaxis)])
     for note in layout.annotations:
@@ -83,7 +81,7 @@ def svg(figure: graph_objects.Figure) -> str:
 
 
 def _suffix(reference):
-    """ "y2 domain" and "y2" belong to the panel "2", "y" and None to ""."""
+    """The panel of an axis: "2" of "y2" and of "y2 domain", "" of "y" and None."""
     return re.sub(r"[^0-9]", "", reference or "")
 
 
@@ -223,7 +221,9 @@ def _mark(symbol, x, y, size, colour, outline):
 def _legend(figure, left, top) -> tuple[list[str], float]:
     """Entries in rows, and where they end."""
     parts, x, y = [], left, top
-    for trace in _explained(figure):
+    for trace in figure.data:
+        if trace.showlegend is False or not trace.name:
+            continue
         wide = 44 + 6.6 * len(html.unescape(trace.name))
         if x > left and x + wide > WIDTH:
             x, y = left, y + 20
@@ -244,11 +244,6 @@ def _legend(figure, left, top) -> tuple[list[str], float]:
         parts.append(_text(x + 30, y, trace.name))
         x += wide
     return parts, y + 10
-
-
-def _explained(figure) -> Iterator:
-    """Traces with an entry in the legend of their own."""
-    return (t for t in figure.data if t.showlegend is not False and t.name)
 
 
 def _colour(colour):
@@ -286,4 +281,4 @@ def _text(x, y, text, anchor="start", angle=None, size=None):
 
 def _plain(text):
     """The text that plotly would show, for SVG."""
-    return html.escape(html.unescape(text or "").replace("<br>", " "))
+    return html.escape(html.unescape((text or "").replace("<br>", " ")))
