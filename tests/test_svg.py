@@ -114,6 +114,7 @@ def test_the_limit_of_a_dtype_is_drawn_near_the_curve(size):
     root = ElementTree.fromstring(svg(figure))
     lines = [e for e in elements(root, "path") if e.get("stroke-dasharray")]
     assert len(lines) == len(figure.layout.shapes) >= 1
+    assert {line.get("stroke") for line in lines} == {"currentColor"}
     assert "largest float16" in [text for text, _ in texts(root)]
 
 
