@@ -8,6 +8,7 @@ import keras
 
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding, check_silence
+from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.choice import LayerChoice, check
@@ -178,6 +179,18 @@ class ActivationMonitor(keras.callbacks.Callback):
         from activation_monitor.views import figures  # plotly is loaded when it is used
 
         return figures.draw(kind, self.history, self.diagnosis, **options)
+
+    @one_line
+    def __repr__(self) -> str:
+        log = "" if self.log_dir is None else f", log_dir={str(self.log_dir)!r}"
+        if not len(self.history):
+            return f"without snapshots{log}"
+        found = ", ".join(finding.code for finding in self.diagnosis.findings)
+        steps, snapshots = self.history.steps, count(len(self.history), "snapshot")
+        return (
+            f"with {snapshots}, steps {steps[0]} to {steps[-1]}{log}: "
+            f"{found or 'no findings'}"
+        )
 
     # -- what Keras calls
 

@@ -10,7 +10,7 @@ from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording import inputs
 from activation_monitor.recording.keras_insides import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
-from activation_monitor.views.console import rescaling_text
+from activation_monitor.views.console import RESCALING_VIEWS
 
 _SIGMOIDS = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
 
@@ -149,7 +149,7 @@ def _rescaled(model, x):
         )
         for name in names
     ]
-    return Rescaling(tuple(rows), shown_by=rescaling_text)
+    return Rescaling(tuple(rows), views=RESCALING_VIEWS)
 
 
 def _checked(model, x):

@@ -94,8 +94,7 @@ class Run:
     def diagnosis(self) -> Diagnosis:
         """What the snapshots say so far; prints as a table."""
         told = [f for f in self._findings if f.code not in self._silence]
-        shown = console.diagnosis_text, console.diagnosis_figure
-        return summary(self.history, told, *shown)
+        return summary(self.history, told, console.DIAGNOSIS_VIEWS)
 
     def open(self) -> None:
         """Open the log, if there is to be one and it is not open."""

@@ -43,7 +43,10 @@ MAY_IMPORT = {
         "rich",
         "activation_monitor.analysis",
         "activation_monitor.views.figures",
+        "activation_monitor.views.notebook",
     },
+    "views/markup.py": {"activation_monitor.analysis", "activation_monitor.views"},
+    "views/notebook.py": {"activation_monitor.analysis", "activation_monitor.views"},
     "views/report.py": {
         "plotly",
         "activation_monitor.analysis",

@@ -9,6 +9,7 @@ from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, new_findings, summary
 from activation_monitor.analysis.findings import CODES, Finding, check_silence
+from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views import console
 from networks import Drawn, chain, network, straight, tap, weights
@@ -661,13 +662,11 @@ def test_without_measurements_nobody_is_healthy():
     assert not diagnosis.healthy
 
 
-def test_a_diagnosis_is_shown_by_the_function_it_was_given():
-    """`print` shows what that function makes of it; without one, the plain fields."""
-    shown = diagnose([straight(0.0)], shown_by=lambda d: f"{len(d.steps)} steps")
-    assert str(shown) == "1 steps"
-    assert str(diagnose([])) == (
-        "Diagnosis(findings=(), first=None, profile=None, steps=(), draws=())"
-    )
+def test_a_diagnosis_is_shown_by_the_views_it_was_given():
+    """`print` shows what the view makes of it; without one, the one line."""
+    views = Views(text=lambda d: f"{len(d.steps)} steps")
+    assert str(diagnose([straight(0.0)], views=views)) == "1 steps"
+    assert str(diagnose([])) == repr(diagnose([]))
 
 
 # -- the words

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special, stats
 
 from activation_monitor.analysis import moments, theory
+from activation_monitor.analysis.shown import count, one_line
 
 CONFIDENCE = 0.999
 """Probability of the intervals of the study."""
@@ -47,6 +48,11 @@ class Product(NamedTuple):
     high: float
     naive_std: float
 
+    @one_line
+    def __repr__(self) -> str:
+        law = f"law: {self.low:.3g} to {self.high:.3g}"
+        return f"{self.product}: std {self.std:.3g} ({law}), naive std {self.naive_std:.3g}"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -61,6 +67,10 @@ class Study:
     notes: tuple[str, ...]
     naive_ends: int | None
     values_end: int | None
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"of {count(len(self.rows), 'product')}: {self.title}"
 
 
 def _std_step(width):
@@ -195,6 +205,12 @@ class CalibrationRow(NamedTuple):
         """Whether the gain obeys the law and the size is that of the weights at hand."""
         return self.low <= self.gain <= self.high and self.error <= TOLERANCE
 
+    @one_line
+    def __repr__(self) -> str:
+        law = f"law: {self.low:.4g} to {self.high:.4g}"
+        passed = "passed" if self.passed else "failed"
+        return f"{self.name}: gain {self.gain:.4g} ({law}), {passed}"
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -224,6 +240,10 @@ class Calibration:
             f"{sum(row.passed for row in self.rows)} of {len(self.rows)} layers right; "
             f"largest difference from float64 {worst:.1e}."
         )
+
+    @one_line
+    def __repr__(self) -> str:
+        return self.verdict
 
 
 def calibrate(

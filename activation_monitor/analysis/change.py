@@ -7,6 +7,7 @@ import numpy as np
 
 from activation_monitor.analysis import activations, moments, theory
 from activation_monitor.analysis.depth_profile import Link
+from activation_monitor.analysis.shown import one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 
@@ -34,6 +35,10 @@ class Change(NamedTuple):
     def place(self) -> str:
         """Where it belongs, in words."""
         return f"{self.where} {listed(self.layers)}"
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"{self.place}: {self.line}"
 
 
 def listed(names, most=3) -> str:

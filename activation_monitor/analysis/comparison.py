@@ -9,6 +9,7 @@ import numpy as np
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.layer_graph import LayerGraph
+from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import History, Snapshot
 
 CHANCE = 3.0
@@ -49,6 +50,11 @@ class Pair:
     differs_first: bool
     differs_last: bool
 
+    @one_line
+    def __repr__(self) -> str:
+        first, last = (f"{a:.3g} against {b:.3g}" for a, b in (self.first, self.last))
+        return f"{self.name} and {self.other}: rms {first} first, {last} last"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -61,6 +67,11 @@ class Comparison:
 
     pairs: tuple[Pair, ...]
     differences: tuple[str, ...]
+
+    @one_line
+    def __repr__(self) -> str:
+        found = "; ".join(self.differences) or "no difference"
+        return f"of {count(len(self.pairs), 'pair')} of layers: {found}"
 
 
 def pair_layers(first: Snapshot, second: Snapshot) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from activation_monitor.analysis import activations, moments, theory
 from activation_monitor.analysis.layer_graph import LayerGraph
+from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 # An activation function with phi(0) != 0 puts out numbers of a size of its own.
@@ -61,6 +62,10 @@ class Point:
     depth: int
     rms: float
     sum: bool = False
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"{self.name} at depth {self.depth}: rms {self.rms:.3g}"
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,13 @@ class Link:
             return math.nan
         return 0.5 * math.log10(self.weight_variance / wanted.weight_variance)
 
+    @one_line
+    def __repr__(self) -> str:
+        return (
+            f"{self.name}, {self.activation}: rms {self.rms_in:.3g} to {self.rms_out:.3g}, "
+            f"kernel std {self.kernel_std:.3g}, fan-in {self.fan_in:.4g}"
+        )
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -201,6 +213,12 @@ class Segment:
         left = math.log10(limit / last.rms) * self.layers / self.decades
         return last.depth + left
 
+    @one_line
+    def __repr__(self) -> str:
+        ends = f"from {self.points[0].name} to {self.points[-1].name}"
+        growth = f"growth {self.growth:.3g} per weight layer over {self.layers}"
+        return f"{ends}{'' if self.open else ', closed'}: {growth}"
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -228,6 +246,14 @@ class Stretch:
     backward: float
     independence: tuple[float, ...]
 
+    @one_line
+    def __repr__(self) -> str:
+        weights = count(len(self.links or self.branches), "weight layer")
+        parts = [f"of {count(len(self.rows), 'tensor')}", weights]
+        parts += ["residual"] if self.branches else []
+        parts += ["normalized"] if self.normalized else []
+        return ", ".join(parts if self.open else [*parts, "closed"])
+
 
 @dataclass(frozen=True)
 class DepthProfile:
@@ -254,6 +280,14 @@ class DepthProfile:
         """The longest segment that reaches a head, if any has two weight layers."""
         found = [s for s in self.segments if s.open and s.layers >= 1]
         return max(found, key=lambda segment: segment.layers, default=None)
+
+    @one_line
+    def __repr__(self) -> str:
+        main = self.main
+        growth = f"growth {main.growth:.3g} per weight layer" if main else "no growth"
+        size = f"{count(len(self.depths), 'layer')}, depth {max(self.depths, default=0)}"
+        segments = count(len(self.segments), "segment")
+        return f"of step {self.step}: {size}, {segments}, {growth}"
 
 
 def depth_profile(snapshot: Snapshot) -> DepthProfile:

@@ -1,14 +1,14 @@
 """From snapshots to a diagnosis: which rules are asked when, and what explains what."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-from activation_monitor.analysis import rules
+from activation_monitor.analysis import rules, shown
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import THRESHOLDS, Finding
 from activation_monitor.analysis.remedy import remedy
+from activation_monitor.analysis.shown import Views, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 
@@ -22,6 +22,7 @@ class Diagnosis:
         profile: The first snapshot along depth; None if nothing was measured.
         steps: Steps that were looked at.
         draws: From an audit with several seeds, the diagnosis of each initialization.
+        views: What shows it in full; None if it was made without.
     """
 
     findings: tuple[Finding, ...]
@@ -29,10 +30,7 @@ class Diagnosis:
     profile: DepthProfile | None
     steps: tuple[int, ...]
     draws: tuple["Diagnosis", ...] = ()
-    shown_by: Callable[["Diagnosis"], str] | None = field(
-        default=None, repr=False, compare=False
-    )
-    drawn_by: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
+    views: Views | None = field(default=None, compare=False)
 
     @property
     def healthy(self) -> bool:
@@ -73,31 +71,46 @@ class Diagnosis:
             ValueError: If nothing was measured, or there is no such figure.
             TypeError: If the diagnosis was made without views.
         """
-        if self.drawn_by is None:
+        if self.views is None or self.views.figure is None:
             raise TypeError(
                 "Diagnosis.figure: expected a diagnosis that knows how it is drawn. "
                 "Received: one made by `analysis.diagnosis`. Make it by "
                 "`activation_monitor.diagnose`."
             )
-        return self.drawn_by(self, kind, **options)
+        return self.views.figure(self, kind, **options)
 
     def __str__(self) -> str:
-        return self.shown_by(self) if self.shown_by else repr(self)
+        return self.views.text(self) if self.views else repr(self)
+
+    @one_line
+    def __repr__(self) -> str:
+        if not self.steps:
+            return "of no steps: nothing has been measured yet"
+        first, last = self.steps[0], self.steps[-1]
+        when = f"step {first}" if first == last else f"steps {first} to {last}"
+        if self.draws:
+            when += f", {len(self.draws)} initializations"
+        found = "no findings"
+        if self.findings:
+            codes = ", ".join(finding.code for finding in self.findings)
+            found = f"{shown.count(len(self.findings), 'finding')}: {codes}"
+        return f"of {when}: {found}; print() shows all"
+
+    def _repr_html_(self) -> str | None:
+        return shown.html(self)
 
 
 def diagnose(
     snapshots: Iterable[Snapshot],
-    shown_by: Callable[[Diagnosis], str] | None = None,
     silence: frozenset[str] = frozenset(),
-    drawn_by: Callable[..., Any] | None = None,
+    views: Views | None = None,
 ) -> Diagnosis:
     """Diagnose a run from its snapshots.
 
     Args:
         snapshots: In the order of the steps, a `History` for example.
-        shown_by: Turns the diagnosis into the text that `print` shows.
         silence: Codes of findings not to report.
-        drawn_by: Makes the figures of it, from a diagnosis, a kind and options.
+        views: What shows the diagnosis in full.
     """
     snapshots = list(snapshots)
     findings = ()
@@ -105,10 +118,10 @@ def diagnose(
         findings += new_findings(snapshot, findings, first=snapshot is snapshots[0])
     # What is not to be reported explains others all the same.
     told = [finding for finding in findings if finding.code not in silence]
-    return summary(snapshots, told, shown_by, drawn_by)
+    return summary(snapshots, told, views)
 
 
-def summary(snapshots, findings, shown_by=None, drawn_by=None) -> Diagnosis:
+def summary(snapshots, findings, views=None) -> Diagnosis:
     """A diagnosis of snapshots whose findings are known."""
     first = snapshots[0] if len(snapshots) else None
     return Diagnosis(
@@ -116,8 +129,7 @@ def summary(snapshots, findings, shown_by=None, drawn_by=None) -> Diagnosis:
         first=first,
         profile=depth_profile(first) if first else None,
         steps=tuple(snapshot.step for snapshot in snapshots),
-        shown_by=shown_by,
-        drawn_by=drawn_by,
+        views=views,
     )
 
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.remedy import Remedy
+from activation_monitor.analysis.shown import one_line
 
 
 class Threshold(NamedTuple):
@@ -167,6 +169,10 @@ class Finding:
     def __str__(self) -> str:
         text = f"{self.title}: {self.message}"
         return f"{text}\n{self.remedy}" if self.remedy else text
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"{self.title} in {listed(self.layers)}"
 
 
 def limit(name: str) -> float:

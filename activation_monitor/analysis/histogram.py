@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from activation_monitor.analysis.shown import one_line
+
 BUCKETS = 30
 """Number of buckets, as in `tf.summary.histogram`."""
 
@@ -43,6 +45,12 @@ class Histogram(NamedTuple):
 
     stride: int
     rows: np.ndarray
+
+    @one_line
+    def __repr__(self) -> str:
+        counted = f"{self.rows[:, 2].sum():.0f} elements"
+        which = counted if self.stride == 1 else f"{counted}, one in {self.stride}"
+        return f"of {which}, from {self.rows[0, 0]:.3g} to {self.rows[-1, 1]:.3g}"
 
 
 def unpack(vector: np.ndarray) -> Histogram | None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 
@@ -43,6 +44,12 @@ class LayerGraph:
             self.depth[row] = deepest + (layers[row].kind == "weight")
             above = [self._sources[p] for p in self.parents[row]]
             self._sources[row] = frozenset().union(*above) or frozenset([row])
+
+    @one_line
+    def __repr__(self) -> str:
+        size = f"{count(len(self.layers), 'layer')}, depth {max(self.depth, default=0)}"
+        ends = ", ".join(self.layers[end].name for end in self.ends)
+        return f"of {size}, to {ends or 'no end'}"
 
     def paths_to(self, end: int) -> list[frozenset[int]]:
         """The parts of the graph before an end that have a trunk of their own.

@@ -14,6 +14,7 @@ import numpy as np
 from activation_monitor.analysis import activations, moments, theory
 from activation_monitor.analysis.change import Change, drawn_right, listed
 from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.shown import one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 _EXCESS = 0.1
@@ -51,6 +52,11 @@ class Remedy:
         for change in self.changes:
             lines += [f"  {change.place}:", f"      {change.line}"]
         return "\n".join(lines)
+
+    @one_line
+    def __repr__(self) -> str:
+        changes = "; ".join(f"{change.place}: {change.code}" for change in self.changes)
+        return f"for cause {self.cause!r}: {changes or 'no code to change'}"
 
 
 def remedy(

@@ -1,7 +1,9 @@
 """What `rescale` did to a model."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from activation_monitor.analysis import shown
+from activation_monitor.analysis.shown import Views, one_line
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,31 @@ class RescaledLayer:
     factor: float = 1.0
     reason: str = ""
 
+    @one_line
+    def __repr__(self) -> str:
+        done = f"left alone: {self.reason}" if self.reason else f"factor {self.factor:.3g}"
+        return f"{self.name}: std {self.std_before:.3g} to {self.std_after:.3g}, {done}"
+
 
 @dataclass(frozen=True)
 class Rescaling:
     """What `rescale` did, layer by layer in the order of the data; prints as a table."""
 
     layers: tuple[RescaledLayer, ...]
-    shown_by: Callable[["Rescaling"], str] | None = field(
-        default=None, repr=False, compare=False
-    )
+    views: Views | None = field(default=None, compare=False)
+
+    @property
+    def summary(self) -> str:
+        """How many layers were rescaled."""
+        done = sum(not layer.reason for layer in self.layers)
+        return f"{done} of {len(self.layers)} weight layers rescaled"
 
     def __str__(self) -> str:
-        return self.shown_by(self) if self.shown_by else repr(self)
+        return self.views.text(self) if self.views else repr(self)
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"with {self.summary}"
+
+    def _repr_html_(self) -> str | None:
+        return shown.html(self)

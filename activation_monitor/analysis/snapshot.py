@@ -7,6 +7,7 @@ import numpy as np
 
 from activation_monitor.analysis import histogram, moments
 from activation_monitor.analysis.hints import no_such
+from activation_monitor.analysis.shown import count, one_line
 
 KINDS = (
     "weight",
@@ -58,6 +59,11 @@ class LayerInfo:
     normalized: bool = False
     fan_in: float = 0.0
     initializer: str = ""
+
+    @one_line
+    def __repr__(self) -> str:
+        what = (self.class_name, self.activation, f"width {self.width}", self.dtype)
+        return f"{self.name}: {', '.join(what)}"
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,16 @@ class Snapshot:
             return None
         return histogram.unpack(self.histograms[self.names.index(name)])
 
+    @one_line
+    def __repr__(self) -> str:
+        when = f"step {self.step}"
+        if self.steps > 1:
+            when = f"steps {self.step} to {self.last_step}"
+        also = ("histograms", "kernels", "gradients")
+        there = [name for name in also if getattr(self, name) is not None]
+        more = f", with {', '.join(there)}" if there else ""
+        return f"of {when}: {count(len(self.layers), 'layer')}{more}"
+
 
 class History:
     """Snapshots in the order in which they were taken.
@@ -169,13 +185,14 @@ class History:
     def __len__(self) -> int:
         return len(self.snapshots)
 
+    @one_line
     def __repr__(self) -> str:
         if not self.snapshots:
-            return "<History without snapshots>"
+            return "without snapshots"
         layers, steps = len(self.snapshots[-1].layers), self.steps
         return (
-            f"<History of {len(self)} snapshots of {layers} layers, steps {steps[0]} to "
-            f"{steps[-1]}; `diagnose(history)` prints what they say>"
+            f"of {len(self)} snapshots of {layers} layers, steps {steps[0]} to "
+            f"{steps[-1]}; `diagnose(history)` prints what they say"
         )
 
     def __iter__(self):

@@ -14,7 +14,9 @@ from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_silence
-from activation_monitor.analysis.rescaling import Rescaling
+from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
+from activation_monitor.analysis.shown import Views
+from activation_monitor.analysis.shown import count as _count
 from activation_monitor.analysis.snapshot import History
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -33,10 +35,6 @@ def number(value: float) -> str:
 def percent(value: float) -> str:
     """A share in whole percent; a dash where nothing was measured."""
     return "-" if math.isnan(value) else f"{value:.0%}"
-
-
-def _count(n, what):
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _table(title, headings=()):
@@ -159,14 +157,15 @@ def _beyond_chance(diagnosis, main):
 
 
 def diagnose(snapshots, silence=()) -> Diagnosis:
-    """Diagnose a run from its snapshots, a `History` for example; prints as a table.
+    """Diagnose a run from its snapshots, a `History` for example; prints as a table, and
+    shows table and figure in a notebook.
 
     Args:
         snapshots: In the order of the steps.
         silence: Codes of findings that you do not want to hear of.
     """
     silence = check_silence(silence, "diagnose")
-    return rules.diagnose(snapshots, diagnosis_text, silence, diagnosis_figure)
+    return rules.diagnose(snapshots, silence, DIAGNOSIS_VIEWS)
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
@@ -180,6 +179,17 @@ def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options):
 
     history = History([diagnosis.first] if diagnosis.first else [])
     return draw(kind, history, diagnosis, **options)
+
+
+def diagnosis_html(diagnosis: Diagnosis) -> str:
+    """The same for a notebook, see `notebook.diagnosis_html`."""
+    import activation_monitor.views.notebook as notebook  # it loads plotly
+
+    return notebook.diagnosis_html(diagnosis)
+
+
+DIAGNOSIS_VIEWS = Views(diagnosis_text, diagnosis_html, diagnosis_figure)
+"""What shows a diagnosis that a user gets."""
 
 
 def verdict_lines(diagnosis: Diagnosis) -> list[str]:
@@ -247,24 +257,29 @@ def calibration_table(calibration: Calibration) -> Group:
     return Group(table, Text(calibration.verdict, style=style))
 
 
+RESCALING_TITLE = "Standard deviation of the pre-activations"
+RESCALING_HEADINGS = ("layer", "before", "after", "factor", "left alone")
+
+
+def rescaling_row(layer: RescaledLayer) -> tuple[str, ...]:
+    """One layer below `RESCALING_HEADINGS`."""
+    factor = "" if layer.reason else number(layer.factor)
+    sizes = number(layer.std_before), number(layer.std_after)
+    return (layer.name, *sizes, factor, layer.reason)
+
+
 def rescaling_table(report: Rescaling) -> Group:
     """The weight layers along the data path: std before and after, and the factor."""
-    table = _table("Standard deviation of the pre-activations")
-    table.add_column("layer", overflow="fold")
-    for heading in ("before", "after", "factor"):
+    table = _table(RESCALING_TITLE)
+    name, *figures, reason = RESCALING_HEADINGS
+    table.add_column(name, overflow="fold")
+    for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("left alone", overflow="fold")
+    table.add_column(reason, overflow="fold")
     for layer in report.layers:
-        table.add_row(
-            Text(layer.name),
-            number(layer.std_before),
-            number(layer.std_after),
-            "" if layer.reason else number(layer.factor),
-            Text(layer.reason),
-            style="dim" if layer.reason else None,
-        )
-    done = sum(not layer.reason for layer in report.layers)
-    return Group(table, Text(f"{done} of {len(report.layers)} weight layers rescaled."))
+        style = "dim" if layer.reason else None
+        table.add_row(*(Text(cell) for cell in rescaling_row(layer)), style=style)
+    return Group(table, Text(f"{report.summary}."))
 
 
 def comparison_table(
@@ -315,12 +330,29 @@ def rescaling_text(report: Rescaling) -> str:
     return _as_text(rescaling_table(report))
 
 
+def rescaling_html(report: Rescaling) -> str:
+    """The same for a notebook, see `notebook.rescaling_html`."""
+    import activation_monitor.views.notebook as notebook
+
+    return notebook.rescaling_html(report)
+
+
+RESCALING_VIEWS = Views(rescaling_text, rescaling_html)
+"""What shows the result of `rescale`."""
+
+
 def show(renderable) -> None:
-    """Print to the terminal."""
-    Console().print(renderable, crop=False)
+    """Print to the terminal, or to what stands in for it."""
+    _console().print(renderable, crop=False)
 
 
 def _as_text(renderable, width=_WIDTH):
     buffer = io.StringIO()
-    Console(file=buffer, width=width, color_system=None).print(renderable, crop=False)
+    _console(file=buffer, width=width, color_system=None).print(renderable, crop=False)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _console(**options):
+    # Within a Jupyter kernel rich displays what it is told to print, past `file` and past
+    # `sys.stdout`: a string stays empty, a redirected output as well.
+    return Console(force_jupyter=False, **options)

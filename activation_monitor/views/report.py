@@ -1,7 +1,6 @@
 """The report: one self-contained page from the histories of one or several runs."""
 
 import json
-import math
 from collections.abc import Mapping
 from html import escape
 from typing import NamedTuple
@@ -9,13 +8,12 @@ from typing import NamedTuple
 from plotly import graph_objects, offline
 
 from activation_monitor.analysis.snapshot import History
-from activation_monitor.views import console, figures
+from activation_monitor.views import figures, markup
 from activation_monitor.views.report_page import PAGE
 from activation_monitor.views.summary import (
     compared,
     diagnose_all,
     reference_first,
-    statistics_of,
 )
 
 _MOST = 8
@@ -79,27 +77,8 @@ def _in_one_line(diagnoses):
 
 def _verdict(run, diagnosis):
     kind = "healthy" if diagnosis.healthy else "sick"
-    lines = reversed(console.verdict_lines(diagnosis))  # growth is told after the verdict
-    sentences = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    found = "".join(_finding(finding) for finding in diagnosis.findings)
-    return f'<article class="{kind}"><h2>{escape(run)}</h2>{sentences}{found}</article>'
-
-
-def _finding(finding):
-    parts = [
-        f'<div class="finding {escape(finding.severity)}">',
-        f"<h3>{escape(finding.title)}</h3><p>{escape(finding.message)}</p>",
-    ]
-    if finding.remedy:
-        remedy = finding.remedy
-        parts.append(
-            f"<p><b>Cause: {escape(remedy.cause)}.</b> {escape(remedy.reason)}</p>"
-        )
-        for change in remedy.changes:
-            parts.append(
-                f"<p>Change {escape(change.place)}:</p><pre>{escape(change.line)}</pre>"
-            )
-    return "".join([*parts, "</div>"])
+    said = markup.verdict(diagnosis)
+    return f'<article class="{kind}"><h2>{escape(run)}</h2>{said}</article>'
 
 
 def _differences(runs, diagnoses):
@@ -141,43 +120,9 @@ def _pictures(runs, diagnoses):
 
 
 def _layer_table(run, history, diagnosis):
-    first, last = history[0], history[-1]
-    accused = {name: finding.severity for name, finding in diagnosis.accused.items()}
-    headings = ("layer", "class", "activation", "initializer", "depth")
-    figures_of = ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")
-    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
-    for step in dict.fromkeys((first.step, last.step)):
-        for statistic in figures_of:
-            label = _HEADINGS.get(statistic, statistic)
-            head += f"<th>{label}<br>step {step}</th>"
-    rows = []
-    for row, layer in enumerate(first.layers):
-        cells = (
-            layer.name,
-            layer.class_name,
-            layer.activation,
-            layer.initializer,
-            str(diagnosis.profile.depths[row]),
-        )
-        line = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        for snapshot in (first, last) if last.step != first.step else (first,):
-            of = statistics_of(snapshot, layer.name)
-            for statistic in figures_of:
-                line += f'<td class="number">{_shown(of[statistic], statistic)}</td>'
-        rows.append(f'<tr class="{accused.get(layer.name, "")}">{line}</tr>')
-    return (
-        f'<details open><summary>{escape(run)}</summary><div class="wide"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        "</details>"
-    )
-
-
-_HEADINGS = {"zero_fraction": "zeros", "nonfinite_fraction": "non-finite"}
-
-
-def _shown(value, statistic):
-    value = math.nan if value is None else value
-    return (console.percent if "fraction" in statistic else console.number)(value)
+    settings = ("class_name", "activation", "initializer")
+    table = markup.layer_table(diagnosis, (history[0], history[-1]), settings)
+    return f"<details open><summary>{escape(run)}</summary>{table}</details>"
 
 
 def _how(runs):

@@ -21,15 +21,15 @@ body { background: var(--paper); color: var(--ink); margin: 0 auto;
   overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; }
 h2 { font-size: 1.2rem; }
-h3 { font-size: 1rem; margin: 0.3rem 0; }
+h3, article .title { font-size: 1rem; font-weight: bold; margin: 0.3rem 0; }
 article { border-left: 5px solid var(--line); padding: 0.2rem 1rem; margin: 1rem 0;
   background: var(--soft); }
 article.healthy { border-color: var(--healthy); }
 article.sick { border-color: var(--critical); }
 article p { margin: 0.4rem 0; }
 .finding { border-top: 1px solid var(--line); padding: 0.5rem 0; }
-.critical h3, tr.critical td:first-child { color: var(--critical); font-weight: bold; }
-.warning h3, tr.warning td:first-child { color: var(--warning); font-weight: bold; }
+.critical .title, tr.critical td:first-child { color: var(--critical); font-weight: bold; }
+.warning .title, tr.warning td:first-child { color: var(--warning); font-weight: bold; }
 pre { background: var(--paper); border: 1px solid var(--line); padding: 0.5rem;
   white-space: pre-wrap; margin: 0.3rem 0; }
 .figure { margin: 1rem 0; min-height: 300px; }

@@ -1,0 +1,284 @@
+"""A plotly figure of curves as inline SVG, for places where plotly.js is not at hand.
+
+Drawn is what the figures over depth are made of: scatter traces on linear axes, one panel
+above the other, horizontal lines, and the legend. Text, axes and grid have the colour of
+the text around the picture, so that it suits a light and a dark page alike.
+"""
+
+import html
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+from plotly import colors, graph_objects
+
+from activation_monitor.views.figures.style import DARK, LIGHT, POWERS
+
+WIDTH = 760
+
+_SHRUNK = 0.75
+"""Height of a panel relative to the figure's: a notebook's cell is lower than a page."""
+
+_TOP = 34
+"""Pixels above the panels, for the title."""
+
+_DASHES = {"dot": "2 3", "dash": "7 4", "dashdot": "7 3 2 3", "longdash": "11 4"}
+_DASHES["longdashdot"] = "11 3 2 3"
+
+_STEPS = (1, 2, 5)
+"""Distances of ticks, times powers of ten."""
+
+
+class _Axis(NamedTuple):
+    """From values to pixels, and the ticks: pairs of a value and a text."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: list[tuple[float, str]]
+
+    def at(self, value):
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+def svg(figure: graph_objects.Figure) -> str:
+    """The figure as an `<svg>` element.
+
+    Args:
+        figure: Of scatter traces; all texts escaped, as plotly wants them.
+    """
+    layout = figure.layout
+    inside = layout.height - layout.margin.t - layout.margin.b
+    left, bottom = _left(layout), _TOP + _SHRUNK * inside
+    below = -layout.legend.y * inside  # in the figure, the pixels above the legend
+    panels = _panels(figure, left, bottom)
+    parts = [_text(left, _TOP - 16, layout.title.text, size=14)]
+    for suffix, (x, y) in panels.items():
+        is_last = suffix == max(panels)
+        parts += _frame(x, y, layout, suffix, below if is_last else None)
+    for shape in layout.shapes:
+        x, y = panels[_suffix(shape.yref)]
+        ends = (x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))
+        parts.append(_line(shape.line, ends))
+    for trace in figure.data:
+        parts += _trace(trace, *panels[_suffix(trace.yaxis)])
+    for note in layout.annotations:
+        x, y = panels[_suffix(note.yref)]
+        parts.append(_text(x.start + 4, y.at(note.y) - 4, note.text))
+    entries, height = _legend(figure, left, bottom + below + 12)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
+        f'role="img" aria-label="{_plain(layout.title.text)}" style="width: 100%; '
+        f'max-width: {WIDTH}px; height: auto; font-size: 12px" fill="currentColor">'
+        f"{''.join([*parts, *entries])}</svg>"
+    )
+
+
+# -- axes
+
+
+def _suffix(reference):
+    """The panel of an axis: "2" of "y2" and of "y2 domain", "" of "y" and None."""
+    return re.sub(r"[^0-9]", "", reference or "")
+
+
+def _left(layout):
+    """Pixels on the left: for the ticks, and for the slanted name of the first layer."""
+    names = layout.xaxis.ticktext
+    return max(layout.margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
+
+
+def _panels(figure, left, bottom):
+    """By suffix of their axes, from the top: the horizontal and the vertical axis."""
+    x = _horizontal(figure, left, WIDTH - figure.layout.margin.r)
+    panels = {}
+    for suffix in sorted({_suffix(trace.yaxis) for trace in figure.data}):
+        axis = figure.layout[f"yaxis{suffix}"]
+        low, high = axis.range or _ends(trace.y for trace in figure.data)
+        start, end = (
+            bottom - share * (bottom - _TOP) for share in axis.domain or (0.0, 1.0)
+        )
+        ticks = _ticks(axis, low, high, (start - end) // 30)
+        panels[suffix] = x, _Axis(low, high, start, end, ticks)
+    return panels
+
+
+def _horizontal(figure, start, end):
+    low, high = _ends(trace.x for trace in figure.data)
+    spare = 0.03 * (high - low)
+    low, high = low - spare, high + spare
+    axis = figure.layout.xaxis
+    if axis.tickvals is not None:
+        ticks = list(zip(axis.tickvals, axis.ticktext, strict=True))
+    else:
+        ticks = _ticks(axis, low, high, 12)
+    return _Axis(low, high, start, end, ticks)
+
+
+def _ends(each):
+    """The smallest and the largest of some arrays' finite values; not the same."""
+    values = np.concatenate([[], *(np.asarray(v, float) for v in each)])
+    values = values[np.isfinite(values)]
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _ticks(axis, low, high, most):
+    """Round values, whole ones on an axis of depths or of powers."""
+    scale = 10.0 ** max(0, math.floor(math.log10((high - low) / most)))
+    each = (f * step for f in (scale, 10.0 * scale) for step in _STEPS)
+    step = next(step for step in each if (high - low) / step <= most)
+    first = math.ceil(low / step)
+    values = [i * step for i in range(first, math.floor(high / step) + 1)]
+    before, after = axis.tickprefix or "", axis.ticksuffix or ""
+    return [(value, f"{before}{value:g}{after}") for value in values]
+
+
+def _frame(x, y, layout, suffix, below):
+    """Grid, ticks and titles of one panel; the last one has pixels below it for names."""
+    faint = 'stroke="currentColor" stroke-opacity="0.15"'
+    for value, text in y.ticks:
+        at = y.at(value)
+        yield f'<path d="M{x.start} {at}H{x.end}" {faint}/>'
+        yield _text(x.start - 8, at + 4, text, "end")
+    for value, text in x.ticks:
+        at = x.at(value)
+        yield f'<path d="M{at} {y.start}V{y.end}" {faint}/>'
+        if below is not None:
+            angle = layout.xaxis.tickangle
+            anchor = "end" if angle else "middle"
+            yield _text(at, y.start + 16, text, anchor, angle)
+    title = layout[f"yaxis{suffix}"].title.text
+    yield _text(16, (y.start + y.end) / 2, title, "middle", -90)
+    if below is not None:
+        title = layout[f"xaxis{suffix}"].title.text
+        yield _text((x.start + x.end) / 2, y.start + below - 10, title, "middle")
+
+
+# -- what is drawn
+
+
+def _trace(trace, x, y):
+    points = [
+        (x.at(a), y.at(b)) if math.isfinite(a) and math.isfinite(b) else None
+        for a, b in zip(np.asarray(trace.x, float), np.asarray(trace.y, float), strict=True)
+    ]
+    if trace.fill == "toself":
+        corners = " ".join(f"{a},{b}" for a, b in filter(None, points))
+        yield f'<polygon points="{corners}" fill="{_colour(trace.fillcolor)}"/>'
+        return
+    if "lines" in trace.mode:
+        yield _line(trace.line, points)
+    if "markers" in trace.mode:
+        marker = trace.marker
+        symbols = _each(marker.symbol, len(points))
+        outlines = _each(marker.line.color, len(points))
+        drawn = "".join(
+            _mark(symbol, *point, marker.size, marker.color, outline)
+            for point, symbol, outline in zip(points, symbols, outlines, strict=True)
+            if point
+        )
+        opacity = 1.0 if marker.opacity is None else marker.opacity
+        yield f'<g opacity="{opacity}">{drawn}</g>'
+
+
+def _each(value, count):
+    """One value for all, or one for each."""
+    return [value] * count if value is None or isinstance(value, str) else list(value)
+
+
+def _line(line, points):
+    """A line through the points, broken where one is missing."""
+    path, pen = "", "M"
+    for point in points:
+        path += f"{pen}{point[0]} {point[1]}" if point else ""
+        pen = "L" if point else "M"
+    dash = f' stroke-dasharray="{_DASHES[line.dash]}"' if line.dash in _DASHES else ""
+    return (
+        f'<path d="{path}" fill="none" stroke="{_colour(line.color)}" '
+        f'stroke-width="{line.width or 2}"{dash}/>'
+    )
+
+
+def _mark(symbol, x, y, size, colour, outline):
+    r, fill = size / 2, f'fill="{_colour(colour)}"'
+    edge = f' stroke="{_colour(outline)}"' if outline else ""
+    if symbol == "triangle-down":
+        return f'<path d="M{x - r} {y - r}H{x + r}L{x} {y + r}Z" {fill}{edge}/>'
+    if symbol == "x":
+        cross = f"M{x - r} {y - r}L{x + r} {y + r}M{x - r} {y + r}L{x + r} {y - r}"
+        stroke = f'stroke="{_colour(outline or colour)}"'
+        inner = f'<path d="{cross}" stroke="{_colour(colour)}" stroke-width="2"/>'
+        return f'<path d="{cross}" {stroke} stroke-width="4.5"/>{inner}'
+    if symbol == "circle-open":
+        fill, edge = 'fill="none"', f' stroke="{_colour(colour)}"'
+    return f'<circle cx="{x}" cy="{y}" r="{r}" {fill}{edge}/>'
+
+
+def _legend(figure, left, top) -> tuple[list[str], float]:
+    """Entries in rows, and where they end."""
+    parts, x, y = [], left, top
+    for trace in figure.data:
+        if trace.showlegend is False or not trace.name:
+            continue
+        wide = 44 + 6.6 * len(html.unescape(trace.name))
+        if x > left and x + wide > WIDTH:
+            x, y = left, y + 20
+        middle = y - 4
+        if trace.fill == "toself":
+            fill = _colour(trace.fillcolor)
+            parts.append(f'<path d="M{x} {middle - 5}h24v10h-24z" fill="{fill}"/>')
+        else:
+            if "lines" in trace.mode:
+                parts.append(_line(trace.line, [(x, middle), (x + 24, middle)]))
+            if "markers" in trace.mode:
+                marker = trace.marker
+                symbol, outline = (
+                    _each(value, 1)[0] for value in (marker.symbol, marker.line.color)
+                )
+                here = (x + 12, middle, marker.size, marker.color, outline)
+                parts.append(_mark(symbol, *here))
+        parts.append(_text(x + 30, y, trace.name))
+        x += wide
+    return parts, y + 10
+
+
+def _colour(colour):
+    """A colour of the light theme as one that suits both themes."""
+    if colour in (None, LIGHT.ink, LIGHT.grid):
+        return "currentColor"
+    for light, dark in zip(LIGHT.runs, DARK.runs, strict=True):
+        light, dark = colors.hex_to_rgb(light), colors.hex_to_rgb(dark)
+        middle = tuple((a + b) // 2 for a, b in zip(light, dark, strict=True))
+        if colour.startswith("rgba") and colour.startswith(f"rgba{light}"[:-1]):
+            return colour.replace(f"{light}"[1:-1], f"{middle}"[1:-1])
+        if colour.startswith("#") and colors.hex_to_rgb(colour) == light:
+            return f"rgb{middle}"
+    return colour
+
+
+# -- text
+
+_SUPERSCRIPT = re.escape(POWERS["tickprefix"][2:]), re.escape(POWERS["ticksuffix"])
+
+
+def _text(x, y, text, anchor="start", angle=None, size=None):
+    """A text in plotly's HTML, of which superscripts are kept."""
+    turned = f' transform="rotate({angle} {x:g} {y:g})"' if angle else ""
+    size = f' font-size="{size}"' if size else ""
+    before, *above = re.split("|".join(_SUPERSCRIPT), text or "")
+    raised = "".join(
+        f'<tspan dy="-5" font-size="9">{_plain(part)}</tspan>' for part in above[:1]
+    )
+    return (
+        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{turned}{size}>'
+        f"{_plain(before)}{raised}</text>"
+    )
+
+
+def _plain(text):
+    """The text that plotly would show, for SVG."""
+    return html.escape(html.unescape((text or "").replace("<br>", " ")))

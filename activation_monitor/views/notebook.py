@@ -1,0 +1,101 @@
+"""What a notebook shows of a diagnosis, and of what `rescale` did.
+
+A notebook shows one of the types that an object offers, so one `text/html` holds table and
+figure. The figure is a static SVG. Plotly's own HTML needs plotly.js: 4.8 MB saved with
+each cell, or a network; and it stays blank in some front ends (plotly.py issue 3085).
+`diagnosis.figure()` returns plotly's own.
+
+The theme is not known here: JupyterLab, VS Code and Colab each mark a dark page in their
+own way. So text and lines have the colour of the text around them (`currentColor`, which
+an `<img>` would not take over), and all other colours suit a light and a dark page.
+
+A notebook that is not trusted loses style and figure; headings, tables and code are plain
+elements, which stay readable. Of the figure the texts stay: tooltips would stay too.
+"""
+
+from html import escape
+
+from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.rescaling import Rescaling
+from activation_monitor.views import console, markup
+from activation_monitor.views.figures.svg import svg
+
+_CLASS = "activation-monitor"
+
+# A style holds for the whole page: each rule names the class. The colours are halfway
+# between those of the report's light and dark page.
+_STYLE = """<style>
+.X { font-size: 13px; line-height: 1.45; max-width: 1000px; overflow-wrap: anywhere;
+  --critical: #d83648; --warning: #c97f00; --healthy: #169a78; --grey: #8888884d; }
+.X p { margin: 4px 0; }
+.X .verdict { border-left: 5px solid var(--grey); padding: 2px 12px; }
+.X .verdict > p:first-child { font-size: 15px; font-weight: bold; }
+.X .verdict.healthy { border-color: var(--healthy); }
+.X .verdict.critical { border-color: var(--critical); }
+.X .verdict.warning { border-color: var(--warning); }
+.X .finding { border-top: 1px solid var(--grey); margin-top: 8px; padding-top: 4px; }
+.X .title { font-weight: bold; }
+.X .critical .title { color: var(--critical); }
+.X .warning .title { color: var(--warning); }
+.X .finding pre { background: #8888881f; color: inherit; border: 0; border-radius: 3px;
+  padding: 4px 8px; margin: 4px 0; white-space: pre-wrap;
+  font: 12px/1.45 ui-monospace, monospace; }
+.X svg { display: block; margin: 8px 0; }
+.X summary { cursor: pointer; display: list-item; font-weight: bold; }
+.X .wide { max-height: 330px; overflow: auto; width: fit-content; max-width: 100%; }
+.X .wide table { border-collapse: collapse; margin: 0; font-size: 12px; color: inherit;
+  border: 0; }
+.X .wide th, .X .wide td { padding: 2px 10px; text-align: left; white-space: nowrap;
+  border: 0; border-bottom: 1px solid var(--grey); background: none; color: inherit; }
+.X .wide tr { background: none; }
+.X .wide th { position: sticky; top: 0; font-weight: bold; vertical-align: bottom;
+  backdrop-filter: blur(9px); -webkit-backdrop-filter: blur(9px); }
+.X .wide .number { text-align: right; font-variant-numeric: tabular-nums; }
+.X .wide .critical td { background: #d8364826; }
+.X .wide .warning td { background: #c97f0026; }
+.X .wide .left-alone td { opacity: 0.6; }
+.X .more { opacity: 0.7; }
+.X .more code { font: 12px ui-monospace, monospace; background: none; color: inherit; }
+</style>""".replace(".X", f".{_CLASS}")
+
+
+def diagnosis_html(diagnosis: Diagnosis) -> str:
+    """Verdict and findings, the signal over depth, the layers."""
+    kind = "healthy" if diagnosis.healthy else ""
+    if diagnosis.findings:
+        severities = {finding.severity for finding in diagnosis.findings}
+        kind = "critical" if "critical" in severities else "warning"
+    parts = [f'<div class="verdict {kind}">{markup.verdict(diagnosis)}</div>']
+    if diagnosis.first is not None:
+        figure = console.diagnosis_figure(diagnosis, "depth_profile")
+        table = markup.layer_table(
+            diagnosis, [diagnosis.first], ("class_name", "activation")
+        )
+        parts += [
+            svg(figure) if figure.data else "",
+            f"<details open><summary>Layers</summary>{table}</details>",
+            '<p class="more">Interactive figures: <code>.figure("depth_profile")</code>, '
+            '<code>.figure("layer_graph")</code></p>',
+        ]
+    return _framed(parts)
+
+
+def rescaling_html(report: Rescaling) -> str:
+    """Std before and after, and the factor, of each weight layer."""
+    name, *figures, reason = console.RESCALING_HEADINGS
+    columns = {name: "", **dict.fromkeys(figures, "number"), reason: ""}
+    rows = [
+        ("left-alone" if layer.reason else "", console.rescaling_row(layer))
+        for layer in report.layers
+    ]
+    return _framed(
+        [
+            f'<p class="title">{escape(console.RESCALING_TITLE)}</p>',
+            markup.table(columns, rows),
+            f"<p>{escape(report.summary)}.</p>",
+        ]
+    )
+
+
+def _framed(parts):
+    return f'{_STYLE}<div class="{_CLASS}">{"".join(parts)}</div>'

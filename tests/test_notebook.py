@@ -1,0 +1,453 @@
+"""What a cell shows: of a real kernel, and of results made by hand."""
+
+import dataclasses
+import html
+import importlib
+import json
+import math
+import pickle
+import pkgutil
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+from IPython.core.formatters import DisplayFormatter
+
+from activation_monitor import analysis
+from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
+from activation_monitor.analysis.shown import LONGEST, Views, one_line
+from activation_monitor.views import console
+from activation_monitor.views.console import diagnose
+from networks import Drawn, network, tap
+
+ROOT = Path(__file__).parent.parent
+
+HOSTILE = "</table><script>alert(1)</script><b onclick='x'>&amp;\"$"
+
+# -- in a kernel
+
+SETUP = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+import contextlib, io
+import keras
+import networks
+from activation_monitor import *
+from activation_monitor.views import console
+from models import data, perceptron
+
+made = networks.Drawn(1).chain(8, variance=0.02).snapshot(0)
+diagnosis = diagnose([made])
+keras.utils.set_random_seed(0)
+model = perceptron(3, initializer=keras.initializers.RandomNormal(stddev=0.001))
+model.compile("sgd", "mse")
+x, y = data()
+monitor = ActivationMonitor(sample_every=2, on_finding=lambda finding: None)
+model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor]);
+"""
+
+ONE_LINE = {
+    "monitor": "ActivationMonitor with 4 snapshots, steps 0 to 4: vanishing-activations",
+    "monitor.history": "History of 4 snapshots of 5 layers, steps 0 to 4",
+    "monitor.history[0]": "Snapshot of step 0: 5 layers, with histograms, kernels",
+    "monitor.history[0].layers[1]": "LayerInfo net/hidden_0: Dense, relu, width 16",
+    "monitor.history[0].histogram('net/hidden_0')": "Histogram of 128 elements, from 0 to ",
+    "monitor.diagnosis": "Diagnosis of steps 0 to 4: 1 finding: vanishing-activations",
+    "monitor.diagnosis.findings[0]": (
+        "Finding vanishing-activations (warning, at initialization) in net/hidden_0, "
+        "net/hidden_1, net/hidden_2"
+    ),
+    "monitor.diagnosis.findings[0].remedy": "Remedy for cause 'initializer': in net/hidden",
+    "monitor.diagnosis.findings[0].remedy.changes[0]": "Change in net/hidden_0: kernel_in",
+    "monitor.diagnosis.profile": "DepthProfile of step 0: 5 layers, depth 4, 1 segment",
+    "monitor.diagnosis.profile.main": "Segment from net/hidden_0 to net/hidden_2: growth 0",
+    "monitor.diagnosis.profile.main.points[0]": "Point net/hidden_0 at depth 1: rms 0.0",
+    "monitor.diagnosis.profile.stretches[0]": "Stretch of 3 tensors, 3 weight layers",
+    "monitor.diagnosis.profile.links[1]": "Link net/hidden_0, relu: rms ",
+    "monitor.diagnosis.profile.graph": "LayerGraph of 5 layers, depth 4, to net/head",
+    "audited": "Diagnosis of step 0, 3 initializations: 1 finding: vanishing-activations;",
+    "audited.draws[1]": "Diagnosis of step 0: 1 finding: vanishing-activations; ",
+    "rescaled": "Rescaling with 4 of 4 weight layers rescaled",
+    "rescaled.layers[0]": "RescaledLayer net/hidden_0: std 0.00",
+    "Monitored(keras.layers.Dense(3, name='d'))": "Monitored <Dense name=d, built=False>",
+}
+"""Expressions at the end of a cell, and how their one line begins."""
+
+SEVERAL = {
+    "monitor.diagnosis.findings": ["Finding"],
+    "audited.draws": ["Diagnosis"] * 3,
+    "rescaled.layers": ["RescaledLayer"] * 4,
+    "monitor.history.snapshots": ["Snapshot"] * 4,
+}
+
+OTHERS = {
+    "str": "print(len(str(diagnosis)), end=''); text = str(diagnosis)",
+    "f-string": "text = f'{diagnosis}'; (text,)[0]",
+    "print": "print(diagnosis)",
+    "file": "open('diagnosis.txt', 'w', encoding='utf-8').write(str(diagnosis));",
+    "audit": "audited = audit(model, x, seeds=3)",
+    "rescale": "rescaled = rescale(model, x); str(rescaled)",
+    "show": """
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    console.show(console.diagnosis_table(diagnosis))
+out.getvalue()""",
+    "made": "diagnosis",
+}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Outputs of each cell of one notebook, by its name or expression."""
+    folder = tmp_path_factory.mktemp("notebook")
+    named = {"setup": SETUP, **OTHERS} | {each: each for each in (*ONE_LINE, *SEVERAL)}
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in named.values()]
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python
+        for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+            patched.setenv(name, str(folder / name.lower()))
+        nbclient.NotebookClient(
+            notebook,
+            timeout=300,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+        ).execute()
+    outputs = {name: cell.outputs for name, cell in zip(named, notebook.cells, strict=True)}
+    file = (folder / "diagnosis.txt").read_text(encoding="utf-8")
+    return outputs | {"written": file}
+
+
+def result(cells, name):
+    """The one result of a cell, by type; nothing else may have been shown."""
+    (output,) = cells[name]
+    assert output.output_type == "execute_result"
+    return output.data
+
+
+def printed(cells, name):
+    """What a cell printed; it may have shown nothing else."""
+    assert {output.output_type for output in cells[name]} == {"stream"}
+    return "".join(output.text for output in cells[name])
+
+
+EXPECTED = str(diagnose([Drawn(1).chain(8, variance=0.02).snapshot(0)]))
+"""In this process, which is no kernel."""
+
+
+def test_the_text_in_a_kernel_is_that_of_a_plain_process(cells):
+    """As `str`, in an f-string, and in a file; nothing is displayed on the way."""
+    assert "vanishing-activations (critical, at initialization)" in EXPECTED
+    assert printed(cells, "str") == str(len(EXPECTED))
+    assert eval(result(cells, "f-string")["text/plain"]) == EXPECTED
+    assert cells["file"] == []
+    assert cells["written"] == EXPECTED
+
+
+def test_print_shows_a_diagnosis_once(cells):
+    """As text on stdout; no second, displayed copy."""
+    assert printed(cells, "print") == f"{EXPECTED}\n"
+
+
+def test_what_is_shown_can_be_redirected(cells):
+    """The tables of the commands go to `sys.stdout` in a kernel as well, in colour."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", eval(result(cells, "show")["text/plain"]))
+    assert [line.rstrip() for line in text.splitlines()][:4] == EXPECTED.splitlines()[:4]
+
+
+@pytest.mark.parametrize("expression", ONE_LINE)
+def test_a_result_is_one_line_of_text(cells, expression):
+    """With the name of its class and what matters most."""
+    line = result(cells, expression)["text/plain"]
+    assert line.startswith(f"<{ONE_LINE[expression]}")
+    assert line.endswith(">") and "\n" not in line and len(line) <= LONGEST
+
+
+@pytest.mark.parametrize("expression", SEVERAL)
+def test_several_results_are_a_line_each(cells, expression):
+    """In a tuple or a list."""
+    lines = result(cells, expression)["text/plain"].splitlines()
+    kinds = [re.match(r"[\[(\s]*<(\w+) .*>[\]),]*$", line)[1] for line in lines]
+    assert kinds == SEVERAL[expression]
+
+
+class Elements(HTMLParser):
+    """The elements of some HTML, its text, and the cells of its tables."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.text, self.cells, self.styles, self._open = [], "", [], "", ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._open = tag
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        self._open = ""
+
+    def handle_data(self, data):
+        if self._open == "style":
+            self.styles += data
+            return
+        self.text += data
+        if self._open in ("td", "th", "br") and self.cells:
+            self.cells[-1] += data
+
+    def count(self, tag):
+        return sum(found == tag for found, _ in self.tags)
+
+
+def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
+    """Verdict, cause, lines of code, and a row for each layer."""
+    made = diagnose([Drawn(1).chain(8, variance=0.02).snapshot(0)])
+    shown = Elements(result(cells, "made")["text/html"])
+    assert shown.count("svg") == 1 and shown.count("table") == 1
+    assert shown.count("tr") == 1 + len(made.first.layers)
+    assert [cell for cell in shown.cells if cell in made.first.names] == [*made.first.names]
+    (finding,) = made.findings
+    remedy = finding.remedy
+    for words in (finding.title, finding.message, remedy.reason, remedy.changes[0].line):
+        assert words in shown.text
+    assert {"svg", "table"} <= {
+        tag for tag, _ in Elements(result(cells, "monitor.diagnosis")["text/html"]).tags
+    }
+
+
+def test_a_rescaling_in_a_cell_is_a_table(cells):
+    """Of every weight layer: name, std before and after, factor."""
+    shown = Elements(result(cells, "rescaled")["text/html"])
+    assert shown.count("table") == 1 and shown.count("tr") == 5
+    text = eval(result(cells, "rescale")["text/plain"])
+    rows = [line.split() for line in text.splitlines() if line.startswith("  net/")]
+    assert [row[:4] for row in rows] == [
+        shown.cells[start : start + 4] for start in range(5, 25, 5)
+    ]
+
+
+# -- the one line
+
+
+class Described:
+    """Has words of its own."""
+
+    def __init__(self, words):
+        self.words = words
+
+    @one_line
+    def __repr__(self):
+        return self.words() if callable(self.words) else self.words
+
+
+def test_one_line_stays_one_line_and_short():
+    """Whatever the names of the layers are."""
+    assert repr(Described("a\nb\tc  d")) == "<Described a b c d>"
+    line = repr(Described("x" * 1000))
+    assert len(line) == LONGEST and line.endswith("x…>")
+    assert len(repr(Described("x" * (LONGEST - len("<Described >"))))) == LONGEST
+    assert "…" not in repr(Described("x" * (LONGEST - len("<Described >"))))
+
+
+def test_one_line_never_fails():
+    """A half-made object has a line as well."""
+    assert repr(Described(lambda: 1 / 0)) == (
+        "<Described without a description (ZeroDivisionError)>"
+    )
+    assert repr(object.__new__(Diagnosis)) == (
+        "<Diagnosis without a description (AttributeError)>"
+    )
+
+
+def test_every_result_has_its_one_line():
+    """No dataclass of the analysis shows its fields, of which some are arrays."""
+    found = []
+    for module in pkgutil.iter_modules(analysis.__path__, f"{analysis.__name__}."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and dataclasses.is_dataclass(value):
+                found.append(value)
+    assert Diagnosis in found and len(set(found)) >= 15
+    ours = Described.__repr__.__code__  # what `one_line` returns
+    assert [cls for cls in found if cls.__repr__.__code__ is not ours] == []
+
+
+def test_results_compare_hash_and_pickle_by_their_fields():
+    """The line changes nothing about the dataclass; views are no part of it."""
+    snapshot = Drawn(1).chain(8, variance=0.02).snapshot(0)
+    made = diagnose([snapshot])
+    finding = made.findings[0]
+    copy = pickle.loads(pickle.dumps(finding))
+    assert copy == finding and hash(copy) == hash(finding) and copy is not finding
+    other = dataclasses.replace(finding, step=7)
+    assert other != finding and other.step == 7
+    assert [field.name for field in dataclasses.fields(Finding)][:4] == [
+        *("code", "severity", "step", "layers")
+    ]
+    again = pickle.loads(pickle.dumps(made))
+    assert str(again) == str(made) and again._repr_html_() == made._repr_html_()
+    without = dataclasses.replace(made, views=None)
+    assert without.findings == made.findings and without.profile is made.profile
+    report = Rescaling((RescaledLayer("a", 2.0, 1.0, 0.5),), console.RESCALING_VIEWS)
+    assert report == Rescaling(report.layers) and hash(report) == hash(
+        Rescaling(report.layers)
+    )
+    assert pickle.loads(pickle.dumps(report)) == report
+
+
+# -- the HTML
+
+
+def chain_of(count, variance=2.0):
+    return diagnose([Drawn(1).chain(count, variance=variance).snapshot(0)])
+
+
+NAN = [tap(name, math.nan) for name in "abc"]
+BEFORE_ANYTHING = diagnose([])
+STATES = {
+    "nothing measured": BEFORE_ANYTHING,
+    "no findings": chain_of(8),
+    "NaN everywhere": diagnose([network(*NAN)]),
+    "NaN gradients": diagnose([network(*(tap(n, 1.0, gradient=math.nan) for n in "abc"))]),
+    "zeros": diagnose([network(*(tap(name, 0.0) for name in "abc"))]),
+    "not called": diagnose([network(tap("a", None), tap("b", None))]),
+    "one layer": diagnose([network(tap("a"))]),
+    "200 layers": chain_of(200),
+    "200 vanishing layers": chain_of(200, 0.02),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_has_html(state):
+    """With the verdict; with a table, and a figure if there is something to draw."""
+    made = STATES[state]
+    source = console.diagnosis_html(made)  # what fails, fails here
+    assert made._repr_html_() == source
+    shown = Elements(source)
+    for line in console.verdict_lines(made):
+        assert line in shown.text
+    assert shown.count("table") == (made.first is not None)
+    drawable = state not in ("nothing measured", "not called")
+    assert shown.count("svg") == drawable
+    assert len(source) < 300_000
+    assert shown.count("script") == shown.count("img") == 0
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", source)
+
+
+def hostile():
+    names = [f"{HOSTILE}{i}" for i in range(5)]
+    return diagnose([network(*(tap(n, 10.0**-i) for i, n in enumerate(names)))]), names
+
+
+def test_a_name_stays_text_in_a_cell():
+    """Every layer's name is escaped: in the table, in the findings, on the axis."""
+    made, names = hostile()
+    shown = Elements(made._repr_html_())
+    assert shown.count("script") == shown.count("b") - 1 == 0  # <b> before the cause
+    assert not any("onclick" in attributes for _, attributes in shown.tags)
+    assert [cell for cell in shown.cells if cell in names] == names
+    assert made.findings[0].message in shown.text
+    assert shown.text.count(names[0][-20:]) >= 4
+    report = Rescaling((RescaledLayer(HOSTILE, 2.0, 1.0, 0.5, HOSTILE),))
+    shown = Elements(console.rescaling_html(report))
+    assert shown.count("script") == 0 and shown.cells.count(HOSTILE) == 2
+
+
+def test_a_layer_that_was_left_alone_says_why():
+    """Without a factor, in grey."""
+    layers = (
+        RescaledLayer("a", 2.0, 1.0, 0.5),
+        RescaledLayer("b", math.nan, 3.0, 1.0, "frozen"),
+    )
+    shown = Elements(console.rescaling_html(Rescaling(layers)))
+    assert shown.cells[5:] == ["a", "2", "1", "0.5", "", "b", "-", "3", "", "frozen"]
+    rows = [
+        attributes["class"]
+        for tag, attributes in shown.tags[1:]
+        if tag == "tr" and attributes
+    ]
+    assert rows == ["", "left-alone"]
+    assert "1 of 2 weight layers rescaled." in shown.text
+
+
+def test_a_view_that_fails_leaves_the_one_line(capsys):
+    """A cell shows that instead, without a traceback; so does a result without views."""
+
+    def fails(made):
+        raise RuntimeError("no such thing")
+
+    made = chain_of(3)
+    broken = dataclasses.replace(made, views=Views(console.diagnosis_text, fails))
+    for shown in (
+        broken,
+        dataclasses.replace(made, views=None),
+        dataclasses.replace(made, profile=None),
+        Rescaling((), Views(console.rescaling_text, fails)),
+        Rescaling(()),
+    ):
+        data, _ = DisplayFormatter().format(shown)
+        assert data == {"text/plain": repr(shown)}
+    assert capsys.readouterr() == ("", "")
+    assert set(DisplayFormatter().format(made)[0]) == {"text/plain", "text/html"}
+
+
+PROBE = """
+const shown = {};
+for (const page of ["light", "dark"]) {
+  const place = document.getElementById(page), colour = getComputedStyle(place).color;
+  const of = (what, css) => [...place.querySelectorAll(what)].map(
+    (element) => getComputedStyle(element)[css]);
+  const wide = place.querySelector(".wide");
+  shown[page] = {
+    colour,
+    texts: [...new Set([...of("p:not(.title), td, th, pre, summary", "color"),
+      ...of("svg text", "fill")])],
+    titles: [...new Set(of(".title", "color"))],
+    scrolls: wide.scrollHeight > 2 * wide.clientHeight,
+    height: wide.clientHeight,
+    outside: getComputedStyle(place.querySelector("p.outside")).margin,
+  };
+}
+document.title = JSON.stringify(shown);
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("chromium") is None,
+    reason="needs Debian's chromium: apt-get install chromium",
+)
+def test_a_cell_suits_a_light_and_a_dark_page(tmp_path):
+    """Text and axes have the page's colour, a long table scrolls, no style leaks."""
+    made = chain_of(200, 0.02)._repr_html_()
+    places = {
+        "light": "color: #222; background: #fff",
+        "dark": "color: #ddd; background: #111",
+    }
+    body = "".join(
+        f'<div id="{page}" style="{style}"><p class="outside title">x</p>{made}</div>'
+        for page, style in places.items()
+    )
+    path = tmp_path / "page.html"
+    path.write_text(f"<!DOCTYPE html>{body}<script>{PROBE}</script>", encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-sync"
+    flags += " --disable-background-networking --disable-component-update --dump-dom"
+    done = subprocess.run(
+        ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'p'}", f"file://{path}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search("<title>(.*)</title>", done.stdout)[1]
+    found = json.loads(html.unescape(title))
+    for page in places:
+        assert found[page]["texts"] == [found[page]["colour"]]
+        assert found[page]["scrolls"] and found[page]["height"] < 400
+        assert found[page]["outside"] == "16px 0px"  # as the browser has it
+    assert found["light"]["titles"] != found["light"]["colour"]
