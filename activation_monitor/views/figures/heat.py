@@ -8,14 +8,8 @@ from plotly import graph_objects
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import (
-    FAINT,
-    POWERS,
-    dress,
-    escape,
-    short,
-    theme,
-)
+from activation_monitor.views.figures.scale import scale
+from activation_monitor.views.figures.style import dress, escape, short, theme
 
 _COLUMNS = 500
 """Steps that are drawn at most; of more, evenly thinned, the first and last are kept."""
@@ -45,20 +39,23 @@ def heat_map(
     statistics.check(statistic, "heat_map")
     paths.check(history, "heat_map")
     colours = theme(dark)
-    names, steps, values, zero, nonfinite = table(history, statistic)
+    names, steps, values, zero, nonfinite, texts = table(history, statistic)
     y = [escape(name) for name in names]
     steps = [str(step) for step in steps]
-    log = statistics.is_log(statistic)
+    shades = scale(values, statistic, colours)
     figure = graph_objects.Figure()
     figure.add_heatmap(
         x=steps,
         y=y,
         z=values,
         customdata=names,
-        hovertemplate="%{y}<br>step %{x}: "
-        + ("10<sup>%{z:.2f}</sup>" if log else "%{z:.3g}")
-        + "<extra></extra>",
-        **_scale(values, statistic, colours),
+        text=texts,
+        hovertemplate=f"%{{y}}<br>step %{{x}}: {statistic.replace('_', ' ')} %{{text}}"
+        "<extra></extra>",
+        colorscale=shades.colours,
+        zmin=shades.low,
+        zmax=shades.high,
+        colorbar=shades.bar,
     )
     marks = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
     if statistic != "nonfinite_fraction" and np.isfinite(marks).any():
@@ -66,13 +63,11 @@ def heat_map(
             x=steps,
             y=y,
             z=marks.astype(np.float32),
-            customdata=names,
             zmin=0,
             zmax=1,
             colorscale=[[0, colours.zero], [1, colours.nonfinite]],
             showscale=False,
-            text=np.where(nonfinite, "NaN or infinite elements", np.where(zero, "0", "")),
-            hovertemplate="%{y}<br>step %{x}: %{text}<extra></extra>",
+            hoverinfo="skip",  # else its gaps would hide what the map below has to say
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
     figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
@@ -96,6 +91,7 @@ class Table(NamedTuple):
         y: As in `statistic.Shown`, `(layers, steps)`, float32; NaN where a layer was not
             measured.
         zero, nonfinite: As there, of the same shape.
+        texts: What a tooltip says of each, in the same way.
     """
 
     names: list[str]
@@ -103,6 +99,7 @@ class Table(NamedTuple):
     y: np.ndarray
     zero: np.ndarray
     nonfinite: np.ndarray
+    texts: np.ndarray
 
 
 def table(history: History, statistic: str) -> Table:
@@ -129,6 +126,7 @@ def _values(snapshots, names, statistic):
     row_of = {name: row for row, name in enumerate(names)}
     values = np.full((len(names), len(snapshots)), np.nan, np.float32)
     zero, nonfinite = np.zeros((2, *values.shape), bool)
+    texts = np.full(values.shape, statistics.UNMEASURED, object)
     places = {}
     for column, snapshot in enumerate(snapshots):
         if id(snapshot.layers) not in places:
@@ -140,24 +138,9 @@ def _values(snapshots, names, statistic):
         values[rows, column] = found.y[known]
         zero[rows, column] = found.zero[known]
         nonfinite[rows, column] = found.nonfinite[known]
-    return values, zero, nonfinite
-
-
-def _scale(values, statistic, colours):
-    bar = {"title": {"text": statistics.label(statistic), "side": "right"}, "thickness": 14}
-    if not statistics.is_log(statistic):
-        scale = {"colorscale": "Cividis", "zmin": 0.0}
-        if statistics.is_fraction(statistic):
-            return scale | {"zmax": 1.0, "colorbar": bar | {"tickformat": ".0%"}}
-        return scale | {"colorbar": bar}
-    finite = values[np.isfinite(values)]
-    far = max(FAINT, float(np.abs(finite).max())) if len(finite) else FAINT
-    return {
-        "colorscale": colours.sizes,
-        "zmin": -far,
-        "zmax": far,
-        "colorbar": bar | POWERS,
-    }
+        said = statistics.texts(snapshot, statistic)
+        texts[rows, column] = [said[i] for i in known]
+    return values, zero, nonfinite, texts
 
 
 def _add_key(figure, any_zero, any_nonfinite, colours):
