@@ -39,7 +39,7 @@ def heat_map(
     statistics.check(statistic, "heat_map")
     paths.check(history, "heat_map")
     colours = theme(dark)
-    names, steps, values, zero, nonfinite, texts = table(history, statistic)
+    names, steps, values, zero, nonfinite = table(history, statistic)
     y = [escape(name) for name in names]
     steps = [str(step) for step in steps]
     shades = scale(values, statistic, colours)
@@ -49,7 +49,7 @@ def heat_map(
         y=y,
         z=values,
         customdata=names,
-        text=texts,
+        text=_texts(history, names, statistic),
         hovertemplate=f"%{{y}}<br>step %{{x}}: {statistic.replace('_', ' ')} %{{text}}"
         "<extra></extra>",
         colorscale=shades.colours,
@@ -91,7 +91,6 @@ class Table(NamedTuple):
         y: As in `statistic.Shown`, `(layers, steps)`, float32; NaN where a layer was not
             measured.
         zero, nonfinite: As there, of the same shape.
-        texts: What a tooltip says of each, in the same way.
     """
 
     names: list[str]
@@ -99,16 +98,46 @@ class Table(NamedTuple):
     y: np.ndarray
     zero: np.ndarray
     nonfinite: np.ndarray
-    texts: np.ndarray
 
 
 def table(history: History, statistic: str) -> Table:
     """A statistic by layer and step."""
-    chosen = statistics.evenly(len(history), _COLUMNS)
-    snapshots = [history[i] for i in chosen]
+    snapshots = _drawn(history)
     names = _in_depth_order(snapshots)
-    steps = [snapshot.step for snapshot in snapshots]
-    return Table(names, steps, *_values(snapshots, names, statistic))
+    values = np.full((len(names), len(snapshots)), np.nan, np.float32)
+    zero, nonfinite = np.zeros((2, *values.shape), bool)
+    for column, snapshot, rows, known in _columns(snapshots, names):
+        found = statistics.shown(snapshot, statistic)
+        values[rows, column] = found.y[known]
+        zero[rows, column] = found.zero[known]
+        nonfinite[rows, column] = found.nonfinite[known]
+    return Table(names, [s.step for s in snapshots], values, zero, nonfinite)
+
+
+def _texts(history, names, statistic):
+    """What a tooltip says of each layer at each step, `(layers, steps)`."""
+    snapshots = _drawn(history)
+    texts = np.full((len(names), len(snapshots)), statistics.UNMEASURED, object)
+    for column, snapshot, rows, known in _columns(snapshots, names):
+        said = statistics.texts(snapshot, statistic)
+        texts[rows, column] = [said[i] for i in known]
+    return texts
+
+
+def _drawn(history):
+    return [history[i] for i in statistics.evenly(len(history), _COLUMNS)]
+
+
+def _columns(snapshots, names):
+    """Each snapshot with its column, the rows that it fills, and its layers for these."""
+    row_of = {name: row for row, name in enumerate(names)}
+    places = {}
+    for column, snapshot in enumerate(snapshots):
+        if id(snapshot.layers) not in places:
+            known = [i for i, name in enumerate(snapshot.names) if name in row_of]
+            rows = [row_of[snapshot.layers[i].name] for i in known]
+            places[id(snapshot.layers)] = rows, known
+        yield column, snapshot, *places[id(snapshot.layers)]
 
 
 def _in_depth_order(snapshots):
@@ -120,27 +149,6 @@ def _in_depth_order(snapshots):
         order = sorted(here.graph.order, key=lambda row: here.x[row])
         names.update(dict.fromkeys(snapshot.layers[row].name for row in order))
     return list(names)
-
-
-def _values(snapshots, names, statistic):
-    row_of = {name: row for row, name in enumerate(names)}
-    values = np.full((len(names), len(snapshots)), np.nan, np.float32)
-    zero, nonfinite = np.zeros((2, *values.shape), bool)
-    texts = np.full(values.shape, statistics.UNMEASURED, object)
-    places = {}
-    for column, snapshot in enumerate(snapshots):
-        if id(snapshot.layers) not in places:
-            here = [i for i, name in enumerate(snapshot.names) if name in row_of]
-            rows = [row_of[snapshot.layers[i].name] for i in here]
-            places[id(snapshot.layers)] = here, rows
-        known, rows = places[id(snapshot.layers)]
-        found = statistics.shown(snapshot, statistic)
-        values[rows, column] = found.y[known]
-        zero[rows, column] = found.zero[known]
-        nonfinite[rows, column] = found.nonfinite[known]
-        said = statistics.texts(snapshot, statistic)
-        texts[rows, column] = [said[i] for i in known]
-    return values, zero, nonfinite, texts
 
 
 def _add_key(figure, any_zero, any_nonfinite, colours):

@@ -38,7 +38,7 @@ def heat_image(history: History) -> np.ndarray:
         ValueError: If the history is empty.
     """
     paths.check(history, "heat_image")
-    _, _, y, zero, nonfinite, _ = table(history, "rms")
+    _, _, y, zero, nonfinite = table(history, "rms")
     scale = [rgb(colour) for _, colour in LIGHT.sizes]
     places = np.linspace(-DECADES, DECADES, len(scale))
     shown = np.clip(np.nan_to_num(y), -DECADES, DECADES)

@@ -18,7 +18,7 @@ STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS, "dead_units")
 UNMEASURED = "not measured"
 """What a tooltip says of a layer without a record."""
 
-_LARGEST = 307.0
+_LARGEST = 308.25
 """Decades from 1 within which float64, and with it a figure, has numbers."""
 
 
