@@ -352,15 +352,16 @@ def test_the_only_run_of_a_log_has_a_colour_for_each_step(tmp_path):
     assert len({trace["line"]["color"] for trace in curves}) == 2
 
 
-def test_a_spike_is_among_the_columns_of_the_heat_map(client, logs, tmp_path):
-    """However many steps there are: its finding's step is drawn."""
-    held = InMemory(LAYERS[:4], 2000, bad=1234)
+def test_a_spike_is_among_the_columns_of_the_heat_map():
+    """However many steps there are: its finding's step is drawn, also in the middle, where
+    the figure would leave one of too many columns out."""
+    held = InMemory(LAYERS[:4], 2000, bad=1000)
     routes = tab.Tab(base_plugin.TBContext(data_provider=held)).get_plugin_apps()
     run = test.Client(routes["/run"], wrappers.Response).get("/?run=run").json
-    assert [finding["step"] for finding in run["findings"]] == [1234]
+    assert [finding["step"] for finding in run["findings"]] == [1000]
     ask = test.Client(routes["/figure"], wrappers.Response)
     figure = ask.get("/?kind=heat_map&run=run").json
-    assert "1234" in figure["data"][0]["x"] and len(figure["data"][0]["x"]) <= 500
+    assert "1000" in figure["data"][0]["x"] and len(figure["data"][0]["x"]) <= 500
 
 
 @pytest.mark.parametrize(
@@ -1171,11 +1172,11 @@ def test_the_end_of_a_long_name_is_seen(tmp_path, driver):
 
 
 @in_browser
-def test_a_button_is_not_broken_where_the_page_is_narrow(cells, driver):
-    """Nor does anything stand out of it to the side."""
+def test_a_button_is_not_broken_where_the_page_is_narrow(served, driver):
+    """Beside a long line; nor does anything stand out to the side."""
     driver.set_window_size(800, 600)
     try:
-        board.open_tab(driver, cells[0])
+        board.open_tab(driver, served[0])
         height = find(driver, "#findings .copy").size["height"]
         assert height < 30
         inner, outer = driver.execute_script(
