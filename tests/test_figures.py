@@ -703,6 +703,15 @@ def test_sizes_have_a_log_axis_with_three_powers_of_10_at_least(statistic, sizes
     assert all(10**low < y < 10**high for y in seen if not math.isnan(y))
 
 
+def test_small_and_large_activations_are_written_as_powers_of_10():
+    """Not as 10n or 2M, plotly's own choice."""
+    x = 1e-8 * np.random.default_rng(0).standard_normal((50, 8))
+    steps = History([with_histograms(x, 0)])
+    over_time = figures.layer_over_time({"a": steps}, "a").layout.yaxis
+    histograms = figures.histogram_over_time(steps, "a").layout.xaxis
+    assert over_time.exponentformat == histograms.exponentformat == "power"
+
+
 @pytest.mark.parametrize("statistic", ["zero_fraction", "saturated_fraction", "dead_units"])
 def test_shares_and_counts_have_a_linear_axis(statistic):
     """Zero is on it."""

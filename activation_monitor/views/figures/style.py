@@ -67,7 +67,7 @@ DARK = Theme(
     severity={"critical": "#FF6B6B", "warning": "#E69F00"},
 )
 
-LOG_AXIS = {"type": "log", "exponentformat": "power", "nticks": 7}
+LOG_AXIS = {"type": "log", "nticks": 7}
 """An axis of sizes: plotly has ticks at whole powers of 10, with digits between them on a
 short axis, and plain numbers within one, also when a reader zooms in."""
 
@@ -170,6 +170,7 @@ def dress(
     """
     axis = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid}
     axis |= {"ticks": "outside", "tickcolor": colours.grid, "automargin": True}
+    axis |= {"exponentformat": "power"}  # not 10n or 2M
     figure.update_layout(
         template=None,
         title={"text": title, "x": 0.01, "xanchor": "left", "font": {"size": 15}},
