@@ -159,9 +159,9 @@ class ActivationMonitor(keras.callbacks.Callback):
             kind: "depth_profile": the size of the signal over depth; "heat_map": of all
                 layers at all steps; "layer_graph": with the findings marked;
                 "layer_over_time" and "histogram_over_time": of one layer.
-            **options: `statistic` (of the first two; "rms" if not given), `steps` (of the
-                first), `layer` (of the last two; the worst one if not given), and
-                `dark=True` for a dark page.
+            **options: `statistic` (of the first three; "rms" if not given), `steps` (of
+                the profile; of the graph one step), `layer` (of the last two; the worst
+                one if not given), and `dark=True` for a dark page.
 
         Returns:
             A `plotly.graph_objects.Figure`.

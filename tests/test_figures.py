@@ -67,8 +67,8 @@ def by_layer(trace):
 # -- the depth profile
 
 
-def test_the_depth_profile_is_log10_of_the_rms_over_depth():
-    """At the first and the last step; depth counts weight layers."""
+def test_the_depth_profile_is_the_rms_over_depth():
+    """At the first and the last step, on a log axis; depth counts weight layers."""
     nets = [drawn(seed=seed) for seed in range(3)]
     figure = figures.depth_profile({"run": history(*nets)})
     for step, net in ((0, nets[0]), (20, nets[2])):
@@ -76,35 +76,36 @@ def test_the_depth_profile_is_log10_of_the_rms_over_depth():
         names = ("x", "d1", "d2", "d3", "d4", "d5", "head")
         assert tuple(curve.customdata) == names
         np.testing.assert_array_equal(curve.x, range(7))
-        expected = [math.log10(rms(net)[name]) for name in names]
-        np.testing.assert_allclose(curve.y, expected, rtol=0, atol=1e-12)
+        expected = [rms(net)[name] for name in names]
+        np.testing.assert_allclose(curve.y, expected, rtol=1e-12)
+    assert figure.layout.yaxis.type == "log"
     assert not named(figure, "step 10")
 
 
 @pytest.mark.parametrize("statistic", ["std", "within_std", "mean", "zero_fraction"])
 def test_other_statistics_are_drawn_by_their_own_values(statistic):
-    """Sizes as log10, of the absolute value where there is a sign; shares as they are."""
+    """Without the sign where there is one, which a log axis cannot have."""
     net = drawn()
     figure = figures.depth_profile({"run": history(net)}, statistic)
     found = by_layer(named(figure, "step 0")[0])
     of = {
-        "std": lambda x: math.log10(x.std()),
-        "within_std": lambda x: math.log10(math.sqrt(x.var(axis=0).mean())),
-        "mean": lambda x: math.log10(abs(x.mean())),
+        "std": lambda x: x.std(),
+        "within_std": lambda x: math.sqrt(x.var(axis=0).mean()),
+        "mean": lambda x: abs(x.mean()),
         "zero_fraction": lambda x: (x == 0).mean(),
     }[statistic]
     for name, tensor in net.tensors.items():
-        np.testing.assert_allclose(found[name], of(tensor), rtol=0, atol=1e-11)
+        np.testing.assert_allclose(found[name], of(tensor), rtol=1e-10)
     assert not named(figure, "expected of a well scaled network")
 
 
 def test_a_negative_mean_is_drawn_hollow():
-    """The logarithm is of its size; the sign is in the marker."""
+    """The place is that of its size; the sign is in the marker."""
     snapshot = network(tap("a", 2.0, mean=0.5), tap("b", 2.0, mean=-0.5))
     figure = figures.depth_profile({"run": History([snapshot])}, "mean")
     (curve,) = named(figure, "step 0")
     assert curve.marker.symbol == ("circle", "circle-open")
-    np.testing.assert_allclose(curve.y, [0.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(curve.y, [1.0, 1.0], rtol=1e-12)
 
 
 def test_steps_that_were_not_sampled_show_the_last_before():
@@ -115,12 +116,31 @@ def test_steps_that_were_not_sampled_show_the_last_before():
     assert shown == ["step 0", "step 10", "step 20"]
 
 
+@pytest.mark.parametrize("steps", [10, np.int64(14), [10]])
+def test_one_step_may_stand_without_a_list(steps):
+    """A number is as good as a list of one."""
+    nets = [drawn(seed=seed) for seed in range(3)]
+    figure = figures.depth_profile({"run": history(*nets)}, steps=steps)
+    assert [t.name for t in figure.data if t.customdata is not None] == ["step 10"]
+
+
+def test_the_steps_of_a_run_among_others_have_dashes_that_differ():
+    """The last one is solid, the others are not."""
+    nets = [drawn(seed=seed) for seed in range(3)]
+    runs = {"a": history(*nets), "b": history(*nets)}
+    figure = figures.depth_profile(runs, "std", steps=[0, 10, 20])
+    for run in runs:
+        dashes = [t.line.dash for t in figure.data if t.name.startswith(f"{run}, step")]
+        assert len(set(dashes)) == 3 and dashes[-1] == "solid"
+
+
 def test_the_band_is_what_chance_allows_a_well_scaled_network():
     """From the first tensor on, mean and variance growing evenly: three sd either side."""
     net = drawn(10)
     figure = figures.depth_profile({"run": history(net)})
-    (band,) = named(figure, "expected of a well scaled network")
-    high, low = band.y[:10], band.y[10:][::-1]
+    band, key = named(figure, "expected of a well scaled network")
+    assert not band.showlegend and tuple(key.x) == (None,)
+    high, low = np.log10(band.y[:10]), np.log10(band.y[10:][::-1])
     np.testing.assert_allclose(band.x[:10], range(1, 11))
     law = theory.chance(("relu",) * 9, (64,) * 9)
     start = math.log10(rms(net)["d1"])
@@ -136,7 +156,7 @@ def test_only_a_healthy_network_stays_in_its_band(variance):
     """So that the picture alone says whether the network is sick."""
     net = drawn(20, variance=variance)
     figure = figures.depth_profile({"run": history(net)})
-    (band,) = named(figure, "expected of a well scaled network")
+    band, _ = named(figure, "expected of a well scaled network")
     found = by_layer(named(figure, "step 0")[0])
     high, low = band.y[:20], band.y[20:][::-1]
     inside = [low[i] <= found[f"d{i + 1}"] <= high[i] for i in range(1, 20)]
@@ -154,8 +174,9 @@ def test_zeros_and_what_is_not_finite_are_marked_at_the_edges():
     curve = by_layer(named(figure, "step 0")[0])
     assert math.isnan(curve["d3"])
     finite = [y for y in curve.values() if math.isfinite(y)]
-    assert low < zeros.y[0] < min(finite) <= max(finite) < others.y[0] < high
-    assert "50.00% of the elements are NaN or infinite" in others.hovertext[0]
+    assert 10**low < zeros.y[0] < min(finite) <= max(finite) < others.y[0] < 10**high
+    assert "2 of 4 elements are NaN or infinite" in others.hovertext[0]
+    assert zeros.hovertext[0].endswith("rms is 0")
 
 
 def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
@@ -164,10 +185,14 @@ def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
     def lines(dtype, *sizes):
         figure = figures.depth_profile({"r": History([chain(*sizes, dtype=dtype)])})
         assert all(
-            figure.layout.yaxis.range[0] < shape.y0 < figure.layout.yaxis.range[1]
-            for shape in figure.layout.shapes
+            figure.layout.yaxis.range[0] < note.y < figure.layout.yaxis.range[1]
+            for note in figure.layout.annotations
         )
-        return [10.0**shape.y0 for shape in figure.layout.shapes]
+        # On a log axis a line stands at a value, a text at its logarithm.
+        places = [shape.y0 for shape in figure.layout.shapes]
+        texts = [10.0**note.y for note in figure.layout.annotations]
+        np.testing.assert_allclose(texts, places)
+        return places
 
     assert lines("float32", 1.0, 2.0) == []
     np.testing.assert_allclose(lines("float32", 1.0, 1e36), [3.4028235e38], 1e-6)
@@ -176,13 +201,14 @@ def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
 
 
 def test_gradients_have_a_panel_of_their_own():
-    """Log10 of their rms; where none were recorded there is one panel."""
+    """Their rms, on a log axis; where none were recorded there is one panel."""
     taps = [tap(f"d{i}", 1.0, gradient=10.0**-i) for i in range(1, 4)]
     lost = tap("lost", 1.0, gradient=0.0)
     snapshot = network(*taps, lost)
     figure = figures.depth_profile({"run": History([snapshot])})
     below = [trace for trace in figure.data if trace.yaxis == "y2"]
-    np.testing.assert_allclose(below[0].y[:3], [-1, -2, -3], atol=1e-12)
+    np.testing.assert_allclose(below[0].y[:3], [1e-1, 1e-2, 1e-3], rtol=1e-12)
+    assert figure.layout.yaxis2.type == "log"
     assert tuple(below[1].customdata) == ("lost",)
     assert not any(
         trace.yaxis == "y2"
@@ -196,7 +222,7 @@ def test_what_stands_beside_the_trunk_is_not_on_the_curve():
     line, points = named(figure, "step 0")
     stream = ["stem", "sum1", "sum2", "sum3", "head"]
     assert [name for name in line.customdata] == stream
-    np.testing.assert_allclose(line.y[:4], np.log10([1.0, 2.0, 4.0, 8.0]), atol=1e-12)
+    np.testing.assert_allclose(line.y[:4], [1.0, 2.0, 4.0, 8.0], rtol=1e-12)
     assert line.mode == "lines+markers" and points.mode == "markers"
     assert set(points.customdata) == {f"{n}{i}" for n in ("up", "down") for i in (1, 2, 3)}
     assert all(np.diff(line.x) > 0)
@@ -228,6 +254,53 @@ def test_the_heat_map_is_log10_of_the_rms_by_layer_and_step(three):
     assert {trace.name for trace in figure.data[2:]} == {"zero", "NaN or infinite elements"}
 
 
+def test_a_cell_of_the_heat_map_says_its_value_whatever_other_cells_hold(three):
+    """Zeros and NaN as such, with how many elements are not finite; the marks, which lie
+    above all cells, say nothing."""
+    sizes, marks, *_ = figures.heat_map(three).data
+    half = "NaN; 2 of 4 elements are NaN or infinite; without them 1"
+    assert sizes.text.tolist() == [
+        ["1", "1", "1"],
+        ["1", "100", "0.001"],
+        ["10", "0", half],
+        ["1", "1", half],
+    ]
+    assert sizes.hovertemplate == "%{y}<br>step %{x}: rms %{text}<extra></extra>"
+    assert marks.hoverinfo == "skip" and marks.hovertemplate is None
+
+
+def test_a_healthy_heat_map_says_the_values_and_has_no_marks():
+    """Found again by numpy; plain numbers, not powers of 10."""
+    net = drawn()
+    (sizes,) = figures.heat_map(history(net)).data
+    said = dict(zip(sizes.customdata, sizes.text[:, 0], strict=True))
+    assert said == {name: f"{value:.4g}" for name, value in rms(net).items()}
+
+
+def test_tooltips_of_shares_are_percent_and_never_round_a_fault_away():
+    """One element in a million that is not finite is not 0 %."""
+    few = np.ones((1000, 1000))
+    few[0, 0] = np.nan
+    steps = History([network(tap("a", few), tap("b", np.zeros((4, 2))), tap("c", None))])
+
+    def said(statistic):
+        return figures.heat_map(steps, statistic).data[0].text[:, 0].tolist()
+
+    lost = "1 of 1000000 elements are NaN or infinite"
+    assert said("nonfinite_fraction") == [f"0.0001%; {lost}", "0%"]
+    assert said("zero_fraction") == [f"0%; {lost}", "100%"]
+    assert said("rms") == [f"NaN; {lost}; without them 1", "0"]
+
+
+def test_a_layer_that_was_not_measured_says_so():
+    """At the steps at which it was not there."""
+    later = network(tap("x", 1.0, "input"), tap("d1", 10.0), tap("new", 100.0), step=1)
+    sizes = figures.heat_map(History([chain(1.0), later])).data[0]
+    said = dict(zip(sizes.customdata, sizes.text.tolist(), strict=True))
+    assert said["new"] == ["not measured", "100"]
+    assert said["head"] == ["1", "not measured"]
+
+
 def test_the_colours_of_sizes_have_1_in_the_middle(three):
     """Blue below, red above; a healthy network is pale: three decades at least."""
     sizes = figures.heat_map(three).data[0]
@@ -237,6 +310,32 @@ def test_the_colours_of_sizes_have_1_in_the_middle(three):
     share = figures.heat_map(three, "zero_fraction").data[0]
     assert (share.zmin, share.zmax) == (0.0, 1.0)
     np.testing.assert_allclose(share.z[2], [0.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("far", [1.0, 1e2, 5e3, 1e7, 3e20, 1e38])
+def test_the_key_of_sizes_has_whole_powers_of_10(far):
+    """Three at least, with 1 in the middle, and none beside the scale."""
+    steps = History([chain(1.0, far)])
+    graph = figures.layer_graph(steps, diagnose(steps))
+    (layers,) = named(graph, "")
+    sizes = figures.heat_map(steps).data[0]
+    of_layers = layers.marker.cmin, layers.marker.cmax
+    np.testing.assert_allclose((sizes.zmin, sizes.zmax), of_layers, rtol=1e-6)
+    for bar in (sizes.colorbar, layers.marker.colorbar):
+        places = list(bar.tickvals)
+        assert len(places) in (3, 5) and all(isinstance(place, int) for place in places)
+        assert places[len(places) // 2] == 0 and sizes.zmin <= min(places)
+        assert max(places) <= sizes.zmax
+        for place, text in zip(places, bar.ticktext, strict=True):
+            digits = text.replace("<sup>", "e").replace("</sup>", "")
+            assert float(digits.replace("\u2212", "-").replace("10e", "1e")) == 10.0**place
+
+
+def test_a_key_of_counts_has_whole_numbers():
+    """Of dead units there are no halves."""
+    few = [tap("a", 1.0, dead=0, width=8), tap("b", 1.0, dead=2, width=8)]
+    bar = figures.heat_map(History([network(*few)]), "dead_units").data[0].colorbar
+    assert bar.dtick == 1
 
 
 def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
@@ -309,11 +408,42 @@ def test_steps_with_nan_are_marked_in_the_layer_over_time(three):
     np.testing.assert_allclose(named(figure, "non-finite")[0].y, [0, 0, 0.5])
 
 
+def test_steps_with_nan_of_several_runs_have_one_entry_in_the_legend(three):
+    """The outline of a mark has its run's colour, its tooltip the run's name."""
+    runs = {"good": history(*[drawn()] * 2), "a": three, "b": three}
+    figure = figures.layer_over_time(runs, "d2")
+    marks = named(figure, "NaN or infinite elements")
+    assert [trace.showlegend for trace in marks] == [True, False]
+    colours = [trace.line.color for trace in figure.data if trace.name.endswith(": mean")]
+    assert [trace.marker.line.color for trace in marks] == colours[1:]
+    said = "step 9: 2 of 4 elements are NaN or infinite"
+    assert [trace.hovertext for trace in marks] == [(f"a: {said}",), (f"b: {said}",)]
+
+
 def test_runs_without_the_layer_are_left_out():
-    """One that has it is enough."""
+    """One that has it is enough; it has the colour that it has beside the others."""
     runs = {"a": History([chain(1.0)]), "b": History([chain(1.0, 2.0)])}
     figure = figures.layer_over_time(runs, "d2")
     assert not any(trace.name.startswith("a:") for trace in figure.data)
+    of_both = figures.layer_over_time(runs, "d1")
+    (alone,), (beside,) = named(figure, "b: mean"), named(of_both, "b: mean")
+    assert alone.line.color == beside.line.color == style.LIGHT.runs[1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "ticks"),
+    [([7], {"tickvals": (7,)}), ([0, 3], {"dtick": 1}), ([0, 500], {"dtick": None})],
+)
+def test_no_tick_stands_between_two_steps(steps, ticks):
+    """Nor at half a depth; on a longer axis plotly's own are whole."""
+    taken = History(chain(1.0, 2.0, step=step) for step in steps)
+    axis = figures.layer_over_time({"a": taken}, "d2").layout.xaxis
+    assert {name: axis[name] for name in ticks} == ticks
+    many = History([drawn(30).snapshot()])
+    for depth, each in ((taken, 1), (many, None)):
+        other = History([network(tap("x"), *[tap(f"y{i}") for i in range(5)])])
+        runs = {"a": depth, "b": other}
+        assert figures.depth_profile(runs).layout.xaxis.dtick == each
 
 
 def with_histograms(x, step):
@@ -378,6 +508,63 @@ def test_the_layer_graph_has_a_line_for_each_edge_and_rings_on_what_was_found():
     )
 
 
+@pytest.mark.parametrize("statistic", ["rms", "std", "mean", "zero_fraction", "dead_units"])
+@pytest.mark.parametrize("step", [None, 0, 10, 14, [20]])
+def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
+    """In the colours of the heat map; both are in the title, the rings are as they were."""
+    nets = [drawn(8, seed=seed, variance=0.05) for seed in range(3)]
+    steps = history(*nets)
+    diagnosis = diagnose(steps)
+    options = {} if step is None else {"steps": step}
+    figure = figures.layer_graph(steps, diagnosis, statistic, **options)
+    at = {None: 0, 0: 0, 10: 1, 14: 1}[step] if not isinstance(step, list) else 2
+    of = {
+        "rms": lambda x: math.log10(math.sqrt((x**2).mean())),
+        "std": lambda x: math.log10(x.std()),
+        "mean": lambda x: math.log10(abs(x.mean())),
+        "zero_fraction": lambda x: (x == 0).mean(),
+        "dead_units": lambda x: (x == 0).all(axis=0).sum(),
+    }[statistic]
+    (layers,) = named(figure, "")
+    for name, colour in zip(layers.customdata, layers.marker.color, strict=True):
+        if statistic == "dead_units" and name in ("x", "head"):
+            continue  # not those of ReLU
+        np.testing.assert_allclose(colour, of(nets[at].tensors[name]), atol=1e-9)
+    words = "|mean|" if statistic == "mean" else statistic.replace("_", " ")
+    assert figure.layout.title.text == f"The layer graph, {words} at step {10 * at}"
+    assert layers.marker.colorbar.title.text == words
+    first = figures.layer_graph(steps, diagnosis)
+    assert figure.data[1].name == "vanishing-activations (critical)"
+    assert figure.data[1].customdata == first.data[1].customdata
+    scale = layers.marker.cmin, layers.marker.cmax
+    if statistic == "zero_fraction":
+        assert scale == (0.0, 1.0) and layers.marker.colorbar.tickformat == ".0%"
+    elif statistic != "dead_units":
+        assert scale[0] == -scale[1] <= -3.0
+
+
+def test_the_layer_graph_says_the_values(three):
+    """As the heat map does, at each step."""
+    figure = figures.layer_graph(three, diagnose(three), steps=9)
+    said = {
+        name: text.split("<br>")[-1]
+        for trace in figure.data
+        if trace.hovertext is not None and trace.name in ("", "NaN or infinite elements")
+        for name, text in zip(trace.customdata, trace.hovertext, strict=True)
+    }
+    half = "rms NaN; 2 of 4 elements are NaN or infinite; without them 1"
+    assert said == {"x": "rms 1", "d1": "rms 0.001", "d2": half, "head": half}
+
+
+def test_the_layer_graph_of_the_share_that_is_not_finite_has_colours_for_it(three):
+    """There the share is the value, and no mark hides it."""
+    figure = figures.layer_graph(three, diagnose(three), "nonfinite_fraction", steps=9)
+    (layers,) = named(figure, "")
+    found = dict(zip(layers.customdata, layers.marker.color, strict=True))
+    assert found == {"x": 0.0, "d1": 0.0, "d2": 0.5, "head": 0.5}
+    assert not named(figure, "NaN or infinite elements")
+
+
 def test_the_layer_graph_gives_zeros_and_nan_colours_of_their_own():
     """Not that of a healthy layer, which the finite rest of a tensor may have."""
     steps = History([chain(1.0, 0.0, math.nan)])
@@ -390,7 +577,7 @@ def test_the_layer_graph_gives_zeros_and_nan_colours_of_their_own():
 
 
 def test_the_comparison_is_the_ratio_to_the_first_run():
-    """Layer by layer in log10, at the first and at the last step."""
+    """Layer by layer on a log axis, at the first and at the last step."""
     nets = {"a": [drawn(seed=0), drawn(seed=1)]}
     nets["b"] = [drawn(seed=2, variance=8.0), drawn(seed=3, variance=8.0)]
     runs = {name: history(*both) for name, both in nets.items()}
@@ -400,7 +587,7 @@ def test_the_comparison_is_the_ratio_to_the_first_run():
     for trace, i in zip(ratios, (0, 1), strict=True):
         a, b = rms(nets["a"][i]), rms(nets["b"][i])
         for name, y in by_layer(trace).items():
-            np.testing.assert_allclose(y, math.log10(b[name] / a[name]), atol=1e-12)
+            np.testing.assert_allclose(y, b[name] / a[name], rtol=1e-12)
         assert set(trace.customdata) == set(a)
 
 
@@ -410,7 +597,140 @@ def test_layers_of_other_names_are_compared_by_their_place():
     second = network(tap("m_1/a_2", 10.0), tap("m_1/b_2", 1000.0))
     figure = figures.comparison({"a": History([first]), "b": History([second])})
     (ratio,) = [trace for trace in figure.data if trace.yaxis == "y2"]
-    assert by_layer(ratio) == {"m_1/a_2": 1.0, "m_1/b_2": 3.0}
+    found = by_layer(ratio)
+    assert list(found) == ["m_1/a_2", "m_1/b_2"]
+    np.testing.assert_allclose([*found.values()], [10.0, 1000.0], rtol=1e-12)
+
+
+# -- colours of runs
+
+COLOURED = {
+    "depth_profile": lambda runs, **o: figures.depth_profile(runs, **o),
+    "comparison": lambda runs, **o: figures.comparison(runs, **o),
+    "layer_over_time": lambda runs, **o: figures.layer_over_time(runs, "d2", **o),
+}
+
+
+def colours_in(figure):
+    """By run, the colours of its lines."""
+    found = {}
+    for trace in figure.data:
+        for run in "abcd":
+            if trace.name.startswith((f"{run}, step", f"{run}: ")):
+                found.setdefault(run, set()).add(trace.line.color)
+    return found
+
+
+@pytest.mark.parametrize("kind", COLOURED)
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("left", ["abcd", "bd", "cd", "d"])
+def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
+    """By its place among all runs; also one that is left alone."""
+    if kind == "comparison" and len(left) == 1:
+        left = "ad"
+    runs = {run: history(drawn(seed=i)) for i, run in enumerate("abcd")}
+    places = {run: i for i, run in enumerate(runs)}
+    shown = {run: runs[run] for run in left}
+    figure = COLOURED[kind](shown, dark=dark, places=places)
+    palette = (style.DARK if dark else style.LIGHT).runs
+    assert colours_in(figure) == {run: {palette[places[run]]} for run in left}
+
+
+@pytest.mark.parametrize("kind", COLOURED)
+def test_without_places_runs_have_their_colours_in_turn(kind):
+    """As in a report, which shows all that it was given."""
+    runs = {run: history(drawn(seed=i)) for i, run in enumerate("ca")}
+    palette = style.LIGHT.runs
+    assert colours_in(COLOURED[kind](runs)) == {"c": {palette[0]}, "a": {palette[1]}}
+
+
+def test_a_histogram_has_the_colour_of_its_run():
+    """Line and area; the first one's by default."""
+    x = np.random.default_rng(0).standard_normal((50, 8))
+    steps = History([with_histograms(x, 0)])
+    for options, place in (({}, 0), ({"place": 2}, 2), ({"place": 8}, 2)):
+        (ridge,) = figures.histogram_over_time(steps, "a", **options).data
+        colour = style.LIGHT.runs[place]
+        assert ridge.line.color == colour
+        mixed = [0.2 * c + 0.8 * 255 for c in style.rgb(colour)]
+        np.testing.assert_allclose(style.rgb(ridge.fillcolor), mixed, atol=0.5)
+
+
+def test_the_key_of_the_expected_bands_has_the_colour_of_no_run():
+    """Else it would change with the runs that are hidden."""
+    keys = []
+    for runs in ("a", "ab", "bc"):
+        figure = figures.depth_profile({run: history(drawn()) for run in runs})
+        expected = named(figure, "expected of a well scaled network")
+        (key,) = (trace for trace in expected if trace.showlegend is not False)
+        keys.append(key.fillcolor)
+    assert set(keys) == {style.translucent(style.LIGHT.ink, 0.18)}
+
+
+def test_long_names_of_runs_are_cut_in_the_legend_and_whole_in_tooltips():
+    """Lines belong together by the whole name, for two may be cut to the same."""
+    long = ["lr/" + "very_" * 9 + end + "_deep" * 9 for end in ("0.1", "0.2")]
+    runs = {name: history(drawn(), drawn(seed=1)) for name in long}
+    for figure in (figures.depth_profile(runs), figures.layer_over_time(runs, "d2")):
+        entries = [t for t in figure.data if t.legendgroup and "deep" in t.legendgroup]
+        assert all(len(trace.name) < 60 for trace in entries)
+        assert len({trace.legendgroup for trace in entries}) == 4
+        for trace in entries:
+            said = trace.hovertemplate or trace.hovertext[0]
+            assert long[0] in said or long[1] in said
+
+
+# -- axes
+
+SIZES = ["rms", "std", "within_std", "between_std", "mean", "minimum", "maximum"]
+
+
+@pytest.mark.parametrize("statistic", SIZES)
+@pytest.mark.parametrize("sizes", [(1.0, 1.01, 0.99), (1.0, 10.0, 1e3), (1e-9, 1.0, 1e9)])
+def test_sizes_have_a_log_axis_with_three_powers_of_10_at_least(statistic, sizes):
+    """In every panel that shows them, however little they differ: plotly puts its ticks
+    at whole powers, so no `10^0.01` comes about."""
+    steps = History([chain(*sizes, mean=0.5, within=0.5)])
+    one = figures.depth_profile({"a": steps}, statistic)
+    two = figures.comparison({"a": steps, "b": steps}, statistic)
+    for axis in (one.layout.yaxis, two.layout.yaxis, two.layout.yaxis2):
+        low, high = axis.range
+        assert (axis.type, axis.exponentformat) == ("log", "power")
+        assert axis.tickprefix is None
+        assert math.floor(high) - math.ceil(low) >= 2
+    seen = [y for trace in one.data if trace.customdata is not None for y in trace.y]
+    low, high = one.layout.yaxis.range
+    assert all(10**low < y < 10**high for y in seen if not math.isnan(y))
+
+
+def test_small_and_large_activations_are_written_as_powers_of_10():
+    """Not as 10n or 2M, plotly's own choice."""
+    x = 1e-8 * np.random.default_rng(0).standard_normal((50, 8))
+    steps = History([with_histograms(x, 0)])
+    over_time = figures.layer_over_time({"a": steps}, "a").layout.yaxis
+    histograms = figures.histogram_over_time(steps, "a").layout.xaxis
+    assert over_time.exponentformat == histograms.exponentformat == "power"
+
+
+@pytest.mark.parametrize("statistic", ["zero_fraction", "saturated_fraction", "dead_units"])
+def test_shares_and_counts_have_a_linear_axis(statistic):
+    """Zero is on it."""
+    steps = history(drawn())
+    one = figures.depth_profile({"a": steps}, statistic)
+    two = figures.comparison({"a": steps, "b": steps}, statistic)
+    for axis in (one.layout.yaxis, two.layout.yaxis, two.layout.yaxis2):
+        assert axis.type in (None, "linear") and axis.range[0] < 0 < axis.range[1]
+
+
+def test_the_largest_numbers_of_float64_are_drawn():
+    """Marks beyond them are still numbers."""
+    snapshot = chain(1.0, 1.0, 0.0, math.nan, dtype="float64")
+    snapshot.field("maximum")[1:3] = 1e308, 1e-308
+    figure = figures.depth_profile({"a": History([snapshot])}, "maximum")
+    (curve,), (zeros,) = named(figure, "step 0"), named(figure, "zero")
+    (others,) = named(figure, "NaN or infinite elements")
+    np.testing.assert_allclose(curve.y[1:3], [1e308, 1e-308], rtol=1e-10)
+    assert 0 < zeros.y[0] < 1e-300 and 1e300 < others.y[0] < math.inf
 
 
 # -- all of them
@@ -438,7 +758,7 @@ def test_hostile_names_are_text_in_every_figure(kind, dark):
         "layer_over_time": lambda: figures.layer_over_time(runs, f"{HOSTILE}1", dark),
     }.get(kind, lambda: DRAWN[kind](steps, diagnosis, dark=dark))()
     shown = text_of(figure)
-    for bad in ("<img", "</script", "<b>", "$", "onerror=alert(1)>"):
+    for bad in ("<img", "</script", "<b>", "$", "onerror=alert(1)>", "&gt;%{y}"):
         assert bad not in shown
     names = {name for t in figure.data if t.customdata is not None for name in t.customdata}
     assert names <= set(steps[0].names)
@@ -446,7 +766,7 @@ def test_hostile_names_are_text_in_every_figure(kind, dark):
 
 def test_text_is_escaped_so_that_it_reads_as_it_was():
     """What plotly decodes again is the name."""
-    assert "<" not in style.escape(HOSTILE) and "$" not in style.escape(HOSTILE)
+    assert not {"<", "$", "%"} & set(style.escape(HOSTILE))
     assert html.unescape(style.escape(HOSTILE)) == HOSTILE
     cut = html.unescape(style.short("network/" + "very/" * 10 + "dense_7", 12))
     assert cut == "…ery/dense_7" and len(cut) == 12
@@ -524,6 +844,12 @@ def test_an_empty_history_is_a_clear_error(kind):
     [
         (lambda h: figures.depth_profile({"a": h}, "size"), "one of rms, std"),
         (lambda h: figures.heat_map(h, "size"), "Received: statistic='size'"),
+        (lambda h: figures.layer_graph(h, None, "size"), "Received: statistic='size'"),
+        (lambda h: figures.layer_graph(h, None, steps=[0, 10]), r"one step.*=\[0, 10\]"),
+        (lambda h: figures.layer_graph(h, None, steps="0"), "`steps` must .* steps='0'"),
+        (lambda h: figures.depth_profile({"a": h}, steps=[]), r"`steps` must .*=\[\]"),
+        (lambda h: figures.depth_profile({"a": h}, steps="last"), "steps='last'"),
+        (lambda h: figures.depth_profile({"a": h}, steps=[None]), r"steps=\[None\]"),
         (lambda h: figures.depth_profile({}), "expected a run"),
         (lambda h: figures.comparison({"a": h}), "two runs at least. Received: a"),
         (lambda h: figures.layer_over_time({"a": h}, "no"), "none of the runs .a. has"),
@@ -533,7 +859,7 @@ def test_an_empty_history_is_a_clear_error(kind):
 def test_what_cannot_be_drawn_is_refused(call, message):
     """With what was expected, and what came."""
     with pytest.raises(ValueError, match=message):
-        call(history(drawn()))
+        call(history(drawn(), drawn(seed=1)))
 
 
 # -- in a notebook
@@ -579,6 +905,18 @@ def test_the_figure_of_a_monitor_is_its_depth_profile(monitor):
     figure = monitor.figure(statistic="std", steps=[1])
     assert figure.layout.title.text == "std over depth"
     assert [trace.name for trace in figure.data] == ["step 1"]
+
+
+def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):
+    """As the depth profile does."""
+    figure = monitor.figure("layer_graph", statistic="zero_fraction", steps=[2])
+    assert figure.layout.title.text == "The layer graph, zero fraction at step 2"
+    expected = figures.layer_graph(
+        monitor.history, monitor.diagnosis, "zero_fraction", steps=2
+    )
+    assert figure.to_json() == expected.to_json()
+    of_diagnosis = monitor.diagnosis.figure("layer_graph", statistic="std")
+    assert of_diagnosis.layout.title.text == "The layer graph, std at step 0"
 
 
 def test_a_diagnosis_draws_its_first_snapshot(monitor):

@@ -237,7 +237,7 @@ def test_of_two_fits_in_one_run_the_later_holds(client, logs):
     names = {layer["name"] for layer in run["layers"]}
     assert {"net/dense_0", "other/a"} <= names
     figure = figured(client, "layer_over_time", run="twofits/activations", layer="other/a")
-    (mean,) = (t for t in figure["data"] if t["name"] == "mean" and "customdata" in t)
+    (mean,) = (t for t in figure["data"] if t["name"] == "twofits: mean")
     values = read_history(logs / "twofits").statistic("mean", "other/a")
     np.testing.assert_array_equal(array(mean["y"]), values)
     assert np.isnan(values[:30]).all() and np.isfinite(values[30:]).all()
@@ -292,15 +292,111 @@ def test_the_profile_is_that_of_the_step_asked_for(client, logs):
     """And of the first; between two steps, that of the one before."""
     history = read_history(logs / "healthy")
     asked = {"run": "healthy/activations", "statistic": "rms", "step": 101}
-    curves = [
-        trace
+    named = {
+        trace.get("name"): trace
         for trace in figured(client, "depth_profile", **asked)["data"]
-        if trace.get("name") in ("step 0", "step 100")
-    ]
+    }
+    curves = [named[f"healthy, step {step}"] for step in (0, 100)]
     for trace, snapshot in zip(curves, (history[0], history[50]), strict=True):
         expected = np.sqrt(moments.field(snapshot.records, "second_moment"))
         y = array(trace["y"])
-        np.testing.assert_allclose(y[: len(expected)], np.log10(expected), rtol=1e-12)
+        np.testing.assert_allclose(y[: len(expected)], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("statistic", ["rms", "zero_fraction"])
+@pytest.mark.parametrize(("asked", "shown"), [(None, 298), (0, 0), (101, 100)])
+def test_the_graph_is_that_of_the_step_and_the_statistic_asked_for(
+    client, logs, statistic, asked, shown
+):
+    """Of the last step if none is; between two steps, that of the one before."""
+    query = {"run": "healthy/activations", "statistic": statistic}
+    query |= {} if asked is None else {"step": asked}
+    figure = figured(client, "layer_graph", **query)
+    words = statistic.replace("_", " ")
+    title = f"The layer graph, {words} at step {shown}"
+    assert figure["layout"]["title"]["text"] == title
+    expected = read_history(logs / "healthy")[shown // 2].statistic(statistic)
+    expected = np.log10(expected) if statistic == "rms" else expected
+    found = array(figure["data"][-1]["marker"]["color"])
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def colours_of(figure, run):
+    """The colours of a run's lines."""
+    named = (trace for trace in figure["data"] if "name" in trace)
+    starts = f"{run}, step", f"{run}: mean"
+    return {t["line"]["color"] for t in named if t["name"].startswith(starts)}
+
+
+@pytest.mark.parametrize("kind", ["depth_profile", "comparison", "layer_over_time"])
+def test_a_run_has_the_colour_of_its_place_in_the_log(client, kind):
+    """Whichever others are asked for with it."""
+    listed = client.json("runs")
+    names = [run["name"] for run in listed["runs"]]
+    palette = listed["colours"]["light"]
+    for others in ([], ["half/activations"], ["healthy/activations", "half/activations"]):
+        if kind == "comparison" and not others:
+            continue
+        asked = {"run": [*others, SICK], "layer": "net/dense_3"}
+        found = colours_of(figured(client, kind, **asked), "sick")
+        assert found == {palette[names.index(SICK) % len(palette)]}
+
+
+def test_the_only_run_of_a_log_has_a_colour_for_each_step(tmp_path):
+    """There is no other to keep it apart from."""
+    write(tmp_path / "run", [0, 5])
+    client = board.Client(tmp_path)
+    client.wait_for("run/activations", step=5)
+    figure = figured(client, "depth_profile", run="run/activations")
+    curves = [trace for trace in figure["data"] if "customdata" in trace]
+    assert [trace["name"] for trace in curves] == ["step 0", "step 5"]
+    assert len({trace["line"]["color"] for trace in curves}) == 2
+
+
+def test_a_spike_is_among_the_columns_of_the_heat_map():
+    """However many steps there are: its finding's step is drawn, also in the middle, where
+    the figure would leave one of too many columns out."""
+    held = InMemory(LAYERS[:4], 2000, bad=1000)
+    routes = tab.Tab(base_plugin.TBContext(data_provider=held)).get_plugin_apps()
+    run = test.Client(routes["/run"], wrappers.Response).get("/?run=run").json
+    assert [finding["step"] for finding in run["findings"]] == [1000]
+    ask = test.Client(routes["/figure"], wrappers.Response)
+    figure = ask.get("/?kind=heat_map&run=run").json
+    assert "1000" in figure["data"][0]["x"] and len(figure["data"][0]["x"]) <= 500
+
+
+@pytest.mark.parametrize(
+    ("layers", "gain", "verdict"),
+    [
+        (LAYERS, 1.0, "healthy"),
+        (LAYERS, 0.2, "findings"),
+        (LAYERS[:2], 1.0, "not assessed"),
+    ],
+)
+def test_a_run_has_one_of_three_verdicts(tmp_path, layers, gain, verdict):
+    """And a reason why it was not assessed, if it was not."""
+    write(tmp_path / "run", [0, 5], layers, gain)
+    client = board.Client(tmp_path)
+    client.wait_for("run/activations", step=5)
+    run = client.json("run", run="run/activations")
+    assert (run["verdict"], run["evaluation"]) == (verdict, False)
+    assert bool(run["findings"]) == (verdict == "findings")
+    assert bool(run["reason"]) == (verdict == "not assessed")
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.2])
+def test_a_run_of_evaluations_is_not_judged(tmp_path, gain):
+    """Whatever was measured: no findings, none in its graph, no verdict."""
+    write(tmp_path / "run", [0, 5], gain=gain, run=events.VALIDATION_RUN)
+    client = board.Client(tmp_path)
+    name = f"run/{events.VALIDATION_RUN}"
+    client.wait_for(name, step=5)
+    run = client.json("run", run=name)
+    assert (run["verdict"], run["evaluation"]) == ("not assessed", True)
+    assert (run["findings"], run["reason"]) == ([], "")
+    assert run["label"] == "run (validation)"
+    graph = figured(client, "layer_graph", run=name)
+    assert not any("activations (" in trace.get("name", "") for trace in graph["data"])
 
 
 def test_histograms_come_with_the_steps_at_which_they_were_kept(client):
@@ -583,7 +679,7 @@ def test_a_run_without_histograms_says_how_to_get_them(tmp_path):
 class InMemory:
     """A data provider that has one run of so many layers and steps."""
 
-    def __init__(self, layers, steps):
+    def __init__(self, layers, steps, bad=None):
         rng = np.random.default_rng(0)
         table, array = log_format.snapshot_to_array(measured(layers, 0, rng=rng))
         text = np.array(log_format.table_to_json(table).encode(), object)
@@ -594,6 +690,9 @@ class InMemory:
                 for i in range(steps)
             ],
         }
+        if bad is not None:  # a step at which the last layer has some NaN
+            nonfinite = moments.FIELD_NAMES.index("nonfinite")
+            self._data[log_format.SNAPSHOT_TAG][bad].numpy[-1, nonfinite] = 3.0
 
     def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
         described = {
@@ -781,7 +880,7 @@ def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
         "twofits",
     ]
     first = find(page, "#findings section")
-    assert first.text.startswith("sick 1 finding")
+    assert first.text.startswith("Run sick: 1 finding\n")
     assert "vanishing-activations" in first.text
     assert "Copy" in first.text
     assert "format 2" in find(page, "#findings").text
@@ -803,7 +902,7 @@ def test_the_slider_moves_the_curve(page, logs):
     board.until(lambda: curve(page, "profile", "step 100"), bool)
     expected = history[50].statistic("rms")
     drawn = np.array(curve(page, "profile", "step 100"), float)
-    np.testing.assert_allclose(drawn, np.log10(expected), rtol=1e-6)
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
     assert find(page, "#step-shown").text == "100"
     assert "step=100" in address(page)
     slider.send_keys(Keys.END)
@@ -900,6 +999,280 @@ def test_no_button_sends_a_figure_away(page):
              .map((button) => button.dataset.title);"""
     )
     assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
+
+
+# Of the layers at 5 to 8 of `LAYERS` at step 2.
+CELLS = {
+    "net/dense_4": "0",
+    "net/dense_5": "NaN; 3 of 4096 elements are NaN or infinite; without them 1",
+    "net/dense_6": "NaN; 4096 of 4096 elements are NaN or infinite",
+    "net/dense_7": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """TensorBoard on a run with a zero and NaN, and on one without; their steps."""
+    folder = tmp_path_factory.mktemp("cells")
+    elements = np.ones((64, 64))
+    some, all_of_them = elements.copy(), elements * np.nan
+    some.flat[:3] = np.nan, np.inf, -np.inf
+    broken = [0 * elements, some, all_of_them, elements]
+    for name, tensors in (("broken", broken), ("healthy", [elements] * 4)):
+        log = events.EventLog(folder / name)
+        for step in (0, 1, 2, 3):
+            snapshot = measured(LAYERS, step)
+            if step == 2:
+                for row, x in zip(range(5, 9), tensors, strict=True):
+                    snapshot.records[row] = moments.measure(x, "relu")
+            log.write(snapshot)
+        log.close()
+    histories = {name: read_history(folder / name) for name in ("broken", "healthy")}
+    return board.serve(folder), histories
+
+
+def tooltip(page, row, column, rows, columns):
+    """What the heat map says where the mouse is."""
+    from selenium.webdriver import ActionChains
+
+    heat = find(page, "#heat .nsewdrag")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", heat)
+    x = heat.size["width"] * ((column + 0.5) / columns - 0.5)
+    y = heat.size["height"] * ((row + 0.5) / rows - 0.5)
+    mouse = ActionChains(page, duration=0)
+    mouse.move_to_element_with_offset(heat, 0, -200)
+    mouse.move_to_element_with_offset(heat, int(x), int(y)).perform()
+    said = "return document.querySelector('#heat .hoverlayer').textContent"
+    return board.until(lambda: page.execute_script(said), bool)
+
+
+@in_browser
+@pytest.mark.parametrize("run", ["broken", "healthy"])
+def test_the_mouse_on_a_cell_of_the_heat_map_reads_its_value(cells, driver, run):
+    """Zero, NaN with how many elements, and numbers, also beside such cells."""
+    url, histories = cells
+    focus = f"&p.activation_monitor.run={run}%2Factivations"
+    board.open_tab(driver, url, focus)
+    board.until(lambda: find(driver, "#heat .gtitle").text, bool)
+    for row, step in ((0, 0), (5, 1), (5, 2), (6, 2), (7, 2), (8, 2), (12, 2)):
+        layer = LAYERS[row].name
+        expected = f"{histories[run][step].statistic('rms')[row]:.4g}"
+        if run == "broken" and step == 2:
+            expected = CELLS.get(layer, expected)
+        said = tooltip(driver, row, step, len(LAYERS), 4)
+        assert said == f"{layer}step {step}: rms {expected}"
+
+
+@in_browser
+def test_the_layer_graph_follows_slider_and_statistic(page):
+    """Its title says at which step and of what; its colours are those of that."""
+    only(page, "healthy")
+    page.execute_script("document.getElementById('graph-card').open = true")
+    said = "#graph .gtitle"
+    board.until(lambda: page.find_elements("css selector", said), bool)
+
+    def graph(title):
+        board.until(lambda: find(page, said).text, lambda text: text == title)
+        return page.execute_script(
+            "return [...document.getElementById('graph')._fullData.at(-1).marker.color]"
+        )
+
+    from selenium.webdriver.common.keys import Keys
+
+    last = graph("The layer graph, rms at step 298")
+    find(page, "#step").send_keys(Keys.HOME)
+    first = graph("The layer graph, rms at step 0")
+    assert first != last
+    find(page, "#statistic").send_keys("zero")
+    shares = graph("The layer graph, zero fraction at step 0")
+    assert all(0 <= share <= 1 for share in shares) and shares != first
+
+
+def colours_drawn(page):
+    """By run, the colours of its lines in all figures and that of its box, as `#rrggbb`."""
+    lines, boxes = page.execute_script(
+        """const lines = ['#profile', '#comparison', '#layers-drawn .over-time']
+             .map((place) => document.querySelector(place))
+             .filter((figure) => figure.checkVisibility())
+             .flatMap((figure) => figure._fullData.map(
+               ({name, line}) => [name, line?.color]));
+           const boxes = [...document.querySelectorAll('#runs .row')].map((row) => [
+             row.querySelector('.text').textContent,
+             row.querySelector('input').style.accentColor]);
+           return [lines, boxes];"""
+    )
+    found = {}
+    for name, colour in lines:
+        if run := re.fullmatch(r"(.*)(, step \d+|: mean)", name or ""):
+            found.setdefault(run[1], set()).add(colour.lower())
+    for run, colour in boxes:
+        if run in found:
+            channels = map(int, re.findall(r"\d+", colour))
+            found[run].add("#" + "".join(f"{channel:02x}" for channel in channels))
+    return found
+
+
+@in_browser
+def test_a_run_keeps_its_colour_when_others_are_hidden(page):
+    """In every figure and in the list; also one that is left alone."""
+    before = {}
+    for shown in (("half", "healthy", "sick"), ("healthy", "sick"), ("sick",)):
+        only(page, *shown)
+        found = colours_drawn(page)
+        assert {*found} == {*shown}
+        for run in shown:
+            assert len(found[run]) == 1, (run, found[run])
+            assert before.setdefault(run, found[run]) == found[run]
+    assert len(set().union(*before.values())) == 3
+
+
+@in_browser
+def test_no_verdict_runs_into_the_name_of_its_run(page):
+    """A run that is called healthy and is so is not "healthy healthy"."""
+    headings = [e.text for e in page.find_elements("css selector", "#findings h3")]
+    assert "Run healthy: no findings" in headings
+    assert "Run newer: cannot be read" in headings
+    text = page.execute_script("return document.body.textContent")
+    words = re.split(r"\s+", text)
+    assert not any(a == b and a.isalpha() for a, b in zip(words, words[1:], strict=False))
+    rows = [e.text for e in page.find_elements("css selector", "#runs .row")]
+    assert "healthy\nno findings" in rows
+
+
+SHOWN = """
+const [runs, done] = arguments;
+import(new URL('findings.js', document.baseURI)).then(({findings}) => {
+  done(findings(runs, () => {}).map(
+    (section) => [section.querySelector('.dot').className, section.textContent]));
+});
+"""
+
+
+def told_of(page, **fields):
+    """What the page says of a run: the class of its dot, and all text."""
+    run = {"name": "r/activations", "label": "r", "problem": "", "note": "", "steps": [0]}
+    run |= {"layers": [], "findings": [], "verdict": "healthy", "reason": ""}
+    return page.execute_async_script(SHOWN, [run | {"evaluation": False} | fields])[0]
+
+
+FOUND = {"code": "dead-units", "meaning": "m", "severity": "warning", "initial": False}
+FOUND |= {"step": 5, "layers": ["d1"], "message": "It is so.", "evidence": []}
+FOUND |= {"cause": "", "reason": "", "changes": []}
+
+
+@in_browser
+def test_a_verdict_has_a_colour_and_a_reason(page):
+    """Green is for what was assessed and found healthy, and for nothing else."""
+    assert told_of(page) == ["dot healthy", "Run r: no findings"]
+    dot, said = told_of(page, verdict="not assessed", reason="Because of that.")
+    assert dot == "dot unassessed"
+    assert said.startswith("Run r: not assessed") and "Because of that." in said
+    dot, said = told_of(page, verdict="not assessed", evaluation=True)
+    assert (dot, said) == ("dot evaluation", "Run r: measured, not judged")
+    assert told_of(page, evaluation=True)[0] == "dot evaluation"
+    dot, said = told_of(page, verdict="findings", findings=[FOUND])
+    assert dot == "dot warning" and said.startswith("Run r: 1 finding")
+    assert "since step 5" in said
+    when = "in training, steps 5 to 360"
+    _, said = told_of(page, verdict="findings", findings=[FOUND | {"when": when}])
+    assert when in said and "since step" not in said
+
+
+@in_browser
+def test_only_healthy_is_green(page):
+    """What was not assessed and what is never judged are grey, on both pages."""
+    for theme in (False, True):
+        green, *greys = page.execute_script(
+            """document.documentElement.classList.toggle('dark', arguments[0]);
+               return ['healthy', 'unassessed', 'evaluation'].map((kind) => {
+                 const dot = document.createElement('span');
+                 dot.className = `dot ${kind}`;
+                 document.body.append(dot);
+                 const style = getComputedStyle(dot);
+                 const shown = style.borderTopWidth === '0px'
+                   ? style.backgroundColor : style.borderTopColor;
+                 dot.remove();
+                 return shown.match(/\\d+/g).map(Number);
+               });""",
+            theme,
+        )
+        assert green[1] > green[0] + 50
+        assert all(len(set(grey[:3])) == 1 for grey in greys)
+
+
+@in_browser
+def test_the_axis_of_sizes_has_whole_powers_and_plain_numbers(page):
+    """Three powers of 10 at least, of a healthy network too."""
+    only(page, "healthy")
+    for figure in ("profile", "comparison"):
+        if figure == "comparison":
+            only(page, "healthy", "half")
+        ticks = page.execute_script(
+            """return [...document.querySelectorAll(`#${arguments[0]} .ytick text`)]
+                 .map((tick) => tick.textContent.replace('\\u2212', '-')
+                   .replaceAll('\\u200b', ''));""",
+            figure,
+        )
+        powers = [tick for tick in ticks if re.fullmatch(r"1|10|10-?\d+", tick)]
+        assert len(powers) >= 3 and {*ticks} - {*powers} <= {"2", "5"}, ticks
+
+
+@in_browser
+def test_the_end_of_a_long_name_is_seen(tmp_path, driver):
+    """It tells a layer from its neighbours; a short one begins at the left all the same."""
+    layers = chain(["model/" + "block_of_layers/" * 4 + "dense_1", "short"])
+    write(tmp_path / ("a_long_name_of_a_folder_" * 2 + "lr_0.1"), [0], layers)
+    board.open_tab(driver, board.serve(tmp_path))
+    places = driver.execute_script(
+        """const names = [...document.querySelectorAll('#layers .text, #runs .text')];
+           return names.map((box) => {
+             const text = box.querySelector('bdi').firstChild;
+             const end = document.createRange();
+             end.setStart(text, text.length - 1);
+             end.setEnd(text, text.length);
+             const [outer, last, all] = [box, end, box.querySelector('bdi')].map(
+               (one) => one.getBoundingClientRect());
+             return [last.left >= outer.left && last.right <= outer.right + 1,
+                     all.width <= outer.width && all.left - outer.left];
+           });"""
+    )
+    assert len(places) == 4 and all(end_seen for end_seen, _ in places)
+    assert places[0][0] and places[2][1] is False
+    assert {left for _, left in (places[1], places[3])} == {0}
+
+
+@in_browser
+def test_a_button_is_not_broken_where_the_page_is_narrow(served, driver):
+    """Beside a long line; nor does anything stand out to the side."""
+    driver.set_window_size(800, 600)
+    try:
+        board.open_tab(driver, served[0])
+        height = find(driver, "#findings .copy").size["height"]
+        assert height < 30
+        inner, outer = driver.execute_script(
+            "const {scrollWidth, clientWidth} = document.getElementById('main');"
+            "return [scrollWidth, clientWidth]"
+        )
+        assert inner <= outer
+    finally:
+        driver.set_window_size(1440, 900)
+
+
+@in_browser
+def test_the_legend_leaves_the_title_of_the_axis_free(page):
+    """However many rows it has."""
+    boxes = page.execute_script(
+        """return ['#profile', '#comparison', '#layers-drawn .over-time'].map((place) => {
+             const figure = document.querySelector(place);
+             const box = (part) => figure.querySelector(part).getBoundingClientRect();
+             const titles = [...figure.querySelectorAll('[class$=title]')].filter(
+               (one) => /^x\\d?title$/.test(one.getAttribute('class')) && one.textContent);
+             return [Math.max(...titles.map((one) => one.getBoundingClientRect().bottom)),
+                     box('.legend').top];
+           });"""
+    )
+    for title, legend in boxes:
+        assert title <= legend + 1
 
 
 @in_browser

@@ -6,8 +6,8 @@ escaped wherever they become text, which plotly reads as HTML; traces that show 
 carry the names as they are in `customdata`, one for each point, so that a click can tell
 which one was meant.
 
-Sizes are drawn as log10. What has no logarithm is marked: zeros at the lower edge of the
-axis, tensors with NaN or infinite elements at the upper one.
+Sizes have a log axis, or a colour for their log10. What has no logarithm is marked: zeros
+at the lower edge of the axis, tensors with NaN or infinite elements at the upper one.
 """
 
 from plotly import graph_objects

@@ -21,7 +21,8 @@ from activation_monitor.views.figures.curves import (
     name_depths,
 )
 from activation_monitor.views.figures.style import (
-    POWERS,
+    DECADES,
+    LOG_AXIS,
     dress,
     escape,
     short,
@@ -33,12 +34,15 @@ _WITHIN = 3.0
 """Standard deviations of chance on either side of the expected band, as in
 `Segment.interval`."""
 
+_EXPECTED = "expected of a well scaled network"
+
 
 def depth_profile(
     runs: Mapping[str, History],
     statistic: str = "rms",
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | int | None = None,
     dark: bool = False,
+    places: Mapping[str, int] | None = None,
 ) -> graph_objects.Figure:
     """A statistic over depth, one curve for each step and run.
 
@@ -53,11 +57,13 @@ def depth_profile(
         steps: Which steps; of each run the last snapshot up to it is drawn. None: the
             first and the last.
         dark: Colours for a dark page.
+        places: Of each run its place among all that there are, where only some are drawn:
+            by it a run has its colour. None: in the order of `runs`.
 
     Raises:
         ValueError: If there is nothing to draw, or no such statistic.
     """
-    curves = curves_of(runs, statistic, steps, dark, "depth_profile")
+    curves = curves_of(runs, statistic, steps, dark, places, "depth_profile")
     colours = theme(dark)
     backward = statistic == "rms" and any(c.snapshot.gradients is not None for c in curves)
     figure = subplots.make_subplots(
@@ -66,20 +72,21 @@ def depth_profile(
         vertical_spacing=0.06,
         row_heights=[0.62, 0.38] if backward else None,
     )
-    seen = []
-    if statistic == "rms":
-        seen += _add_bands(figure, curves)
+    seen = _add_bands(figure, curves, colours) if statistic == "rms" else []
     seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
     finish_axis(figure, statistic, seen, curves, colours)
     if backward:
         _add_gradients(figure, curves, colours)
-    below = name_depths(figure, curves, 2 if backward else 1)
+    name_depths(figure, curves, 2 if backward else 1)
     title = f"{statistics.label(statistic)} over depth"
-    return dress(figure, colours, title, 660 if backward else 480, below)
+    return dress(figure, colours, title, 660 if backward else 480)
 
 
 def comparison(
-    runs: Mapping[str, History], statistic: str = "rms", dark: bool = False
+    runs: Mapping[str, History],
+    statistic: str = "rms",
+    dark: bool = False,
+    places: Mapping[str, int] | None = None,
 ) -> graph_objects.Figure:
     """Runs over depth at their first and last step, and their ratio to the first run.
 
@@ -90,6 +97,7 @@ def comparison(
             against.
         statistic: One of `STATISTICS_SHOWN`.
         dark: Colours for a dark page.
+        places: As in `depth_profile`.
 
     Raises:
         ValueError: If there are fewer than two runs, nothing to draw, or no such
@@ -100,10 +108,10 @@ def comparison(
             "comparison: expected two runs at least. Received: "
             f"{', '.join(runs) or 'none'}. Of one run `depth_profile` shows the steps."
         )
-    curves = curves_of(runs, statistic, None, dark, "comparison")
+    curves = curves_of(runs, statistic, None, dark, places, "comparison")
     colours = theme(dark)
     figure = subplots.make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    seen = _add_bands(figure, curves) if statistic == "rms" else []
+    seen = _add_bands(figure, curves, colours) if statistic == "rms" else []
     seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
     finish_axis(figure, statistic, seen, curves, colours)
     first = next(iter(runs))
@@ -114,23 +122,26 @@ def comparison(
             is_last = curve.snapshot is runs[curve.run][-1]
             ratios += _add_ratio(figure, curve, reference[-1 if is_last else 0], statistic)
     log = statistics.is_log(statistic)
-    low, high = statistics.window([*ratios, 0.0], 1.0 if log else 0.1)
+    low, high = statistics.window([*ratios, 0.0], DECADES if log else 0.1)
+    spare = 0.125 * (high - low)
     what = "ratio" if log else "difference"
     figure.update_yaxes(
         title=f"{what} to {short(first)}",
-        range=[low - 0.08 * (high - low), high + 0.08 * (high - low)],
-        **(POWERS if log else {}),
+        range=[low - spare, high + spare],
+        **(LOG_AXIS if log else {}),
         row=2,
     )
-    figure.add_hline(y=0, line={"color": colours.ink, "width": 1}, row=2)
-    below = name_depths(figure, curves, 2)
+    figure.add_hline(
+        y=statistics.on_axis(0.0, log), line={"color": colours.ink, "width": 1}, row=2
+    )
+    name_depths(figure, curves, 2)
     title = f"{statistics.label(statistic)} over depth, run by run"
-    return dress(figure, colours, title, 680, below)
+    return dress(figure, colours, title, 680)
 
 
-def _add_bands(figure, curves):
+def _add_bands(figure, curves, colours):
     """Where the law expects each run's first curve; returns the bands' ends."""
-    ends, told = [], False
+    ends, look = [], {"fill": "toself", "mode": "lines", "line": {"width": 0}}
     for curve in {c.run: c for c in reversed(curves)}.values():
         for segment in read_along_depth(curve.snapshot).segments:
             measured = segment.measured
@@ -145,20 +156,28 @@ def _add_bands(figure, curves):
             low, high = middle - wide, middle + wide
             figure.add_scatter(
                 x=np.concatenate([x, x[::-1]]),
-                y=np.concatenate([high, low[::-1]]),
-                fill="toself",
+                y=statistics.on_axis(np.concatenate([high, low[::-1]]), True),
                 fillcolor=translucent(curve.colour, 0.18),
-                line={"width": 0},
-                mode="lines",
                 hoverinfo="skip",
-                name="expected of a well scaled network",
+                name=_EXPECTED,
                 legendgroup="expected",
-                showlegend=not told,
+                showlegend=False,
                 row=1,
                 col=1,
+                **look,
             )
-            told = True
             ends += [*low, *high]
+    if ends:  # the key has the colour of no run
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            fillcolor=translucent(colours.ink, 0.18),
+            name=_EXPECTED,
+            legendgroup="expected",
+            row=1,
+            col=1,
+            **look,
+        )
     return ends
 
 
@@ -170,19 +189,19 @@ def _add_gradients(figure, curves, colours):
         if records is None:
             continue
         value = moments.STATISTICS["rms"](records)
-        nonfinite = moments.STATISTICS["nonfinite_fraction"](records)
-        marked.append((curve, value == 0, nonfinite))
+        marked.append((curve, value == 0, records))
         y = statistics.log10(value)
         rows = curve.path.trunk
-        said = hover(curve, rows, value, "rms of the gradient")
-        _add_line_below(figure, curve, rows, y[rows], said)
+        texts = [statistics.number(one, "rms") for one in value.tolist()]
+        said = hover(curve, rows, texts, "rms of the gradient")
+        _add_line_below(figure, curve, rows, y[rows], True, said)
         seen += list(y[rows])
-    low, high = statistics.window(seen, 2.0)
+    low, high = statistics.window(seen, DECADES)
     spare = 0.08 * (high - low)
     title = "rms of the gradient"
-    add_marks(figure, marked, title, (low - spare, high + spare), colours, row=2)
+    add_marks(figure, marked, title, (low - spare, high + spare), True, colours, row=2)
     limits = [low - 1.6 * spare, high + 1.6 * spare]
-    figure.update_yaxes(title=title, range=limits, **POWERS, row=2, col=1)
+    figure.update_yaxes(title=title, range=limits, **LOG_AXIS, row=2, col=1)
 
 
 def _add_ratio(figure, curve, reference, statistic):
@@ -199,24 +218,25 @@ def _add_ratio(figure, curve, reference, statistic):
         return []
     rows = [row for row, _ in pairs]
     y = np.array([of_run[row] - of_first[other] for row, other in pairs])
+    log = statistics.is_log(statistic)
     said = [
         f"{escape(curve.snapshot.layers[row].name)}<br>{curve.label}: "
-        + (f"{10.0**d:.4g} times" if statistics.is_log(statistic) else f"{d:+.4g}")
+        + (f"{10.0**d:.4g} times" if log else f"{d:+.4g}")
         for row, d in zip(rows, y, strict=True)
     ]
-    _add_line_below(figure, curve, rows, y, said)
+    _add_line_below(figure, curve, rows, y, log, said)
     return list(y)
 
 
-def _add_line_below(figure, curve, rows, y, said):
+def _add_line_below(figure, curve, rows, y, log, said):
     """A curve's line in the second panel; its entry in the legend is that of the first."""
     figure.add_scatter(
         x=curve.path.x[rows],
-        y=y,
+        y=statistics.on_axis(y, log),
         mode="lines+markers" if len(rows) <= MARKERS else "lines",
         line={"color": curve.colour, "dash": curve.dash, "width": 2},
         marker={"size": 6, "color": curve.colour},
-        name=curve.label,
+        name=curve.name,
         legendgroup=curve.label,
         showlegend=False,
         customdata=[curve.snapshot.layers[row].name for row in rows],

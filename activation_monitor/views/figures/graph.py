@@ -1,5 +1,7 @@
 """The layer graph: who feeds whom, and where the findings are."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from plotly import graph_objects
 
@@ -7,14 +9,14 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import (
-    FAINT,
     NAMES,
-    POWERS,
     dress,
     escape,
     slanted,
     theme,
+    whole,
 )
 
 _DOT = 6
@@ -22,23 +24,39 @@ _DOT = 6
 
 
 def layer_graph(
-    history: History, diagnosis: Diagnosis, dark: bool = False
+    history: History,
+    diagnosis: Diagnosis,
+    statistic: str = "rms",
+    steps: Sequence[int] | int | None = None,
+    dark: bool = False,
 ) -> graph_objects.Figure:
     """The layers from input to output as the trace found them, findings marked.
 
     The trunk, which every path passes, runs along the middle; branches beside it. A
-    layer's colour is its rms at the first step.
+    layer's colour is its statistic at one step, on the scale of the heat map.
 
     Args:
         history: Of one run.
         diagnosis: Its findings.
+        statistic: One of `STATISTICS_SHOWN`.
+        steps: Which step, or a list of one; the last snapshot up to it is drawn. None: the
+            first.
         dark: Colours for a dark page.
 
     Raises:
-        ValueError: If there is nothing to draw.
+        ValueError: If there is nothing to draw, no such statistic, or more than one step.
     """
+    statistics.check(statistic, "layer_graph")
     paths.check(history, "layer_graph")
-    colours, snapshot = theme(dark), history[0]
+    chosen = paths.at_steps(
+        history, history[0].step if steps is None else steps, "layer_graph"
+    )
+    if len(chosen) != 1:
+        raise ValueError(
+            "layer_graph: expected one step, for a layer has one colour. Received: "
+            f"steps={steps!r}. Draw a graph for each, or a `depth_profile` of all."
+        )
+    colours, (snapshot,) = theme(dark), chosen
     here = paths.path(snapshot)
     rows = here.graph.order
     y = _lanes(here)
@@ -54,43 +72,48 @@ def layer_graph(
     )
     size = int(np.clip(900 / max(len(rows), 1), _DOT, 20))
     _add_findings(figure, snapshot, diagnosis, here, y, size, colours)
-    _add_layers(figure, snapshot, here, y, size, colours)
+    _add_layers(figure, snapshot, statistic, here, y, size, colours)
     wide = max((abs(at) for at in y.values()), default=0) + 1
     figure.update_yaxes(visible=False, range=[-wide, wide])
-    ticks, below, label = {}, 52, "depth (weight layers passed)"
+    ticks = whole(0, int(here.graph.depth.max()))
+    label = "depth (weight layers passed)"
     if len(rows) <= NAMES:
         names = [snapshot.layers[row].name for row in here.trunk]
-        ticks, below = slanted(here.x[here.trunk], names)
+        ticks = slanted(here.x[here.trunk], names)
         label = "layer"
     figure.update_xaxes(title=label, **ticks)
-    title = f"The layer graph, rms at step {snapshot.step}"
-    dress(figure, colours, title, 220 + below + 20 * min(wide, 10), below)
+    title = f"The layer graph, {statistics.label(statistic)} at step {snapshot.step}"
+    dress(figure, colours, title, 300 + 20 * min(wide, 10))
     return figure.update_xaxes(showgrid=False)
 
 
-def _add_layers(figure, snapshot, here, y, size, colours):
-    """The layers in the colours of their rms; apart those that have none."""
-    found = statistics.shown(snapshot, "rms")
-    far = max(FAINT, np.nanmax(np.abs(found.y), initial=0.0))
-    measured = [r for r in here.graph.order if not (found.zero[r] or found.nonfinite[r])]
-    scale = {
-        "color": found.y[measured],
-        "colorscale": colours.sizes,
-        "cmin": -far,
-        "cmax": far,
-        "colorbar": {
-            "title": {"text": "rms", "side": "right"},
-            "thickness": 14,
-            **POWERS,
+def _add_layers(figure, snapshot, statistic, here, y, size, colours):
+    """The layers in the colours of their statistic; apart those that have none."""
+    found = statistics.shown(snapshot, statistic)
+    texts = statistics.texts(snapshot, statistic)
+    marks = {"": [], "zero": [], "NaN or infinite elements": [], "not measured": []}
+    for row in here.graph.order:
+        if found.nonfinite[row] and statistic != "nonfinite_fraction":
+            label = "NaN or infinite elements"
+        elif found.zero[row]:
+            label = "zero"
+        else:
+            label = "" if np.isfinite(found.y[row]) else "not measured"
+        marks[label].append(row)
+    shades = scale(found.y[marks[""]], statistic, colours)
+    looks = {
+        "": {
+            "color": found.y[marks[""]],
+            "colorscale": shades.colours,
+            "cmin": shades.low,
+            "cmax": shades.high,
+            "colorbar": shades.bar,
         },
+        "zero": {"color": colours.zero},
+        "NaN or infinite elements": {"color": colours.nonfinite},
+        "not measured": {"color": colours.paper},
     }
-    zero = [row for row in here.graph.order if found.zero[row]]
-    nonfinite = [row for row in here.graph.order if found.nonfinite[row]]
-    for rows, colour, label in (
-        (measured, scale, ""),
-        (zero, {"color": colours.zero}, "zero"),
-        (nonfinite, {"color": colours.nonfinite}, "NaN or infinite elements"),
-    ):
+    for label, rows in marks.items():
         if not rows:
             continue
         layers = [snapshot.layers[row] for row in rows]
@@ -99,11 +122,11 @@ def _add_layers(figure, snapshot, here, y, size, colours):
             x=here.x[rows],
             y=[y[row] for row in rows],
             mode="markers",
-            marker={"size": size, "line": outline, **colour},
+            marker={"size": size, "line": outline, **looks[label]},
             customdata=[layer.name for layer in layers],
             hovertext=[
                 f"{escape(layer.name)}<br>{escape(layer.class_name)}, depth "
-                f"{here.graph.depth[row]}<br>{label or f'rms {found.value[row]:.4g}'}"
+                f"{here.graph.depth[row]}<br>{statistic.replace('_', ' ')} {texts[row]}"
                 for row, layer in zip(rows, layers, strict=True)
             ],
             hoverinfo="text",

@@ -8,14 +8,8 @@ from plotly import graph_objects
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import (
-    FAINT,
-    POWERS,
-    dress,
-    escape,
-    short,
-    theme,
-)
+from activation_monitor.views.figures.scale import scale
+from activation_monitor.views.figures.style import dress, escape, short, theme
 
 _COLUMNS = 500
 """Steps that are drawn at most; of more, evenly thinned, the first and last are kept."""
@@ -48,17 +42,20 @@ def heat_map(
     names, steps, values, zero, nonfinite = table(history, statistic)
     y = [escape(name) for name in names]
     steps = [str(step) for step in steps]
-    log = statistics.is_log(statistic)
+    shades = scale(values, statistic, colours)
     figure = graph_objects.Figure()
     figure.add_heatmap(
         x=steps,
         y=y,
         z=values,
         customdata=names,
-        hovertemplate="%{y}<br>step %{x}: "
-        + ("10<sup>%{z:.2f}</sup>" if log else "%{z:.3g}")
-        + "<extra></extra>",
-        **_scale(values, statistic, colours),
+        text=_texts(history, names, statistic),
+        hovertemplate=f"%{{y}}<br>step %{{x}}: {statistic.replace('_', ' ')} %{{text}}"
+        "<extra></extra>",
+        colorscale=shades.colours,
+        zmin=shades.low,
+        zmax=shades.high,
+        colorbar=shades.bar,
     )
     marks = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
     if statistic != "nonfinite_fraction" and np.isfinite(marks).any():
@@ -66,13 +63,11 @@ def heat_map(
             x=steps,
             y=y,
             z=marks.astype(np.float32),
-            customdata=names,
             zmin=0,
             zmax=1,
             colorscale=[[0, colours.zero], [1, colours.nonfinite]],
             showscale=False,
-            text=np.where(nonfinite, "NaN or infinite elements", np.where(zero, "0", "")),
-            hovertemplate="%{y}<br>step %{x}: %{text}<extra></extra>",
+            hoverinfo="skip",  # else its gaps would hide what the map below has to say
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
     figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
@@ -107,11 +102,42 @@ class Table(NamedTuple):
 
 def table(history: History, statistic: str) -> Table:
     """A statistic by layer and step."""
-    chosen = statistics.evenly(len(history), _COLUMNS)
-    snapshots = [history[i] for i in chosen]
+    snapshots = _drawn(history)
     names = _in_depth_order(snapshots)
-    steps = [snapshot.step for snapshot in snapshots]
-    return Table(names, steps, *_values(snapshots, names, statistic))
+    values = np.full((len(names), len(snapshots)), np.nan, np.float32)
+    zero, nonfinite = np.zeros((2, *values.shape), bool)
+    for column, snapshot, rows, known in _columns(snapshots, names):
+        found = statistics.shown(snapshot, statistic)
+        values[rows, column] = found.y[known]
+        zero[rows, column] = found.zero[known]
+        nonfinite[rows, column] = found.nonfinite[known]
+    return Table(names, [s.step for s in snapshots], values, zero, nonfinite)
+
+
+def _texts(history, names, statistic):
+    """What a tooltip says of each layer at each step, `(layers, steps)`."""
+    snapshots = _drawn(history)
+    texts = np.full((len(names), len(snapshots)), statistics.UNMEASURED, object)
+    for column, snapshot, rows, known in _columns(snapshots, names):
+        said = statistics.texts(snapshot, statistic)
+        texts[rows, column] = [said[i] for i in known]
+    return texts
+
+
+def _drawn(history):
+    return [history[i] for i in statistics.evenly(len(history), _COLUMNS)]
+
+
+def _columns(snapshots, names):
+    """Each snapshot with its column, the rows that it fills, and its layers for these."""
+    row_of = {name: row for row, name in enumerate(names)}
+    places = {}
+    for column, snapshot in enumerate(snapshots):
+        if id(snapshot.layers) not in places:
+            known = [i for i, name in enumerate(snapshot.names) if name in row_of]
+            rows = [row_of[snapshot.layers[i].name] for i in known]
+            places[id(snapshot.layers)] = rows, known
+        yield column, snapshot, *places[id(snapshot.layers)]
 
 
 def _in_depth_order(snapshots):
@@ -123,41 +149,6 @@ def _in_depth_order(snapshots):
         order = sorted(here.graph.order, key=lambda row: here.x[row])
         names.update(dict.fromkeys(snapshot.layers[row].name for row in order))
     return list(names)
-
-
-def _values(snapshots, names, statistic):
-    row_of = {name: row for row, name in enumerate(names)}
-    values = np.full((len(names), len(snapshots)), np.nan, np.float32)
-    zero, nonfinite = np.zeros((2, *values.shape), bool)
-    places = {}
-    for column, snapshot in enumerate(snapshots):
-        if id(snapshot.layers) not in places:
-            here = [i for i, name in enumerate(snapshot.names) if name in row_of]
-            rows = [row_of[snapshot.layers[i].name] for i in here]
-            places[id(snapshot.layers)] = here, rows
-        known, rows = places[id(snapshot.layers)]
-        found = statistics.shown(snapshot, statistic)
-        values[rows, column] = found.y[known]
-        zero[rows, column] = found.zero[known]
-        nonfinite[rows, column] = found.nonfinite[known]
-    return values, zero, nonfinite
-
-
-def _scale(values, statistic, colours):
-    bar = {"title": {"text": statistics.label(statistic), "side": "right"}, "thickness": 14}
-    if not statistics.is_log(statistic):
-        scale = {"colorscale": "Cividis", "zmin": 0.0}
-        if statistics.is_fraction(statistic):
-            return scale | {"zmax": 1.0, "colorbar": bar | {"tickformat": ".0%"}}
-        return scale | {"colorbar": bar}
-    finite = values[np.isfinite(values)]
-    far = max(FAINT, float(np.abs(finite).max())) if len(finite) else FAINT
-    return {
-        "colorscale": colours.sizes,
-        "zmin": -far,
-        "zmax": far,
-        "colorbar": bar | POWERS,
-    }
 
 
 def _add_key(figure, any_zero, any_nonfinite, colours):

@@ -8,7 +8,7 @@ import numpy as np
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures.heat import table
-from activation_monitor.views.figures.style import LIGHT
+from activation_monitor.views.figures.style import LIGHT, rgb
 
 DECADES = 6.0
 """Away from 1 at which a size has the darkest colour: the picture has no key beside it."""
@@ -39,13 +39,13 @@ def heat_image(history: History) -> np.ndarray:
     """
     paths.check(history, "heat_image")
     _, _, y, zero, nonfinite = table(history, "rms")
-    scale = [_rgb(colour) for _, colour in LIGHT.sizes]
+    scale = [rgb(colour) for _, colour in LIGHT.sizes]
     places = np.linspace(-DECADES, DECADES, len(scale))
     shown = np.clip(np.nan_to_num(y), -DECADES, DECADES)
     pixels = np.stack([np.interp(shown, places, c) for c in zip(*scale, strict=True)], -1)
-    pixels[np.isnan(y)] = _rgb("#ffffff")
-    pixels[zero] = _rgb(LIGHT.zero)
-    pixels[nonfinite] = _rgb(LIGHT.nonfinite)
+    pixels[np.isnan(y)] = rgb("#ffffff")
+    pixels[zero] = rgb(LIGHT.zero)
+    pixels[nonfinite] = rgb(LIGHT.nonfinite)
     for axis, size in ((0, _HEIGHT), (1, _WIDTH)):
         each = max(1, round(size / pixels.shape[axis]))
         pixels = pixels.repeat(each, axis)
@@ -71,7 +71,3 @@ def png(pixels: np.ndarray) -> bytes:
 def _chunk(kind, content):
     check = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-
-def _rgb(colour):
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

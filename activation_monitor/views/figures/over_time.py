@@ -1,20 +1,25 @@
 """One layer over the steps."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from plotly import graph_objects, subplots
 
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
-from activation_monitor.views.figures.statistic import evenly, window
+from activation_monitor.views.figures.curves import places_of
+from activation_monitor.views.figures.statistic import evenly, nonfinite_text, window
 from activation_monitor.views.figures.style import (
     dress,
     escape,
     note,
     short,
+    short_run,
     theme,
+    tint,
     translucent,
+    whole,
 )
 
 _RIDGES = 24
@@ -27,8 +32,20 @@ _SHARES = (
 )
 
 
+class _Drawn(NamedTuple):
+    """A run to be drawn; what stands before its values, and that cut to fit a legend."""
+
+    history: History
+    prefix: str
+    name: str
+    colour: str
+
+
 def layer_over_time(
-    runs: Mapping[str, History], layer: str, dark: bool = False
+    runs: Mapping[str, History],
+    layer: str,
+    dark: bool = False,
+    places: Mapping[str, int] | None = None,
 ) -> graph_objects.Figure:
     """Mean, standard deviation and extremes of one layer over the steps, and below shares.
 
@@ -38,6 +55,8 @@ def layer_over_time(
         runs: Histories by name; those that do not have the layer are left out.
         layer: Its name.
         dark: Colours for a dark page.
+        places: Of each run its place among all that there are, where only some are drawn:
+            by it a run has its colour. None: in the order of `runs`.
 
     Raises:
         ValueError: If no run has a layer of that name.
@@ -48,34 +67,44 @@ def layer_over_time(
             f"layer_over_time: expected the name of a layer that was measured. Received: "
             f"layer={layer!r}, which none of the runs ({', '.join(runs) or 'none'}) has."
         )
-    colours = theme(dark)
+    alone = len(runs) == 1 and places is None
+    colours, places = theme(dark), places_of(runs, places)
     figure = subplots.make_subplots(
         rows=2, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.65, 0.35]
     )
+    drawn = [
+        _Drawn(
+            history,
+            "" if alone else f"{escape(run)}: ",
+            "" if alone else f"{short_run(run)}: ",
+            colours.run(places[run]),
+        )
+        for run, history in known.items()
+    ]
     seen = []
-    for number, (run, history) in enumerate(known.items()):
-        colour = colours.runs[number % len(colours.runs)]
-        prefix = f"{escape(run)}: " if len(known) > 1 else ""
+    for number, of_run in enumerate(drawn):
         # What the kinds of lines mean is said once, which colour a run has for each.
         explained = number == 0
-        seen.append(_add_sizes(figure, history, layer, prefix, colour, explained))
-        _add_shares(
-            *(figure, history, layer, prefix, colour, len(known) > 1, explained, colours)
-        )
+        seen.append(_add_sizes(figure, of_run, layer, explained))
+        _add_shares(figure, of_run, layer, alone, explained, colours)
     low, high = window(np.concatenate(seen), 0.0)
     span = (high - low) or max(abs(high), 1.0)
-    for history in known.values():
-        _add_nonfinite(figure, history, layer, high + 0.08 * span, colours)
+    explained, edge = True, high + 0.08 * span
+    for of_run in drawn:
+        there = _add_nonfinite(figure, of_run, layer, edge, explained, colours)
+        explained = explained and not there
     limits = [low - 0.06 * span, high + 0.14 * span]
     figure.update_yaxes(title="activations", range=limits, row=1, col=1)
     share = {"title": "share", "range": [-0.04, 1.04], "tickformat": ".0%"}
     figure.update_yaxes(**share, row=2, col=1)
+    steps = [step for history in known.values() for step in history.steps]
+    figure.update_xaxes(**whole(min(steps), max(steps)))
     figure.update_xaxes(title="step", row=2, col=1)
     return dress(figure, colours, f"{short(layer, 60)} over the steps", height=560)
 
 
 def histogram_over_time(
-    history: History, layer: str, dark: bool = False
+    history: History, layer: str, dark: bool = False, place: int = 0
 ) -> graph_objects.Figure:
     """Histograms of one layer, one above the other in the order of the steps.
 
@@ -85,6 +114,7 @@ def histogram_over_time(
         history: Of one run.
         layer: Its name.
         dark: Colours for a dark page.
+        place: Of the run among all that there are: by it it has its colour.
 
     Raises:
         ValueError: If the history is empty or has no layer of that name.
@@ -96,6 +126,7 @@ def histogram_over_time(
             f"Received: layer={layer!r}."
         )
     colours = theme(dark)
+    colour = colours.run(place)
     those = [snapshot for snapshot in history if snapshot.histograms is not None]
     kept = [those[i] for i in evenly(len(those), _RIDGES)]
     kept = [
@@ -123,8 +154,8 @@ def histogram_over_time(
             x=np.concatenate([x, [left[0]]]),
             y=np.concatenate([y, [place]]),
             fill="toself",
-            fillcolor=colours.ridge,
-            line={"color": colours.runs[0], "width": 1},
+            fillcolor=tint(colour, colours.paper),
+            line={"color": colour, "width": 1},
             mode="lines",
             name=f"step {step}",
             customdata=[layer] * (len(x) + 1),
@@ -148,8 +179,9 @@ def _has(history, layer):
     return any(layer in snapshot.names for snapshot in kinds)
 
 
-def _add_sizes(figure, history, layer, prefix, colour, explained):
+def _add_sizes(figure, of_run, layer, explained):
     """Mean with a band of one standard deviation, and the extremes; what is to be seen."""
+    history, prefix, run, colour = of_run
     steps = np.array(history.steps)
     of = {
         name: history.statistic(name, layer)
@@ -177,7 +209,7 @@ def _add_sizes(figure, history, layer, prefix, colour, explained):
             mode="lines+markers" if len(steps) <= 40 else "lines",
             line={"color": colour, "dash": dash, "width": 2 if name == "mean" else 1},
             marker={"size": 5 if name == "mean" else 3},
-            name=f"{prefix}mean" if name == "mean" else "extremes",
+            name=f"{run}mean" if name == "mean" else "extremes",
             legendgroup=f"{prefix}{dash}",
             showlegend=name == "mean" or (explained and name == "minimum"),
             customdata=[layer] * len(steps),
@@ -188,44 +220,55 @@ def _add_sizes(figure, history, layer, prefix, colour, explained):
     return np.concatenate([of["minimum"], of["maximum"], low, high])
 
 
-def _add_shares(figure, history, layer, prefix, colour, several, explained, colours):
+def _add_shares(figure, of_run, layer, alone, explained, colours):
+    history, prefix, _, colour = of_run
     for i, (statistic, label, dash) in enumerate(_SHARES):
         figure.add_scatter(
             x=history.steps,
             y=history.statistic(statistic, layer),
             mode="lines+markers" if len(history) <= 40 else "lines",
-            line={"color": colour if several else colours.runs[i + 1], "dash": dash},
+            line={"color": colours.runs[i + 1] if alone else colour, "dash": dash},
             marker={"size": 4},
             name=label,
             showlegend=explained,
             customdata=[layer] * len(history),
-            hovertemplate=f"step %{{x}}: {label} %{{y:.2%}}<extra>{prefix}</extra>",
+            hovertemplate=f"step %{{x}}: {label} %{{y:.4~p}}<extra>{prefix}</extra>",
             row=2,
             col=1,
         )
 
 
-def _add_nonfinite(figure, history, layer, y, colours):
+def _add_nonfinite(figure, of_run, layer, y, explained, colours):
+    """Mark the steps with NaN and infinities; returns whether there are any."""
+    history, prefix, _, colour = of_run
     share = history.statistic("nonfinite_fraction", layer)
-    there = [i for i, value in enumerate(share) if value > 0]
+    there = [snapshot for i, snapshot in enumerate(history) if share[i] > 0]
     if there:
         figure.add_scatter(
-            x=[history.steps[i] for i in there],
+            x=[snapshot.step for snapshot in there],
             y=[y] * len(there),
             mode="markers",
             marker={
                 "symbol": "x",
                 "size": 9,
                 "color": colours.nonfinite,
-                "line": {"color": colours.ink, "width": 1},
+                "line": {"color": colour, "width": 1.5},
             },
             name="NaN or infinite elements",
             legendgroup="nonfinite",
+            showlegend=explained,
             customdata=[layer] * len(there),
             hovertext=[
-                f"step {history.steps[i]}: {share[i]:.2%} NaN or infinite" for i in there
+                f"{prefix}step {snapshot.step}: {_nonfinite_text(snapshot, layer)}"
+                for snapshot in there
             ],
             hoverinfo="text",
             row=1,
             col=1,
         )
+    return bool(there)
+
+
+def _nonfinite_text(snapshot, layer):
+    row = snapshot.names.index(layer)
+    return nonfinite_text(snapshot.field("count")[row], snapshot.field("nonfinite")[row])

@@ -1,6 +1,8 @@
 """Where layers stand along depth."""
 
+import numbers
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +45,28 @@ def path(snapshot: Snapshot) -> Path:
     return Path(graph, x, trunk, beside)
 
 
-def at_step(history: History, step: int) -> Snapshot:
-    """The last snapshot up to a step; the first one if there is none so early."""
+def at_steps(history: History, steps: Sequence[int] | int, where: str) -> list[Snapshot]:
+    """Of each of these steps the last snapshot up to it, or the first one; each once.
+
+    Args:
+        history: With a snapshot at least.
+        steps: One or several.
+        where: Who asks, for the message.
+
+    Raises:
+        ValueError: If these are no steps, or none.
+    """
+    asked = [steps] if isinstance(steps, numbers.Real) else steps
+    asked = [*asked] if isinstance(asked, Iterable) else []
+    if not asked or not all(isinstance(step, numbers.Real) for step in asked):
+        raise ValueError(
+            f"{where}: `steps` must be a step or a list of steps, such as [0, 100]. "
+            f"Received: steps={steps!r}."
+        )
+    return list({s.step: s for s in (_at_step(history, step) for step in asked)}.values())
+
+
+def _at_step(history, step):
     before = [snapshot for snapshot in history if snapshot.step <= step]
     return before[-1] if before else history[0]
 

@@ -15,7 +15,6 @@ class Theme:
         paper, ink, grid: Background; text and axes; grid lines.
         runs: One for each run, in turn (Okabe & Ito 2008).
         low, middle, high: Of a size far below 1, about 1, far above 1.
-        ridge: Of a histogram, which hides those behind it.
         zero, nonfinite: Marks of what has no place on a log scale.
         severity: Of findings.
     """
@@ -27,10 +26,13 @@ class Theme:
     low: tuple[str, str]
     middle: str
     high: tuple[str, str]
-    ridge: str
     zero: str
     nonfinite: str
     severity: dict[str, str]
+
+    def run(self, place: int) -> str:
+        """The colour of a run, by its place among all of them."""
+        return self.runs[place % len(self.runs)]
 
     @property
     def sizes(self) -> list[list]:
@@ -47,7 +49,6 @@ LIGHT = Theme(
     low=("#053061", "#4393c3"),
     middle="#f2f2f2",
     high=("#d6604d", "#67001f"),
-    ridge="#cfe3f1",
     zero="#8c8c8c",
     nonfinite="#E3B505",
     severity={"critical": "#B00020", "warning": "#E69F00"},
@@ -61,22 +62,33 @@ DARK = Theme(
     low=("#a9d5f5", "#3f86bd"),
     middle="#333333",
     high=("#cf5a45", "#ffc2b0"),
-    ridge="#274a60",
     zero="#8c8c8c",
     nonfinite="#F0E442",
     severity={"critical": "#FF6B6B", "warning": "#E69F00"},
 )
 
-POWERS = {"tickprefix": "10<sup>", "ticksuffix": "</sup>"}
-"""Ticks of an axis, or a colour bar, of log10."""
+LOG_AXIS = {"type": "log", "nticks": 7}
+"""An axis of sizes: plotly has ticks at whole powers of 10, with digits between them on a
+short axis, and plain numbers within one, also when a reader zooms in."""
+
+DECADES = 2.5
+"""Length of such an axis at least, before it has its margins, and then three powers of 10;
+else noise looks like a trend."""
 
 NAMES = 12
 """Layers up to which their names fit below an axis."""
 
-FAINT = 3.0
-"""Decades away from 1 that colours of sizes reach at least: a healthy network is pale."""
+DASHES = ("dot", "dash", "dashdot", "longdash")
+"""Of the steps of a run before the last one, in turn; the last one is solid."""
 
-DASHES = ("dot", "solid", "dash", "dashdot", "longdash")
+_RUN_NAME = 40
+"""Characters of a run's name in a legend."""
+
+_MANY = 10
+"""Length of an axis from which on plotly's own ticks are whole numbers."""
+
+_TINT = 0.2
+"""Share of a colour in its tint."""
 
 
 def theme(dark: bool) -> Theme:
@@ -85,9 +97,11 @@ def theme(dark: bool) -> Theme:
 
 
 def escape(text: str) -> str:
-    """Text as plotly shows it: all its texts are a subset of HTML, and TeX between dollars
-    where MathJax is loaded, in a notebook for example."""
-    return html.escape(str(text), quote=False).replace("$", "&#36;")
+    """Text as plotly shows it: all its texts are a subset of HTML; some are templates, with
+    variables as `%{x}`; and TeX between dollars where MathJax is loaded, in a notebook for
+    example."""
+    escaped = html.escape(str(text), quote=False)
+    return escaped.replace("$", "&#36;").replace("%", "&#37;")
 
 
 def short(name: str, length: int = 24) -> str:
@@ -96,17 +110,48 @@ def short(name: str, length: int = 24) -> str:
     return escape(cut)
 
 
-def slanted(x: Sequence[float], names: Sequence[str]) -> tuple[dict, int]:
-    """Layers' names as an axis' ticks, and the pixels that these and a title take."""
+def short_run(name: str) -> str:
+    """A run's name for a legend: its start and its end; escaped."""
+    half = _RUN_NAME // 2
+    cut = name if len(name) <= _RUN_NAME else f"{name[: half - 1]}…{name[-half:]}"
+    return escape(cut)
+
+
+def slanted(x: Sequence[float], names: Sequence[str]) -> dict:
+    """Layers' names as an axis' ticks."""
     texts = [short(name) for name in names]
-    longest = max((min(len(name), 24) for name in names), default=0)
-    return {"tickvals": x, "ticktext": texts, "tickangle": -25}, 44 + 3 * longest
+    return {"tickvals": x, "ticktext": texts, "tickangle": -25}
+
+
+def whole(low: float, high: float) -> dict:
+    """Ticks of an axis of whole numbers, such as steps: none between them."""
+    if low == high:
+        return {"tickvals": [low]}
+    return {"dtick": 1, "tick0": 0} if high - low < _MANY else {}
+
+
+def rgb(colour: str) -> list[int]:
+    """The channels of a colour `#rrggbb`."""
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def translucent(colour: str, opacity: float) -> str:
     """A colour `#rrggbb` as plotly's `rgba(...)`."""
-    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({', '.join(str(c) for c in channels)}, {opacity})"
+    return f"rgba({', '.join(str(c) for c in rgb(colour))}, {opacity})"
+
+
+def tint(colour: str, paper: str) -> str:
+    """A pale tint of a colour, opaque: what is behind it does not show."""
+    pairs = zip(rgb(colour), rgb(paper), strict=True)
+    mixed = (round(_TINT * ink + (1 - _TINT) * page) for ink, page in pairs)
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+def power(exponent: int) -> str:
+    """A power of 10 as plotly writes it at an axis."""
+    if exponent in (0, 1):
+        return f"{10**exponent}"
+    return f"10<sup>{exponent}</sup>".replace("-", "\u2212")
 
 
 def dress(
@@ -114,7 +159,6 @@ def dress(
     colours: Theme,
     title: str,
     height: int = 460,
-    below: int = 52,
 ) -> graph_objects.Figure:
     """Give a figure its title, its colours and its legend; returns it.
 
@@ -122,11 +166,11 @@ def dress(
         figure: With its traces and axes.
         colours: Of the page.
         title: Already escaped.
-        height: In pixels.
-        below: Pixels that labels and title of the x axis take; the legend is below them.
+        height: In pixels. What the labels of the axes and the legend take is made free.
     """
-    bottom = below + 45
     axis = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid}
+    axis |= {"ticks": "outside", "tickcolor": colours.grid, "automargin": True}
+    axis |= {"exponentformat": "power"}  # not 10n or 2M
     figure.update_layout(
         template=None,
         title={"text": title, "x": 0.01, "xanchor": "left", "font": {"size": 15}},
@@ -134,18 +178,17 @@ def dress(
         plot_bgcolor=colours.paper,
         font={"color": colours.ink, "size": 12},
         height=height,
-        margin={"l": 70, "r": 20, "t": 50, "b": bottom},
+        margin={"l": 70, "r": 20, "t": 50, "b": 10},
         legend={
             "orientation": "h",
-            "y": -below / (height - 50 - bottom),
-            "yanchor": "top",
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
             "bgcolor": "rgba(0, 0, 0, 0)",
         },
         hoverlabel={"font": {"size": 12}, "namelength": -1},
     )
-    figure.update_xaxes(**axis, ticks="outside", tickcolor=colours.grid)
-    figure.update_yaxes(**axis, ticks="outside", tickcolor=colours.grid, automargin=True)
-    return figure
+    return figure.update_xaxes(**axis).update_yaxes(**axis)
 
 
 def note(figure: graph_objects.Figure, text: str) -> None:

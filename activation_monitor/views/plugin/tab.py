@@ -5,6 +5,7 @@ notebook use; the page draws them. Names of runs and layers are whatever a log s
 leave here as JSON only, and the page shows them as text only.
 """
 
+import dataclasses
 import functools
 import gzip
 import importlib.metadata
@@ -31,6 +32,11 @@ _DRAWN_STEPS = 500
 browser draws in a fraction of a second."""
 
 _DRAWN_HISTOGRAMS = 60
+
+_NOT_ASSESSED = (
+    "Growth with depth was not judged: no two weight layers follow one another without "
+    "normalization on every path to the output, or nothing was measured at initialization."
+)
 
 
 def _figures():
@@ -119,7 +125,8 @@ class Tab(base_plugin.TBPlugin):
     def _run(self, request):
         name = _asked(request, "run")
         run = self._runs.read(*_where(request), name, refresh=True)
-        diagnosis = run.diagnosis
+        findings = _findings(name, run)
+        verdict, reason = _verdict(name, run)
         return _json(
             request,
             {
@@ -130,10 +137,10 @@ class Tab(base_plugin.TBPlugin):
                 "steps": run.history.steps,
                 "columns": min(len(run.history), _DRAWN_STEPS),
                 "layers": [{"name": name, "depth": depth} for name, depth in run.layers],
-                "findings": [_finding(f) for f in diagnosis.findings] if diagnosis else [],
-                "judged": diagnosis is not None
-                and diagnosis.profile is not None
-                and diagnosis.profile.main is not None,
+                "findings": [_finding(f) for f in findings],
+                "verdict": verdict,
+                "reason": reason,
+                "evaluation": _is_evaluation(name),
             },
         )
 
@@ -153,20 +160,31 @@ class Tab(base_plugin.TBPlugin):
         figure = self._drawn_by[kind](self, request, runs, dark)
         return http_util.Respond(request, figure.to_json(), "application/json")
 
+    def _places(self, request):
+        """Of each run its place among all of the log, by which it has its colour whatever
+        is hidden; None of a log with one run, whose steps have colours."""
+        names = self._runs.states(*_where(request))
+        return {label(n): i for i, n in enumerate(names)} if len(names) > 1 else None
+
     def _depth_profile(self, request, runs, dark):
         step, statistic = _step(request), _statistic(request)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
-        return _figures().depth_profile(chosen, statistic, dark=dark)
+        return _figures().depth_profile(
+            chosen, statistic, dark=dark, places=self._places(request)
+        )
 
     def _comparison(self, request, runs, dark):
         step, statistic = _step(request), _statistic(request)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
-        return _figures().comparison(chosen, statistic, dark=dark)
+        return _figures().comparison(
+            chosen, statistic, dark=dark, places=self._places(request)
+        )
 
     def _heat_map(self, request, runs, dark):
         run = _only(runs)
         found = {finding.step for finding in run.diagnosis.findings}
-        history = _thinned(run.history, _DRAWN_STEPS, found)
+        # As many as the figure draws, which would thin more of them again.
+        history = _thinned(run.history, _DRAWN_STEPS - len(found), found)
         return _figures().heat_map(history, _statistic(request), dark=dark)
 
     def _layer_over_time(self, request, runs, dark):
@@ -176,7 +194,9 @@ class Tab(base_plugin.TBPlugin):
             for name, run in runs.items()
             if any(layer == known for known, _ in run.layers)
         }
-        return _figures().layer_over_time(having, layer, dark=dark)
+        return _figures().layer_over_time(
+            having, layer, dark=dark, places=self._places(request)
+        )
 
     def _histogram_over_time(self, request, runs, dark):
         _only(runs)  # else an error
@@ -186,12 +206,16 @@ class Tab(base_plugin.TBPlugin):
         if not len(history):  # without histograms, the figure says why it is empty
             history = History(s for s in run.history if layer in s.names)
         history = _thinned(history, _DRAWN_HISTOGRAMS)
-        return _figures().histogram_over_time(history, layer, dark=dark)
+        place = (self._places(request) or {}).get(label(name), 0)
+        return _figures().histogram_over_time(history, layer, dark=dark, place=place)
 
     def _layer_graph(self, request, runs, dark):
-        run = _only(runs)
-        history = _first_and(run, _step(request))
-        return _figures().layer_graph(history, run.diagnosis, dark=dark)
+        _only(runs)  # else an error
+        ((name, run),) = runs.items()
+        diagnosis = dataclasses.replace(run.diagnosis, findings=_findings(name, run))
+        return _figures().layer_graph(
+            *(run.history, diagnosis, _statistic(request), _step(request)), dark=dark
+        )
 
     _drawn_by = {
         "depth_profile": _depth_profile,
@@ -208,9 +232,30 @@ def label(run: str) -> str:
     folder, _, last = run.rpartition("/")
     if last == "activations":
         return folder or "."
-    if last == "activations_validation":
+    if _is_evaluation(run):
         return f"{folder or '.'} (validation)"
     return run
+
+
+def _is_evaluation(run):
+    """Whether a run has the measurements of evaluations, which are not judged."""
+    return run.rpartition("/")[2] == "activations_validation"
+
+
+def _findings(name, run):
+    judged = run.diagnosis is not None and not _is_evaluation(name)
+    return run.diagnosis.findings if judged else ()
+
+
+def _verdict(name, run):
+    """What is said of a run in one of three words, and why it could not be assessed."""
+    if _findings(name, run):
+        return "findings", ""
+    if _is_evaluation(name) or run.diagnosis is None or run.diagnosis.profile is None:
+        return "not assessed", ""
+    if run.diagnosis.profile.main is None:
+        return "not assessed", _NOT_ASSESSED
+    return "healthy", ""
 
 
 def _where(request):

@@ -4,29 +4,32 @@ import {copy, element} from './dom.js';
 
 const RANK = {critical: 0, warning: 1};
 
-/** The worst that is known of a run: problem, critical, warning, healthy, unjudged. */
+/** What is shown of a run: its problem, its verdict, or the worst of its findings. */
 export function verdict(run) {
   if (run.problem) return 'problem';
   if (!run.steps.length) return 'empty';
-  if (!run.findings.length) return run.judged ? 'healthy' : 'unjudged';
+  if (run.evaluation) return 'evaluation';
+  if (run.verdict !== 'findings') return run.verdict === 'healthy' ? 'healthy' : 'unassessed';
   return run.findings.some((finding) => finding.severity === 'critical')
     ? 'critical' : 'warning';
 }
 
-/** The same in words. */
+/** The same in words. They follow the run's name, so they are no likely name of a run. */
 export function verdictText(run) {
   const n = run.findings.length;
   return {
     problem: 'cannot be read',
     empty: 'nothing measured yet',
-    healthy: 'healthy',
-    unjudged: 'no findings',
+    evaluation: 'measured, not judged',
+    healthy: 'no findings',
+    unassessed: 'not assessed',
   }[verdict(run)] || `${n} finding${n === 1 ? '' : 's'}`;
 }
 
-const ORDER = ['critical', 'warning', 'problem', 'unjudged', 'healthy', 'empty'];
+const ORDER = [
+  'critical', 'warning', 'problem', 'unassessed', 'healthy', 'evaluation', 'empty'];
 
-/** Sick runs first. */
+/** Runs with findings first. */
 export function bySeverity(runs) {
   return [...runs].sort((a, b) => ORDER.indexOf(verdict(a)) - ORDER.indexOf(verdict(b)));
 }
@@ -47,7 +50,8 @@ function range(layers) {
 }
 
 function card(run, finding, select) {
-  const since = finding.initial ? 'at initialization' : `since step ${finding.step}`;
+  const since = finding.when
+    ?? (finding.initial ? 'at initialization' : `since step ${finding.step}`);
   const show = element('button', {className: 'where', title: 'Show the first of them below'},
     range(finding.layers));
   show.onclick = () => select(run.name, finding.layers[0]);
@@ -76,15 +80,12 @@ export function findings(runs, select) {
   return bySeverity(runs).map((run) => {
     const found = [...run.findings].sort((a, b) => RANK[a.severity] - RANK[b.severity]);
     const parts = [element('h3', {},
-      element('span', {className: `dot ${verdict(run)}`}), run.label,
-      element('span', {className: 'dim'}, ` ${verdictText(run)}`))];
+      element('span', {className: `dot ${verdict(run)}`}),
+      element('span', {className: 'dim'}, 'Run '), run.label,
+      element('span', {className: 'dim'}, `: ${verdictText(run)}`))];
     if (run.problem) parts.push(element('p', {className: 'notice'}, run.problem));
     if (run.note) parts.push(element('p', {className: 'notice'}, run.note));
-    if (verdict(run) === 'unjudged') {
-      parts.push(element('p', {className: 'dim'}, 'Growth with depth was not judged: no two '
-        + 'weight layers follow one another without normalization on every path to the '
-        + 'output, or nothing was measured at initialization.'));
-    }
+    if (run.reason) parts.push(element('p', {className: 'dim'}, run.reason));
     parts.push(...found.map((finding) => card(run, finding, select)));
     return element('section', {className: 'run-findings'}, ...parts);
   });

@@ -27,7 +27,7 @@ const view = {
 let runs = new Map(); // by name, as the server tells them
 let states = new Map(); // by name, how far each was when it was asked for
 let statistics = [];
-let colours = {light: [], dark: []}; // of the runs, in the order in which they are drawn
+let colours = {light: [], dark: []}; // of the runs of the log, in turn, hidden ones too
 
 // -- the address
 
@@ -195,7 +195,7 @@ async function drawStep() {
   }
   do {
     again = false;
-    drawing = Promise.all([drawProfile(), drawComparison()]);
+    drawing = Promise.all([drawProfile(), drawComparison(), drawGraph()]);
     await drawing;
   } while (again);
   drawing = null;
@@ -214,17 +214,20 @@ function drawComparison() {
     : null;
 }
 
+function drawGraph() {
+  return drawn().length && byId('graph-card').open
+    ? figure(byId('graph'), 'layer_graph',
+      [['run', focused().name], ...statistic(), ...atStep()])
+    : null;
+}
+
 function drawRun() {
   const run = focused();
   for (const name of byId('main').querySelectorAll('.focus')) name.textContent = run.label;
   byId('thinned').textContent = run.columns < run.steps.length
     ? `About ${run.columns} of ${run.steps.length} steps are drawn, evenly taken, and those `
       + 'of the findings.' : '';
-  return Promise.all([
-    figure(byId('heat'), 'heat_map', [['run', run.name], ...statistic()]),
-    byId('graph-card').open
-      ? figure(byId('graph'), 'layer_graph', [['run', run.name]]) : null,
-  ]);
+  return figure(byId('heat'), 'heat_map', [['run', run.name], ...statistic()]);
 }
 
 function drawLayers() {
@@ -253,9 +256,13 @@ function drawLayers() {
 
 // -- the rest of the page
 
+/** A name that is cut at its start where it is too long: its end tells it from others. */
+const ending = (name) =>
+  element('span', {className: 'text'}, element('bdi', {dir: 'ltr'}, name));
+
 function drawRunList() {
   const focus = focused();
-  byId('runs').replaceChildren(...[...runs.values()].map((run) => {
+  byId('runs').replaceChildren(...[...runs.values()].map((run, place) => {
     const box = element('input', {
       type: 'checkbox',
       checked: !view.hidden.has(run.name) && run.steps.length > 0,
@@ -268,15 +275,11 @@ function drawRunList() {
       writeView();
       draw();
     };
-    // The box has the run's colour in the figures. One run alone has one for each step.
-    const place = drawn().indexOf(run);
+    // The box has the run's colour in the figures. The only run has one for each step.
     const palette = view.dark ? colours.dark : colours.light;
-    if (drawn().length > 1 && place >= 0) {
-      box.style.accentColor = palette[place % palette.length];
-    }
+    if (runs.size > 1) box.style.accentColor = palette[place % palette.length];
     const name = element('button', {className: 'name', title: run.name, disabled: box.disabled},
-      element('span', {className: 'text'}, run.label),
-      element('span', {className: 'dim'}, verdictText(run)));
+      ending(run.label), element('span', {className: 'dim'}, verdictText(run)));
     name.onclick = () => select(run.name, null);
     return element('div', {className: run === focus ? 'row chosen' : 'row'},
       box, element('span', {className: `dot ${verdict(run)}`}), name);
@@ -330,7 +333,7 @@ function drawLayerList() {
         className: chosen.has(name) ? 'row name chosen' : 'row name',
         title: `${name}, depth ${depth}`,
       }, element('span', {className: `dot ${accused.get(name) ?? 'none'}`}),
-      element('span', {className: 'text'}, name), element('span', {className: 'dim'}, depth));
+      ending(name), element('span', {className: 'dim'}, depth));
       row.onclick = (event) =>
         choose(name, event.ctrlKey || event.metaKey || event.shiftKey);
       return row;
@@ -389,7 +392,8 @@ function page() {
         element('div', {className: 'card'}, element('div', {id: 'layers-drawn'})),
         card('comparison', 'Runs compared',
           'At the first and at the chosen step, and held against the first run.', true),
-        card('graph', 'Layer graph', 'Of one run, with its findings.', false))),
+        card('graph', 'Layer graph',
+          'Of one run at the chosen step, with its findings.', false))),
   ];
 }
 
@@ -410,7 +414,7 @@ function listen() {
   byId('step').onchange = writeView;
   byId('layer-filter').oninput = drawLayerList;
   byId('comparison-card').ontoggle = drawComparison;
-  byId('graph-card').ontoggle = () => { if (drawn().length) drawRun(); };
+  byId('graph-card').ontoggle = drawGraph;
   host.onAddress((settings) => {
     readView(settings);
     draw();

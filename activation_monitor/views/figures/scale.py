@@ -1,0 +1,54 @@
+"""The colours of a statistic, and the bar beside a figure that explains them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.style import Theme, power, whole
+
+_FAINT = 3.0
+"""Decades away from 1 that colours of sizes reach at least: a healthy network is pale."""
+
+
+class Scale(NamedTuple):
+    """Colours of the values of `statistic.Shown.y`.
+
+    Attributes:
+        colours: plotly's colour scale.
+        low, high: Values at its ends.
+        bar: What explains it, plotly's `colorbar`.
+    """
+
+    colours: Any
+    low: float
+    high: float
+    bar: dict
+
+
+def scale(y: np.ndarray, statistic: str, theme: Theme) -> Scale:
+    """The colours of these values.
+
+    Sizes have a scale of powers of 10 around 1; shares one from 0 to 1.
+
+    Args:
+        y: Values as in `statistic.Shown.y`; what is not finite is passed over.
+        statistic: Their name.
+        theme: Of the page.
+    """
+    bar = {"title": {"text": statistics.label(statistic), "side": "right"}, "thickness": 14}
+    finite = y[np.isfinite(y)]
+    if statistics.is_log(statistic):
+        far = float(np.abs(finite).max(initial=_FAINT))
+        return Scale(theme.sizes, -far, far, bar | _decades(far))
+    if statistics.is_fraction(statistic):
+        return Scale("Cividis", 0.0, 1.0, bar | {"tickformat": ".0%"})
+    high = float(finite.max(initial=1.0))
+    return Scale("Cividis", 0.0, high, bar | whole(0.0, high))
+
+
+def _decades(far):
+    """Ticks at whole powers of 10: three to five of them, with 1 in the middle."""
+    each = -(-int(far) // 2)
+    exponents = range(-(int(far) // each) * each, int(far) + 1, each)
+    return {"tickvals": [*exponents], "ticktext": [power(e) for e in exponents]}
