@@ -196,7 +196,7 @@ def draw(number):
             row |= {"operation": "sum_nodes", "size": nodes}
             row["fix"] = pick([*NORMALIZED, "inverse", "centre", "small_weights"])
         case "attention" | "attention_unscaled":
-            row["fix"] = pick(["layer_norm", "layer_norm", "rms", ""])
+            row |= {"fix": pick(["layer_norm", "layer_norm", "rms", ""]), "pool": "flatten"}
         case "scale_back":
             row |= {"operation": "scale", "place": pick(["once", "each"])}
             fixes = [*NORMALIZED, "inverse", "small_weights", "small_weights"]
@@ -290,6 +290,7 @@ def operation(row):
 POOLS = {
     "sum": lambda x: ops.sum(x, axis=1),
     "mean": lambda x: ops.mean(x, axis=1),
+    "flatten": lambda x: ops.reshape(x, (-1, math.prod(x.shape[1:]))),
 }
 UNDONE = {
     "rms": lambda x: x / ops.sqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6),
@@ -391,7 +392,7 @@ def build(row):
     ):  # tokens: the brightness of each pixel
         inputs = keras.Input((nodes,))
         x = layers.Embedding(17, width, name="embedding")(inputs)
-        # Keras 3 takes `x * number` of the functional API for sparse; layers add wrongly to it
+        # Keras 3 takes `x * number` of Keras tensors for sparse: no layer can add to it
         cls = Compute if row["written"] == "layer" else layers.Lambda
         x = cls(lambda x: x * math.sqrt(width), name="embedding_scale")(x)
         x = PositionEmbedding(name="position")(x)
@@ -432,12 +433,16 @@ def build(row):
 
 
 def features(nodes):
-    """Numbers that each node has: its pixels, or its pixel and where it is."""
-    return max(64 // nodes, 1) if nodes < 64 else 3
+    """Numbers that each node has: 64 up to 16 nodes, 18 of more."""
+    return 64 if nodes < 64 else 18
 
 
 def data(row):
-    """All 1797 digits, as this network gets them."""
+    """All 1797 digits, as this network gets them.
+
+    Up to 16 nodes each has a part of the image, the rest of it zero: a pooled network can
+    learn what one with all pixels can. Of more, a pixel times its row and its column.
+    """
     nodes = int(row["nodes"])
     x, y = trainability.digits()
     if row["recipe"] in ("attention", "attention_unscaled"):
@@ -445,18 +450,20 @@ def data(row):
             x = x.reshape(-1, 4, 2, 4, 2).max(axis=(2, 4)).reshape(-1, 16)
         return x.astype("float32"), y.astype("int32")
     x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
-    image = x.reshape(-1, 8, 8)
-    if nodes in (4, 16):  # patches
-        high = {4: 2, 16: 4}[nodes]
-        image = image.reshape(-1, high, 8 // high, high, 8 // high).swapaxes(2, 3)
-        x = image.reshape(-1, nodes, 64 // nodes)
-    elif nodes == 8:
-        x = image
+    if 0 < nodes < 64:
+        high = {4: 2, 8: 8, 16: 4}[nodes]
+        row_of, column_of = (
+            np.indices((8, 8)) // np.array([8 // high, 8 * high // nodes])[:, None, None]
+        )
+        node_of = (row_of * (nodes // high) + column_of).ravel()
+        x = x[:, None] * (node_of == np.arange(nodes)[:, None]) * math.sqrt(nodes)
     elif nodes:
-        if nodes == 256:
-            image = image.repeat(2, axis=1).repeat(2, axis=2)
-        where = np.broadcast_to(positions(nodes), (len(x), nodes, 2))
-        x = np.concatenate([image.reshape(-1, nodes, 1), where], axis=-1)
+        where = np.concatenate([np.eye(8)[axis.ravel()] for axis in np.indices((8, 8))], 1)
+        where = np.concatenate([where, positions(64)], axis=1)
+        x = x[:, :, None] * where * math.sqrt(18 / 4)  # of unit size
+        x = x.reshape(-1, 8, 8, 18)
+        times = math.isqrt(nodes // 64)
+        x = x.repeat(times, axis=1).repeat(times, axis=2).reshape(-1, nodes, 18)
     return x.astype("float32"), y.astype("int32")
 
 
@@ -468,7 +475,8 @@ def measure(row):
     model, (x, _) = build(row), data(row)
     diagnosis = audit(model, x[trainability.order(row)[0]])
     codes = " ".join(dict.fromkeys(f.code for f in diagnosis.findings))
-    times = len(places(row)) + (row["pool"] == "sum")
+    means = row["operation"] == "mean_neighbours" and row["pool"] == "sum"
+    times = (0 if means else len(places(row))) + (row["pool"] == "sum")
     found = {"times": times, "codes": codes}
     if diagnosis.first is None:
         return found
@@ -612,16 +620,21 @@ def report(rows, listed):
             k: sum(r["label"] == k for r in of_half) for k in ("good", "bad", "partial")
         }
         print(f"{name}: {len(of_half)} networks,", counts)
-    print(
-        "\nLargest among the good, smallest among the bad and partial beyond it (decades)"
-    )
+    print("\nThe three furthest from 0 among the good, up and down (decades)")
     for column, name in itertools.product(HARMS, ("calibrate", "report")):
         for which, chosen in (("single", False), ("repeated", True)):
             group = [r for r in rows if r["half"] == name and is_repeated(r) == chosen]
             good = sorted(float(r[column] or 0) for r in group if r["label"] == "good")
-            if good:
-                up, down = good[-3:][::-1], good[:3]
-                print(f"{column:10} {name:9} {which:8} up {up} down {down} of {len(good)}")
+            up, down = good[-3:][::-1], good[:3]
+            print(f"{column:10} {name:9} {which:8} up {up} down {down} of {len(good)}")
+    print("\nThe three nearest to 0, up and down (decades)")
+    for column, name, label in itertools.product(
+        HARMS, ("calibrate", "report"), ("bad", "partial")
+    ):
+        group = [r for r in rows if r["half"] == name and r["label"] == label]
+        near = sorted((float(r[column] or 0) for r in group), key=abs)
+        up, down = [v for v in near if v > 0][:3], [v for v in near if v <= 0][:3]
+        print(f"{column:10} {name:9} {label:8} up {up} down {down} of {len(near)}")
     today = limit("exploding"), limit("vanishing")
     rules_of = {"today's growth rule": lambda r: any(c in r["codes"] for c in GROWTH)}
     rules_of["all of today's findings"] = lambda r: bool(r["codes"])
@@ -634,6 +647,14 @@ def report(rows, listed):
                 lambda r, rule=rule: rule(r) or bool(r["codes"])
             )
     rate = error_rates.rate
+    print("\nOf all networks whose `whole` passes a limit: good, partial, bad")
+    for ends in ((0.9, 1.2), (1.0, 1.5), (1.2, 1.7), (1.5, 2.0), (1.8, 2.4), (2.1, 2.75)):
+        for way, end in zip((1, -1), ends, strict=True):
+            past = [r for r in rows if way * float(r["harm_whole"] or 0) > end]
+            counts = [
+                sum(r["label"] == k for r in past) for k in ("good", "partial", "bad")
+            ]
+            print(f"{'up' if way > 0 else 'down'} {end}: {counts}")
     groups = {
         "calibrate": lambda r: r["half"] == "calibrate",
         "report": lambda r: r["half"] == "report",
@@ -652,16 +673,7 @@ def report(rows, listed):
             )
     if listed:
         for row in sorted(rows, key=lambda r: float(r["harm_whole"] or 0)):
-            shown = [
-                "id",
-                "half",
-                "label",
-                "harm",
-                "harm_whole",
-                "decades",
-                "left_sum",
-                "times",
-            ]
+            shown = ["id", "half", "label", "harm", "harm_whole", "decades", "times"]
             shown += ["adam", "sgd", "adam_small", *CONFIG[:-1], "codes"]
             print(" ".join(row[name] for name in shown if row[name] != ""))
 
@@ -688,6 +700,11 @@ def main():
         rows = [draw(i) | {"id": i} for i in range(arguments.count) if i not in done]
         rows = [row | {"half": half(row)} for row in rows]
         written_rows(rows, arguments.out, "a", arguments.processes)
+        rows = sorted(trainability.read(arguments.out), key=lambda row: int(row["id"]))
+        with open(arguments.out, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     if arguments.report:
         report(known, arguments.list)
 
