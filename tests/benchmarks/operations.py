@@ -36,6 +36,7 @@ segment with the most weight layers:
     harm, harm_whole    of `total` and of `whole`: decades away from size 1 alone, as in
                 `rules/size.py`
     codes       today's findings
+    times       places with an operation; a mean over neighbours before a sum is none
 """
 
 import argparse
