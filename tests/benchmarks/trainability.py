@@ -296,9 +296,12 @@ OPTIMIZERS = {
 
 def label_of(row):
     """Train `row`'s network as the protocol says; the final losses and the label."""
-    model = build(row)
-    x, y = map(tf.constant, data(row))
-    batches = tf.constant(order(row))
+    return label(build(row), *data(row), order(row))
+
+
+def label(model, x, y, batches):
+    """Train a network on these batches of samples; the final losses and the label."""
+    x, y, batches = map(tf.constant, (x, y, batches))
     variables = [v.value for v in model.trainable_variables]
     start = model.get_weights()
 
@@ -337,10 +340,10 @@ def label_of(row):
     if not any(loss < TRAINED for loss in losses.values()):
         losses["adam_small"] = final_loss(OPTIMIZERS["adam_small"]())
     if losses["adam"] < TRAINED and losses["sgd"] < TRAINED:
-        label = "good"
+        found = "good"
     else:
-        label = "partial" if any(loss < TRAINED for loss in losses.values()) else "bad"
-    return {name: f"{loss:.4g}" for name, loss in losses.items()} | {"label": label}
+        found = "partial" if any(loss < TRAINED for loss in losses.values()) else "bad"
+    return {name: f"{loss:.4g}" for name, loss in losses.items()} | {"label": found}
 
 
 def read(path=POPULATION):
