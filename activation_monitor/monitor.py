@@ -448,7 +448,8 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     def _evaluated(self, found):
         if found.layers:
-            self._evaluating.add(Snapshot(self._now, **found._asdict()))
+            found = found._asdict()
+            self._evaluating.add(Snapshot(self._now, **found, evaluation=True))
 
     def _act_on(self, finding):
         if not self._is_chief:

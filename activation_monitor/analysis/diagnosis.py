@@ -146,6 +146,8 @@ def new_findings(
         first: Whether there were none before. Growth with depth is judged there only:
             later it may come from learning.
     """
+    if snapshot.evaluation:  # measured, never judged
+        return ()
     initial = first and snapshot.last_step <= THRESHOLDS["initialization_ends"].value
     codes = {finding.code for finding in known}
     asked = (*rules.INITIAL, *rules.ALWAYS) if initial else _asked_later(snapshot, codes)

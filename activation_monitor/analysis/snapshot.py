@@ -82,6 +82,8 @@ class Snapshot:
         kernels: Records of the layers' kernels before the step, of the same shape as
             `records`, empty ones for layers without; or None if they were not measured.
         gradients: Records of the loss's gradients by the tensors, in the same way.
+        evaluation: Whether these are forward passes of evaluation. They are measured and
+            never judged.
     """
 
     step: int
@@ -91,6 +93,7 @@ class Snapshot:
     steps: int = 1
     kernels: np.ndarray | None = None
     gradients: np.ndarray | None = None
+    evaluation: bool = False
 
     @property
     def last_step(self) -> int:

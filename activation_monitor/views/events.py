@@ -38,15 +38,11 @@ from activation_monitor.views.log_format import (
     KERNELS_TAG,
     LAYERS_TAG,
     PLUGIN,
+    RUN,
     SNAPSHOT_TAG,
+    VALIDATION_RUN,
 )
 from activation_monitor.views.record_file import EVENT_FILES, read_records
-
-RUN = "activations"
-"""Name of the run folder below the log folder."""
-
-VALIDATION_RUN = "activations_validation"
-"""The same for the forward passes of evaluation."""
 
 _SAMPLED = (
     f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
@@ -318,7 +314,8 @@ def _read_file(path: Path) -> tuple[list[Snapshot], str]:
         values = {value.tag: value.tensor for value in event.summary.value}
         try:
             if LAYERS_TAG in values:
-                table = _table(_array(values[LAYERS_TAG]).item())
+                text = _array(values[LAYERS_TAG]).item()
+                table = _table(text, path.parent.name == VALIDATION_RUN)
             if SNAPSHOT_TAG in values:
                 snapshots.append(_snapshot(event.step, values, table))
         except (ValueError, TypeError) as error:
@@ -347,9 +344,9 @@ def _check_version(event, path):
                 raise ValueError(f"{path}: {error}") from None
 
 
-def _table(text):
+def _table(text, evaluation):
     try:
-        return log_format.table_from_json(text)
+        return log_format.table_from_json(text, evaluation)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"its list of layers cannot be read ({type(error).__name__}: {error}). "

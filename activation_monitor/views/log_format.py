@@ -13,6 +13,12 @@ import numpy as np
 from activation_monitor.analysis import histogram, moments
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 
+RUN = "activations"
+"""Name of the run folder below the log folder."""
+
+VALIDATION_RUN = "activations_validation"
+"""The same for the forward passes of evaluation."""
+
 PLUGIN = "activation_monitor"
 VERSION = 1
 SNAPSHOT_TAG = f"{PLUGIN}/snapshot"
@@ -35,6 +41,7 @@ class Table(NamedTuple):
 
     layers: tuple[LayerInfo, ...]
     columns: tuple[str, ...]
+    evaluation: bool = False
 
 
 def metadata_content() -> bytes:
@@ -65,11 +72,17 @@ def check_version(content: bytes) -> None:
 def table_to_json(table: Table) -> str:
     """What `table_from_json` reads."""
     rows = [dataclasses.asdict(layer) for layer in table.layers]
-    return json.dumps({"layers": rows, "columns": table.columns})
+    return json.dumps(
+        {"layers": rows, "columns": table.columns, "evaluation": table.evaluation}
+    )
 
 
-def table_from_json(text: str | bytes) -> Table:
+def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
     """A table; what a later version wrote of a layer besides is left out.
+
+    Args:
+        text: What `table_to_json` made.
+        evaluation: Whether the run is one of evaluation, where the log does not say.
 
     Raises:
         ValueError, KeyError, TypeError: If it is no table.
@@ -85,7 +98,9 @@ def table_from_json(text: str | bytes) -> Table:
         )
         for row in written["layers"]
     )
-    return Table(layers, tuple(written["columns"]))
+    return Table(
+        layers, tuple(written["columns"]), bool(written.get("evaluation", evaluation))
+    )
 
 
 def snapshot_to_array(snapshot: Snapshot) -> tuple[Table, np.ndarray]:
@@ -96,7 +111,7 @@ def snapshot_to_array(snapshot: Snapshot) -> tuple[Table, np.ndarray]:
         # The edges and counts are in the histograms; how they were sampled is not.
         columns += (STRIDE,)
         array.append(snapshot.histograms[:, 0])
-    return Table(snapshot.layers, columns), np.column_stack(array)
+    return Table(snapshot.layers, columns, snapshot.evaluation), np.column_stack(array)
 
 
 def snapshot_from_arrays(
@@ -140,6 +155,7 @@ def snapshot_from_arrays(
         histograms=packed,
         steps=int(array[0, table.columns.index(STEPS)]),
         kernels=None if kernels is None else _records(kernels, table.columns),
+        evaluation=table.evaluation,
     )
 
 

@@ -228,7 +228,10 @@ class Runs:
             snapshots = [*before.history]
             findings = before.diagnosis.findings if before.diagnosis else ()
         starts = [one.step for one in tables]
-        parsed = [log_format.table_from_json(one.array.item()) for one in tables]
+        evaluation = name.rpartition("/")[2] == log_format.VALIDATION_RUN
+        parsed = [
+            log_format.table_from_json(one.array.item(), evaluation) for one in tables
+        ]
         for one in arrays[len(snapshots) :]:
             table = parsed[max(np.searchsorted(starts, one.step, side="right") - 1, 0)]
             snapshot = log_format.snapshot_from_arrays(
