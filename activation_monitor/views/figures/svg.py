@@ -1,7 +1,7 @@
 """A plotly figure of curves as inline SVG, for places where plotly.js is not at hand.
 
-Drawn is what the figures over depth are made of: scatter traces on linear axes, one panel
-above the other, horizontal lines, and the legend. Text, axes and grid have the colour of
+Drawn is what the figures over depth are made of: scatter traces, one panel above the
+other, horizontal lines, and the legend; the vertical axes are linear or logarithmic. Text, axes and grid have the colour of
 the text around the picture, so that it suits a light and a dark page alike.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from plotly import colors, graph_objects
 
-from activation_monitor.views.figures.style import DARK, LIGHT, POWERS
+from activation_monitor.views.figures.style import DARK, LIGHT
 
 WIDTH = 760
 
@@ -23,6 +23,9 @@ _SHRUNK = 0.75
 _TOP = 34
 """Pixels above the panels, for the title."""
 
+_LEGEND = 45
+"""Pixels of the figure's height that its legend takes."""
+
 _DASHES = {"dot": "2 3", "dash": "7 4", "dashdot": "7 3 2 3", "longdash": "11 4"}
 _DASHES["longdashdot"] = "11 3 2 3"
 
@@ -31,17 +34,26 @@ _STEPS = (1, 2, 5)
 
 
 class _Axis(NamedTuple):
-    """From values to pixels, and the ticks: pairs of a value and a text."""
+    """From values to pixels, and the ticks: pairs of a place and a text. `low` and `high`
+    are places, of a logarithmic axis powers of ten."""
 
     low: float
     high: float
     start: float
     end: float
     ticks: list[tuple[float, str]]
+    log: bool = False
 
     def at(self, value):
-        share = (value - self.low) / (self.high - self.low)
+        return self.at_place(math.log10(value) if self.log else value)
+
+    def at_place(self, place):
+        """Of a place on the axis: of a logarithmic one the power of ten."""
+        share = (place - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
+
+    def shows(self, value):
+        return math.isfinite(value) and (value > 0 or not self.log)
 
 
 def svg(figure: graph_objects.Figure) -> str:
@@ -51,9 +63,9 @@ def svg(figure: graph_objects.Figure) -> str:
         figure: Of scatter traces; all texts escaped, as plotly wants them.
     """
     layout = figure.layout
-    inside = layout.height - layout.margin.t - layout.margin.b
+    below = _below(layout)
+    inside = layout.height - layout.margin.t - below - _LEGEND
     left, bottom = _left(layout), _TOP + _SHRUNK * inside
-    below = -layout.legend.y * inside  # in the figure, the pixels above the legend
     panels = _panels(figure, left, bottom)
     parts = [_text(left, _TOP - 16, layout.title.text, size=14)]
     for suffix, (x, y) in panels.items():
@@ -67,7 +79,8 @@ def svg(figure: graph_objects.Figure) -> str:
         parts += _trace(trace, *panels[_suffix(trace.yaxis)])
     for note in layout.annotations:
         x, y = panels[_suffix(note.yref)]
-        parts.append(_text(x.start + 4, y.at(note.y) - 4, note.text))
+        # plotly takes the place, not the value, of an annotation on a logarithmic axis
+        parts.append(_text(x.start + 4, y.at_place(note.y) - 4, note.text))
     entries, height = _legend(figure, left, bottom + below + 12)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
@@ -83,6 +96,14 @@ def svg(figure: graph_objects.Figure) -> str:
 def _suffix(reference):
     """The panel of an axis: "2" of "y2" and of "y2 domain", "" of "y" and None."""
     return re.sub(r"[^0-9]", "", reference or "")
+
+
+def _below(layout):
+    """Pixels that the ticks and the title of the horizontal axis take."""
+    names = layout.xaxis.ticktext
+    if not layout.xaxis.tickangle or not names:
+        return 52.0
+    return 44.0 + 3.0 * max(len(html.unescape(name)) for name in names)
 
 
 def _left(layout):
@@ -101,8 +122,9 @@ def _panels(figure, left, bottom):
         start, end = (
             bottom - share * (bottom - _TOP) for share in axis.domain or (0.0, 1.0)
         )
+        log = axis.type == "log"
         ticks = _ticks(axis, low, high, (start - end) // 30)
-        panels[suffix] = x, _Axis(low, high, start, end, ticks)
+        panels[suffix] = x, _Axis(low, high, start, end, ticks, log)
     return panels
 
 
@@ -133,19 +155,20 @@ def _ticks(axis, low, high, most):
     step = next(step for step in each if (high - low) / step <= most)
     first = math.ceil(low / step)
     values = [i * step for i in range(first, math.floor(high / step) + 1)]
-    before, after = axis.tickprefix or "", axis.ticksuffix or ""
-    return [(value, f"{before}{value:g}{after}") for value in values]
+    if axis.type == "log":
+        return [(value, f"10<sup>{value:g}</sup>") for value in values]
+    return [(value, f"{value:{axis.tickformat or 'g'}}") for value in values]
 
 
 def _frame(x, y, layout, suffix, below):
     """Grid, ticks and titles of one panel; the last one has pixels below it for names."""
     faint = 'stroke="currentColor" stroke-opacity="0.15"'
     for value, text in y.ticks:
-        at = y.at(value)
+        at = y.at_place(value)
         yield f'<path d="M{x.start} {at}H{x.end}" {faint}/>'
         yield _text(x.start - 8, at + 4, text, "end")
     for value, text in x.ticks:
-        at = x.at(value)
+        at = x.at_place(value)
         yield f'<path d="M{at} {y.start}V{y.end}" {faint}/>'
         if below is not None:
             angle = layout.xaxis.tickangle
@@ -163,7 +186,7 @@ def _frame(x, y, layout, suffix, below):
 
 def _trace(trace, x, y):
     points = [
-        (x.at(a), y.at(b)) if math.isfinite(a) and math.isfinite(b) else None
+        (x.at(a), y.at(b)) if x.shows(a) and y.shows(b) else None
         for a, b in zip(np.asarray(trace.x, float), np.asarray(trace.y, float), strict=True)
     ]
     if trace.fill == "toself":
@@ -262,14 +285,12 @@ def _colour(colour):
 
 # -- text
 
-_SUPERSCRIPT = re.escape(POWERS["tickprefix"][2:]), re.escape(POWERS["ticksuffix"])
-
 
 def _text(x, y, text, anchor="start", angle=None, size=None):
     """A text in plotly's HTML, of which superscripts are kept."""
     turned = f' transform="rotate({angle} {x:g} {y:g})"' if angle else ""
     size = f' font-size="{size}"' if size else ""
-    before, *above = re.split("|".join(_SUPERSCRIPT), text or "")
+    before, *above = re.split("</?sup>", text or "")
     raised = "".join(
         f'<tspan dy="-5" font-size="9">{_plain(part)}</tspan>' for part in above[:1]
     )
