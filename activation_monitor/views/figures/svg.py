@@ -1,8 +1,9 @@
 """A plotly figure of curves as inline SVG, for places where plotly.js is not at hand.
 
 Drawn is what the figures over depth are made of: scatter traces, one panel above the
-other, horizontal lines, and the legend; the vertical axes are linear or logarithmic. Text, axes and grid have the colour of
-the text around the picture, so that it suits a light and a dark page alike.
+other, horizontal lines, and the legend; the vertical axes are linear or logarithmic. Text,
+axes and grid have the colour of the text around the picture, so that it suits a light and
+a dark page alike.
 """
 
 import html
