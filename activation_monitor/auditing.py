@@ -16,6 +16,7 @@ from activation_monitor.recording import tensorflow_backend as backend
 from activation_monitor.recording.keras_insides import (
     all_layers,
     chosen_layers,
+    steps_taken,
     uncounted,
 )
 from activation_monitor.recording.taps import Taps
@@ -112,12 +113,15 @@ class _Looker:
         self.original = original
         self.taps = Taps([model], chosen_layers(None, model), False, warn=ignore)
         self._passes = {}
+        # A clone is drawn again, whatever the original has learned.
+        trained = steps_taken(model.optimizer) if model is original else None
+        self._step = trained or 0
 
     def look(self, x, y) -> Snapshot:
         found = self._measured(x, y, exact=False)
         if measure.needs_exact(found.records).any():
             found = self._measured(x, y, exact=True)
-        return Snapshot(step=0, **found._asdict())
+        return Snapshot(step=self._step, **found._asdict())
 
     def _measured(self, x, y, exact):
         if exact not in self._passes:

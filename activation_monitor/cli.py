@@ -247,7 +247,7 @@ def _verdict(diagnosis):
     """A diagnosis in a few words."""
     if diagnosis.findings:
         return f"findings: {', '.join(finding.code for finding in diagnosis.findings)}"
-    return "healthy" if diagnosis.healthy else "not assessed"
+    return diagnosis.verdict
 
 
 def _compare(arguments):

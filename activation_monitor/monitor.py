@@ -126,9 +126,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         log_dir = self.log_dir if self._is_chief else None
         scalars = self._scalars
         self._training = Run(self._attempts, log_dir, RUN, self._silence, scalars=scalars)
-        self._evaluating = Run(
-            self._attempts, log_dir, VALIDATION_RUN, judged=False, scalars=scalars
-        )
+        self._evaluating = Run(self._attempts, log_dir, VALIDATION_RUN, scalars=scalars)
         self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
         self._watches = False
         self._looks = None

@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summary
+from activation_monitor.analysis.diagnosis import Diagnosis, summary
 from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.views import console
 from activation_monitor.views.events import EventLog
@@ -63,7 +64,6 @@ class Run:
         log_dir: The log folder, None to write nothing.
         name: Of the run folder below it.
         silence: Codes of findings that nobody wants to hear of.
-        judged: Whether to look for findings.
         scalars: Whether to log scalars of each layer.
 
     Attributes:
@@ -77,7 +77,6 @@ class Run:
         log_dir: str | Path | None,
         name: str,
         silence: frozenset[str] = frozenset(),
-        judged: bool = True,
         scalars: bool = True,
     ):
         self.history = History(keep=_KEEP)
@@ -85,15 +84,15 @@ class Run:
         self._log_dir = log_dir
         self._name = name
         self._silence = silence
-        self._judged = judged
         self._scalars = scalars
-        self._findings: tuple[Finding, ...] = ()
+        self._health = Health()
+        self._added = 0
         self._log = None
 
     @property
     def diagnosis(self) -> Diagnosis:
         """What the snapshots say so far; prints as a table."""
-        told = [f for f in self._findings if f.code not in self._silence]
+        told = [f for f in self._health.findings if f.code not in self._silence]
         return summary(self.history, told, console.DIAGNOSIS_VIEWS)
 
     def open(self) -> None:
@@ -105,31 +104,43 @@ class Run:
             )
 
     def add(self, snapshot: Snapshot) -> list[Finding]:
-        """Keep and write a snapshot; returns what it shows that is new, to be told."""
+        """Keep, judge and write a snapshot.
+
+        Returns:
+            The findings to be told: what is new, and what has grown; see `health.judge`.
+        """
         self.history.append(snapshot)
-        first = len(self.history) == 1
-        new = ()
-        if self._judged:
-            new = self._attempts.attempt(
-                "the diagnosis is incomplete",
-                *(new_findings, snapshot, self._findings, first),
-            )
-            self._findings += new or ()
-        new = [finding for finding in new or () if finding.code not in self._silence]
+        after = self._attempts.attempt(
+            "the diagnosis is incomplete", judge, self._health, snapshot
+        )
+        self._health, new = after or (self._health, ())
+        new = [finding for finding in new if finding.code not in self._silence]
+        self._added += 1
+        # At powers of two as well, so that it does not fall behind.
+        due = new or self._added & (self._added - 1) == 0
         verdict = None
-        if self._judged and self._log is not None and (new or first):
-            verdict = console.diagnosis_markdown(self.diagnosis)
+        if due and self._log is not None and not snapshot.evaluation:
+            verdict = self._verdict()
         self._write(EventLog.write, snapshot, verdict)
         return new
+
+    def _verdict(self):
+        return self._attempts.attempt(
+            "the log has no verdict", lambda: console.diagnosis_markdown(self.diagnosis)
+        )
 
     def flush(self) -> None:
         """Let the log be read."""
         self._write(EventLog.flush)
 
     def close(self) -> None:
-        """Close the log, that of training with a picture of all steps at its end; `open`
-        opens a new file beside it."""
-        if self._log is not None and self._judged and len(self.history):
+        """Close the log, that of training with the last verdict and a picture of all steps
+        at its end; `open` opens a new file beside it."""
+        if self._log is not None and len(self.history) and not self.history[-1].evaluation:
+            verdict, step = self._verdict(), self.history.steps[-1]
+            if verdict is not None:
+                self._write(EventLog.write_verdict, step, verdict)
+        if self._log is not None and len(self.history) and not self.history[-1].evaluation:
             self._attempts.attempt("the log has no picture", self._write_image)
         self._write(EventLog.close)
         self._log = None

@@ -32,19 +32,23 @@ def text(*snapshots):
 
 # The intervals: exp(-0.00097720 -+ 3 * 0.0312805 / sqrt(layers)), facts/theory.md section 1.
 HEALTHY = """\
-Activations at step 0
+Activations at steps 0 and 20
 
-  layer     depth   mean    std    rms   zeros   non-finite
- ───────────────────────────────────────────────────────────
-  dense_0       1      0      1      1      0%           0%
-  dense_1       2      0      1      1      0%           0%
-  dense_2       3      0   1.04   1.04      0%           0%
-  dense_3       4      0    250    250      0%           0%
+ layer    depth  step  mean   std   rms  zeros  non-finite
+ ──────────────────────────────────────────────────────────
+ dense_0      1     0     0     1     1     0%          0%
+                   20     0     1     1     0%          0%
+ dense_1      2     0     0     1     1     0%          0%
+                   20     0     1     1     0%          0%
+ dense_2      3     0     0  1.04  1.04     0%          0%
+                   20     0     1     1     0%          0%
+ dense_3      4     0     0   250   250     0%          0%
+                   20     0   250   250     0%          0%
 
 rms over depth  ▄▄▅
 Growth per weight layer: 1.02 over 2 layers (chance alone: 0.935 to 1.07), from
 dense_0 to dense_2.
-Healthy: no findings; 2 steps looked at, up to step 20."""
+Healthy: no findings; 2 steps sampled, up to step 20."""
 
 SICK = """\
 Activations at step 5
@@ -59,7 +63,7 @@ Activations at step 5
 rms over depth  █▁_
 Growth per weight layer: 1e-05 over 1 layer (chance alone: 0.91 to 1.1), from
 dense_0 to dense_1.
-2 findings; 1 step looked at.
+2 findings; 1 step sampled.
 * vanishing-activations (warning, at initialization): from dense_0 to dense_1
 the rms of the activations falls from 1 to 1e-05: 1e-05 times per weight layer
 over 1 weight layer, where chance leaves a well scaled network between 0.91 and
@@ -69,8 +73,8 @@ Change:
   in dense_0 and dense_1:
       kernel_initializer="lecun_normal"  # std 0.125
 * nonfinite-activations (critical, at initialization): 2 of 4 elements of the
-output (dense_3, float32) are NaN or infinite. What it is computed from has
-none; what is computed from it inherits them."""
+output (dense_3, float32) are NaN or infinite. Its own inputs have none; what is
+computed from it inherits them."""
 
 NO_GROWTH = """\
 Activations at step 0
@@ -83,7 +87,7 @@ Activations at step 0
 Growth with depth was not judged: there are no two weight layers, one behind the
 other on the way to the output, between which nothing else sets the size (a
 normalization, sigmoid, tanh at its limits, zeros or NaN).
-No findings; 1 step looked at."""
+Not assessed: no findings; 1 step sampled."""
 
 
 def test_nothing_measured_has_a_verdict_in_markdown_too():
@@ -122,7 +126,7 @@ def with_remedies(diagnosis, *remedies):
     ids=["healthy", "sick", "too short for growth", "nothing"],
 )
 def test_a_diagnosis_prints_as_this_table(snapshots, remedies, expected):
-    """Literally: figures of the first snapshot, growth, findings, steps."""
+    """Literally: figures of the first and the last snapshot, growth, findings, steps."""
     diagnosis = with_remedies(diagnose(snapshots), *remedies)
     assert console.diagnosis_text(diagnosis) == expected
 
@@ -235,14 +239,14 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
     """What TensorBoard's Text tab shows: the same words without the table."""
     assert console.diagnosis_markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
         "Growth per weight layer: 1 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 "
-        "to dense_1.\n\nHealthy: no findings; 1 step looked at."
+        "to dense_1.\n\nHealthy: no findings; 1 step sampled."
     )
     dead = with_remedies(diagnose([network(0.0, 1.0)]), REMEDY)
     assert console.diagnosis_markdown(dead) == (
         "Growth with depth was not judged: there are no two weight layers, one behind "
         "the other on the way to the output, between which nothing else sets the size "
         "(a normalization, sigmoid, tanh at its limits, zeros or NaN).\n\n"
-        "1 finding; 1 step looked at.\n\n"
+        "1 finding; 1 step sampled.\n\n"
         "**zero-activations (critical, at initialization)**: all outputs of dense_0 are "
         "zero for every input, so no layer after it sees the data and no layer before it "
         "learns.\n\n"

@@ -616,17 +616,19 @@ def test_a_log_without_its_list_of_layers_is_an_error_that_names_the_file(
 
 
 def test_the_findings_are_written_as_text(tmp_path):
-    """For the Text tab: the verdict of the first step, here a sick one."""
+    """For the Text tab: the verdict of the first step, and the last one at the end."""
     x, y = models.data()
     model = models.perceptron(10, initializer=keras.initializers.RandomNormal(stddev=3.0))
     monitor, _ = models.watch(model, x, y, log_dir=tmp_path)
-    (text,) = values(
-        accumulated(tmp_path / "activations"), "activation_monitor/findings"
-    ).values()
+    texts = values(accumulated(tmp_path / "activations"), "activation_monitor/findings")
     (finding,) = monitor.diagnosis.findings
-    written = text.item().decode()
-    assert finding.title in written and finding.message in written
-    assert f"```python\n{finding.remedy.changes[0].line}\n```" in written
+    for text in texts.values():
+        written = text.item().decode()
+        assert finding.title in written and finding.message in written
+        assert f"```python\n{finding.remedy.changes[0].line}\n```" in written
+    steps = monitor.diagnosis.steps
+    assert [*texts][0] == 0 and [*texts][-1] == steps[-1] > 0
+    assert f"{len(steps)} steps sampled, up to step {steps[-1]}" in written
 
 
 def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):

@@ -355,7 +355,7 @@ def test_non_finite_inputs_are_named():
     model = models.perceptron()
     monitor, warned = models.watch(model, x, y, batch_size=40, sample_every=1)
     assert len(warned) == 1
-    assert "1 of 320 elements of what the model is given (net/hidden_0:input" in warned[0]
+    assert "1 of 320 elements of the input of the model (net/hidden_0:input" in warned[0]
 
 
 def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
@@ -475,7 +475,7 @@ def test_a_view_that_breaks_does_not_end_training(tmp_path, monkeypatch):
     def broken(*args, **options):
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr("activation_monitor.run.new_findings", broken)
+    monkeypatch.setattr("activation_monitor.run.judge", broken)
     monkeypatch.setattr("activation_monitor.views.events.EventLog.write", broken)
     keras.utils.set_random_seed(0)
     monitor = ActivationMonitor(tmp_path, sample_every=1)

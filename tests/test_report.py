@@ -1,5 +1,6 @@
 """The report page, its JSON, and the commands that make and compare."""
 
+import dataclasses
 import json
 import math
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from activation_monitor import cli
-from activation_monitor.analysis.diagnosis import Diagnosis, diagnose
+from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views import report
@@ -102,7 +103,7 @@ def test_the_verdict_comes_first(page):
         "Something was found in 1 of 3 runs: a_sick.",
         "vanishing-activations (critical, at initialization)",
         "Cause: initializer.",
-        "Healthy: no findings; 2 steps looked at, up to step 10.",
+        "Healthy: no findings; 2 steps sampled, up to step 10.",
         "Figures",
         "Layers",
         "What was measured, and how",
@@ -192,7 +193,7 @@ def test_a_page_of_nothing_is_an_error():
 def test_the_json_says_what_the_page_says():
     """Verdict, growth, findings, layers; strict JSON."""
     found = json.loads(json.dumps(summary(RUNS), allow_nan=False))
-    assert found["format"] == 1 and not found["healthy"]
+    assert found["format"] == 2 and not found["healthy"]
     assert found["reference"] == "b_fine"
     assert set(found["differences"]) == {"a_sick", "c_fine"}
     assert found["differences"]["c_fine"] == [] or all(
@@ -277,17 +278,19 @@ def test_the_report_command_writes_a_file_and_prints_the_verdict_of_every_run(
 
 
 @pytest.mark.parametrize(
-    ("findings", "first", "verdict"),
+    ("findings", "snapshots", "verdict"),
     [
-        ((), chain(1.0), "healthy"),
-        (("dead-units", "mean-shift"), chain(1.0), "findings: dead-units, mean-shift"),
-        ((), None, "not assessed"),
+        ((), [chain(1.0, 1.0)], "healthy"),
+        (("dead-units", "mean-shift"), [], "findings: dead-units, mean-shift"),
+        ((), [chain(1.0)], "not assessed"),
+        ((), [], "not assessed"),
     ],
 )
-def test_a_verdict_is_one_of_three(findings, first, verdict):
+def test_a_verdict_is_one_of_three(findings, snapshots, verdict):
     """Nothing measured is not healthy."""
     found = tuple(Finding(code, "warning", 0, (), {}, "") for code in findings)
-    assert cli._verdict(Diagnosis(found, first, None, ())) == verdict
+    diagnosis = dataclasses.replace(diagnose(snapshots), findings=found)
+    assert cli._verdict(diagnosis) == verdict
 
 
 def test_the_report_command_prints_json(logs, capsys):

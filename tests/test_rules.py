@@ -952,7 +952,13 @@ DEAD = {
     "two layers": Sick(
         between(tap("d1", dead=95, width=100, samples=16, activation="relu"), relu(98)),
         "d1 d2",
-        {"dead_fraction": 0.95, "layers": 2},
+        {"dead_fraction": 0.98, "layers": 2, "relu_layers": 2},
+        critical=True,
+    ),
+    "one of three layers": Sick(
+        between(*(tap(f"d{i}", activation="relu") for i in (1, 3)), relu(98)),
+        "d2",
+        {"dead_fraction": 0.98, "layers": 1, "relu_layers": 3},
     ),
     "an activation layer": Sick(
         between(tap("d1"), relu(91, kind="activation"), tap("d3")),

@@ -1,13 +1,13 @@
-"""From snapshots to a diagnosis: which rules are asked when, and what explains what."""
+"""What the snapshots of a run say: the findings, and what could be assessed."""
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from activation_monitor.analysis import rules, shown
+from activation_monitor.analysis import shown
+from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
-from activation_monitor.analysis.findings import THRESHOLDS, Finding
-from activation_monitor.analysis.remedy import remedy
+from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
+from activation_monitor.analysis.health import judged, shows_initialization
 from activation_monitor.analysis.shown import Views, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
@@ -17,10 +17,11 @@ class Diagnosis:
     """What the snapshots say about the network.
 
     Attributes:
-        findings: The first of each kind, in the order in which they were seen.
+        findings: One for each code, in the order in which they were first seen.
         first: The first snapshot; None if nothing was measured.
         profile: The first snapshot along depth; None if nothing was measured.
-        steps: Steps that were looked at.
+        steps: Steps that were sampled.
+        last: The last snapshot; None if nothing was measured.
         draws: From an audit with several seeds, the diagnosis of each initialization.
         views: What shows it in full; None if it was made without.
     """
@@ -29,19 +30,37 @@ class Diagnosis:
     first: Snapshot | None
     profile: DepthProfile | None
     steps: tuple[int, ...]
+    last: Snapshot | None = None
     draws: tuple["Diagnosis", ...] = ()
     views: Views | None = field(default=None, compare=False)
 
     @property
+    def verdict(self) -> str:
+        """ "findings", "healthy", or "not assessed": nothing was found, but growth with
+        depth could not be judged, for the reason in `not_assessed`."""
+        if self.findings:
+            return "findings"
+        return "not assessed" if self.not_assessed else "healthy"
+
+    @property
+    def not_assessed(self) -> str:
+        """Why growth with depth could not be judged, as a sentence; empty if it was.
+
+        Of several initializations, where it could not in most of them."""
+        if not self.draws:
+            return _why_not_assessed(self.first, self.profile)
+        reasons = [reason for draw in self.draws if (reason := draw.not_assessed)]
+        return reasons[0] if 2 * len(reasons) > len(self.draws) else ""
+
+    @property
     def healthy(self) -> bool:
-        """Whether something was measured and nothing found."""
-        return self.first is not None and not self.findings
+        """Whether nothing was found and growth with depth could be judged."""
+        return self.verdict == "healthy"
 
     @property
     def accused(self) -> dict[str, Finding]:
         """By name of layer, the worst finding that concerns it."""
-        # "critical" before "warning"; the last one holds.
-        worst_last = sorted(self.findings, key=lambda f: f.severity, reverse=True)
+        worst_last = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         return {name: found for found in worst_last for name in found.layers}
 
     @property
@@ -90,7 +109,7 @@ class Diagnosis:
         when = f"step {first}" if first == last else f"steps {first} to {last}"
         if self.draws:
             when += f", {len(self.draws)} initializations"
-        found = "no findings"
+        found = self.verdict
         if self.findings:
             codes = ", ".join(finding.code for finding in self.findings)
             found = f"{shown.count(len(self.findings), 'finding')}: {codes}"
@@ -110,117 +129,65 @@ def diagnose(
     Args:
         snapshots: In the order of the steps, a `History` for example.
         silence: Codes of findings not to report.
-        views: What shows the diagnosis in full.
+        views: What shows it in full.
     """
     snapshots = list(snapshots)
-    findings = ()
-    for snapshot in snapshots:
-        findings += new_findings(snapshot, findings, first=snapshot is snapshots[0])
+    health = judged(snapshots)
     # What is not to be reported explains others all the same.
-    told = [finding for finding in findings if finding.code not in silence]
+    told = [finding for finding in health.findings if finding.code not in silence]
     return summary(snapshots, told, views)
 
 
-def summary(snapshots, findings, views=None) -> Diagnosis:
+def summary(snapshots, findings, views: Views | None = None) -> Diagnosis:
     """A diagnosis of snapshots whose findings are known."""
-    first = snapshots[0] if len(snapshots) else None
+    first, last = (snapshots[0], snapshots[-1]) if len(snapshots) else (None, None)
     return Diagnosis(
         findings=tuple(findings),
         first=first,
         profile=depth_profile(first) if first else None,
         steps=tuple(snapshot.step for snapshot in snapshots),
+        last=last,
         views=views,
     )
 
 
-def new_findings(
-    snapshot: Snapshot,
-    known: Iterable[Finding] = (),
-    first: bool = True,
-) -> tuple[Finding, ...]:
-    """What a snapshot shows that is not known yet. One cause gives one finding.
-
-    Args:
-        snapshot: The newest measurements.
-        known: Findings of the snapshots before.
-        first: Whether there were none before. Growth with depth is judged there only:
-            later it may come from learning.
-    """
-    if snapshot.evaluation:  # measured, never judged
-        return ()
-    initial = first and snapshot.last_step <= THRESHOLDS["initialization_ends"].value
-    codes = {finding.code for finding in known}
-    asked = (*rules.INITIAL, *rules.ALWAYS) if initial else _asked_later(snapshot, codes)
-    if not asked:
-        return ()
-    given = {
-        layer.name
-        for layer in snapshot.layers
-        if layer.kind == "input" and not layer.parents
-    }
-    profile = depth_profile(snapshot)
-    if any(not given.isdisjoint(f.layers) for f in rules.nonfinite(snapshot, profile)):
-        asked = (rules.nonfinite, *asked)  # whatever else shows may come of it
-    found = ()
-    for rule in asked:
-        for finding in rule(snapshot, profile):
-            causes = _EXPLAINED_BY.get(finding.code, ())
-            if not initial:
-                causes += _EXPLAINED_IN_TRAINING_BY.get(finding.code, ())
-            explained = codes & set(causes)
-            told = finding.code in codes
-            codes.add(finding.code)  # what is explained explains others
-            if told or (explained and given.isdisjoint(finding.layers)):
-                continue
-            what_to_do = remedy(finding.code, finding.layers, snapshot, profile)
-            found += (dataclasses.replace(finding, initial=initial, remedy=what_to_do),)
-    return found
+def _why_not_assessed(first, profile):
+    """Why growth with depth could not be judged, as a sentence; empty if it was."""
+    if first is None:
+        return "Nothing has been measured yet."
+    if first.evaluation:
+        return "These are forward passes of evaluation: they are measured and not judged."
+    if not shows_initialization(first):
+        return (
+            f"The first snapshot is that of step {first.step}. Growth with depth shows a "
+            f"bad initialization up to step {limit('initialization_ends'):.0f}; later it "
+            "may come from learning."
+        )
+    main = profile.main
+    last = main.measured[-1].row if main else None
+    above = (
+        range(len(first.layers)) if main is None else profile.graph.before(last) | {last}
+    )
+    changed = [first.layers[row].name for row in sorted(above) if first.layers[row].changed]
+    if changed:
+        return (
+            f"The weights of {listed(changed)} have changed since they were drawn "
+            "(trained, loaded or assigned), so growth with depth tells nothing of an "
+            "initialization."
+        )
+    if main is None and not _held_by_normalization(profile):
+        return (
+            "Growth with depth was not judged: there are no two weight layers, one behind "
+            "the other on the way to the output, between which nothing else sets the size "
+            "(a normalization, sigmoid, tanh at its limits, zeros or NaN)."
+        )
+    return ""
 
 
-def _asked_later(snapshot, codes):
-    """The rules that may find something which is not known yet."""
-    screened = ((rule, *rules.SCREENS[rule]) for rule in rules.ALWAYS)
-    return [rule for rule, code, may in screened if code not in codes and may(snapshot)]
-
-
-_SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")
-_CAUSES = ("symmetric-initialization", *_SIZE)
-
-# What stands on the right explains the finding on the left, unless that shows in what the
-# model is given: a signal that vanishes ends in zeros, one that explodes in infinities.
-_EXPLAINED_BY = {
-    "outlier-gain": ("symmetric-initialization",),
-    "exploding-activations": ("symmetric-initialization",),  # less the odd layer's step
-    "vanishing-activations": ("symmetric-initialization",),
-    "zero-activations": (*_CAUSES, "nonfinite-activations"),
-    "unscaled-input": _CAUSES,
-    "mean-shift": _CAUSES,
-    "saturated-activations": (*_CAUSES, "unscaled-input", "mean-shift"),
-    "dead-units": (
-        *_CAUSES,
-        "zero-activations",
-        "mean-shift",
-        "nonfinite-activations",
-    ),
-    "collapsed-activations": (
-        *_CAUSES,
-        "zero-activations",
-        "mean-shift",
-        "nonfinite-activations",
-    ),
-    "exploding-gradients": (*_CAUSES, "saturated-activations", "mean-shift"),
-    "vanishing-gradients": (
-        *_CAUSES,
-        "zero-activations",
-        "saturated-activations",
-        "collapsed-activations",
-        "mean-shift",
-    ),
-    "nonfinite-activations": ("exploding-activations", "outlier-gain"),
-}
-
-# What an input out of scale does to a training that was not mended.
-_EXPLAINED_IN_TRAINING_BY = {
-    "dead-units": ("unscaled-input",),
-    "nonfinite-activations": ("unscaled-input",),
-}
+def _held_by_normalization(profile):
+    """Whether normalization sets the size, before it falls so far that the epsilon of a
+    normalization would matter. What grows in between, a pre-norm stream, does no harm."""
+    segments = [segment for segment in profile.segments if segment.layers]
+    return any(stretch.normalized for stretch in profile.stretches) and all(
+        segment.decades >= -limit("vanishing") for segment in segments
+    )

@@ -85,6 +85,13 @@ THRESHOLDS = {
         "half of them are by chance once all samples look alike (deep networks, "
         "initializers of mean 0); networks that train have up to 0.62 zeros",
     ),
+    "dead-layers": Threshold(
+        0.5,
+        "share of the trunk's ReLU layers from which mostly dead units in several of them "
+        "are critical",
+        "each passes less than a tenth of its units on, where a healthy one passes half: "
+        "four such layers in a row leave 4 % of a gradient's rms",
+    ),
     "dead_samples": Threshold(
         16, "samples below which no unit is called dead", "2^-16 by chance for each unit"
     ),
@@ -136,6 +143,10 @@ CODES = {
 """Stable names of the rules, for `silence` and for programs."""
 
 
+SEVERITIES = ("warning", "critical")
+"""From the least to the worst."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong.
@@ -144,6 +155,7 @@ class Finding:
         code: Stable name of the rule, a key of `CODES`.
         severity: "warning" or "critical".
         step: Where it was first seen.
+        last_step: The last step at which it was seen; None if that is the first.
         layers: Names of the layers concerned, in the order of the data path.
         evidence: The numbers the rule turned on.
         message: The observation and the mechanism in words.
@@ -159,12 +171,23 @@ class Finding:
     message: str
     initial: bool = True
     remedy: Remedy | None = None
+    last_step: int | None = None
+
+    @property
+    def when(self) -> str:
+        """When it was seen, in words."""
+        last = self.step if self.last_step is None else max(self.last_step, self.step)
+        if self.initial:
+            until = "" if last == self.step else f" and up to step {last}"
+            return f"at initialization{until}"
+        if last > self.step:
+            return f"in training, steps {self.step} to {last}"
+        return f"in training, step {self.step}" if self.step else "at step 0"
 
     @property
     def title(self) -> str:
         """Code, severity and when it was seen."""
-        when = "at initialization" if self.initial else f"in training, step {self.step}"
-        return f"{self.code} ({self.severity}, {when})"
+        return f"{self.code} ({self.severity}, {self.when})"
 
     def __str__(self) -> str:
         text = f"{self.title}: {self.message}"

@@ -46,6 +46,9 @@ class LayerInfo:
         fan_in: How many products add up in one output (zero padding not counted), 0 if
             there is no one kernel.
         initializer: What the kernel was drawn with, as Keras code; empty if not known.
+        changed: Whether the layer's weights are known to have left their initial values
+            before the monitor began (trained, loaded or assigned): a bias or a moving
+            statistic can show it, a kernel cannot.
     """
 
     name: str
@@ -59,6 +62,7 @@ class LayerInfo:
     normalized: bool = False
     fan_in: float = 0.0
     initializer: str = ""
+    changed: bool = False
 
     @one_line
     def __repr__(self) -> str:

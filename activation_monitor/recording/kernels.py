@@ -41,6 +41,28 @@ def record(layer: keras.Layer) -> np.ndarray | None:
     return record
 
 
+_CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
+_SIMPLE = ("bias", "gamma", "beta", "moving_mean", "moving_variance")
+
+
+def is_changed(layer: keras.Layer) -> bool:
+    """Whether the layer's weights are known to have left their initial values.
+
+    A bias, a scale or a moving statistic that starts at a constant shows it. A kernel is
+    random and cannot; nor can the bias of an LSTM, which Keras draws in its own way.
+    """
+    if getattr(layer, "unit_forget_bias", False):
+        return False
+    for name in _SIMPLE:
+        drawn_by = getattr(layer, f"{name}_initializer", None)
+        variable = getattr(layer, name, None)
+        if isinstance(drawn_by, _CONSTANT) and isinstance(variable, keras.Variable):
+            initial = keras.ops.convert_to_numpy(drawn_by(variable.shape, variable.dtype))
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), initial):
+                return True
+    return False
+
+
 def fan_in(layer: keras.Layer, inputs: tuple[int | None, ...]) -> float:
     """How many products add up in one output, on average over the outputs.
 

@@ -112,6 +112,7 @@ class Taps:
         self._histograms = histograms
         self._warn = warn
         self._unmeasurable = set()
+        self._changed = {id(layer) for layer in self.layers if _is_changed(layer)}
         self._functions_left_out = False
         self._rows: dict[tuple[int, int, str], int] = {}
         self._table: list[_Row] = []
@@ -461,6 +462,14 @@ class Taps:
                 parents=row.parents,
                 traced=row.traced,
                 normalized=row.normalized,
+                changed=row.kind != "input" and id(row.layer) in self._changed,
             )
             for row in self._table
         )
+
+
+def _is_changed(layer):
+    try:
+        return kernels.is_changed(layer)
+    except Exception:  # a layer of the user's own with names like ours
+        return False

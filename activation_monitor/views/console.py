@@ -45,33 +45,57 @@ def _table(title, headings=()):
     return table
 
 
+_STATISTICS = {
+    "mean": "mean",
+    "std": "std",
+    "rms": "rms",
+    "zero_fraction": "zeros",
+    "nonfinite_fraction": "non-finite",
+}
+_SHOWN_AS = {"zero_fraction": percent, "nonfinite_fraction": percent}
+
+
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
     """The layers along the data path with their figures, and the verdict."""
     if diagnosis.first is None:
         return Group(*_verdict(diagnosis))
-    first, profile = diagnosis.first, diagnosis.profile
-    table = _table(f"Activations at step {first.step}")
+    snapshots = [diagnosis.first]
+    if diagnosis.last is not None and diagnosis.last.step != diagnosis.first.step:
+        snapshots.append(diagnosis.last)
+    table = _table(f"Activations at {_steps_of(snapshots)}")
+    if len(snapshots) > 1:
+        table.padding = (0, 1, 0, 0)  # fits 80 columns
     table.add_column("layer", overflow="fold")
-    for heading in ("depth", "mean", "std", "rms", "zeros", "non-finite"):
+    headings = ("depth", *(["step"] if len(snapshots) > 1 else []), *_STATISTICS.values())
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     accused = diagnosis.accused
-    statistics = {
-        name: first.statistic(name)
-        for name in ("mean", "std", "rms", "zero_fraction", "nonfinite_fraction")
-    }
-    for i, layer in enumerate(first.layers):
+    shown = [{name: one.statistic(name) for name in _STATISTICS} for one in snapshots]
+    rows_of = [{name: row for row, name in enumerate(one.names)} for one in snapshots]
+    for i, layer in enumerate(diagnosis.first.layers):
         finding = accused.get(layer.name)
-        table.add_row(
-            Text(layer.name),
-            str(profile.depths[i]),
-            *(number(statistics[name][i]) for name in ("mean", "std", "rms")),
-            *(
-                percent(statistics[name][i])
-                for name in ("zero_fraction", "nonfinite_fraction")
-            ),
-            style=_STYLES[finding.severity] if finding else None,
-        )
+        for snapshot, statistics, row_of in zip(snapshots, shown, rows_of, strict=True):
+            is_first = snapshot is diagnosis.first
+            row = row_of.get(layer.name)
+            table.add_row(
+                Text(layer.name if is_first else ""),
+                str(diagnosis.profile.depths[i]) if is_first else "",
+                *([str(snapshot.step)] if len(snapshots) > 1 else []),
+                *(
+                    _SHOWN_AS.get(name, number)(
+                        math.nan if row is None else statistics[name][row]
+                    )
+                    for name in _STATISTICS
+                ),
+                style=_STYLES[finding.severity] if finding else None,
+            )
     return Group(table, *_profile(diagnosis), *_verdict(diagnosis))
+
+
+def _steps_of(snapshots):
+    """The first step, and the last one if there is another."""
+    steps = [str(snapshot.step) for snapshot in snapshots]
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {' and '.join(steps)}"
 
 
 def _profile(diagnosis):
@@ -120,35 +144,40 @@ def _summary(diagnosis):
     if diagnosis.first is None:
         yield Text("ActivationMonitor: nothing has been measured yet.")
         return
-    looked = f"{_count(len(diagnosis.steps), 'step')} looked at"
+    sampled = f"{_count(len(diagnosis.steps), 'step')} sampled"
     if len(diagnosis.steps) > 1:
-        looked += f", up to step {diagnosis.steps[-1]}"
-    main = diagnosis.profile.main
+        sampled += f", up to step {diagnosis.steps[-1]}"
+    main, reason = diagnosis.profile.main, diagnosis.not_assessed
     if main is not None:
         low, high = main.interval()
+        chance = "" if reason else f" (chance alone: {low:.3g} to {high:.3g})"
         yield Text(
             f"Growth per weight layer: {main.growth:.3g} over "
-            f"{_count(main.layers, 'layer')} (chance alone: {low:.3g} to {high:.3g}), "
-            f"from {main.measured[0].name} "
+            f"{_count(main.layers, 'layer')}{chance}, from {main.measured[0].name} "
             f"to {main.measured[-1].name}{_beyond_chance(diagnosis, main)}."
         )
-    else:
+    elif not reason:
         yield Text(
-            "Growth with depth was not judged: there are no two weight layers, one behind "
-            "the other on the way to the output, between which nothing else sets the size "
-            "(a normalization, sigmoid, tanh at its limits, zeros or NaN)."
+            "Growth with depth: normalization layers set the size of the signal, and it "
+            "stays in range between them."
         )
-    if diagnosis.healthy:
-        verdict = "No findings" if main is None else "Healthy: no findings"
-        yield Text(f"{verdict}; {looked}.", style="green")
-        return
-    yield Text(f"{_count(len(diagnosis.findings), 'finding')}; {looked}.", style="bold")
+    if reason:
+        yield Text(reason)
+    if diagnosis.findings:
+        yield Text(
+            f"{_count(len(diagnosis.findings), 'finding')}; {sampled}.", style="bold"
+        )
+    else:
+        style = "green" if diagnosis.healthy else "bold"
+        yield Text(
+            f"{diagnosis.verdict.capitalize()}: no findings; {sampled}.", style=style
+        )
 
 
 def _beyond_chance(diagnosis, main):
     """Why growth beyond chance is no finding, where it is none."""
     low, high = main.interval()
-    if not diagnosis.findings and not low <= main.growth <= high:
+    if diagnosis.healthy and not low <= main.growth <= high:
         return (
             f": beyond chance, and too little over so few layers to do harm (a factor of "
             f"{10**main.decades:.3g} in all)"

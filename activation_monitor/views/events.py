@@ -127,6 +127,19 @@ class EventLog:
             event_pb2.Event(wall_time=time.time(), step=snapshot.step, summary=summary)
         )
 
+    def write_verdict(self, step: int, findings: str) -> None:
+        """Write the diagnosis alone, as Markdown, as it is after this step."""
+        summary = summary_pb2.Summary()
+        added = summary.value.add(
+            tag=FINDINGS_TAG, tensor=tensor_util.make_tensor_proto(findings)
+        )
+        if FINDINGS_TAG not in self._tags:
+            self._tags.add(FINDINGS_TAG)
+            added.metadata.CopyFrom(text_metadata.create_summary_metadata("", ""))
+        self._writer.add_event(
+            event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+        )
+
     def write_image(self, step: int, png: bytes, size: tuple[int, int], about: str) -> None:
         """Write a picture for TensorBoard's Images tab.
 

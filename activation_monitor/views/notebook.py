@@ -68,9 +68,8 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
     parts = [f'<div class="verdict {kind}">{markup.verdict(diagnosis)}</div>']
     if diagnosis.first is not None:
         figure = console.diagnosis_figure(diagnosis, "depth_profile")
-        table = markup.layer_table(
-            diagnosis, [diagnosis.first], ("class_name", "activation")
-        )
+        snapshots = (diagnosis.first, diagnosis.last or diagnosis.first)
+        table = markup.layer_table(diagnosis, snapshots, ("class_name", "activation"))
         parts += [
             svg(figure) if figure.data else "",
             f"<details open><summary>Layers</summary>{table}</details>",

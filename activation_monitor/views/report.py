@@ -65,18 +65,24 @@ def page(runs: Mapping[str, History], title: str) -> str:
 
 
 def _in_one_line(diagnoses):
-    sick = [run for run, diagnosis in diagnoses.items() if not diagnosis.healthy]
-    if not sick:
-        return "Nothing was found."
-    if len(diagnoses) == 1:
-        return "Something was found."
-    return (
-        f"Something was found in {len(sick)} of {len(diagnoses)} runs: {', '.join(sick)}."
-    )
+    runs = {
+        verdict: [run for run, found in diagnoses.items() if found.verdict == verdict]
+        for verdict in ("findings", "not assessed")
+    }
+    parts = []
+    for verdict, words in (
+        ("findings", "Something was found"),
+        ("not assessed", "Not assessed"),
+    ):
+        if runs[verdict]:
+            which = f" in {len(runs[verdict])} of {len(diagnoses)} runs: "
+            which += ", ".join(runs[verdict])
+            parts.append(f"{words}{which if len(diagnoses) > 1 else ''}.")
+    return " ".join(parts) or "Nothing was found."
 
 
 def _verdict(run, diagnosis):
-    kind = "healthy" if diagnosis.healthy else "sick"
+    kind = {"healthy": "healthy", "findings": "sick"}.get(diagnosis.verdict, "unassessed")
     said = markup.verdict(diagnosis)
     return f'<article class="{kind}"><h2>{escape(run)}</h2>{said}</article>'
 
@@ -132,7 +138,7 @@ def _how(runs):
         samples = int(snapshot.field("samples").max())
         dtypes = ", ".join(sorted({layer.dtype for layer in snapshot.layers}))
         lines.append(
-            f"<li><b>{escape(run)}</b>: {len(steps)} steps looked at, from {steps[0]} to "
+            f"<li><b>{escape(run)}</b>: {len(steps)} steps sampled, from {steps[0]} to "
             f"{steps[-1]}; {len(snapshot.layers)} tensors of {escape(dtypes)}; up to "
             f"{samples} samples at the last step.</li>"
         )

@@ -9,7 +9,7 @@ from activation_monitor.analysis.moments import STATISTICS
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.views import console
 
-FORMAT = 1
+FORMAT = 2
 """Version of the JSON that `summary` makes."""
 
 
@@ -22,13 +22,14 @@ def summary(runs: Mapping[str, History]) -> dict:
     * `format`: `FORMAT`.
     * `healthy`: whether all runs are.
     * `runs`, by name:
-        * `healthy`, `verdict`: a list of sentences.
-        * `steps`: those that were looked at.
+        * `healthy`: true only if growth with depth could be judged; `verdict`: "healthy",
+          "findings" or "not assessed"; `summary`: the same in sentences, a list.
+        * `steps`: those that were sampled.
         * `growth`: None, or `per_layer`, `layers`, `low` and `high` (what chance leaves a
           well scaled network), `from`, `to`.
-        * `findings`: `code`, `severity`, `step`, `initial`, `layers`, `evidence`,
-          `message`, and `remedy`: None, or `cause`, `reason` and `changes`, each with
-          `place` and `line`.
+        * `findings`: `code`, `severity`, `step`, `last_step`, `initial`, `layers`,
+          `evidence`, `message`, and `remedy`: None, or `cause`, `reason` and `changes`,
+          each with `place` and `line`.
         * `layers`: `name`, `class_name`, `kind`, `activation`, `dtype`, `initializer`,
           `depth`; `first` and `last`, the statistics at the first and the last step.
     * `reference`: the name of the first healthy run, else of the first.
@@ -98,7 +99,8 @@ def _run_summary(history, diagnosis):
         }
     return {
         "healthy": diagnosis.healthy,
-        "verdict": console.verdict_lines(diagnosis),
+        "verdict": diagnosis.verdict,
+        "summary": console.verdict_lines(diagnosis),
         "steps": history.steps,
         "growth": growth,
         "findings": [_finding_summary(finding) for finding in diagnosis.findings],
@@ -125,6 +127,7 @@ def _finding_summary(finding):
         "code": finding.code,
         "severity": finding.severity,
         "step": finding.step,
+        "last_step": finding.step if finding.last_step is None else finding.last_step,
         "initial": finding.initial,
         "layers": list(finding.layers),
         "evidence": {name: _finite(value) for name, value in finding.evidence.items()},

@@ -4,9 +4,15 @@ A rule says the observation with its numbers and the mechanism with its referenc
 to change is the matter of `remedy`; which finding explains which, that of `diagnosis`.
 """
 
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.rules import gradients, size, units
 from activation_monitor.analysis.rules.outlier import outlier
 from activation_monitor.analysis.rules.units import nonfinite
+from activation_monitor.analysis.snapshot import Snapshot
 
 INITIAL = (
     units.symmetric,
@@ -23,13 +29,26 @@ INITIAL = (
 )
 """For the initialization. Causes stand before what they explain."""
 
-ALWAYS = (nonfinite, units.dead)
-"""For every snapshot."""
+OF_DRAWN_WEIGHTS = frozenset(INITIAL) - {size.zeros}
+"""Those that ask how the weights were drawn: of weights that have changed since they say
+nothing."""
 
-SCREENS = {
-    units.dead: ("dead-units", units.may_be_dead),
-    nonfinite: ("nonfinite-activations", units.any_nonfinite),
-}
-"""Of a rule that is asked at every snapshot, the code of its findings, and a look at the
-measurements alone that says whether it could find anything: most snapshots need not be
-read along depth."""
+
+class Always(NamedTuple):
+    """A rule for every snapshot.
+
+    Attributes:
+        rule: The rule.
+        may_find: Says from the measurements alone whether it could find anything: most
+            snapshots need not be read along depth.
+    """
+
+    rule: Callable[[Snapshot, DepthProfile], Iterator[Finding]]
+    may_find: Callable[[Snapshot], bool]
+
+
+ALWAYS = (Always(nonfinite, units.any_nonfinite), Always(units.dead, units.may_be_dead))
+
+LAYERS_JOIN = frozenset({"dead-units"})
+"""Codes of findings that other layers join later. NaN spreads by itself: its finding stays
+with the layer where it began."""

@@ -69,20 +69,39 @@ def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """Layers on the trunk most of whose ReLU units never fire."""
     units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
     on_trunk = {row for stretch in profile.stretches for row in stretch.rows}
+    rectified = [r for r in on_trunk if snapshot.layers[r].activation in _RECTIFIED]
     mostly = [row for row in _mostly_dead(snapshot) if row in on_trunk]
-    if mostly:
-        first = snapshot.layers[mostly[0]]
-        share = units[mostly[0]] / first.width
-        yield found(
-            "dead-units",
-            snapshot,
-            [snapshot.layers[row].name for row in mostly],
-            {"dead_fraction": share, "layers": len(mostly), "samples": samples[mostly[0]]},
-            f"{units[mostly[0]]:.0f} of {first.width} units of {first.name} are zero for "
-            f"all {samples[mostly[0]]:.0f} samples. A ReLU unit that never fires gets no "
-            "gradient and does not come back (Lu et al. 2019, Dying ReLU).",
-            critical=share == 1.0,
+    if not mostly:
+        return
+    share = {row: units[row] / snapshot.layers[row].width for row in mostly}
+    counts = [
+        f"{units[row]:.0f} of {snapshot.layers[row].width} units of "
+        f"{snapshot.layers[row].name}"
+        for row in mostly
+    ]
+    if len(mostly) == 1:
+        what = f"{counts[0]} are zero for all {samples[mostly[0]]:.0f} samples."
+    else:
+        what = (
+            f"in {len(mostly)} of {len(rectified)} ReLU layers more than "
+            f"{limit('dead'):.0%} of the units are zero for all "
+            f"{samples[mostly[0]]:.0f} samples: {listed(counts)}."
         )
+    yield found(
+        "dead-units",
+        snapshot,
+        [snapshot.layers[row].name for row in mostly],
+        {
+            "dead_fraction": max(share.values()),
+            "layers": len(mostly),
+            "relu_layers": len(rectified),
+            "samples": samples[mostly[0]],
+        },
+        f"{what} A ReLU unit that never fires gets no gradient and does not come back "
+        "(Lu et al. 2019, Dying ReLU).",
+        critical=max(share.values()) == 1.0
+        or (len(mostly) > 1 and len(mostly) >= limit("dead-layers") * len(rectified)),
+    )
 
 
 def may_be_dead(snapshot: Snapshot) -> bool:
@@ -193,16 +212,20 @@ def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
         return
     row = min(bad)  # layers stand in the order of the calls: the first one
     layer, count = snapshot.layers[row], snapshot.field("count")[row]
-    where = "the output"
-    if layer.kind == "input":
-        where = "a sum in the model" if layer.parents else "what the model is given"
+    where, follows = "the output", "Its own inputs have none"
+    if layer.kind == "input" and layer.parents:
+        where = "a sum in the model"
+    elif layer.kind == "input":
+        where, follows = "the input of the model", "The batch itself has them"
+    elif not layer.parents:
+        follows = "No tensor that was measured comes before it"
     yield found(
         "nonfinite-activations",
         snapshot,
         [layer.name],
         {"nonfinite": bad_count[row], "count": count},
         f"{bad_count[row]:.0f} of {count:.0f} elements of {where} ({layer.name}, "
-        f"{layer.dtype}) are NaN or infinite. What it is computed from has none; "
-        "what is computed from it inherits them.",
+        f"{layer.dtype}) are NaN or infinite. {follows}; what is computed from it "
+        "inherits them.",
         critical=True,
     )

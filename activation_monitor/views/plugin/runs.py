@@ -15,7 +15,9 @@ import numpy as np
 from tensorboard import errors
 from tensorboard.data import provider
 
-from activation_monitor.analysis.diagnosis import Diagnosis, new_findings, summary
+from activation_monitor.analysis.diagnosis import Diagnosis, summary
+from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.views import log_format
 from activation_monitor.views.record_file import EVENT_FILES, Checked, check
@@ -47,6 +49,7 @@ class Run:
 
     Attributes:
         history: Its snapshots.
+        health: What is known of them.
         diagnosis: What they say.
         problem: Why it cannot be shown; empty if it can.
         note: What is not shown of it; empty if all is.
@@ -55,12 +58,29 @@ class Run:
     """
 
     history: History = field(default_factory=History)
+    health: Health = field(default_factory=Health)
     diagnosis: Diagnosis | None = None
     problem: str = ""
     note: str = ""
     state: State | None = None
     written: list[tuple[int, float]] = field(default_factory=list)
     checked: dict[Path, Checked] = field(default_factory=dict)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found; nothing in a run that cannot be read."""
+        return self.diagnosis.findings if self.diagnosis else ()
+
+    @property
+    def verdict(self) -> str:
+        """`Diagnosis.verdict`, "not assessed" for a run that cannot be read."""
+        return self.diagnosis.verdict if self.diagnosis else "not assessed"
+
+    @property
+    def reason(self) -> str:
+        """Why growth with depth could not be assessed, if that is the verdict."""
+        unknown = self.diagnosis is None or self.verdict != "not assessed"
+        return "" if unknown else self.diagnosis.not_assessed
 
     @property
     def layers(self) -> list[tuple[str, int]]:
@@ -223,10 +243,10 @@ class Runs:
             )
         keys = [(one.step, one.wall_time) for one in arrays]
         run = Run(state=state, note=note, written=keys)
-        snapshots, findings = [], ()
+        snapshots, health = [], Health()
         if before is not None and before.written == keys[: len(before.written)]:
             snapshots = [*before.history]
-            findings = before.diagnosis.findings if before.diagnosis else ()
+            health = before.health
         starts = [one.step for one in tables]
         evaluation = name.rpartition("/")[2] == log_format.VALIDATION_RUN
         parsed = [
@@ -237,10 +257,10 @@ class Runs:
             snapshot = log_format.snapshot_from_arrays(
                 one.step, table, one.array, kernels.get(one.wall_time)
             )
-            findings += new_findings(snapshot, findings, first=not snapshots)
+            health, _ = judge(health, snapshot)
             snapshots.append(snapshot)
-        run.history = History(snapshots)
-        run.diagnosis = summary(run.history, findings)
+        run.history, run.health = History(snapshots), health
+        run.diagnosis = summary(run.history, health.findings)
         return run
 
     def _tag(self, context, experiment, name, tag, plugin, most=_EVERYTHING):

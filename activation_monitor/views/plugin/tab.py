@@ -5,7 +5,6 @@ notebook use; the page draws them. Names of runs and layers are whatever a log s
 leave here as JSON only, and the page shows them as text only.
 """
 
-import dataclasses
 import functools
 import gzip
 import importlib.metadata
@@ -20,6 +19,7 @@ from werkzeug import wrappers
 
 from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.snapshot import History
+from activation_monitor.views.log_format import RUN, VALIDATION_RUN
 from activation_monitor.views.plugin.entry import PLUGIN
 from activation_monitor.views.plugin.runs import Runs
 
@@ -32,11 +32,6 @@ _DRAWN_STEPS = 500
 browser draws in a fraction of a second."""
 
 _DRAWN_HISTOGRAMS = 60
-
-_NOT_ASSESSED = (
-    "Growth with depth was not judged: no two weight layers follow one another without "
-    "normalization on every path to the output, or nothing was measured at initialization."
-)
 
 
 def _figures():
@@ -125,8 +120,6 @@ class Tab(base_plugin.TBPlugin):
     def _run(self, request):
         name = _asked(request, "run")
         run = self._runs.read(*_where(request), name, refresh=True)
-        findings = _findings(name, run)
-        verdict, reason = _verdict(name, run)
         return _json(
             request,
             {
@@ -137,10 +130,10 @@ class Tab(base_plugin.TBPlugin):
                 "steps": run.history.steps,
                 "columns": min(len(run.history), _DRAWN_STEPS),
                 "layers": [{"name": name, "depth": depth} for name, depth in run.layers],
-                "findings": [_finding(f) for f in findings],
-                "verdict": verdict,
-                "reason": reason,
-                "evaluation": _is_evaluation(name),
+                "findings": [_finding(f) for f in run.findings],
+                "verdict": run.verdict,
+                "reason": run.reason,
+                "evaluation": any(snapshot.evaluation for snapshot in run.history),
             },
         )
 
@@ -210,11 +203,9 @@ class Tab(base_plugin.TBPlugin):
         return _figures().histogram_over_time(history, layer, dark=dark, place=place)
 
     def _layer_graph(self, request, runs, dark):
-        _only(runs)  # else an error
-        ((name, run),) = runs.items()
-        diagnosis = dataclasses.replace(run.diagnosis, findings=_findings(name, run))
+        run = _only(runs)
         return _figures().layer_graph(
-            *(run.history, diagnosis, _statistic(request), _step(request)), dark=dark
+            *(run.history, run.diagnosis, _statistic(request), _step(request)), dark=dark
         )
 
     _drawn_by = {
@@ -230,32 +221,11 @@ class Tab(base_plugin.TBPlugin):
 def label(run: str) -> str:
     """A run as people call it: by its log folder, in which we write a folder of ours."""
     folder, _, last = run.rpartition("/")
-    if last == "activations":
+    if last == RUN:
         return folder or "."
-    if _is_evaluation(run):
+    if last == VALIDATION_RUN:
         return f"{folder or '.'} (validation)"
     return run
-
-
-def _is_evaluation(run):
-    """Whether a run has the measurements of evaluations, which are not judged."""
-    return run.rpartition("/")[2] == "activations_validation"
-
-
-def _findings(name, run):
-    judged = run.diagnosis is not None and not _is_evaluation(name)
-    return run.diagnosis.findings if judged else ()
-
-
-def _verdict(name, run):
-    """What is said of a run in one of three words, and why it could not be assessed."""
-    if _findings(name, run):
-        return "findings", ""
-    if _is_evaluation(name) or run.diagnosis is None or run.diagnosis.profile is None:
-        return "not assessed", ""
-    if run.diagnosis.profile.main is None:
-        return "not assessed", _NOT_ASSESSED
-    return "healthy", ""
 
 
 def _where(request):
@@ -341,6 +311,7 @@ def _finding(finding):
         "meaning": CODES[finding.code],
         "severity": finding.severity,
         "initial": finding.initial,
+        "when": finding.when,
         "step": finding.step,
         "layers": [*finding.layers],
         "message": finding.message,

@@ -1,0 +1,187 @@
+"""What is remembered of a run while it is judged, and the one way from snapshots to
+findings.
+
+The callback, `diagnose` and the tab all fold `judge` over the snapshots of a run, so they
+come to the same findings. It owns which rules are asked when, which finding explains
+which, and how a finding grows; what a rule looks for is the matter of `rules`.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from activation_monitor.analysis import rules
+from activation_monitor.analysis.depth_profile import depth_profile
+from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
+from activation_monitor.analysis.remedy import remedy
+from activation_monitor.analysis.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is known of a run after the snapshots judged so far.
+
+    Attributes:
+        findings: One for each code, in the order in which they were first seen. A finding
+            grows: layers join, its severity rises, its last step moves on.
+        snapshots: How many were judged.
+        told: By code, the finding as `judge` last returned it.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    snapshots: int = 0
+    told: Mapping[str, Finding] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        codes = ", ".join(finding.code for finding in self.findings) or "no findings"
+        return f"<Health after {self.snapshots} snapshots: {codes}>"
+
+
+def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ...]]:
+    """Judge the next snapshot of a run. One cause gives one finding.
+
+    Growth with depth is judged at the first snapshot only, if it still shows the
+    initialization: later it may come from learning. Snapshots of evaluation are never
+    judged.
+
+    Args:
+        health: What is known of the snapshots before, `Health()` before the first.
+        snapshot: The newest one.
+
+    Returns:
+        What is known now; and the findings to be told: those that are new, whose severity
+        has risen, or whose layers are at least twice as many as when they were told last.
+    """
+    is_first = health.snapshots == 0
+    health = dataclasses.replace(health, snapshots=health.snapshots + 1)
+    if snapshot.evaluation:
+        return health, ()
+    found = {finding.code: finding for finding in health.findings}
+    for seen in _seen(snapshot, is_first, found.keys()):
+        known = found.get(seen.code)
+        found[seen.code] = seen if known is None else _grown(known, seen, snapshot)
+    to_tell = tuple(f for f in found.values() if _is_news(f, health.told.get(f.code)))
+    told = {**health.told, **{finding.code: finding for finding in to_tell}}
+    return dataclasses.replace(health, findings=tuple(found.values()), told=told), to_tell
+
+
+def judged(snapshots: Iterable[Snapshot]) -> Health:
+    """What is known after all these snapshots, in the order of the steps."""
+    health = Health()
+    for snapshot in snapshots:
+        health, _ = judge(health, snapshot)
+    return health
+
+
+def shows_initialization(snapshot: Snapshot) -> bool:
+    """Whether a first snapshot is early enough to show how the weights were drawn."""
+    return snapshot.last_step <= limit("initialization_ends")
+
+
+def _seen(snapshot, is_first, known):
+    """What the rules find in this snapshot and no other finding explains, with causes."""
+    initial = is_first and shows_initialization(snapshot)
+    always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
+    asked = [*rules.INITIAL, *always] if initial else always
+    if not asked:
+        return
+    given = {
+        layer.name
+        for layer in snapshot.layers
+        if layer.kind == "input" and not layer.parents
+    }
+    changed = {layer.name for layer in snapshot.layers if layer.changed}
+    profile = depth_profile(snapshot)
+    if any(not given.isdisjoint(f.layers) for f in rules.nonfinite(snapshot, profile)):
+        asked = (rules.nonfinite, *asked)  # whatever else shows may come of it
+    codes, here = set(known), set()
+    for rule in asked:
+        for finding in rule(snapshot, profile):
+            if rule in rules.OF_DRAWN_WEIGHTS and not changed.isdisjoint(finding.layers):
+                continue  # these weights tell nothing of how they were drawn
+            causes = _EXPLAINED_BY.get(finding.code, ())
+            if not initial:
+                causes += _EXPLAINED_IN_TRAINING_BY.get(finding.code, ())
+            explained = codes & set(causes) and given.isdisjoint(finding.layers)
+            codes.add(finding.code)  # what is explained explains others
+            if finding.code in here or (explained and finding.code not in known):
+                continue
+            here.add(finding.code)
+            yield dataclasses.replace(
+                finding,
+                initial=initial and not changed,
+                remedy=remedy(finding.code, finding.layers, snapshot, profile),
+            )
+
+
+def _grown(known, seen, snapshot):
+    """A finding that was known, with what a later snapshot shows of it."""
+    known = dataclasses.replace(known, last_step=snapshot.last_step)
+    if seen.code not in rules.LAYERS_JOIN:
+        return known
+    layers = set(known.layers) | set(seen.layers)
+    severity = max(known.severity, seen.severity, key=SEVERITIES.index)
+    if layers == set(known.layers) and severity == known.severity:
+        return known
+    in_order = [name for name in snapshot.names if name in layers]
+    gone = [name for name in known.layers if name not in in_order]
+    return dataclasses.replace(
+        known,
+        severity=severity,
+        layers=(*gone, *in_order),
+        evidence=seen.evidence,
+        message=seen.message,
+        # What was so from the beginning was not caused by training.
+        remedy=known.remedy if known.initial else seen.remedy,
+    )
+
+
+def _is_news(finding, told):
+    return (
+        told is None
+        or finding.severity != told.severity
+        or len(finding.layers) >= 2 * len(told.layers)
+    )
+
+
+_SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")
+_CAUSES = ("symmetric-initialization", *_SIZE)
+
+# What stands on the right explains the finding on the left, unless that shows in what the
+# model is given: a signal that vanishes ends in zeros, one that explodes in infinities.
+_EXPLAINED_BY = {
+    "outlier-gain": ("symmetric-initialization",),
+    "exploding-activations": ("symmetric-initialization",),  # less the odd layer's step
+    "vanishing-activations": ("symmetric-initialization",),
+    "zero-activations": (*_CAUSES, "nonfinite-activations"),
+    "unscaled-input": _CAUSES,
+    "mean-shift": _CAUSES,
+    "saturated-activations": (*_CAUSES, "unscaled-input", "mean-shift"),
+    "dead-units": (
+        *_CAUSES,
+        "zero-activations",
+        "mean-shift",
+        "nonfinite-activations",
+    ),
+    "collapsed-activations": (
+        *_CAUSES,
+        "zero-activations",
+        "mean-shift",
+        "nonfinite-activations",
+    ),
+    "exploding-gradients": (*_CAUSES, "saturated-activations", "mean-shift"),
+    "vanishing-gradients": (
+        *_CAUSES,
+        "zero-activations",
+        "saturated-activations",
+        "collapsed-activations",
+        "mean-shift",
+    ),
+    "nonfinite-activations": ("exploding-activations", "outlier-gain"),
+}
+
+# What an input out of scale does to a training that was not fixed.
+_EXPLAINED_IN_TRAINING_BY = {
+    "dead-units": ("unscaled-input",),
+    "nonfinite-activations": ("unscaled-input",),
+}

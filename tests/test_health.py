@@ -1,0 +1,197 @@
+"""What is remembered of a run: findings grow, and every way of judging agrees."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.health import Health, judge, judged
+from activation_monitor.analysis.snapshot import History
+from networks import chain, network, norm, straight, tap
+
+DEAD = "dead-units"
+
+
+def rectified(step, *dead):
+    """Twelve ReLU layers of 100 units at a step, with so many dead units from the first."""
+    counts = (*dead, *[0] * (12 - len(dead)))
+    taps = [
+        tap(f"d{i}", activation="relu", width=100, samples=64, dead=count)
+        for i, count in enumerate(counts, 1)
+    ]
+    return network(*taps, tap("head"), step=step)
+
+
+def folded(*snapshots):
+    """What is known at the end, and what is told at each snapshot."""
+    health, told = Health(), []
+    for snapshot in snapshots:
+        health, news = judge(health, snapshot)
+        told.append(news)
+    return health, told
+
+
+# -- a finding grows
+
+
+def test_layers_join_a_finding_and_its_last_step_moves_on():
+    """From one layer at step 5 to six of twelve at step 360."""
+    health, _ = folded(
+        rectified(0),
+        rectified(5, 95),
+        rectified(100, 95, 0, 92),
+        rectified(360, 95, 91, 92, 93, 94, 99),
+    )
+    (finding,) = health.findings
+    assert finding.layers == ("d1", "d2", "d3", "d4", "d5", "d6")
+    assert (finding.step, finding.last_step) == (5, 360)
+    assert finding.title == "dead-units (critical, in training, steps 5 to 360)"
+    assert "in 6 of 12 ReLU layers more than 90% of the units" in finding.message
+    assert "95 of 100 units of d1" in finding.message
+    np.testing.assert_allclose(
+        [finding.evidence[name] for name in ("layers", "relu_layers", "dead_fraction")],
+        [6, 12, 0.99],
+    )
+    assert finding.remedy.changes[-1].layers == finding.layers
+
+
+def test_a_layer_that_has_recovered_stays_in_the_finding():
+    """It was concerned; the last step is that at which the finding was last seen."""
+    health, _ = folded(
+        rectified(0), rectified(5, 95, 95), rectified(9, 0, 95), rectified(20)
+    )
+    (finding,) = health.findings
+    assert finding.layers == ("d1", "d2")
+    assert (finding.step, finding.last_step) == (5, 9)
+
+
+def test_a_finding_is_told_again_when_it_gets_worse_or_twice_as_large():
+    """Not at each step, nor for each layer that joins."""
+    health, told = folded(
+        rectified(0),
+        rectified(1, 95),
+        rectified(2, 95),
+        rectified(3, 95, 95),  # twice as many
+        rectified(4, 95, 95, 95),
+        rectified(5, 95, 95, 95, 95),  # and again
+        rectified(6, 95, 95, 95, 95, 95),
+        rectified(7, *[95] * 6),  # critical: half of them
+        rectified(8, *[95] * 6),
+    )
+    assert [len(news) for news in told] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    severities = [news[0].severity for news in told if news]
+    assert severities == ["warning", "warning", "warning", "critical"]
+    assert told[-2][0].layers == health.findings[0].layers
+
+
+def test_nan_stays_with_the_layer_where_it_began():
+    """A step later all weights are NaN, and so is every layer."""
+    health, told = folded(
+        straight(0.0), chain(1, 1, math.nan, step=4), chain(*[math.nan] * 3, step=5)
+    )
+    (finding,) = health.findings
+    assert finding.layers == ("d3",)
+    assert (finding.step, finding.last_step) == (4, 5)
+    assert [len(news) for news in told] == [0, 1, 0]
+
+
+def test_units_that_were_dead_at_initialization_keep_their_cause():
+    """Training did not cause them; the finding says until when they were seen."""
+    health, _ = folded(rectified(0, 95), rectified(50, 95, 95, 95))
+    (finding,) = health.findings
+    first = folded(rectified(0, 95))[0].findings[0]
+    assert finding.initial and finding.remedy == first.remedy
+    assert finding.when == "at initialization and up to step 50"
+    assert finding.layers == ("d1", "d2", "d3")
+
+
+# -- every way of judging agrees
+
+
+def test_a_thinned_recording_and_its_full_log_give_the_same_findings():
+    """Live, each snapshot is judged when it is taken; later all are read again."""
+    rng = np.random.default_rng(0)
+    run = [rectified(0)]
+    for step in range(1, 400):
+        spread = int(12 * step / 400)
+        run.append(rectified(step, *rng.integers(85, 100, spread)))
+    thinned, live = History(keep=20), Health()
+    for snapshot in run:
+        thinned.append(snapshot)
+        live, _ = judge(live, snapshot)
+    assert len(thinned) <= 20
+    assert live.findings == judged(run).findings == diagnose(run).findings
+    (finding,) = live.findings
+    assert finding.last_step == 399 and len(finding.layers) > 6
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [rectified(5, *[100] * 12), straight(9.0), chain(1, math.nan), chain(1, 0.0, 0.0)],
+)
+def test_an_evaluation_is_never_judged(snapshot):
+    """Whatever it shows; the same in training is found."""
+    assert diagnose([snapshot]).verdict == "findings"
+    diagnosis = diagnose([dataclasses.replace(snapshot, evaluation=True)])
+    assert diagnosis.findings == ()
+    assert diagnosis.verdict == "not assessed"
+    assert "measured and not judged" in diagnosis.not_assessed
+
+
+# -- what could be assessed
+
+
+def changed(snapshot, *names):
+    """The same, with layers whose weights have left their initial values."""
+    layers = tuple(
+        dataclasses.replace(layer, changed=layer.name in names) for layer in snapshot.layers
+    )
+    return dataclasses.replace(snapshot, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "verdict", "words"),
+    [
+        ([straight(0.0)], "healthy", ""),
+        ([straight(0.0), straight(9.0, step=500)], "healthy", ""),
+        (
+            [network(tap("a", 30.0), norm("n"), tap("b", 9.0), norm("m"), tap("c"))],
+            "healthy",
+            "",
+        ),
+        ([straight(0.0, step=10)], "healthy", ""),
+        ([straight(0.0, step=11)], "not assessed", "first snapshot is that of step 11"),
+        ([chain(1.0, 1.0)], "healthy", ""),
+        ([chain(1.0)], "not assessed", "there are no two weight layers"),
+        ([chain()], "not assessed", "there are no two weight layers"),
+        ([], "not assessed", "Nothing has been measured"),
+        (
+            [network(tap("a"), tap("b", 1e-6), tap("c", 1e-6), norm("n"), tap("d"))],
+            "not assessed",
+            "there are no two weight layers",
+        ),
+        ([changed(straight(0.0), "d2")], "not assessed", "weights of d2 have changed"),
+        ([changed(straight(0.0), "head")], "healthy", ""),
+        ([straight(3.0)], "findings", ""),
+    ],
+)
+def test_the_verdict_is_one_of_three(snapshots, verdict, words):
+    """Without findings it is healthy only where growth with depth could be judged."""
+    diagnosis = diagnose(snapshots)
+    assert diagnosis.verdict == verdict
+    assert diagnosis.healthy == (verdict == "healthy")
+    assert words in diagnosis.not_assessed
+    assert bool(diagnosis.not_assessed) == (verdict == "not assessed")
+
+
+def test_weights_that_have_changed_are_not_called_a_bad_initialization():
+    """Their growth may come from learning; zeros and NaN are found all the same."""
+    names = tuple(f"d{i}" for i in range(1, 11))
+    assert [f.code for f in diagnose([straight(4.0)]).findings] == ["exploding-activations"]
+    assert diagnose([changed(straight(4.0), *names)]).findings == ()
+    (zeros,) = diagnose([changed(chain(1, 0, 0), "d1", "d2", "d3")]).findings
+    assert (zeros.code, zeros.when) == ("zero-activations", "at step 0")
+    (nan,) = diagnose([changed(chain(1, math.nan), "d1")]).findings
+    assert nan.code == "nonfinite-activations" and not nan.initial
