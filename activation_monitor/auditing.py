@@ -114,8 +114,8 @@ class _Looker:
         self.taps = Taps([model], chosen_layers(None, model), False, warn=ignore)
         self._passes = {}
         # A clone is drawn again, whatever the original has learned.
-        trained = steps_taken(model.optimizer) if model is original else None
-        self._step = trained or 0
+        trained = steps_taken(getattr(model, "optimizer", None)) if model is original else 0
+        self._step = trained
 
     def look(self, x, y) -> Snapshot:
         found = self._measured(x, y, exact=False)

@@ -82,7 +82,7 @@ def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
 
     Args:
         text: What `table_to_json` made.
-        evaluation: Whether the run is one of evaluation, where the log does not say.
+        evaluation: Whether the name of the run says that it is one of evaluation.
 
     Raises:
         ValueError, KeyError, TypeError: If it is no table.
@@ -99,7 +99,7 @@ def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
         for row in written["layers"]
     )
     return Table(
-        layers, tuple(written["columns"]), bool(written.get("evaluation", evaluation))
+        layers, tuple(written["columns"]), bool(written.get("evaluation") or evaluation)
     )
 
 
