@@ -831,10 +831,10 @@ def test_a_residual_stream_has_no_links():
 
 def test_backward_adds_up_from_the_last_layer_to_the_output_of_the_first():
     """The first link's own weights do not count; what is not known leaves nothing."""
-    variances = (50.0, 4.0, 0.09, 2.25)
+    variances = (50.0, 4.0, 0.25, 2.25)
     layers = [tap(f"d{i}", **weights(v)) for i, v in enumerate(variances)]
     profile = depth_profile(network(tap("x", kind="input"), *layers, tap("head")))
-    np.testing.assert_allclose(10 ** profile.stretches[0].backward, 0.9, rtol=1e-12)
+    np.testing.assert_allclose(10 ** profile.stretches[0].backward, 1.5, rtol=1e-12)
     layers[2] = tap("d2")
     profile = depth_profile(network(tap("x", kind="input"), *layers, tap("head")))
     np.testing.assert_array_equal(profile.stretches[0].backward, math.nan)

@@ -528,8 +528,8 @@ def one_of_each():
     found[DEAD] = network(tap("a"), dead("b"), tap("head"))
     found[NONFINITE] = chain(1, 1, NAN)
     found[UNSCALED] = chain(99.0, 99.0, x=99.0)
-    found[GRADIENTS_UP] = chain(1, 1, 1, **weights(100.0))
-    found[GRADIENTS_DOWN] = chain(1, 1, 1, **weights(1e-4))
+    found[GRADIENTS_UP] = chain(*[1] * 6, **weights(10**0.8))
+    found[GRADIENTS_DOWN] = chain(*[1] * 11, **weights(10**-0.8))
     return found
 
 
@@ -768,8 +768,8 @@ def test_the_intervals_of_the_messages_are_those_of_the_golden_step_law():
         (SATURATED, "(Glorot & Bengio 2010)"),
         (DEAD, "512 of 512 units of b are zero for all 64 samples"),
         (COLLAPSED, "(Schoenholz et al. 2017"),
-        (GRADIENTS_UP, "from d3 back to d1 gradients must grow to 1e+02 times"),
-        (GRADIENTS_DOWN, "from d3 back to d1 gradients must shrink to 0.0001 times"),
+        (GRADIENTS_UP, "from d6 back to d1 gradients must grow to 1e+02 times"),
+        (GRADIENTS_DOWN, "from d11 back to d1 gradients must shrink to 0.0001 times"),
         (UNSCALED, "what d1 is given is 99, and of what the last layer is given still 99"),
         (
             OUTLIER,
@@ -799,7 +799,7 @@ def test_a_finding_prints_its_code_severity_and_time_before_its_message():
 
 def test_a_finding_at_initialization_brings_the_remedy():
     """That of its code and layers."""
-    (finding,) = diagnose([chain(1, 30, 900, **weights(900.0))]).findings
+    (finding,) = diagnose([chain(1, 30, 900, x=1 / 30, **weights(900.0))]).findings
     assert finding.code == EXPLODING
     assert finding.remedy.cause == "initializer"
     assert finding.remedy.changes[0].layers == ("d1", "d2", "d3")

@@ -72,7 +72,7 @@ ONE_LINE = {
     "monitor.diagnosis.profile.stretches[0]": "Stretch of 3 tensors, 3 weight layers",
     "monitor.diagnosis.profile.links[1]": "Link net/hidden_0, relu: rms ",
     "monitor.diagnosis.profile.graph": "LayerGraph of 5 layers, depth 4, to net/head",
-    "audited": "Diagnosis of step 0, 3 initializations: 1 finding: vanishing-activations;",
+    "audited": "Diagnosis of step 5, 3 initializations: 1 finding: vanishing-activations;",
     "audited.draws[1]": "Diagnosis of step 0: 1 finding: vanishing-activations; ",
     "rescaled": "Rescaling with 4 of 4 weight layers rescaled",
     "rescaled.layers[0]": "RescaledLayer net/hidden_0: std 0.00",

@@ -487,7 +487,15 @@ NOT_GROWING = {
     "pooled to a thousandth": between(
         *(tap("a"), tap("b"), tap("pool", 1e-3, "pooling"), tap("c", 1e-3))
     ),
-    "summed over an axis": between(*row(1, 1), tap("sum", 1e3, "other"), tap("c", 1e3)),
+    "summed over an axis": between(*row(1, 1), tap("sum", 20.0, "other"), tap("c", 20.0)),
+    "summed, and divided again": between(
+        *(tap("a"), tap("sum", 1e3, "other"), tap("b", 1e3), tap("mean", 1.0, "other")),
+        *(tap("c"), tap("d")),
+    ),
+    "weights that are small because a sum is large": between(
+        *(tap("a"), tap("s1", 1e3, "other"), tap("b"), tap("s2", 1e3, "other")),
+        *(tap("c"), tap("s3", 1e3, "other"), tap("d")),
+    ),
     "pre-norm residual stream": blocks(10, lambda i: 3.0**i, normalized=True),
     "residual stream, 4 blocks": blocks(4, lambda i: 1.5 ** (i / 2)),
     "ReLU from a small input, then sigmoid": between(
@@ -1076,7 +1084,12 @@ def rate(decades, layers):
     return weights(10 ** (2 * decades / layers))
 
 
-def passing(decades, layers=4, **options):
+PASSED = 16
+"""Layers between which a gradient is followed: so many that the flat signal does not
+contradict the weights of any one of them."""
+
+
+def passing(decades, layers=PASSED, **options):
     """A flat signal, and weights that predict what becomes of a gradient."""
     return row(*([1.0] * (layers + 1)), **rate(decades, layers), **options)
 
@@ -1093,7 +1106,7 @@ def tanh_chain(variance, layers):
     return taps, layers * 0.5 * math.log10(variance * chi)
 
 
-def slow(decades, layers=4):
+def slow(decades, layers=PASSED):
     return {"decades": decades, "growth": 10 ** (decades / layers), "layers": layers}
 
 
@@ -1101,26 +1114,32 @@ BIG, LITTLE = above("exploding-gradients"), -above("vanishing-gradients")
 TANH_UP, TANH_DOWN = tanh_chain(12.0, 20), tanh_chain(0.2, 9)
 
 GRADIENTS = {
-    "exploding": Sick(between(*passing(BIG)), named(5), slow(BIG)),
-    "vanishing": Sick(between(*passing(LITTLE)), named(5), slow(LITTLE)),
-    "in one layer": Sick(between(*passing(BIG, 1)), named(2), slow(BIG, 1)),
-    "critical": Sick(between(*passing(2 * BIG)), named(5), slow(2 * BIG), critical=True),
-    "vanishing, critical": Sick(
-        between(*passing(2 * LITTLE)), named(5), slow(2 * LITTLE), critical=True
+    "exploding": Sick(between(*passing(BIG)), named(PASSED + 1), slow(BIG)),
+    "vanishing": Sick(between(*passing(LITTLE)), named(PASSED + 1), slow(LITTLE)),
+    "in few layers": Sick(between(*passing(BIG, 4)), named(5), slow(BIG, 4)),
+    "critical": Sick(
+        between(*passing(2 * BIG)), named(PASSED + 1), slow(2 * BIG), critical=True
     ),
-    "not yet critical": Sick(between(*passing(1.9 * BIG)), named(5), slow(1.9 * BIG)),
-    "narrow, above chance": Sick(between(*passing(3.0, width=1)), named(5), slow(3.0)),
+    "vanishing, critical": Sick(
+        between(*passing(2 * LITTLE)), named(PASSED + 1), slow(2 * LITTLE), critical=True
+    ),
+    "not yet critical": Sick(
+        between(*passing(1.9 * BIG)), named(PASSED + 1), slow(1.9 * BIG)
+    ),
+    "narrow, above chance": Sick(
+        between(*passing(4.8, 10, width=1)), named(11), slow(4.8, 10), critical=True
+    ),
     "tanh, too large": Sick(between(*TANH_UP[0]), named(21), slow(TANH_UP[1], 20)),
     "tanh, too small": Sick(between(*TANH_DOWN[0]), named(10), slow(TANH_DOWN[1], 9)),
     # What a kernel gets is the gradient times its input: 10 makes up for a decade.
     "vanishing, with an input above 1": Sick(
-        between(*row(*[1.5] * 5, **rate(LITTLE - math.log10(1.5), 4))),
-        named(5),
+        between(*row(*[1.5] * (PASSED + 1), **rate(LITTLE - math.log10(1.5), PASSED))),
+        named(PASSED + 1),
         {"decades": LITTLE},
     ),
     "vanishing, with a large input": Sick(
-        between(*row(*[9.0] * 5, **rate(LITTLE - math.log10(9.0), 4))),
-        named(5),
+        between(*row(*[9.0] * (PASSED + 1), **rate(LITTLE - math.log10(9.0), PASSED))),
+        named(PASSED + 1),
         {"decades": LITTLE},
     ),
 }
@@ -1128,6 +1147,12 @@ GRADIENTS = {
 GOOD_GRADIENTS = {
     "just below": between(*passing(below("exploding-gradients"))),
     "just above": between(*passing(-below("vanishing-gradients"))),
+    # Each layer multiplies by 1, and by its weights should by 8: of an unknown kind.
+    "a flat signal that contradicts the weights": between(*passing(9.0, 10)),
+    "in one layer that contradicts its weights": between(*passing(BIG, 1)),
+    "through an operation": between(
+        *passing(2 * BIG)[:9], tap("sum", 10.0, "other"), *passing(2 * BIG)[9:]
+    ),
     "the first layer's weights": between(*row(1, 1, 1, kernel=None), tap("e", **DRAWN)),
     "the first layer's own weights": between(
         tap("d1", **weights(1e12)), *(tap(f"e{i}", **DRAWN) for i in range(4))
@@ -1457,3 +1482,66 @@ def test_whatever_was_measured_gives_a_diagnosis(start):
 def test_a_sigmoid_layer_of_unknown_fan_in_is_diagnosed():
     """A separable layer, or a log without kernels."""
     assert codes(between(*bounded(1.0, activation="sigmoid"))) == ["saturated-activations"]
+
+
+# -- operations between the weight layers
+
+
+def summed(*factors, first=1.0):
+    """Layers that keep the size, and between them operations by these factors."""
+    taps, size = [tap("d0", first)], first
+    for i, factor in enumerate(factors, 1):
+        size *= factor
+        taps += [tap(f"op{i}", size, "other"), tap(f"d{i}", size)]
+    return between(*taps, x=first)
+
+
+OPERATIONS = {
+    "six sums over 100 neighbours": (summed(*[50.0] * 6), 6 * math.log10(50), True),
+    "one sum over 1000": (summed(1000.0), 3.0, True),
+    "two sums over 10": (summed(7.0, 7.0), 2 * math.log10(7), False),
+    "sums, some divided again": (
+        summed(100.0, 0.01, 100.0, 100.0),
+        math.log10(1e4),
+        True,
+    ),
+    "means over 100, three times": (summed(0.1, 0.1, 0.1), -3.0, False),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_growth_through_operations_is_found_and_no_initializer_is_blamed(name):
+    """With the places, and how much all of them do."""
+    snapshot, decades, critical = OPERATIONS[name]
+    (finding,) = diagnose([snapshot]).findings
+    direction = "exploding" if decades > 0 else "vanishing"
+    assert finding.code == f"{direction}-activations"
+    assert finding.severity == ("critical" if critical else "warning")
+    assert all(layer.startswith("op") for layer in finding.layers)
+    np.testing.assert_allclose(finding.evidence["decades"], decades, rtol=1e-6)
+    assert finding.remedy.cause == "operation between layers"
+    assert "initializer" not in "".join(change.code for change in finding.remedy.changes)
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        summed(20.0),  # one global sum, as a readout
+        summed(0.1, 0.1),
+        summed(100.0, 0.01, 100.0, 0.01),
+        summed(1000.0, first=1e-3),  # towards the size that a signal should have
+        between(tap("d1"), tap("op", 1e4, "other"), tap("d2", 1e4), norm("n"), tap("d3")),
+    ],
+)
+def test_operations_that_do_no_harm_are_healthy(snapshot):
+    """Below the limits, undone, towards size 1, or before a normalization."""
+    assert codes(snapshot) == []
+
+
+def test_growth_of_the_weights_is_told_before_that_of_operations():
+    """Both at once: the initializer is named, and what it does."""
+    sizes = [tap(f"d{i}", 10.0 ** (i - 1), **weights(100.0)) for i in range(1, 4)]
+    taps = [*sizes, tap("sum", 1e4, "other"), tap("e", 1e5, **weights(100.0))]
+    (finding,) = diagnose([between(*taps, x=0.1)]).findings
+    assert finding.remedy.cause == "initializer"
+    np.testing.assert_allclose(finding.evidence["decades"], 3.0, rtol=1e-6)

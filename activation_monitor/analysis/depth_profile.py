@@ -36,6 +36,11 @@ _OPERATION = 0.5
 halves it, 0.3). A sum over an axis, a rescaling, a hand-written normalization do, and it is
 not the weights' doing."""
 
+_CONTRADICTED = 0.5
+"""Decades between the measured gain of a layer and the predicted one. The largest of 2,919
+layers without a normalization behind them is 0.35 (the first 300 networks that
+tests/benchmarks/operations.py and trainability.py draw)."""
+
 DTYPE_LIMITS = {
     "float16": (2.0**-14, 65504.0),
     "bfloat16": (2.0**-126, (2.0 - 2.0**-7) * 2.0**127),
@@ -66,6 +71,28 @@ class Point:
     @one_line
     def __repr__(self) -> str:
         return f"{self.name} at depth {self.depth}: rms {self.rms:.3g}"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A step of the signal's size that no weights and no activation function make: a sum
+    over an axis, a rescaling, a product, a hand-written normalization.
+
+    Attributes:
+        row: Of the tensor behind it.
+        name: Of that tensor.
+        before: Name of the tensor before it.
+        decades: `log10` of the rms behind it over the rms before it.
+    """
+
+    row: int
+    name: str
+    before: str
+    decades: float
+
+    @one_line
+    def __repr__(self) -> str:
+        return f"from {self.before} to {self.name}: {10**self.decades:.3g} times"
 
 
 @dataclass(frozen=True)
@@ -123,6 +150,17 @@ class Link:
         return math.sqrt(theory.second_moment(self.activation, q)) / self.rms_in
 
     @property
+    def contradicted(self) -> bool:
+        """Whether the measured gain is far from the predicted one: then the layer does
+        something besides, and nothing that follows from its weights is known."""
+        predicted = self.predicted_gain
+        if not (predicted > 0 and 0 <= self.gain < math.inf):
+            return False
+        if self.gain == 0:
+            return True
+        return abs(math.log10(self.gain) - math.log10(predicted)) > _CONTRADICTED
+
+    @property
     def backward(self) -> float:
         """Decades by which a gradient grows through the layer towards the input:
         `log10 sqrt(fan_in E w^2 E phi'^2)` (Poole et al. 2016; root of chi_1)."""
@@ -161,6 +199,11 @@ class Segment:
             other than weight layers and activation functions did. NaN for fewer than two.
         chance_mean, chance_sd: Mean and standard deviation of `decades` over the draw of
             the weights if the network is well scaled (facts: theory.chance).
+        whole: `log10` of the last measured rms over that of the first tensor: of all that
+            happens on the way, operations included and only pooling left out. NaN where
+            nothing is measured.
+        start: The rms of the first tensor.
+        operations: The steps that are in `whole` and not in `decades`.
     """
 
     points: tuple[Point, ...]
@@ -169,6 +212,9 @@ class Segment:
     decades: float
     chance_mean: float
     chance_sd: float
+    whole: float = math.nan
+    start: float = math.nan
+    operations: tuple[Operation, ...] = ()
 
     @property
     def layers(self) -> int:
@@ -301,7 +347,7 @@ def depth_profile(snapshot: Snapshot) -> DepthProfile:
     links = _links(snapshot, graph, rms)
     segments, stretches = {}, {}
     for rows, is_open in _stretches(graph):
-        stretch = _stretch(rows, is_open, snapshot, graph, links)
+        stretch = _stretch(rows, is_open, snapshot, graph, links, rms)
         stretches.setdefault((rows, is_open), stretch)
         for part in _parts(rows, graph.layers, rms):
             segment = _segment(part, is_open and part[-1] == rows[-1], graph, rms)
@@ -390,7 +436,7 @@ def _links(snapshot, graph, rms):
     return links
 
 
-def _stretch(rows, is_open, snapshot, graph, links):
+def _stretch(rows, is_open, snapshot, graph, links, rms):
     found, depths = [], graph.depth[list(rows)]
     for row, depth in zip(rows, depths, strict=True):
         if graph.layers[row].kind == "weight" and row in links:
@@ -415,9 +461,23 @@ def _stretch(rows, is_open, snapshot, graph, links):
         normalized=_normalizes(before),
         links=chain,
         branches=branches,
-        backward=sum(link.backward for link in chain[1:]) if chain else math.nan,
+        backward=_backward(rows, chain, graph, rms),
         independence=tuple(float(value) for value in independence),
     )
+
+
+def _backward(rows, chain, graph, rms):
+    """Decades of a gradient, where nothing on the way is of an unknown kind."""
+    walk = [row for row in rows if 0 < rms[row] < math.inf]
+    through_operation = any(
+        graph.depth[before] == graph.depth[row]
+        and graph.layers[row].kind != "pooling"
+        and abs(math.log10(rms[row] / rms[before])) > _OPERATION
+        for before, row in itertools.pairwise(walk)
+    )
+    if not chain or through_operation or any(link.contradicted for link in chain[1:]):
+        return math.nan
+    return sum(link.backward for link in chain[1:])
 
 
 def _adds(graph, row):
@@ -450,22 +510,29 @@ def _segment(rows, is_open, graph, rms):
     measured = tuple(
         itertools.takewhile(lambda p: math.isfinite(p.rms) and p.rms > 0, points)
     )
+    whole, start, operations, decades = math.nan, math.nan, [], 0.0
+    if measured:
+        stop, first = rows.index(measured[-1].row), rows.index(measured[0].row)
+        walk = [row for row in rows[: stop + 1] if 0 < rms[row] < math.inf]
+        whole, start = 0.0, float(rms[walk[0]])
+        for before, row in itertools.pairwise(walk):
+            change = math.log10(rms[row] / rms[before])
+            same_depth = depths[row] == depths[before]
+            if same_depth and layers[row].kind == "pooling":
+                continue
+            whole += change
+            if same_depth and abs(change) > _OPERATION:
+                names = layers[row].name, layers[before].name
+                operations.append(Operation(row, *names, change))
+            elif rows.index(before) >= first:
+                decades += change
+    of_all = whole, start, tuple(operations)
     if len(measured) < 2:
-        return Segment(points, is_open, measured, math.nan, math.nan, math.nan)
-
-    start, stop = (rows.index(measured[i].row) for i in (0, -1))
-    decades = 0.0
-    walk = [row for row in rows[start : stop + 1] if rms[row] > 0]  # no NaN, no zero
-    for before, row in itertools.pairwise(walk):
-        change = math.log10(rms[row] / rms[before])
-        same_depth = depths[row] == depths[before]
-        if same_depth and (layers[row].kind == "pooling" or abs(change) > _OPERATION):
-            continue
-        decades += change
+        return Segment(points, is_open, measured, *[math.nan] * 3, *of_all)
     random = [_randomness([layers[row] for row in shown[p.depth]]) for p in measured[1:]]
     law = theory.chance(*zip(*random, strict=True))
     mean, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)
-    return Segment(points, is_open, measured, decades, mean, sd)
+    return Segment(points, is_open, measured, decades, mean, sd, *of_all)
 
 
 def _randomness(layers):

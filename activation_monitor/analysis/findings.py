@@ -27,6 +27,12 @@ THRESHOLDS = {
         "decades of growth of the rms along the open segment",
         _CALIBRATED.format("1.09", "below"),
     ),
+    "exploding-operations": Threshold(
+        1.4,
+        "decades of growth of the rms through operations between weight layers",
+        "10 % beyond the largest of 52 networks that train in the calibration half of "
+        "tests/benchmarks/operations.csv (1.29)",
+    ),
     "vanishing": Threshold(2.75, "decades of decay", _CALIBRATED.format("2.25", "2.50")),
     "exploding-gradients": Threshold(
         1.6,
@@ -203,8 +209,10 @@ def limit(name: str) -> float:
     return THRESHOLDS[name].value
 
 
-def found(code, snapshot, layers, evidence, message, critical=False) -> Finding:
-    """A finding of a rule at a snapshot, before anything is known of its remedy."""
+def found(
+    code, snapshot, layers, evidence, message, critical=False, remedy=None
+) -> Finding:
+    """A finding of a rule at a snapshot; `remedy` where the rule has found the cause."""
     return Finding(
         code=code,
         severity="critical" if critical else "warning",
@@ -212,6 +220,7 @@ def found(code, snapshot, layers, evidence, message, critical=False) -> Finding:
         layers=tuple(layers),
         evidence={name: float(value) for name, value in evidence.items()},
         message=message,
+        remedy=remedy,
     )
 
 

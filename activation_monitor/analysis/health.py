@@ -14,6 +14,7 @@ from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
 from activation_monitor.analysis.remedy import remedy
+from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 
@@ -32,9 +33,10 @@ class Health:
     snapshots: int = 0
     told: Mapping[str, Finding] = field(default_factory=dict)
 
+    @one_line
     def __repr__(self) -> str:
         codes = ", ".join(finding.code for finding in self.findings) or "no findings"
-        return f"<Health after {self.snapshots} snapshots: {codes}>"
+        return f"after {count(self.snapshots, 'snapshot')}: {codes}"
 
 
 def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ...]]:
@@ -110,7 +112,8 @@ def _seen(snapshot, is_first, known):
             yield dataclasses.replace(
                 finding,
                 initial=initial and not changed,
-                remedy=remedy(finding.code, finding.layers, snapshot, profile),
+                remedy=finding.remedy
+                or remedy(finding.code, finding.layers, snapshot, profile),
             )
 
 

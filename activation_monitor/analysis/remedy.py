@@ -13,6 +13,7 @@ import numpy as np
 
 from activation_monitor.analysis import activations, moments, theory
 from activation_monitor.analysis.change import Change, drawn_right, listed
+from activation_monitor.analysis.counterfactual import size_accounts_for
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.shown import one_line
 from activation_monitor.analysis.snapshot import Snapshot
@@ -36,7 +37,8 @@ class Remedy:
     Attributes:
         cause: "initializer", "input scale", "missing normalization", "unscaled residual
             branch", "activation function", "depth without shortcuts", "learning rate",
-            "range of float16", "data", "data or learning rate" or "changed weights".
+            "range of float16", "data", "data or learning rate", "changed weights",
+            "operation between layers", "normalization" or "not known".
         reason: How the numbers show it.
         changes: What to change.
     """
@@ -86,6 +88,8 @@ def remedy(
     stream = _residual_stream(rows, profile)
     if stream:
         return _residual(stream, snapshot, profile)
+    # Of weights that have changed since, no initializer is to blame.
+    links = [link for link in links if not snapshot.layers[link.row].changed]
     shifted = [
         link
         for link in links
@@ -94,12 +98,18 @@ def remedy(
     if shifted or code == "symmetric-initialization":
         return _initializer(shifted or links, snapshot, _shift_reason)
     sign = -1.0 if code in _TOO_SMALL else 1.0
-    guilty = [link for link in links if sign * link.excess > _EXCESS]
-    changed = [link for link in guilty if _was_drawn_right(link, snapshot)]
-    if changed and len(changed) == len(guilty):
-        return _changed_weights(changed, snapshot)
-    if guilty:
-        return _initializer(guilty, snapshot, _size_reason)
+    contradicted = [link for link in links if link.contradicted]
+    links = [link for link in links if not link.contradicted]
+    off = [link for link in links if sign * link.excess > _EXCESS]
+    if off and size_accounts_for(code, off, rows, snapshot, profile):
+        changed = [link for link in off if _was_drawn_right(link, snapshot)]
+        if len(changed) == len(off):
+            return _changed_weights(changed, snapshot)
+        return _initializer(off, snapshot, _size_reason)
+    if code in _OF_SIGN:
+        return _below_zero(rows[0], snapshot, profile)
+    if contradicted:
+        return _unknown_kind(contradicted)
     unsuited = [
         link
         for link in links
@@ -114,6 +124,9 @@ def remedy(
         return _shortcuts(code)
     return _normalization(links or None, layers, snapshot, profile)
 
+
+_OF_SIGN = ("dead-units", "zero-activations")
+"""What the sign of the pre-activations makes: no size of the weights does."""
 
 _TOO_SMALL = ("vanishing-activations", "zero-activations", "vanishing-gradients")
 
@@ -272,6 +285,44 @@ def _unknown(code, links):
     )
 
 
+def _unknown_kind(links):
+    """Layers that do something besides what their kernel and activation function say."""
+    first = links[0]
+    return Remedy(
+        "not known",
+        f"{listed([link.name for link in links])}: from the weights of {first.name} a "
+        f"signal gain of {first.predicted_gain:.3g} follows, measured is "
+        f"{first.gain:.3g}. The layer does something besides (a layer of your own, a "
+        "large bias), so that no initializer can be recommended for it.",
+    )
+
+
+def _below_zero(row, snapshot, profile):
+    """What is known of a layer of zeros: what its activation function gets."""
+    layer, parents = snapshot.layers[row], profile.graph.parents[row]
+    if layer.kind == "activation" and len(parents) == 1:
+        before = snapshot.layers[parents[0]]
+        high = snapshot.statistic("maximum")[parents[0]]
+        text = (
+            f"The input of {layer.name}, the output of {before.name}, is at most "
+            f"{high:.3g} for all samples."
+        )
+        if before.kind == "normalization":
+            text += (
+                f" {before.name} makes it so: look at its `beta` and, where it uses them "
+                "(frozen, or in evaluation), its moving statistics, which do not fit this "
+                "data."
+            )
+            return Remedy("normalization", text)
+        return Remedy("not known", text)
+    return Remedy(
+        "not known",
+        f"The size of the weights does not make zeros of the outputs of {layer.name}. "
+        "Pre-activations below zero for all samples do: a bias far below zero, or weights "
+        "whose mean has the sign opposite to that of their inputs.",
+    )
+
+
 def _input_scale(link):
     factor = 1.0 / link.rms_in
     return Remedy(
@@ -372,6 +423,31 @@ def _activation_behind(link, snapshot, profile):
     while snapshot.layers[row].activation != link.activation:
         (row,) = profile.graph.children[row]
     return snapshot.layers[row].name
+
+
+def between_layers(names: list[str], grows: bool) -> Remedy:
+    """Of operations between layers, named by the tensors behind them."""
+    what = (
+        "a sum over many terms without a factor, a product, a rescaling"
+        if grows
+        else "a mean over many terms, a product, a rescaling"
+    )
+    fix = "divide a sum by sqrt(number of terms)" if grows else "check its factor"
+    # A tensor that no layer made is named as the input of the layer behind it.
+    given = [name.partition(":input")[0] for name in names]
+    places = {
+        "before": tuple(g for g, name in zip(given, names, strict=True) if g != name),
+        "after": tuple(g for g, name in zip(given, names, strict=True) if g == name),
+    }
+    return Remedy(
+        "operation between layers",
+        f"What stands between the weight layers is {what}. The initializers are right.",
+        tuple(
+            Change(where, "keras.layers.LayerNormalization()", layers, f"or {fix}")
+            for where, layers in places.items()
+            if layers
+        ),
+    )
 
 
 def _shortcuts(code):

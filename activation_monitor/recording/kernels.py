@@ -57,8 +57,9 @@ def is_changed(layer: keras.Layer) -> bool:
         drawn_by = getattr(layer, f"{name}_initializer", None)
         variable = getattr(layer, name, None)
         if isinstance(drawn_by, _CONSTANT) and isinstance(variable, keras.Variable):
-            initial = keras.ops.convert_to_numpy(drawn_by(variable.shape, variable.dtype))
-            if not np.array_equal(keras.ops.convert_to_numpy(variable), initial):
+            # Not `convert_to_numpy`, of which numpy warns.
+            initial = np.asarray(drawn_by(variable.shape, variable.dtype))
+            if not np.array_equal(np.asarray(variable.value), initial):
                 return True
     return False
 

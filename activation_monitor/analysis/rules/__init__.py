@@ -18,6 +18,7 @@ INITIAL = (
     units.symmetric,
     outlier,
     size.growth,
+    size.operations,
     size.zeros,
     size.unscaled_input,
     size.mean_shift,

@@ -7,6 +7,7 @@ import numpy as np
 
 from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, DepthProfile
 from activation_monitor.analysis.findings import Finding, found, limit
+from activation_monitor.analysis.remedy import between_layers
 from activation_monitor.analysis.rules.outlier import odd_link
 from activation_monitor.analysis.snapshot import Snapshot
 
@@ -19,6 +20,8 @@ def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
         harm = _harm(segment, profile)
         if -limit("vanishing") <= harm <= limit("exploding"):
             continue
+        if segment.operations and harm * _harm_in_all(segment) <= 0:
+            continue  # operations undo it: the signal itself keeps its size
         chance = limit("significance") * segment.chance_sd
         if abs(segment.decades - segment.chance_mean) <= chance:
             continue
@@ -71,10 +74,61 @@ def _harm(segment, profile):
         decades -= odd
         if decades * segment.decades < 0:
             return 0.0
-    start = math.log10(segment.measured[0].rms)
+    return _away_from_one(decades, segment.measured[0].rms)
+
+
+def _harm_in_all(segment):
+    """The same of all that happens to the signal, operations included."""
+    if not segment.open or not segment.start > 0:
+        return 0.0
+    return _away_from_one(segment.whole, segment.start)
+
+
+def _away_from_one(decades, start):
+    start = math.log10(start)
     if decades > 0:
         return max(decades + min(start, 0.0), 0.0)
     return min(decades + max(start, 0.0), 0.0)
+
+
+def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+    """The signal grows or decays through operations between the weight layers."""
+    for segment in profile.segments:
+        harm = _harm_in_all(segment)
+        code = "exploding" if harm > 0 else "vanishing"
+        at_most = limit("exploding-operations" if harm > 0 else "vanishing")
+        here = [op for op in segment.operations if op.decades * harm > 0]
+        without = harm - sum(op.decades for op in segment.operations)
+        # Without them it would be well: else they are not the cause.
+        if abs(harm) <= at_most or not here or abs(without) > at_most:
+            continue
+        last = segment.measured[-1]
+        odd = max(here, key=lambda op: abs(op.decades))
+        times = f"{10**odd.decades:.3g} times"
+        yield found(
+            f"{code}-activations",
+            snapshot,
+            [op.name for op in here],
+            {
+                "decades": segment.whole,
+                "operations": len(here),
+                "operation_decades": sum(op.decades for op in here),
+                "first_rms": segment.start,
+                "last_rms": last.rms,
+            },
+            f"up to {last.name} the rms of the activations "
+            f"{'grows' if harm > 0 else 'falls'} from {segment.start:.3g} to "
+            f"{last.rms:.3g}. {_how_many(here)} "
+            f"{'changes' if len(here) == 1 else 'change'} its size between weight layers, "
+            f"the most from {odd.before} to {odd.name}: {times}. The weights do not.",
+            critical=abs(harm) > limit("critical") * at_most,
+            remedy=between_layers([op.name for op in here], harm > 0),
+        )
+
+
+def _how_many(here) -> str:
+    """How many operations there are, at the start of a sentence."""
+    return "An operation" if len(here) == 1 else f"{len(here)} operations"
 
 
 def _beyond(segment, snapshot):
