@@ -20,7 +20,8 @@ _JIT = {"auto": "auto", "on": True, "off": False}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 passed, 1 failed, 2 could not be run."""
+    """Run a command; returns the exit code: 0 passed, 1 failed, 2 could not be run, and of
+    `audit` 3 where nothing was found but not all could be assessed."""
     parser = argparse.ArgumentParser(
         prog="activation-monitor",
         description="Tells you why your Keras network does not train.",
@@ -56,8 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         help="diagnose a saved model before training",
         description=(
             "Makes one forward pass of a saved model and says what is wrong with its "
-            "initialization. Exit code 0: nothing found; 1: something; 2: it could not "
-            "be audited."
+            "initialization. Exit code 0: healthy; 1: something was found; 2: it could "
+            "not be audited; 3: nothing was found, but growth with depth could not be "
+            "assessed."
         ),
     )
     add = auditing.add_argument
@@ -199,7 +201,7 @@ def _audit(arguments):
     if arguments.data is None:
         print("Measured on made-up inputs, which say nothing about the size of yours.")
         print("Give real ones with --data.")
-    return 0 if diagnosis.healthy else 1
+    return {"healthy": 0, "findings": 1, "not assessed": 3}[diagnosis.verdict]
 
 
 def _report(arguments):

@@ -51,9 +51,10 @@ class ActivationMonitor(keras.callbacks.Callback):
             `fit`, as well: all batches of one evaluation make one snapshot, in
             `validation_history` and in the run `activations_validation`, at the step
             that training has reached. It is never judged.
-        on_finding: What to do when something is found: "warn" once for each finding,
-            "stop" training (and warn), "raise" a RuntimeError, or a function that is
-            called with the `Finding`.
+        on_finding: What to do when something is found: "warn", "stop" training (and
+            warn), "raise" a RuntimeError, or a function that is called with the `Finding`.
+            It happens once for each finding, and again when the finding has grown: its
+            severity has risen, or twice as many layers have joined.
         silence: Codes of findings that you do not want to hear of, `Finding.code`.
 
     A monitor follows one model: given another one, it starts anew. Without `fit`, a

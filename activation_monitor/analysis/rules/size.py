@@ -98,9 +98,10 @@ def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
         code = "exploding" if harm > 0 else "vanishing"
         at_most = limit("exploding-operations" if harm > 0 else "vanishing")
         here = [op for op in segment.operations if op.decades * harm > 0]
-        without = harm - sum(op.decades for op in segment.operations)
+        in_all = sum(op.decades for op in segment.operations)
+        without = math.copysign(1.0, harm) * (harm - in_all)
         # Without them it would be well: else they are not the cause.
-        if abs(harm) <= at_most or not here or abs(without) > at_most:
+        if abs(harm) <= at_most or not here or without > at_most:
             continue
         last = segment.measured[-1]
         odd = max(here, key=lambda op: abs(op.decades))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from plotly import graph_objects, subplots
 
+from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures.curves import places_of
@@ -64,8 +65,8 @@ def layer_over_time(
     known = {run: history for run, history in runs.items() if _has(history, layer)}
     if not known:
         raise ValueError(
-            f"layer_over_time: expected the name of a layer that was measured. Received: "
-            f"layer={layer!r}, which none of the runs ({', '.join(runs) or 'none'}) has."
+            f"layer_over_time: {no_such('layer', layer, _names(runs.values()))} Expected "
+            f"is a layer of one of the runs ({', '.join(runs) or 'none'})."
         )
     alone = len(runs) == 1 and places is None
     colours, places = theme(dark), places_of(runs, places)
@@ -122,8 +123,7 @@ def histogram_over_time(
     paths.check(history, "histogram_over_time")
     if not _has(history, layer):
         raise ValueError(
-            "histogram_over_time: expected the name of a layer that was measured. "
-            f"Received: layer={layer!r}."
+            f"histogram_over_time: {no_such('layer', layer, _names([history]))}"
         )
     colours = theme(dark)
     colour = colours.run(place)
@@ -272,3 +272,8 @@ def _add_nonfinite(figure, of_run, layer, y, explained, colours):
 def _nonfinite_text(snapshot, layer):
     row = snapshot.names.index(layer)
     return nonfinite_text(snapshot.field("count")[row], snapshot.field("nonfinite")[row])
+
+
+def _names(histories):
+    """Names of all layers that were measured."""
+    return [name for history in histories for one in history for name in one.names]

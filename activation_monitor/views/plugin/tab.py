@@ -18,6 +18,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from activation_monitor.analysis.findings import CODES
+from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views.log_format import RUN, VALIDATION_RUN
 from activation_monitor.views.plugin.entry import PLUGIN
@@ -283,7 +284,8 @@ def _statistic(request):
 def _layer(request, runs):
     layer = _asked(request, "layer")
     if not any(layer == name for run in runs.values() for name, _ in run.layers):
-        raise errors.NotFoundError(f"There is no layer {layer!r} in these runs.")
+        known = [name for run in runs.values() for name, _ in run.layers]
+        raise errors.NotFoundError(f"These runs have {no_such('layer', layer, known)}")
     return layer
 
 
