@@ -45,14 +45,19 @@ def _table(title, headings=()):
     return table
 
 
-_STATISTICS = {
+STATISTICS = {
     "mean": "mean",
     "std": "std",
     "rms": "rms",
     "zero_fraction": "zeros",
     "nonfinite_fraction": "non-finite",
 }
-_SHOWN_AS = {"zero_fraction": percent, "nonfinite_fraction": percent}
+"""The statistics in a table of layers, and their headings."""
+
+
+def shown(value: float, statistic: str) -> str:
+    """A statistic in a table of layers."""
+    return (percent if "fraction" in statistic else number)(value)
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
@@ -66,15 +71,15 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     if len(snapshots) > 1:
         table.padding = (0, 1, 0, 0)  # fits 80 columns
     table.add_column("layer", overflow="fold")
-    headings = ("depth", *(["step"] if len(snapshots) > 1 else []), *_STATISTICS.values())
+    headings = ("depth", *(["step"] if len(snapshots) > 1 else []), *STATISTICS.values())
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     accused = diagnosis.accused
-    shown = [{name: one.statistic(name) for name in _STATISTICS} for one in snapshots]
+    values = [{name: one.statistic(name) for name in STATISTICS} for one in snapshots]
     rows_of = [{name: row for row, name in enumerate(one.names)} for one in snapshots]
     for i, layer in enumerate(diagnosis.first.layers):
         finding = accused.get(layer.name)
-        for snapshot, statistics, row_of in zip(snapshots, shown, rows_of, strict=True):
+        for snapshot, statistics, row_of in zip(snapshots, values, rows_of, strict=True):
             is_first = snapshot is diagnosis.first
             row = row_of.get(layer.name)
             table.add_row(
@@ -82,10 +87,8 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
                 str(diagnosis.profile.depths[i]) if is_first else "",
                 *([str(snapshot.step)] if len(snapshots) > 1 else []),
                 *(
-                    _SHOWN_AS.get(name, number)(
-                        math.nan if row is None else statistics[name][row]
-                    )
-                    for name in _STATISTICS
+                    shown(math.nan if row is None else statistics[name][row], name)
+                    for name in STATISTICS
                 ),
                 style=_STYLES[finding.severity] if finding else None,
             )

@@ -63,13 +63,6 @@ def table(columns: Mapping[str, str], rows: Iterable[tuple[str, Iterable[str]]])
 
 
 _SETTINGS = {"class_name": "class"}
-_STATISTICS = {
-    "mean": "mean",
-    "std": "std",
-    "rms": "rms",
-    "zero_fraction": "zeros",
-    "nonfinite_fraction": "non-finite",
-}
 
 
 def layer_table(
@@ -86,7 +79,9 @@ def layer_table(
     columns = {"layer": ""} | {_SETTINGS.get(name, name): "" for name in settings}
     columns["depth"] = "number"
     for step in at:
-        columns |= {f"{label}\nstep {step}": "number" for label in _STATISTICS.values()}
+        columns |= {
+            f"{label}\nstep {step}": "number" for label in console.STATISTICS.values()
+        }
     severity = {name: found.severity for name, found in diagnosis.accused.items()}
     rows = []
     for row, layer in enumerate(diagnosis.first.layers):
@@ -94,11 +89,10 @@ def layer_table(
         cells.append(str(diagnosis.profile.depths[row]))
         for snapshot in at.values():
             of = statistics_of(snapshot, layer.name)
-            cells += [_shown(of[name], name) for name in _STATISTICS]
+            cells += [_shown(of[name], name) for name in console.STATISTICS]
         rows.append((severity.get(layer.name, ""), cells))
     return table(columns, rows)
 
 
 def _shown(value, statistic):
-    value = math.nan if value is None else value
-    return (console.percent if "fraction" in statistic else console.number)(value)
+    return console.shown(math.nan if value is None else value, statistic)
