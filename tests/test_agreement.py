@@ -130,3 +130,4 @@ def test_a_finding_that_spreads_is_told_a_few_times(tmp_path):
     (finding,) = monitor.diagnosis.findings
     assert finding.layers == tuple(f"net/hidden_{i}" for i in range(2, 6))
     assert finding.last_step == monitor.diagnosis.steps[-1]
+    assert finding.remedy.cause == "learning rate"

@@ -34,16 +34,17 @@ def text(*snapshots):
 HEALTHY = """\
 Activations at steps 0 and 20
 
- layer    depth  step  mean   std   rms  zeros  non-finite
- ──────────────────────────────────────────────────────────
- dense_0      1     0     0     1     1     0%          0%
-                   20     0     1     1     0%          0%
- dense_1      2     0     0     1     1     0%          0%
-                   20     0     1     1     0%          0%
- dense_2      3     0     0  1.04  1.04     0%          0%
-                   20     0     1     1     0%          0%
- dense_3      4     0     0   250   250     0%          0%
-                   20     0   250   250     0%          0%
+                                                  non-
+ layer    depth  step  mean   std   rms  zeros  finite
+ ──────────────────────────────────────────────────────
+ dense_0      1     0     0     1     1     0%      0%
+                   20     0     1     1     0%      0%
+ dense_1      2     0     0     1     1     0%      0%
+                   20     0     1     1     0%      0%
+ dense_2      3     0     0  1.04  1.04     0%      0%
+                   20     0     1     1     0%      0%
+ dense_3      4     0     0   250   250     0%      0%
+                   20     0   250   250     0%      0%
 
 rms over depth  ▄▄▅
 Growth per weight layer: 1.02 over 2 layers (chance alone: 0.935 to 1.07), from

@@ -113,7 +113,7 @@ def _seen(snapshot, is_first, known):
                 finding,
                 initial=initial and not changed,
                 remedy=finding.remedy
-                or remedy(finding.code, finding.layers, snapshot, profile),
+                or remedy(finding.code, finding.layers, snapshot, profile, not is_first),
             )
 
 

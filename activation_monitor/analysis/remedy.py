@@ -62,7 +62,11 @@ class Remedy:
 
 
 def remedy(
-    code: str, layers: tuple[str, ...], snapshot: Snapshot, profile: DepthProfile
+    code: str,
+    layers: tuple[str, ...],
+    snapshot: Snapshot,
+    profile: DepthProfile,
+    came_up: bool = False,
 ) -> Remedy | None:
     """What causes a finding, and what to change.
 
@@ -71,6 +75,7 @@ def remedy(
         layers: Names of the layers it concerns.
         snapshot: Where it was found.
         profile: The same along depth.
+        came_up: Whether snapshots before this one did not show it.
 
     Returns:
         The remedy; None if the measurements do not show a cause.
@@ -79,7 +84,7 @@ def remedy(
     rows = [row for row, layer in enumerate(snapshot.layers) if layer.name in names]
     if code == "nonfinite-activations":
         return _nonfinite(rows[0], snapshot)
-    if code == "dead-units" and snapshot.kernels is None:
+    if code == "dead-units" and came_up:
         return _died(layers)
     made_by = [profile.graph.weight_before(row) for row in rows]
     links = [profile.links[row] for row in dict.fromkeys(made_by) if row is not None]

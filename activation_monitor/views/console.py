@@ -73,6 +73,8 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     table.add_column("layer", overflow="fold")
     headings = ("depth", *(["step"] if len(snapshots) > 1 else []), *STATISTICS.values())
     for heading in headings:
+        if len(snapshots) > 1:  # narrower
+            heading = heading.replace("-", "-\n")
         table.add_column(heading, justify="right", no_wrap=True)
     accused = diagnosis.accused
     values = [{name: one.statistic(name) for name in STATISTICS} for one in snapshots]
