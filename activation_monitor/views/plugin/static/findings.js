@@ -85,7 +85,7 @@ export function findings(runs, select) {
       element('span', {className: 'dim'}, `: ${verdictText(run)}`))];
     if (run.problem) parts.push(element('p', {className: 'notice'}, run.problem));
     if (run.note) parts.push(element('p', {className: 'notice'}, run.note));
-    if (run.reason) parts.push(element('p', {className: 'dim'}, run.reason));
+    if (run.reason && !run.evaluation) parts.push(element('p', {className: 'dim'}, run.reason));
     parts.push(...found.map((finding) => card(run, finding, select)));
     return element('section', {className: 'run-findings'}, ...parts);
   });
