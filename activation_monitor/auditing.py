@@ -174,14 +174,19 @@ def _clone(model):
 
 
 def _in_most(draws):
-    """The first draw's diagnosis, with what more than half of all draws show."""
+    """The first draw's diagnosis, with what more than half of all draws show. A model that
+    was trained shows no initialization: then the others are counted."""
+    trained = draws[0].not_assessed and not draws[1].not_assessed
+    counted = draws[1:] if trained else draws
     findings = []
-    for code in dict.fromkeys(f.code for draw in draws for f in draw.findings):
-        same = [f for draw in draws for f in draw.findings if f.code == code]
-        if 2 * len(same) <= len(draws):
+    for code in dict.fromkeys(f.code for draw in counted for f in draw.findings):
+        same = [f for draw in counted for f in draw.findings if f.code == code]
+        if 2 * len(same) <= len(counted):
             continue
-        evidence = same[0].evidence | {"draws": float(len(draws)), "in": float(len(same))}
-        message = f"{same[0].message} So in {len(same)} of {len(draws)} initializations"
+        evidence = same[0].evidence
+        evidence = evidence | {"draws": float(len(counted)), "in": float(len(same))}
+        message = f"{same[0].message} So in {len(same)} of {len(counted)} initializations"
+        message += " drawn again" if trained else ""
         rates = [f.evidence["growth"] for f in same if "growth" in f.evidence]
         if rates:
             low, high = min(rates), max(rates)

@@ -136,12 +136,11 @@ class Run:
     def close(self) -> None:
         """Close the log, that of training with the last verdict and a picture of all steps
         at its end; `open` opens a new file beside it."""
-        if self._log is not None and len(self.history) and not self.history[-1].evaluation:
-            verdict, step = self._verdict(), self.history.steps[-1]
-            if verdict is not None:
-                self._write(EventLog.write_verdict, step, verdict)
-        if self._log is not None and len(self.history) and not self.history[-1].evaluation:
-            self._attempts.attempt("the log has no picture", self._write_image)
+        if len(self.history) and not self.history[-1].evaluation:
+            if self._log is not None and (verdict := self._verdict()) is not None:
+                self._write(EventLog.write_verdict, self.history.steps[-1], verdict)
+            if self._log is not None:  # which it is not, if that failed
+                self._attempts.attempt("the log has no picture", self._write_image)
         self._write(EventLog.close)
         self._log = None
 

@@ -177,3 +177,112 @@ def test_nan_in_the_input_of_the_model_is_said_to_be_in_the_batch():
     assert "of the input of the model" in finding.message
     assert "The batch itself has them" in finding.message
     assert finding.remedy.cause == "data"
+
+
+# -- initializers, by activation function and as people write it
+
+
+def deep(activation, std, apart=False):
+    """Twelve layers with the activation function in the layer, or in one behind it."""
+    layers = []
+    for i in range(12):
+        draw = keras.initializers.RandomNormal(stddev=std)
+        fused = None if apart else activation
+        layers.append(
+            keras.layers.Dense(64, fused, kernel_initializer=draw, name=f"hidden_{i}")
+        )
+        if apart:
+            layers.append(keras.layers.Activation(activation, name=f"phi_{i}"))
+    return sequential(*layers, keras.layers.Dense(1, name="head"))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "std"),
+    [("tanh", 1.0), ("tanh", 0.5), ("softsign", 1.0), ("selu", 0.03), ("relu", 0.05)],
+)
+def test_weights_that_do_not_suit_their_activation_are_put_down_to_the_initializer(
+    activation, std, apart
+):
+    """Bounded functions too, whose size and slope do not follow that of the weights."""
+    first, *_ = audit(deep(activation, std, apart), batch(32)).findings
+    assert first.remedy.cause == "initializer"
+    assert "kernel_initializer=" in first.remedy.changes[0].code
+
+
+def test_normalized_layers_are_not_of_an_unknown_kind():
+    """A normalization decides the gain: that contradicts no weights."""
+    model = sequential()
+    for i in range(20):
+        draw = keras.initializers.RandomNormal(stddev=1.0)
+        model.add(keras.layers.Dense(64, kernel_initializer=draw, name=f"dense_{i}"))
+        model.add(keras.layers.BatchNormalization(name=f"norm_{i}"))
+        model.add(keras.layers.ReLU(name=f"relu_{i}"))
+    model.add(keras.layers.Dense(1, name="head"))
+    diagnosis = audit(model, batch(32))
+    assert diagnosis.verdict == "healthy"
+    assert not any(link.contradicted for link in diagnosis.profile.links.values())
+
+
+def test_one_forward_pass_before_training_leaves_the_weights_as_they_were_drawn():
+    """It moves the statistics of BatchNormalization; a bad initialization is found."""
+    inputs = keras.Input((32,))
+    first = keras.layers.Dense(32, name="first")(inputs)
+    outputs = deep("relu", 0.02)(keras.layers.BatchNormalization(name="norm")(first))
+    model = keras.Model(inputs, outputs)
+    model(batch(32), training=True)
+    assert np.abs(model.get_layer("norm").moving_variance - 1.0).max() > 0
+    assert [f.code for f in audit(model, batch(32)).findings] == ["vanishing-activations"]
+
+
+def test_a_normalized_backbone_without_biases_is_not_called_badly_initialized():
+    """Only its normalization shows that it was trained."""
+    model = sequential()
+    for i in range(6):
+        draw = keras.initializers.RandomNormal(stddev=1.0)
+        model.add(
+            keras.layers.Dense(64, use_bias=False, kernel_initializer=draw, name=f"d{i}")
+        )
+    model.add(keras.layers.BatchNormalization(name="norm"))
+    for i in range(6, 12):
+        draw = keras.initializers.RandomNormal(stddev=1.0)
+        model.add(
+            keras.layers.Dense(64, use_bias=False, kernel_initializer=draw, name=f"d{i}")
+        )
+    model.add(keras.layers.Dense(1, name="head"))
+    assert audit(model, batch(32)).findings[0].code == "exploding-activations"
+    model.get_layer("norm").beta.assign(np.full(64, 0.01, np.float32))
+    diagnosis = audit(model, batch(32))
+    assert (diagnosis.findings, diagnosis.verdict) == ((), "not assessed")
+
+
+def test_a_product_of_branches_is_no_residual_stream():
+    """Zeros in a branch, which a stream of sums bears, would end a product."""
+    inputs = keras.Input((64,))
+    x = inputs
+    for i in range(8):
+        a, b = (
+            keras.layers.Dense(64, kernel_initializer="he_normal", name=f"{n}{i}")(x)
+            for n in "ab"
+        )
+        x = a * b
+    model = keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
+    for finding in audit(model, batch(64)).findings:
+        assert finding.remedy is None or finding.remedy.cause != "unscaled residual branch"
+        assert "zeros" not in str(finding.remedy)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mean_of_a_few_weights_is_not_blamed(seed):
+    """Sixteen weights of one input have a mean by chance."""
+    keras.utils.set_random_seed(seed)
+    draw = keras.initializers.RandomNormal
+    layers = [
+        keras.layers.Dense(16, "relu", kernel_initializer=draw(stddev=0.05), name=f"h{i}")
+        for i in range(12)
+    ]
+    model = sequential(*layers, keras.layers.Dense(1, name="head"), width=1)
+    (finding,) = audit(model, batch(1)).findings
+    assert finding.code == "vanishing-activations"
+    changed = {name for change in finding.remedy.changes for name in change.layers}
+    assert len(changed) >= 10

@@ -9,7 +9,7 @@ import math
 
 from scipy import special
 
-from activation_monitor.analysis import activations, moments
+from activation_monitor.analysis import activations, moments, theory
 from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, DepthProfile, Link
 from activation_monitor.analysis.snapshot import Snapshot
 
@@ -47,28 +47,63 @@ def size_accounts_for(
         return all(_leaves_its_limits(link) for link in links)
     if code == "outlier-gain":
         return True  # it is the gain of one layer against what suits it
-    decades, counted = _turned_on(code, rows, snapshot, profile)
-    rest = decades - sum(link.excess for link in links if link.row in counted)
-    return not abs(rest) > _HALF * abs(decades)
+    chain, decades, backward = _turned_on(code, rows, snapshot, profile)
+    forward_then, backward_then = _drawn_right(chain, links)
+    rest = backward_then if backward else forward_then
+    return abs(rest) <= _HALF * abs(decades)
 
 
 def _turned_on(code, rows, snapshot, profile):
-    """The decades on which the finding turned, and the rows of the layers that made them:
-    not the first, at whose output they begin. NaN if they are not known."""
+    """The chain along which a finding was read, over how many decades, and whether that
+    was backward; an empty chain and NaN if it is not known."""
     concerned = set(rows)
     if code.endswith("gradients"):
         for stretch in profile.stretches:
-            links = [link.row for link in stretch.links]
-            if snapshot.gradients is None and concerned & set(links):
-                return stretch.backward, set(links[1:])
-        return math.nan, set()
+            if concerned & {link.row for link in stretch.links}:
+                measured = snapshot.gradients is not None
+                return stretch.links, math.nan if measured else stretch.backward, True
+        return (), math.nan, True
     for segment in profile.segments:
         inside = {profile.graph.weight_before(point.row) for point in segment.points}
         inside |= {point.row for point in segment.points}
         if segment.open and segment.measured and concerned & inside:
-            start = profile.depths[segment.measured[0].row]
-            return segment.decades, {r for r in profile.links if profile.depths[r] > start}
-    return math.nan, set()
+            first, last = (segment.measured[i].depth for i in (0, -1))
+            chain = [
+                link
+                for stretch in profile.stretches
+                if stretch.links and inside & set(stretch.rows)
+                for link in stretch.links
+                if first <= profile.depths[link.row] <= last
+            ]
+            return chain, segment.decades, False
+    return (), math.nan, False
+
+
+def _drawn_right(chain, off):
+    """Decades by which the signal grows from the first layer's output to the last one's,
+    and a gradient on its way back, if the weights of these layers were as they should be:
+    the length map and chi_1 (Poole et al. 2016), layer by layer."""
+    if not chain:
+        return math.nan, math.nan
+    of_off = {link.row for link in off}
+    second, forward, backward = chain[0].rms_in ** 2, 0.0, 0.0
+    if not (math.isfinite(second) and second > 0):
+        second = 1.0
+    for i, link in enumerate(chain):
+        if not (link.weight_variance > 0 and activations.known(link.activation)):
+            return math.nan, math.nan
+        right = 10.0 ** (-2.0 * link.excess) if link.row in of_off else 1.0
+        variance = link.weight_variance * right
+        q = variance * second
+        after = theory.second_moment(link.activation, q)
+        slope = theory.slope_second_moment(link.activation, q)
+        if not (after > 0 and math.isfinite(after) and slope > 0):
+            return math.nan, math.nan
+        if i:
+            forward += 0.5 * math.log10(after / second)
+            backward += 0.5 * math.log10(variance * slope)
+        second = after
+    return forward, backward
 
 
 def _underflows(link, snapshot):

@@ -32,9 +32,14 @@ _OFFSET = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential", "log
 _LIMITS = {"tanh": 1.0, "softsign": 1.0, "hard_tanh": 1.0, "relu6": 6.0}
 
 _OPERATION = 0.5
-"""Decades: between two weight layers no activation function changes the size by more (SiLU
-halves it, 0.3). A sum over an axis, a rescaling, a hand-written normalization do, and it is
-not the weights' doing."""
+"""Decades: what changes the size between two weight layers by more, and is no activation
+function, is an operation: a sum over an axis, a rescaling, a hand-written normalization. It
+is not the weights' doing. (Of activation functions SiLU changes it most, by 0.3.)"""
+
+_ALIKE = 0.1
+"""Decades between the size of a tensor and that of a product, and shares by which a size
+and a mean may miss those of a sum: rounding and chance are far below, other operations
+far beyond."""
 
 _CONTRADICTED = 0.5
 """Decades between the measured gain of a layer and the predicted one. The largest of 2,919
@@ -108,6 +113,8 @@ class Link:
         fan_in: Products that add up in one output; 0 if not known.
         kernel_mean, kernel_std: Of its weights; NaN if they were not measured.
         depthwise: Whether each unit has an input of its own.
+        normalized: Whether a normalization stands before the activation function: then
+            the weights do not decide the gain.
     """
 
     row: int
@@ -119,6 +126,7 @@ class Link:
     kernel_mean: float
     kernel_std: float
     depthwise: bool = False
+    normalized: bool = False
 
     @property
     def gain(self) -> float:
@@ -145,7 +153,8 @@ class Link:
         8 % of it. NaN if something is not known.
         """
         q = self.pre_activation
-        if not (math.isfinite(q) and q > 0 and activations.known(self.activation)):
+        known = activations.known(self.activation) and not self.normalized
+        if not (math.isfinite(q) and q > 0 and known):
             return math.nan
         return math.sqrt(theory.second_moment(self.activation, q)) / self.rms_in
 
@@ -344,13 +353,15 @@ def depth_profile(snapshot: Snapshot) -> DepthProfile:
     """
     graph = LayerGraph(snapshot)
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
+    mean = snapshot.statistic("mean")
     links = _links(snapshot, graph, rms)
     segments, stretches = {}, {}
     for rows, is_open in _stretches(graph):
         stretch = _stretch(rows, is_open, snapshot, graph, links, rms)
         stretches.setdefault((rows, is_open), stretch)
         for part in _parts(rows, graph.layers, rms):
-            segment = _segment(part, is_open and part[-1] == rows[-1], graph, rms)
+            reaches_head = is_open and part[-1] == rows[-1]
+            segment = _segment(part, reaches_head, graph, rms, mean)
             segments.setdefault((segment.points, segment.open), segment)
     return DepthProfile(
         step=snapshot.step,
@@ -410,13 +421,14 @@ def _links(snapshot, graph, rms):
         layer = graph.layers[row]
         if layer.kind != "weight":
             continue
-        parents, out = graph.parents[row], row
+        parents, out, normalized = graph.parents[row], row, False
         activation = layer.activation
         while activation == "linear" and len(graph.children[out]) == 1:
             (child,) = graph.children[out]
             if graph.layers[child].kind not in ("activation", "normalization"):
                 break
             out, activation = child, graph.layers[child].activation
+            normalized = normalized or _normalizes(graph.layers[child])
         known = len(parents) == 1 and not layer.normalized
         mean = std = math.nan
         if snapshot.kernels is not None:
@@ -432,6 +444,7 @@ def _links(snapshot, graph, rms):
             kernel_mean=mean,
             kernel_std=std,
             depthwise="depthwise" in layer.class_name.lower(),
+            normalized=normalized,
         )
     return links
 
@@ -466,12 +479,19 @@ def _stretch(rows, is_open, snapshot, graph, links, rms):
     )
 
 
+def _is_operation(layer):
+    """Not an activation function that is known: one that is bounded, or the sigmoid, may
+    change a size by any factor."""
+    return layer.kind != "activation" or not activations.known(layer.activation)
+
+
 def _backward(rows, chain, graph, rms):
     """Decades of a gradient, where nothing on the way is of an unknown kind."""
     walk = [row for row in rows if 0 < rms[row] < math.inf]
     through_operation = any(
         graph.depth[before] == graph.depth[row]
         and graph.layers[row].kind != "pooling"
+        and _is_operation(graph.layers[row])
         and abs(math.log10(rms[row] / rms[before])) > _OPERATION
         for before, row in itertools.pairwise(walk)
     )
@@ -480,13 +500,25 @@ def _backward(rows, chain, graph, rms):
     return sum(link.backward for link in chain[1:])
 
 
-def _adds(graph, row):
+def _adds(graph, row, rms, mean):
     """Whether several tensors are added here, as far as it can be told."""
     joins = ("Concatenate", "Dot", "Maximum", "Minimum", "Multiply")
-    return len(graph.parents[row]) > 1 and graph.layers[row].class_name not in joins
+    parents = graph.parents[row]
+    if len(parents) < 2 or graph.layers[row].class_name in joins:
+        return False
+    if len(parents) > 2 or not all(0 < rms[one] < math.inf for one in (row, *parents)):
+        return True
+    # A product written as `a * b` is larger than any sum, or has the size of a product and
+    # a size or a mean that no sum has.
+    size, a, b = rms[row], *rms[list(parents)]
+    if size > (1 + _ALIKE) * (a + b):
+        return False
+    too_small = size < (1 - _ALIKE) * abs(a - b)
+    off_mean = abs(mean[row] - mean[parents[0]] - mean[parents[1]]) > _ALIKE * size
+    return not (abs(math.log10(size / a / b)) < _ALIKE and (too_small or off_mean))
 
 
-def _segment(rows, is_open, graph, rms):
+def _segment(rows, is_open, graph, rms, mean):
     layers, depths = graph.layers, graph.depth
     at_depth = collections.defaultdict(list)
     for row in rows:
@@ -503,7 +535,7 @@ def _segment(rows, is_open, graph, rms):
             layers[shown[depth][-1]].name,
             depth,
             float(rms[shown[depth][-1]]),
-            any(_adds(graph, row) for row in at_depth[depth]),
+            any(_adds(graph, row, rms, mean) for row in at_depth[depth]),
         )
         for depth in sorted(shown)
     )
@@ -521,7 +553,7 @@ def _segment(rows, is_open, graph, rms):
             if same_depth and layers[row].kind == "pooling":
                 continue
             whole += change
-            if same_depth and abs(change) > _OPERATION:
+            if same_depth and abs(change) > _OPERATION and _is_operation(layers[row]):
                 names = layers[row].name, layers[before].name
                 operations.append(Operation(row, *names, change))
             elif rows.index(before) >= first:

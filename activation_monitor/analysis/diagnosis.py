@@ -7,9 +7,12 @@ from activation_monitor.analysis import shown
 from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
-from activation_monitor.analysis.health import judged, shows_initialization
+from activation_monitor.analysis.health import changed_up_to, judged, shows_initialization
 from activation_monitor.analysis.shown import Views, one_line
 from activation_monitor.analysis.snapshot import Snapshot
+
+VERDICTS = ("healthy", "not assessed", "findings")
+"""From the best to the worst."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +161,15 @@ def _why_not_assessed(first, profile):
     if first.evaluation:
         return "These are forward passes of evaluation: they are measured and not judged."
     if not shows_initialization(first):
+        merged = first.steps > 1 and f"merges steps {first.step} to {first.last_step}"
+        begins = merged or f"is that of step {first.step}"
         return (
-            f"The first snapshot is that of step {first.step}. Growth with depth shows a "
-            f"bad initialization up to step {limit('initialization_ends'):.0f}; later it "
-            "may come from learning."
+            f"The first snapshot {begins}. Growth with depth shows a bad initialization up "
+            f"to step {limit('initialization_ends'):.0f}; later it may come from learning."
         )
     main = profile.main
-    last = main.measured[-1].row if main else None
-    above = (
-        range(len(first.layers)) if main is None else profile.graph.before(last) | {last}
-    )
-    changed = [first.layers[row].name for row in sorted(above) if first.layers[row].changed]
+    judged_to = [main.measured[-1].name] if main else first.names
+    changed = changed_up_to(profile, judged_to)
     if changed:
         return (
             f"The weights of {listed(changed)} have changed since they were drawn "
@@ -177,9 +178,10 @@ def _why_not_assessed(first, profile):
         )
     if main is None and not _held_by_normalization(profile):
         return (
-            "Growth with depth was not judged: there are no two weight layers, one behind "
-            "the other on the way to the output, between which nothing else sets the size "
-            "(a normalization, sigmoid, tanh at its limits, zeros or NaN)."
+            "Growth with depth was not judged: before the last weight layer there are no "
+            "two, one behind the other on the way to the output, between which nothing "
+            "else sets the size (a normalization, sigmoid, tanh at its limits, zeros or "
+            "NaN)."
         )
     return ""
 

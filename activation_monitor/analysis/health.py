@@ -7,11 +7,11 @@ which, and how a finding grows; what a rule looks for is the matter of `rules`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from activation_monitor.analysis import rules
-from activation_monitor.analysis.depth_profile import depth_profile
+from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
 from activation_monitor.analysis.remedy import remedy
 from activation_monitor.analysis.shown import count, one_line
@@ -92,14 +92,14 @@ def _seen(snapshot, is_first, known):
         for layer in snapshot.layers
         if layer.kind == "input" and not layer.parents
     }
-    changed = {layer.name for layer in snapshot.layers if layer.changed}
+    changed = any(layer.changed for layer in snapshot.layers)
     profile = depth_profile(snapshot)
     if any(not given.isdisjoint(f.layers) for f in rules.nonfinite(snapshot, profile)):
         asked = (rules.nonfinite, *asked)  # whatever else shows may come of it
     codes, here = set(known), set()
     for rule in asked:
         for finding in rule(snapshot, profile):
-            if rule in rules.OF_DRAWN_WEIGHTS and not changed.isdisjoint(finding.layers):
+            if rule in rules.OF_DRAWN_WEIGHTS and changed_up_to(profile, finding.layers):
                 continue  # these weights tell nothing of how they were drawn
             causes = _EXPLAINED_BY.get(finding.code, ())
             if not initial:
@@ -117,6 +117,15 @@ def _seen(snapshot, is_first, known):
             )
 
 
+def changed_up_to(profile: DepthProfile, names: Collection[str]) -> list[str]:
+    """Layers whose weights have changed since they were drawn, of these and of all that
+    lead to them, in the order of the calls."""
+    layers = profile.graph.layers
+    rows = {row for row, layer in enumerate(layers) if layer.name in names}
+    above = set().union(rows, *(profile.graph.before(row) for row in rows))
+    return [layers[row].name for row in sorted(above) if layers[row].changed]
+
+
 def _grown(known, seen, snapshot):
     """A finding that was known, with what a later snapshot shows of it."""
     known = dataclasses.replace(known, last_step=snapshot.last_step)
@@ -128,15 +137,21 @@ def _grown(known, seen, snapshot):
         return known
     in_order = [name for name in snapshot.names if name in layers]
     gone = [name for name in known.layers if name not in in_order]
+    more = len(layers) > len(seen.layers)
+    so_far = f" So far it has been {len(layers)} layers." if more else ""
     return dataclasses.replace(
         known,
         severity=severity,
         layers=(*gone, *in_order),
-        evidence=seen.evidence,
-        message=seen.message,
-        # What was so from the beginning was not caused by training.
-        remedy=known.remedy if known.initial else seen.remedy,
+        evidence=seen.evidence | {"layers": float(len(layers))},
+        message=f"at step {snapshot.step}, {seen.message}{so_far}",
+        remedy=seen.remedy if _same_cause(known, seen) else known.remedy,
     )
+
+
+def _same_cause(known, seen):
+    """Else what was so from the beginning would be put down to training."""
+    return (known.remedy and known.remedy.cause) == (seen.remedy and seen.remedy.cause)
 
 
 def _is_news(finding, told):

@@ -26,6 +26,9 @@ _SHIFTED = 0.3
 """Mean over std of a kernel from which its mean is blamed. Drawn about 0, a kernel of 100
 weights is there by chance once in 400."""
 
+_CHANCE = 3.0
+"""Standard deviations of chance beyond which a mean of weights is blamed."""
+
 _FAR = 0.3
 """Decades of excess from which the inner layers of a residual branch are named as well."""
 
@@ -91,21 +94,21 @@ def remedy(
     if code == "unscaled-input":
         return _input_scale(links[0])
     stream = _residual_stream(rows, profile)
-    if stream:
+    if stream and code not in (*_OF_SIGN, "mean-shift"):
         return _residual(stream, snapshot, profile)
     # Of weights that have changed since, no initializer is to blame.
     links = [link for link in links if not snapshot.layers[link.row].changed]
-    shifted = [
-        link
-        for link in links
-        if link.kernel_std == 0 or abs(link.kernel_mean) > _SHIFTED * link.kernel_std
-    ]
+    shifted = [link for link in links if _is_shifted(link, snapshot)]
     if shifted or code == "symmetric-initialization":
         return _initializer(shifted or links, snapshot, _shift_reason)
     sign = -1.0 if code in _TOO_SMALL else 1.0
     contradicted = [link for link in links if link.contradicted]
     links = [link for link in links if not link.contradicted]
-    off = [link for link in links if sign * link.excess > _EXCESS]
+    off = [
+        link
+        for link in links
+        if sign * link.excess > _EXCESS and not _has_what_suits(link, snapshot)
+    ]
     if off and size_accounts_for(code, off, rows, snapshot, profile):
         changed = [link for link in off if _was_drawn_right(link, snapshot)]
         if len(changed) == len(off):
@@ -127,6 +130,8 @@ def remedy(
         return _unknown(code, links)
     if any(stretch.normalized for stretch in profile.stretches):
         return _shortcuts(code)
+    if off:
+        return _not_the_size_alone(off, snapshot)
     return _normalization(links or None, layers, snapshot, profile)
 
 
@@ -142,6 +147,46 @@ _TOO_SMALL = ("vanishing-activations", "zero-activations", "vanishing-gradients"
 def _initializer(links, snapshot, reason):
     changes = drawn_right([(link, 1.0) for link in links], snapshot)
     return Remedy("initializer", reason(links, snapshot), changes)
+
+
+def _is_shifted(link, snapshot):
+    """Whether the weights have a mean that is no chance: of few weights it is large."""
+    if link.kernel_std == 0:
+        return True
+    if snapshot.kernels is None:
+        return False
+    weights = max(moments.field(snapshot.kernels, "count")[link.row], 1.0)
+    by_chance = _CHANCE / math.sqrt(weights)
+    return abs(link.kernel_mean) > max(_SHIFTED, by_chance) * link.kernel_std
+
+
+def _has_what_suits(link, snapshot):
+    """Whether the layer's initializer is the recommended one, and its weights are about
+    as it draws them: of the same name no change can be recommended."""
+    suits = activations.initializer(link.activation)
+    drawn_by = snapshot.layers[link.row].initializer.partition("(")[0]
+    ((change, *_),) = (drawn_right([(link, 1.0)], snapshot),)
+    same = drawn_by in _SAME.get(suits.name, ()) and f'="{suits.name}"' in change.code
+    return same and abs(link.excess) <= 1.0
+
+
+_SAME = {
+    "he_normal": ("HeNormal", "HeUniform"),
+    "lecun_normal": ("LecunNormal", "LecunUniform"),
+    "glorot_uniform": ("GlorotNormal", "GlorotUniform"),
+}
+"""Classes of initializers that draw what the recommended one draws."""
+
+
+def _not_the_size_alone(links, snapshot):
+    """What is known where the weights are off and that does not account for the finding."""
+    first = links[0]
+    return Remedy(
+        "not known",
+        f"{_drawn(first, snapshot)}: {_times(first)} = "
+        f"{math.sqrt(first.weight_variance):.3g}. That is not what {first.activation} "
+        "needs, and does not account for all of it.",
+    )
 
 
 def _size_reason(links, snapshot):
@@ -430,8 +475,9 @@ def _activation_behind(link, snapshot, profile):
     return snapshot.layers[row].name
 
 
-def between_layers(names: list[str], grows: bool) -> Remedy:
+def between_layers(names: list[str], grows: bool, profile: DepthProfile) -> Remedy:
     """Of operations between layers, named by the tensors behind them."""
+    suited = not any(abs(link.excess) > _EXCESS for link in profile.links.values())
     what = (
         "a sum over many terms without a factor, a product, a rescaling"
         if grows
@@ -446,7 +492,8 @@ def between_layers(names: list[str], grows: bool) -> Remedy:
     }
     return Remedy(
         "operation between layers",
-        f"What stands between the weight layers is {what}. The initializers are right.",
+        f"What stands between the weight layers is {what}."
+        f"{' The initializers are right.' if suited else ''}",
         tuple(
             Change(where, "keras.layers.LayerNormalization()", layers, f"or {fix}")
             for where, layers in places.items()

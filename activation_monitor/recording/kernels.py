@@ -42,18 +42,19 @@ def record(layer: keras.Layer) -> np.ndarray | None:
 
 
 _CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)
-_SIMPLE = ("bias", "gamma", "beta", "moving_mean", "moving_variance")
+_LEARNED, _MOVING = ("bias", "gamma", "beta"), ("moving_mean", "moving_variance")
 
 
 def is_changed(layer: keras.Layer) -> bool:
     """Whether the layer's weights are known to have left their initial values.
 
-    A bias, a scale or a moving statistic that starts at a constant shows it. A kernel is
-    random and cannot; nor can the bias of an LSTM, which Keras draws in its own way.
+    A bias or a scale that starts at a constant shows it. A kernel is random and cannot; nor
+    can the bias of an LSTM, which Keras draws in its own way. Moving statistics count where
+    they are used, in a frozen layer: one forward pass moves those of the others.
     """
     if getattr(layer, "unit_forget_bias", False):
         return False
-    for name in _SIMPLE:
+    for name in _LEARNED if layer.trainable else (*_LEARNED, *_MOVING):
         drawn_by = getattr(layer, f"{name}_initializer", None)
         variable = getattr(layer, name, None)
         if isinstance(drawn_by, _CONSTANT) and isinstance(variable, keras.Variable):

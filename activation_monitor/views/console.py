@@ -13,7 +13,7 @@ from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import check_silence
+from activation_monitor.analysis.findings import check_silence, limit
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.shown import count as _count
@@ -155,7 +155,8 @@ def _summary(diagnosis):
     main, reason = diagnosis.profile.main, diagnosis.not_assessed
     if main is not None:
         low, high = main.interval()
-        chance = "" if reason else f" (chance alone: {low:.3g} to {high:.3g})"
+        drawn = diagnosis.draws[0] if diagnosis.draws else diagnosis
+        chance = "" if drawn.not_assessed else f" (chance alone: {low:.3g} to {high:.3g})"
         yield Text(
             f"Growth per weight layer: {main.growth:.3g} over "
             f"{_count(main.layers, 'layer')}{chance}, from {main.measured[0].name} "
@@ -182,7 +183,11 @@ def _summary(diagnosis):
 def _beyond_chance(diagnosis, main):
     """Why growth beyond chance is no finding, where it is none."""
     low, high = main.interval()
-    if diagnosis.healthy and not low <= main.growth <= high:
+    if not diagnosis.healthy or low <= main.growth <= high:
+        return ""
+    if main.operations:
+        return f": with the operations between them a factor of {10**main.whole:.3g} in all"
+    if -limit("vanishing") <= main.decades <= limit("exploding"):
         return (
             f": beyond chance, and too little over so few layers to do harm (a factor of "
             f"{10**main.decades:.3g} in all)"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from plotly import graph_objects, offline
 
+from activation_monitor.analysis.diagnosis import VERDICTS
 from activation_monitor.analysis.snapshot import History
 from activation_monitor.views import figures, markup
 from activation_monitor.views.report_page import PAGE
@@ -65,20 +66,16 @@ def page(runs: Mapping[str, History], title: str) -> str:
 
 
 def _in_one_line(diagnoses):
-    runs = {
-        verdict: [run for run, found in diagnoses.items() if found.verdict == verdict]
-        for verdict in ("findings", "not assessed")
-    }
-    parts = []
-    for verdict, words in (
-        ("findings", "Something was found"),
-        ("not assessed", "Not assessed"),
-    ):
-        if runs[verdict]:
-            which = f" in {len(runs[verdict])} of {len(diagnoses)} runs: "
-            which += ", ".join(runs[verdict])
-            parts.append(f"{words}{which if len(diagnoses) > 1 else ''}.")
-    return " ".join(parts) or "Nothing was found."
+    said = []
+    for verdict, words in _WORDS.items():
+        runs = [run for run, found in diagnoses.items() if found.verdict == verdict]
+        which = f" in {len(runs)} of {len(diagnoses)} runs: {', '.join(runs)}"
+        if runs:
+            said.append(f"{words}{which if len(diagnoses) > 1 else ''}.")
+    return " ".join(said) or "Nothing was found."
+
+
+_WORDS = {"findings": "Something was found", "not assessed": "Not assessed"}
 
 
 def _verdict(run, diagnosis):
@@ -109,7 +106,7 @@ def _pictures(runs, diagnoses):
     else:
         common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
     sections = [("", common)]
-    sick_first = sorted(runs, key=lambda run: diagnoses[run].healthy)
+    sick_first = sorted(runs, key=lambda run: -VERDICTS.index(diagnoses[run].verdict))
     for i, run in enumerate(sick_first[:_MOST]):
         history = runs[run]
         layer = diagnoses[run].worst_layer

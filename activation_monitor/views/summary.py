@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from activation_monitor.analysis import comparison
-from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis
 from activation_monitor.analysis.moments import STATISTICS
 from activation_monitor.analysis.snapshot import History, Snapshot
 from activation_monitor.views import console
@@ -80,7 +80,7 @@ def reference_first(
     runs: Mapping[str, History], diagnoses: Mapping[str, Diagnosis]
 ) -> dict[str, History]:
     """The first healthy run before all others: what the sick ones are held against."""
-    order = sorted(runs, key=lambda run: not diagnoses[run].healthy)
+    order = sorted(runs, key=lambda run: VERDICTS.index(diagnoses[run].verdict))
     return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
 
 

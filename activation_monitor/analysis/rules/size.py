@@ -121,9 +121,9 @@ def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
             f"{'grows' if harm > 0 else 'falls'} from {segment.start:.3g} to "
             f"{last.rms:.3g}. {_how_many(here)} "
             f"{'changes' if len(here) == 1 else 'change'} its size between weight layers, "
-            f"the most from {odd.before} to {odd.name}: {times}. The weights do not.",
+            f"the most from {odd.before} to {odd.name}: {times}.",
             critical=abs(harm) > limit("critical") * at_most,
-            remedy=between_layers([op.name for op in here], harm > 0),
+            remedy=between_layers([op.name for op in here], harm > 0, profile),
         )
 
 
