@@ -212,7 +212,7 @@ SICK = {
 }
 
 NOT_ASSESSED = {"sigmoid, 3 layers"}
-"""Of the healthy ones those whose activation function sets the size anew at every layer."""
+"""Of the healthy ones those whose activation function sets the size at every layer."""
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -165,8 +165,8 @@ def _is_news(finding, told):
 _SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")
 _CAUSES = ("symmetric-initialization", *_SIZE)
 
-# What stands on the right explains the finding on the left, unless that shows in what the
-# model is given: a signal that vanishes ends in zeros, one that explodes in infinities.
+# What stands on the right explains the finding on the left, unless that shows in the input
+# of the model: a signal that vanishes ends in zeros, one that explodes in infinities.
 _EXPLAINED_BY = {
     "outlier-gain": ("symmetric-initialization",),
     "exploding-activations": ("symmetric-initialization",),  # less the odd layer's step

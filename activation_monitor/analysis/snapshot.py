@@ -135,7 +135,7 @@ class Snapshot:
         """The histogram of the layer of that name; None if none was kept.
 
         Raises:
-            KeyError: If there is no layer of that name.
+            KeyError: For a name that no layer has.
         """
         if name not in self.names:
             raise KeyError(f"Snapshot.histogram: {no_such('layer', name, self.names)}")

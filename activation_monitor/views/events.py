@@ -328,7 +328,7 @@ def _read_file(path: Path) -> tuple[list[Snapshot], str]:
         try:
             if LAYERS_TAG in values:
                 text = _array(values[LAYERS_TAG]).item()
-                table = _table(text, path.parent.name == VALIDATION_RUN)
+                table = _table(text, log_format.is_evaluation(path.parent.name))
             if SNAPSHOT_TAG in values:
                 snapshots.append(_snapshot(event.step, values, table))
         except (ValueError, TypeError) as error:

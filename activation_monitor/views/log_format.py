@@ -44,6 +44,11 @@ class Table(NamedTuple):
     evaluation: bool = False
 
 
+def is_evaluation(run: str) -> bool:
+    """Whether a run is one of evaluation, by its name: the path of its folder."""
+    return run.rpartition("/")[2] == VALIDATION_RUN
+
+
 def metadata_content() -> bytes:
     """What is written beside the first value of each tag of ours."""
     return json.dumps({"version": VERSION}).encode()

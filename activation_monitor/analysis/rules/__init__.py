@@ -51,5 +51,5 @@ class Always(NamedTuple):
 ALWAYS = (Always(nonfinite, units.any_nonfinite), Always(units.dead, units.may_be_dead))
 
 LAYERS_JOIN = frozenset({"dead-units"})
-"""Codes of findings that other layers join later. NaN spreads by itself: its finding stays
+"""Codes of findings that other layers join later. NaN always spreads: its finding stays
 with the layer where it began."""

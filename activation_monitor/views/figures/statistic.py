@@ -66,7 +66,7 @@ def log10(value: np.ndarray) -> np.ndarray:
 
 
 def on_axis(y: np.ndarray | float, log: bool) -> np.ndarray | float:
-    """What a figure is given for a place on a scale: an axis takes the logarithm again."""
+    """The number in a figure for a place on a scale: an axis takes the logarithm again."""
     return 10.0 ** np.clip(y, -_LARGEST, _LARGEST) if log else y
 
 

@@ -248,7 +248,7 @@ class Runs:
             snapshots = [*before.history]
             health = before.health
         starts = [one.step for one in tables]
-        evaluation = name.rpartition("/")[2] == log_format.VALIDATION_RUN
+        evaluation = log_format.is_evaluation(name)
         parsed = [
             log_format.table_from_json(one.array.item(), evaluation) for one in tables
         ]

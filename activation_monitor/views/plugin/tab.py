@@ -20,7 +20,7 @@ from werkzeug import wrappers
 from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.snapshot import History
-from activation_monitor.views.log_format import RUN, VALIDATION_RUN
+from activation_monitor.views.log_format import RUN, is_evaluation
 from activation_monitor.views.plugin.entry import PLUGIN
 from activation_monitor.views.plugin.runs import Runs
 
@@ -224,7 +224,7 @@ def label(run: str) -> str:
     folder, _, last = run.rpartition("/")
     if last == RUN:
         return folder or "."
-    if last == VALIDATION_RUN:
+    if is_evaluation(run):
         return f"{folder or '.'} (validation)"
     return run
 
