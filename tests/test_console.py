@@ -85,9 +85,9 @@ Activations at step 0
   dense_0       1      0     2     2      0%           0%
   dense_1       2      0     3     3      0%           0%
 
-Growth with depth was not judged: before the last weight layer there are no two,
-one behind the other on the way to the output, between which nothing else sets
-the size (a normalization, sigmoid, tanh at its limits, zeros or NaN).
+Growth with depth was not judged: it needs two weight layers in a row before the
+last one, with nothing between them that sets the size (normalization, sigmoid,
+saturated tanh, zeros or NaN).
 Not assessed: no findings; 1 step sampled."""
 
 
@@ -244,9 +244,9 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
     )
     dead = with_remedies(diagnose([network(0.0, 1.0)]), REMEDY)
     assert console.diagnosis_markdown(dead) == (
-        "Growth with depth was not judged: before the last weight layer there are no two, "
-        "one behind the other on the way to the output, between which nothing else sets "
-        "the size (a normalization, sigmoid, tanh at its limits, zeros or NaN).\n\n"
+        "Growth with depth was not judged: it needs two weight layers in a row before the "
+        "last one, with nothing between them that sets the size (normalization, sigmoid, "
+        "saturated tanh, zeros or NaN).\n\n"
         "1 finding; 1 step sampled.\n\n"
         "**zero-activations (critical, at initialization)**: all outputs of dense_0 are "
         "zero for every input, so no layer after it sees the data and no layer before it "

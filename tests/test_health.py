@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from activation_monitor.analysis import moments
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.health import Health, judge, judged
 from activation_monitor.analysis.snapshot import History
@@ -107,6 +108,33 @@ def test_units_that_were_dead_at_initialization_keep_their_cause():
     assert finding.layers == ("d1", "d2", "d3")
 
 
+# -- what comes of a finding
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        chain(99.0, 99.0, x=99.0),  # unscaled-input
+        chain(1, 1, 50, 50, 50),  # outlier-gain
+    ],
+)
+def test_nan_in_training_makes_the_finding_that_explains_it_worse(first):
+    """One cause gives one finding; that training has died of it is said, and told."""
+    layers = first.names
+    records = first.records.copy()
+    records[1:] = moments.measure(np.array([[1.0, math.nan]]))  # but for the input
+    later = dataclasses.replace(first, records=records, step=20)
+    health, told = folded(first, dataclasses.replace(first, step=1), later, later)
+    (finding,) = health.findings
+    assert [len(news) for news in told] == [1, 0, 1, 0]
+    assert (told[0][0].severity, finding.severity) == ("warning", "critical")
+    assert f"At step 20 it has led to nonfinite-activations, first in {layers[1]}." in (
+        finding.message
+    )
+    assert finding.message.count("nonfinite-activations") == 1
+    assert finding.when == "at initialization and up to step 20"
+
+
 # -- every way of judging agrees
 
 
@@ -164,13 +192,13 @@ def changed(snapshot, *names):
         ([straight(0.0, step=10)], "healthy", ""),
         ([straight(0.0, step=11)], "not assessed", "first snapshot is that of step 11"),
         ([chain(1.0, 1.0)], "healthy", ""),
-        ([chain(1.0)], "not assessed", "before the last weight layer there are no two"),
-        ([chain()], "not assessed", "before the last weight layer there are no two"),
+        ([chain(1.0)], "not assessed", "it needs two weight layers in a row"),
+        ([chain()], "not assessed", "it needs two weight layers in a row"),
         ([], "not assessed", "Nothing has been measured"),
         (
             [network(tap("a"), tap("b", 1e-6), tap("c", 1e-6), norm("n"), tap("d"))],
             "not assessed",
-            "before the last weight layer there are no two",
+            "it needs two weight layers in a row",
         ),
         ([changed(straight(0.0), "d2")], "not assessed", "weights of d2 have changed"),
         ([changed(straight(0.0), "head")], "healthy", ""),

@@ -404,3 +404,18 @@ def test_a_predicate_that_is_never_true_is_an_error():
     x, y = models.data()
     with pytest.raises(ValueError, match="is false for all 5 layers of the model"):
         models.watch(models.perceptron(), x, y, layers=lambda layer: False)
+
+
+def test_a_layer_of_a_constant_is_measured():
+    """A positional embedding of `ops.arange`: a tensor that was made eagerly."""
+    given = keras.Input((8, 4))
+    places = keras.layers.Embedding(8, 4, name="places")(keras.ops.arange(8)[None])
+    summed = keras.layers.Add(name="sum")([given, places])
+    model = keras.Model(given, keras.layers.Dense(1, name="head")(summed))
+    x = np.random.default_rng(0).standard_normal((16, 8, 4)).astype(np.float32)
+    snapshot = snapshot_of(model, x, x[..., :1], batch_size=16)
+    assert {"sum", "head"} <= set(snapshot.names)
+    parents = snapshot.layers[snapshot.names.index("sum")].parents
+    assert len(parents) == 2
+    sizes = snapshot.statistic("rms")[list(parents)]
+    np.testing.assert_allclose(sizes[0], np.sqrt(np.mean(x**2)), rtol=1e-6)

@@ -211,7 +211,7 @@ class Segment:
         whole: `log10` of the last measured rms over that of the first tensor: of all that
             happens on the way, operations included and only pooling left out. NaN where
             nothing is measured.
-        start: The rms of the first tensor.
+        start, begin: The rms of the first tensor, and its name.
         operations: The steps that are in `whole` and not in `decades`.
     """
 
@@ -223,6 +223,7 @@ class Segment:
     chance_sd: float
     whole: float = math.nan
     start: float = math.nan
+    begin: str = ""
     operations: tuple[Operation, ...] = ()
 
     @property
@@ -542,11 +543,11 @@ def _segment(rows, is_open, graph, rms, mean):
     measured = tuple(
         itertools.takewhile(lambda p: math.isfinite(p.rms) and p.rms > 0, points)
     )
-    whole, start, operations, decades = math.nan, math.nan, [], 0.0
+    whole, start, begin, operations, decades = math.nan, math.nan, "", [], 0.0
     if measured:
         stop, first = rows.index(measured[-1].row), rows.index(measured[0].row)
         walk = [row for row in rows[: stop + 1] if 0 < rms[row] < math.inf]
-        whole, start = 0.0, float(rms[walk[0]])
+        whole, start, begin = 0.0, float(rms[walk[0]]), layers[walk[0]].name
         for before, row in itertools.pairwise(walk):
             change = math.log10(rms[row] / rms[before])
             same_depth = depths[row] == depths[before]
@@ -558,7 +559,7 @@ def _segment(rows, is_open, graph, rms, mean):
                 operations.append(Operation(row, *names, change))
             elif rows.index(before) >= first:
                 decades += change
-    of_all = whole, start, tuple(operations)
+    of_all = whole, start, begin, tuple(operations)
     if len(measured) < 2:
         return Segment(points, is_open, measured, *[math.nan] * 3, *of_all)
     random = [_randomness([layers[row] for row in shown[p.depth]]) for p in measured[1:]]

@@ -178,10 +178,9 @@ def _why_not_assessed(first, profile):
         )
     if main is None and not _held_by_normalization(profile):
         return (
-            "Growth with depth was not judged: before the last weight layer there are no "
-            "two, one behind the other on the way to the output, between which nothing "
-            "else sets the size (a normalization, sigmoid, tanh at its limits, zeros or "
-            "NaN)."
+            "Growth with depth was not judged: it needs two weight layers in a row before "
+            "the last one, with nothing between them that sets the size (normalization, "
+            "sigmoid, saturated tanh, zeros or NaN)."
         )
     return ""
 

@@ -59,9 +59,13 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     if snapshot.evaluation:
         return health, ()
     found = {finding.code: finding for finding in health.findings}
-    for seen in _seen(snapshot, is_first, found.keys()):
-        known = found.get(seen.code)
-        found[seen.code] = seen if known is None else _grown(known, seen, snapshot)
+    for seen, cause in _seen(snapshot, is_first, [*found]):
+        if cause is not None:
+            found[cause] = _led_to(found[cause], seen, snapshot)
+        elif seen.code in found:
+            found[seen.code] = _grown(found[seen.code], seen, snapshot)
+        else:
+            found[seen.code] = seen
     to_tell = tuple(f for f in found.values() if _is_news(f, health.told.get(f.code)))
     told = {**health.told, **{finding.code: finding for finding in to_tell}}
     return dataclasses.replace(health, findings=tuple(found.values()), told=told), to_tell
@@ -81,7 +85,8 @@ def shows_initialization(snapshot: Snapshot) -> bool:
 
 
 def _seen(snapshot, is_first, known):
-    """What the rules find in this snapshot and no other finding explains, with causes."""
+    """What the rules find in this snapshot, and the known finding that explains it; None
+    where no other finding does. What one of the same snapshot explains is left out."""
     initial = is_first and shows_initialization(snapshot)
     always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
     asked = [*rules.INITIAL, *always] if initial else always
@@ -106,15 +111,21 @@ def _seen(snapshot, is_first, known):
                 causes += _EXPLAINED_IN_TRAINING_BY.get(finding.code, ())
             explained = codes & set(causes) and given.isdisjoint(finding.layers)
             codes.add(finding.code)  # what is explained explains others
-            if finding.code in here or (explained and finding.code not in known):
+            if finding.code in here:
+                continue
+            if explained and finding.code not in known:
+                before = next((code for code in known if code in causes), None)
+                if before is not None:
+                    yield finding, before
                 continue
             here.add(finding.code)
-            yield dataclasses.replace(
+            what = dataclasses.replace(
                 finding,
                 initial=initial and not changed,
                 remedy=finding.remedy
                 or remedy(finding.code, finding.layers, snapshot, profile, not is_first),
             )
+            yield what, None
 
 
 def changed_up_to(profile: DepthProfile, names: Collection[str]) -> list[str]:
@@ -144,8 +155,22 @@ def _grown(known, seen, snapshot):
         severity=severity,
         layers=(*gone, *in_order),
         evidence=seen.evidence | {"layers": float(len(layers))},
-        message=f"at step {snapshot.step}, {seen.message}{so_far}",
+        message=f"at step {snapshot.step}, when it last spread, {seen.message}{so_far}",
         remedy=seen.remedy if _same_cause(known, seen) else known.remedy,
+    )
+
+
+def _led_to(known, seen, snapshot):
+    """A finding that was known, with what has come of it in training."""
+    known = dataclasses.replace(known, last_step=snapshot.last_step)
+    consequence = f"it has led to {seen.code}"
+    if consequence in known.message:
+        return known
+    return dataclasses.replace(
+        known,
+        severity=max(known.severity, seen.severity, key=SEVERITIES.index),
+        message=f"{known.message} At step {snapshot.step} {consequence}, first in "
+        f"{seen.layers[0]}.",
     )
 
 

@@ -275,13 +275,13 @@ def _times(link):
 
 _NAN_IN_TRAINING = Remedy(
     "data or learning rate",
-    "All was finite at the step looked at before. Either a batch in between held NaN, "
-    "which makes every weight NaN at once: look for it first, with "
-    "`np.isnan(x).any(), np.isnan(y).any()`. Or steps too large drove the weights out of "
-    "range.",
+    "All was finite at the step sampled before. Either a batch in between held NaN, which "
+    "makes NaN of the weights in one step: look for it first. Or steps too large drove the "
+    "weights out of range.",
     (
+        Change("before", "np.isnan(x).any(), np.isnan(y).any()", ("training",), "the data"),
         Change("in", "learning_rate=...", ("the optimizer",), "a tenth of what it is"),
-        Change("in", "clipnorm=1.0", ("the optimizer",), "or this"),
+        Change("in", "clipnorm=1.0", ("the optimizer",), "beside it, if need be"),
     ),
 )
 
@@ -483,7 +483,8 @@ def between_layers(names: list[str], grows: bool, profile: DepthProfile) -> Reme
         if grows
         else "a mean over many terms, a product, a rescaling"
     )
-    fix = "divide a sum by sqrt(number of terms)" if grows else "check its factor"
+    # Of terms that are alike, as activations are, the mean keeps the size.
+    fix = "divide a sum by the number of its terms" if grows else "check its factor"
     # A tensor that no layer made is named as the input of the layer behind it.
     given = [name.partition(":input")[0] for name in names]
     places = {

@@ -319,7 +319,10 @@ def in_function_within(root) -> bool:
 
 def computed_from(tensor) -> list | None:
     """The tensors from which a traced tensor was computed; None when running eagerly."""
-    return None if tf.executing_eagerly() else list(tensor.op.inputs)
+    if tf.executing_eagerly():
+        return None
+    # A constant of the model's, made eagerly: it is computed from nothing.
+    return list(tensor.op.inputs) if tf.is_symbolic_tensor(tensor) else []
 
 
 def same_but_new(tensor):

@@ -183,10 +183,10 @@ def _summary(diagnosis):
 def _beyond_chance(diagnosis, main):
     """Why growth beyond chance is no finding, where it is none."""
     low, high = main.interval()
+    if main.operations:
+        return f"; with the operations between them a factor of {10**main.whole:.3g} in all"
     if not diagnosis.healthy or low <= main.growth <= high:
         return ""
-    if main.operations:
-        return f": with the operations between them a factor of {10**main.whole:.3g} in all"
     if -limit("vanishing") <= main.decades <= limit("exploding"):
         return (
             f": beyond chance, and too little over so few layers to do harm (a factor of "

@@ -117,7 +117,7 @@ def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                 "first_rms": segment.start,
                 "last_rms": last.rms,
             },
-            f"up to {last.name} the rms of the activations "
+            f"from {segment.begin} to {last.name} the rms of the activations "
             f"{'grows' if harm > 0 else 'falls'} from {segment.start:.3g} to "
             f"{last.rms:.3g}. {_how_many(here)} "
             f"{'changes' if len(here) == 1 else 'change'} its size between weight layers, "
