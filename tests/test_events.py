@@ -624,11 +624,13 @@ def test_the_findings_are_written_as_text(tmp_path):
     (finding,) = monitor.diagnosis.findings
     for text in texts.values():
         written = text.item().decode()
-        assert finding.title in written and finding.message in written
+        assert finding.code in written and finding.message.split(" At step 1 ")[0] in written
         assert f"```python\n{finding.remedy.changes[0].line}\n```" in written
     steps = monitor.diagnosis.steps
     assert [*texts][0] == 0 and [*texts][-1] == steps[-1] > 0
     assert f"{len(steps)} steps sampled, up to step {steps[-1]}" in written
+    assert finding.title in written and finding.message in written
+    assert "up to step 2" in finding.title and "At step 1 it has led to" in finding.message
 
 
 def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):

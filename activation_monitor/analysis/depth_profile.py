@@ -481,9 +481,10 @@ def _stretch(rows, is_open, snapshot, graph, links, rms):
 
 
 def _is_operation(layer):
-    """Not an activation function that is known: one that is bounded, or the sigmoid, may
-    change a size by any factor."""
-    return layer.kind != "activation" or not activations.known(layer.activation)
+    """Not an activation function that is bounded or has a size of its own: of a large signal
+    these may change the size by any factor. Others change it by less than `_OPERATION`."""
+    bounded = layer.activation in (*_OFFSET, *_LIMITS)
+    return layer.kind != "activation" or not bounded
 
 
 def _backward(rows, chain, graph, rms):
