@@ -16,12 +16,12 @@ _PUBLIC = {
     "ActivationMonitor": "activation_monitor.monitor",
     "Diagnosis": "activation_monitor.analysis.diagnosis",
     "Finding": "activation_monitor.analysis.findings",
-    "History": "activation_monitor.analysis.snapshot",
+    "Recording": "activation_monitor.analysis.snapshot",
     "Monitored": "activation_monitor.wrapper",
     "Snapshot": "activation_monitor.analysis.snapshot",
     "audit": "activation_monitor.auditing",
     "diagnose": "activation_monitor.views.console",
-    "read_history": "activation_monitor.views.events",
+    "read_recording": "activation_monitor.storage.reader",
     "rescale": "activation_monitor.rescaling",
 }
 

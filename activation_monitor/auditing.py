@@ -8,16 +8,16 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
+from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import check_silence
+from activation_monitor.analysis.findings import check_ignored
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import inputs, measure
-from activation_monitor.recording import tensorflow_backend as backend
-from activation_monitor.recording.keras_insides import (
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.keras_private import (
     all_layers,
     chosen_layers,
     steps_taken,
-    uncounted,
 )
 from activation_monitor.recording.taps import Taps
 from activation_monitor.views import console
@@ -28,7 +28,7 @@ def audit(
     x,
     y=None,
     seeds: int = 1,
-    silence: str | Collection[str] = (),
+    ignore: str | Collection[str] = (),
 ) -> Diagnosis:
     """Diagnose a model before any training, from one batch.
 
@@ -46,7 +46,7 @@ def audit(
         seeds: How many initializations to look at. The first is the model's own; the
             others are drawn anew for a clone. What is found in most of them is
             reported, so that it is the initializer's doing and not that of one draw.
-        silence: Codes of findings not to report.
+        ignore: Codes of findings not to report.
 
     Returns:
         A `Diagnosis`, which prints as a table. With several seeds its `draws` hold that of
@@ -55,7 +55,7 @@ def audit(
     Raises:
         TypeError: If the model is not a `keras.Model`, or `x` or `y` does not hold
             numbers.
-        ValueError: For a batch that is empty or does not fit the model, a silenced code
+        ValueError: For a batch that is empty or does not fit the model, a ignored code
             that does not exist, targets of other samples or for a model that is not
             compiled, or several seeds for a model that cannot be cloned.
 
@@ -65,7 +65,7 @@ def audit(
     assert audit(model, x[:64], seeds=5).healthy
     ```
     """
-    silence = check_silence(silence, "audit")
+    ignore = check_ignored(ignore, "audit")
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"audit: `model` must be a keras.Model. Received: {type(model).__name__}."
@@ -98,7 +98,7 @@ def audit(
             draws = [_Looker(model, model).look(x, y)]
             if seeds > 1:
                 draws += _looks_at_clones(model, x, y, range(1, seeds))
-    each = tuple(console.diagnose([snapshot], silence) for snapshot in draws)
+    each = tuple(console.diagnose([snapshot], ignore) for snapshot in draws)
     return each[0] if seeds == 1 else _in_most(each)
 
 
@@ -119,14 +119,14 @@ class _Looker:
 
     def look(self, x, y) -> Snapshot:
         found = self._measured(x, y, exact=False)
-        if measure.needs_exact(found.records).any():
+        if measure.needs_exact(found.quantities[records.OUTPUT]).any():
             found = self._measured(x, y, exact=True)
         return Snapshot(step=self._step, **found._asdict())
 
     def _measured(self, x, y, exact):
         if exact not in self._passes:
             forward = self.taps.during(self._forward, exact)
-            self._passes[exact] = uncounted(backend.compiled(forward))
+            self._passes[exact] = backend.uncounted(backend.compiled(forward))
         self.taps.measure_kernels()
         self._passes[exact](x, y)
         return self.taps.read()

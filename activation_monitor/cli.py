@@ -9,7 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from activation_monitor.analysis import chain, moments
+from activation_monitor.analysis import chain, records
 from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.foreign_errors import first_line
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--batch", type=_at_least(1), default=64, help="samples to take [64]")
     add("--seeds", type=_at_least(1), default=1, help="initializations to draw [1]")
     add(
-        "--silence",
+        "--ignore",
         nargs="*",
         type=_code,
         default=[],
@@ -158,7 +158,7 @@ def _in_one_line(error):
 def _without_function(text):
     """A message of ours without the function that raised it: a user of the command line
     did not call it."""
-    return re.sub(r"^(audit|calibrate|compare|read_history|read_runs|report): ", "", text)
+    return re.sub(r"^(audit|calibrate|compare|read_runs|report): ", "", text)
 
 
 def _calibrate(arguments):
@@ -193,7 +193,7 @@ def _audit(arguments):
     model = saved_models.load_model(arguments.model)
     x = saved_models.load_batch(model, arguments.data, arguments.batch)
     try:
-        diagnosis = audit(model, x, seeds=arguments.seeds, silence=arguments.silence)
+        diagnosis = audit(model, x, seeds=arguments.seeds, ignore=arguments.ignore)
     except Exception as error:
         of = arguments.data or arguments.model
         raise RuntimeError(f"{of}: {_in_one_line(error)}") from error
@@ -207,12 +207,13 @@ def _audit(arguments):
 def _report(arguments):
     import json
 
-    from activation_monitor.views import events, report, summary
+    from activation_monitor.storage import reader
+    from activation_monitor.views import report, summary
 
     output = arguments.output or (None if arguments.json else "report.html")
     if output is not None:
         _check_output(output)
-    runs = events.read_runs(arguments.log_dir)
+    runs = reader.read_runs(arguments.log_dir, "report")
     if arguments.json:
         text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
     else:
@@ -254,22 +255,23 @@ def _verdict(diagnosis):
 
 def _compare(arguments):
     from activation_monitor.analysis import comparison
-    from activation_monitor.views import console, events
+    from activation_monitor.storage import reader
+    from activation_monitor.views import console
 
     names = (arguments.run_a, arguments.run_b)
-    histories = [events.read_history(name) for name in names]
-    diagnoses = tuple(console.diagnose(history) for history in histories)
-    found = comparison.compare(*histories, diagnoses, names)
+    recordings = [reader.read_run(name, "compare") for name in names]
+    diagnoses = tuple(console.diagnose(recording) for recording in recordings)
+    found = comparison.compare(*recordings, diagnoses, names)
     console.show(console.comparison_table(found, names))
     return 1 if found.differences else 0
 
 
 def studies(seed: int = 0) -> list[chain.Study]:
     """The three experiments of the study, measured as in a training step."""
-    from activation_monitor.recording import tensorflow_backend
+    from activation_monitor.recording.backends import backend
 
     def measure(x):
-        return tensorflow_backend.measure_once(x, exact=True)
+        return backend.measure_once(x, exact=True)
 
     return [
         chain.chain_study(1.0, seed=seed, measure=measure),
@@ -331,7 +333,7 @@ def calibrate(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
-    if not len(monitor.history):
+    if not len(monitor.recording):
         said = [str(warning.message) for warning in caught] or ["no warning"]
         more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
         raise RuntimeError(
@@ -343,11 +345,11 @@ def calibrate(
             *(warning.message, warning.category, warning.filename, warning.lineno)
         )
 
-    measured = monitor.history[0].statistic("rms")  # the input, then the layers
+    measured = monitor.recording[0].statistic("rms")  # the input, then the layers
     reference, y = [], x.astype(np.float64)
     for matrix in [np.eye(width), *(np.float32(w).astype(np.float64) for w in weights)]:
         y = y @ matrix
-        reference.append(float(moments.STATISTICS["rms"](moments.measure(y))))
+        reference.append(float(records.STATISTICS["rms"](records.measure(y))))
     return chain.calibrate(
         title=f"{layers} Dense layers of {width}, weights of std {weight_std:.4g}, "
         f"{dtype}, jit_compile={jit_compile}",

@@ -7,12 +7,12 @@ from pathlib import Path
 import keras
 
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import Finding, check_silence
+from activation_monitor.analysis.findings import Finding, check_ignored
 from activation_monitor.analysis.shown import count, one_line
-from activation_monitor.analysis.snapshot import History, Snapshot
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice, check
-from activation_monitor.recording.keras_insides import (
+from activation_monitor.recording.keras_private import (
     all_layers,
     chosen_layers,
     steps_taken,
@@ -21,7 +21,7 @@ from activation_monitor.recording.step_count import StepCount
 from activation_monitor.recording.steps import Looks, TwoSteps, TwoTraces, schedule
 from activation_monitor.recording.taps import Taps
 from activation_monitor.run import Attempts, Run, warn
-from activation_monitor.views.events import RUN, VALIDATION_RUN
+from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
 
 
 class ActivationMonitor(keras.callbacks.Callback):
@@ -49,13 +49,13 @@ class ActivationMonitor(keras.callbacks.Callback):
             TensorBoard's Scalars tab. Figures and diagnosis do not need them.
         validation: Measure the forward passes of `evaluate`, and of the validation inside
             `fit`, as well: all batches of one evaluation make one snapshot, in
-            `validation_history` and in the run `activations_validation`, at the step
+            `validation_recording` and in the run `activations_validation`, at the step
             that training has reached. It is never judged.
         on_finding: What to do when something is found: "warn", "stop" training (and
             warn), "raise" a RuntimeError, or a function that is called with the `Finding`.
             It happens once for each finding, and again when the finding has grown: its
             severity has risen, or twice as many layers have joined.
-        silence: Codes of findings that you do not want to hear of, `Finding.code`.
+        ignore: Codes of findings that you do not want to hear of, `Finding.code`.
 
     A monitor follows one model: given another one, it starts anew. Without `fit`, a
     training step of your own is looked at by `watch` or `look`.
@@ -65,9 +65,9 @@ class ActivationMonitor(keras.callbacks.Callback):
     them need the monitor, with the same arguments but for `log_dir`.
 
     Attributes:
-        history: The snapshots, a `History`. At most 1000 are held, those of the first
+        recording: The snapshots, a `Recording`. At most 1000 are held, those of the first
             steps and an evenly thinned rest; the event file has all.
-        validation_history: Those of the evaluations, with `validation=True`.
+        validation_recording: Those of the evaluations, with `validation=True`.
         diagnosis: What they say: a `Diagnosis`, which prints as a table.
 
     Raises:
@@ -91,7 +91,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         histograms: bool = True,
         validation: bool = False,
         on_finding: str | Callable[[Finding], None] = "warn",
-        silence: str | Collection[str] = (),
+        ignore: str | Collection[str] = (),
         scalars: bool = True,
     ):
         super().__init__()
@@ -114,7 +114,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._scalars = bool(scalars)
         self._validation = bool(validation)
         self._on_finding = on_finding
-        self._silence = check_silence(silence, "ActivationMonitor")
+        self._ignored = check_ignored(ignore, "ActivationMonitor")
         self._attempts = Attempts()
         self._attempt = self._attempts.attempt
         self._in_fit = False
@@ -126,7 +126,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._is_chief = all(backend.is_chief(m.distribute_strategy) for m in models)
         log_dir = self.log_dir if self._is_chief else None
         scalars = self._scalars
-        self._training = Run(self._attempts, log_dir, RUN, self._silence, scalars=scalars)
+        self._training = Run(self._attempts, log_dir, RUN, self._ignored, scalars=scalars)
         self._evaluating = Run(self._attempts, log_dir, VALIDATION_RUN, scalars=scalars)
         self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
         self._watches = False
@@ -137,14 +137,14 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._looked = False
 
     @property
-    def history(self) -> History:
+    def recording(self) -> Recording:
         """The snapshots of training."""
-        return self._training.history
+        return self._training.recording
 
     @property
-    def validation_history(self) -> History:
+    def validation_recording(self) -> Recording:
         """The snapshots of evaluations, one for each."""
-        return self._evaluating.history
+        return self._evaluating.recording
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -177,15 +177,15 @@ class ActivationMonitor(keras.callbacks.Callback):
         """
         from activation_monitor.views import figures  # plotly is loaded when it is used
 
-        return figures.draw(kind, self.history, self.diagnosis, **options)
+        return figures.draw(kind, self.recording, self.diagnosis, **options)
 
     @one_line
     def __repr__(self) -> str:
         log = "" if self.log_dir is None else f", log_dir={str(self.log_dir)!r}"
-        if not len(self.history):
+        if not len(self.recording):
             return f"without snapshots{log}"
         found = ", ".join(finding.code for finding in self.diagnosis.findings)
-        steps, snapshots = self.history.steps, count(len(self.history), "snapshot")
+        steps, snapshots = self.recording.steps, count(len(self.recording), "snapshot")
         return (
             f"with {snapshots}, steps {steps[0]} to {steps[-1]}{log}: "
             f"{found or 'no findings'}"
@@ -231,7 +231,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._in_fit = False
         self._training.close()
         self._evaluating.close()
-        if self._made("train") and self._looked and not self.history.snapshots:
+        if self._made("train") and self._looked and not self.recording.snapshots:
             self._attempts.warn_once(
                 "no layer was measured: none puts out dense floating-point numbers, or "
                 "the model's own `make_train_function` does not call `self.train_step`."
@@ -364,13 +364,13 @@ class ActivationMonitor(keras.callbacks.Callback):
             return
         self._now = self._next_step if step is None else step
         self._next_step = self._now + 1
-        before = len(self.history)
+        before = len(self.recording)
         self._looks.begin()
         with self._looks.taps.measuring(self._looks.exact):
             yield
         self._looks.end()
         self._training.flush()
-        if len(self.history) == before:
+        if len(self.recording) == before:
             self._attempts.warn_once(
                 "nothing was measured: within `look` no layer was called eagerly. A step "
                 "that is a `tf.function` is looked at by `watch`."

@@ -1,4 +1,4 @@
-"""What becomes of what is measured: a history, findings, a log. None of it may fail."""
+"""What becomes of what is measured: a recording, findings, a log. None of it may fail."""
 
 import inspect
 import sys
@@ -9,9 +9,10 @@ from pathlib import Path
 from activation_monitor.analysis.diagnosis import Diagnosis, summary
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.health import Health, judge
-from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.recording.backends import backend
+from activation_monitor.storage.writer import EventLog
 from activation_monitor.views import console
-from activation_monitor.views.events import EventLog
 
 _KEEP = 1000
 
@@ -47,7 +48,7 @@ class Attempts:
 
 def warn(message) -> None:
     """A Python warning that points at the user's own line, that with `fit`."""
-    ours = ("activation_monitor", "keras", "tensorflow", "contextlib")
+    ours = ("activation_monitor", "keras", "contextlib", *backend.FRAMES)
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
         level, frame = level + 1, frame.f_back
@@ -63,11 +64,11 @@ class Run:
         attempts: Calls what may fail.
         log_dir: The log folder, None to write nothing.
         name: Of the run folder below it.
-        silence: Codes of findings that nobody wants to hear of.
+        ignore: Codes of findings that nobody wants to hear of.
         scalars: Whether to log scalars of each layer.
 
     Attributes:
-        history: The snapshots. At most 1000 are held, those of the first steps and an
+        recording: The snapshots. At most 1000 are held, those of the first steps and an
             evenly thinned rest.
     """
 
@@ -76,14 +77,14 @@ class Run:
         attempts: Attempts,
         log_dir: str | Path | None,
         name: str,
-        silence: frozenset[str] = frozenset(),
+        ignore: frozenset[str] = frozenset(),
         scalars: bool = True,
     ):
-        self.history = History(keep=_KEEP)
+        self.recording = Recording(keep=_KEEP)
         self._attempts = attempts
         self._log_dir = log_dir
         self._name = name
-        self._silence = silence
+        self._ignored = ignore
         self._scalars = scalars
         self._health = Health()
         self._added = 0
@@ -92,8 +93,8 @@ class Run:
     @property
     def diagnosis(self) -> Diagnosis:
         """What the snapshots say so far; prints as a table."""
-        told = [f for f in self._health.findings if f.code not in self._silence]
-        return summary(self.history, told, console.DIAGNOSIS_VIEWS)
+        told = [f for f in self._health.findings if f.code not in self._ignored]
+        return summary(self.recording, told, console.DIAGNOSIS_VIEWS)
 
     def open(self) -> None:
         """Open the log, if there is to be one and it is not open."""
@@ -109,12 +110,12 @@ class Run:
         Returns:
             The findings to be told: what is new, and what has grown; see `health.judge`.
         """
-        self.history.append(snapshot)
+        self.recording.append(snapshot)
         after = self._attempts.attempt(
             "the diagnosis is incomplete", judge, self._health, snapshot
         )
         self._health, new = after or (self._health, ())
-        new = [finding for finding in new if finding.code not in self._silence]
+        new = [finding for finding in new if finding.code not in self._ignored]
         self._added += 1
         # At powers of two as well, so that it does not fall behind.
         due = new or self._added & (self._added - 1) == 0
@@ -136,9 +137,9 @@ class Run:
     def close(self) -> None:
         """Close the log, that of training with the last verdict and a picture of all steps
         at its end; `open` opens a new file beside it."""
-        if len(self.history) and not self.history[-1].evaluation:
+        if len(self.recording) and not self.recording[-1].evaluation:
             if self._log is not None and (verdict := self._verdict()) is not None:
-                self._write(EventLog.write_verdict, self.history.steps[-1], verdict)
+                self._write(EventLog.write_verdict, self.recording.steps[-1], verdict)
             if self._log is not None:  # which it is not, if that failed
                 self._attempts.attempt("the log has no picture", self._write_image)
         self._write(EventLog.close)
@@ -147,9 +148,9 @@ class Run:
     def _write_image(self):
         from activation_monitor.views.figures import image  # plotly is loaded here only
 
-        pixels = image.heat_image(self.history)
+        pixels = image.heat_image(self.recording)
         height, width, _ = pixels.shape
-        step = self.history.steps[-1]
+        step = self.recording.steps[-1]
         self._log.write_image(step, image.png(pixels), (width, height), image.ABOUT)
 
     def _write(self, method, *args):

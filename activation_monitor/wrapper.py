@@ -116,7 +116,7 @@ class Monitored(Transparent):
 
         Returns:
             A dict of floats: "count", the number of elements, and `STATISTICS` of
-            `analysis.moments`, NaN if there was no pass of this kind. If the layer has
+            `analysis.records`, NaN if there was no pass of this kind. If the layer has
             several outputs, their structure with such dicts in it, and None for what is
             no dense floating-point tensor.
 

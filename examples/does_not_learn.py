@@ -50,7 +50,7 @@ def main():
     for finding in diagnosis.findings:
         print(finding)
 
-    line = diagnosis.findings[0].remedy.changes[0].code
+    line = diagnosis.findings[0].fix.changes[0].code
     # The line is Python: what a person would type into the layers.
     arguments = eval(f"dict({line})")
     mended, diagnosis = train(network(**arguments), data)

@@ -4,7 +4,7 @@
 
 Every layer is drawn as the textbook says, and no block is wrong by itself: each adds a
 branch about as large as the stream. After thirty sums the stream is hundreds of times
-too large. The remedy is in what the branches add.
+too large. The fix is in what the branches add.
 """
 
 import os
@@ -47,7 +47,7 @@ def main():
     x = ((x - x.mean()) / x.std()).astype("float32")
 
     loss, monitor = train(network({"kernel_initializer": "glorot_uniform"}), x, y)
-    first = monitor.history[0]
+    first = monitor.recording[0]
     print("The rms of the stream at the first step:")
     points = monitor.diagnosis.profile.main.points
     for point in points[:: len(points) // 6]:
@@ -56,7 +56,7 @@ def main():
     for finding in monitor.diagnosis.findings:
         print(finding)
 
-    line = monitor.diagnosis.findings[0].remedy.changes[0].code
+    line = monitor.diagnosis.findings[0].fix.changes[0].code
     mended, monitor = train(network(eval(f"dict({line})")), x, y)
     print(f"\nWith {line} in the branches: loss {mended:.3g}.")
     verdict = "healthy" if monitor.diagnosis.healthy else monitor.diagnosis.findings

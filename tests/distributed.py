@@ -132,8 +132,8 @@ def fit(
         "final": model.get_weights(),
         "losses": log.history["loss"],
         "warned": our_warnings(caught),
-        "snapshots": [] if monitor is None else monitor.history.snapshots,
-        "validation": [] if monitor is None else monitor.validation_history.snapshots,
+        "snapshots": [] if monitor is None else monitor.recording.snapshots,
+        "validation": [] if monitor is None else monitor.validation_recording.snapshots,
         "model": model,
     }
 
@@ -160,7 +160,7 @@ def custom_loop(strategy, x, y, monitor=None, eager=False):
     return found | {
         "final": model.get_weights(),
         "warned": our_warnings(caught),
-        "snapshots": [] if monitor is None else monitor.history.snapshots,
+        "snapshots": [] if monitor is None else monitor.recording.snapshots,
     }
 
 
@@ -178,7 +178,7 @@ def several_runs(strategy, x, monitor):
     rows = tf.data.Dataset.from_tensor_slices(x).batch(12)
     for batch in strategy.experimental_distribute_dataset(rows):
         step(batch)
-    return {"snapshots": monitor.history.snapshots}
+    return {"snapshots": monitor.recording.snapshots}
 
 
 def layers_with_records(strategy, x, y, monitor):
@@ -296,7 +296,7 @@ def worker(found_file, index, log_dir):
             found["weights"].append(model.get_weights())
             watched(*map(tf.constant, share(index, number)))
     found["warned"] = our_warnings(caught)
-    found["snapshots"] = monitor.history.snapshots
+    found["snapshots"] = monitor.recording.snapshots
     found["final"] = model.get_weights()
 
     def fit(callbacks):
@@ -353,7 +353,7 @@ def parameter_servers():
         "warned": our_warnings(caught),
         "result": float(result),
         "expected": forward(model.get_weights(), np.ones((3, 8)))["net/head"].sum(),
-        "snapshots": monitor.history.snapshots,
+        "snapshots": monitor.recording.snapshots,
         "servers": len(servers),
     }
 

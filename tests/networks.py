@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 
 PHI = {
@@ -71,15 +71,15 @@ def tap(
     """
     info = {"activation": "linear", "width": 512, "dtype": "float32"} | info
     if isinstance(rms, np.ndarray):
-        record = moments.measure(rms, info["activation"])
+        record = records.measure(rms, info["activation"])
     elif rms is None:
-        record = moments.empty()
+        record = records.empty()
     else:
-        record = moments.measure(_elements(rms, mean, within))
-        count = moments.field(record, "count")
-        moments.field(record, "samples")[...] = samples
-        moments.field(record, "dead_units")[...] = dead
-        moments.field(record, "saturated")[...] = saturated * count
+        record = records.measure(_elements(rms, mean, within))
+        count = records.field(record, "count")
+        records.field(record, "samples")[...] = samples
+        records.field(record, "dead_units")[...] = dead
+        records.field(record, "saturated")[...] = saturated * count
     return Tap(name, rms, kind, after, info, record, kernel, gradient)
 
 
@@ -109,24 +109,19 @@ def network(*taps, step=0, steps=1):
         info = {"class_name": "Layer"} | given.info
         parents = tuple(names.index(parent) for parent in before)
         layers.append(LayerInfo(given.name, kind=given.kind, parents=parents, **info))
+    quantities = {"output": np.stack([given.record for given in taps])}
     kernels = [given.kernel for given in taps]
+    if any(kernel is not None for kernel in kernels):
+        quantities["weight"] = _records(kernels)
     gradients = [given.gradient for given in taps]
-    if all(rms is None for rms in gradients):
-        gradients = None
-    else:
-        gradients = _records([rms and [[rms], [-rms]] for rms in gradients])
-    return Snapshot(
-        step,
-        tuple(layers),
-        np.stack([given.record for given in taps]),
-        steps=steps,
-        kernels=None if all(k is None for k in kernels) else _records(kernels),
-        gradients=gradients,
-    )
+    if any(rms is not None for rms in gradients):
+        back = _records([rms and [[rms], [-rms]] for rms in gradients])
+        quantities["output_gradient"] = back
+    return Snapshot(step, tuple(layers), quantities, steps=steps)
 
 
 def _records(arrays):
-    measured = [moments.empty() if x is None else moments.measure(x) for x in arrays]
+    measured = [records.empty() if x is None else records.measure(x) for x in arrays]
     return np.stack(measured)
 
 

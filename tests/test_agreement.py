@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import board
 import models
-from activation_monitor import ActivationMonitor, cli, diagnose, read_history
+from activation_monitor import ActivationMonitor, cli, diagnose, read_recording
 
 X, Y = models.data(64)
 
@@ -75,7 +75,7 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
         (f.code, f.severity, [*f.layers], f.step, f.when, f.message) for f in live.findings
     ]
 
-    again = diagnose(read_history(tmp_path / "run"))
+    again = diagnose(read_recording(tmp_path / "run"))
     assert again.verdict == verdict and again.findings == live.findings
 
     capsys.readouterr()
@@ -97,8 +97,8 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
     keys = ("code", "severity", "layers", "step", "when", "message")
     assert [tuple(f[key] for key in keys) for f in shown["findings"]] == told
 
-    if len(monitor.validation_history):
-        assert diagnose(monitor.validation_history).findings == ()
+    if len(monitor.validation_recording):
+        assert diagnose(monitor.validation_recording).findings == ()
         client.wait_for("run/activations_validation")
         shown = client.json("run", run="run/activations_validation")
         assert (shown["verdict"], shown["evaluation"]) == ("not assessed", True)
@@ -130,4 +130,4 @@ def test_a_finding_that_spreads_is_told_a_few_times(tmp_path):
     (finding,) = monitor.diagnosis.findings
     assert finding.layers == tuple(f"net/hidden_{i}" for i in range(2, 6))
     assert finding.last_step == monitor.diagnosis.steps[-1]
-    assert finding.remedy.cause == "learning rate"
+    assert finding.fix.cause == "learning rate"

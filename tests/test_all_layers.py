@@ -436,8 +436,8 @@ def test_every_layer_trains_as_without_a_monitor_and_is_measured(group):
         warnings.simplefilter("error")
         monitored = trained(cases, [monitor])
     assert_same(monitored, plain)
-    assert monitor.history.steps == [0, 1]
-    snapshot = monitor.history[0]
+    assert monitor.recording.steps == [0, 1]
+    snapshot = monitor.recording[0]
     _, twin, arrays = network(cases)
     outputs = twin({k: tf.constant(v) for k, v in arrays.items()}, training=True)
     for each, (layer, output) in zip(cases, outputs.items(), strict=True):
@@ -791,15 +791,15 @@ def test_every_kind_of_model_trains_as_without_a_monitor_and_is_measured(name):
     monitored, messages = warned(fitted, build, [monitor])
     assert messages == []
     assert_same(monitored, plain)
-    assert monitor.history.steps == [0, 1]
-    assert expected <= set(monitor.history[0].names)
+    assert monitor.recording.steps == [0, 1]
+    assert expected <= set(monitor.recording[0].names)
 
 
 def test_a_recomputed_layer_is_measured_once():
     """`keras.remat` calls the layer again to derive it; that is no other activation."""
     monitor = ActivationMonitor(sample_every=1)
     fitted(remat_of_a_layer, [monitor])
-    inner = [name for name in monitor.history[0].names if name.endswith("inner")]
+    inner = [name for name in monitor.recording[0].names if name.endswith("inner")]
     assert len(inner) == 1
 
 
@@ -839,8 +839,8 @@ def test_layers_may_be_frozen_and_thawed_between_two_fits_with_one_monitor():
     monitored, messages = warned(run, [monitor])
     assert messages == []
     assert_same(monitored, run([]))
-    assert monitor.history.steps == [0, 1]
-    frozen, thawed = monitor.history
+    assert monitor.recording.steps == [0, 1]
+    frozen, thawed = monitor.recording
     assert {"dense", "norm", "head"} <= set(frozen.names)
     assert thawed.names == frozen.names
 
@@ -865,7 +865,7 @@ def test_the_input_of_a_layer_is_what_it_was_before_the_call():
 
     fitted(build, [monitor := ActivationMonitor()])
     mean = dict(
-        zip(monitor.history[0].names, monitor.history[0].statistic("mean"), strict=True)
+        zip(monitor.recording[0].names, monitor.recording[0].statistic("mean"), strict=True)
     )
     np.testing.assert_allclose(mean["net/over:input"], np.float64(ROWS).mean(), rtol=1e-5)
     np.testing.assert_allclose(mean["net/over:x"], 3 * np.float64(ROWS).mean(), rtol=1e-5)
@@ -916,8 +916,8 @@ def test_what_cannot_be_measured_is_left_out_with_one_warning(name):
     assert re.match(
         r"ActivationMonitor: '(net/)?odd' cannot be measured, it is left out: ", message
     )
-    assert monitor.history.steps == [0, 1]
-    for snapshot in monitor.history:
+    assert monitor.recording.steps == [0, 1]
+    for snapshot in monitor.recording:
         names = [name.removeprefix("net/") for name in snapshot.names]
         assert "head" in names
         assert "odd" not in names

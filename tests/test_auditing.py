@@ -12,7 +12,7 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor, audit
-from activation_monitor.analysis import moments, theory
+from activation_monitor.analysis import records, theory
 from cases import cases
 
 RNG = np.random.default_rng(7)
@@ -385,7 +385,9 @@ def test_gradients_are_those_of_a_plain_tape(at, dtype):
     model = models.image_network(dtype)
     model.compile("adam", "sparse_categorical_crossentropy")
     snapshot = audit(model, IMAGES, LABELS).first
-    found = moments.STATISTICS["rms"](snapshot.gradients)[snapshot.names.index(at)]
+    found = records.STATISTICS["rms"](snapshot.quantities["output_gradient"])[
+        snapshot.names.index(at)
+    ]
 
     outputs = [model.get_layer(at).output]
     if at == "branch":  # what is added to it reaches the head beside it
@@ -403,16 +405,16 @@ def test_gradients_are_those_of_a_plain_tape(at, dtype):
     gradient = np.asarray(tape.gradient(loss, values[0]), np.float64)
     expected = np.sqrt(np.mean(gradient**2))
     np.testing.assert_allclose(found, expected, rtol=2e-2 if dtype else 1e-4)
-    assert snapshot.gradients.shape == snapshot.records.shape
+    assert snapshot.quantities["output_gradient"].shape == snapshot.records().shape
 
 
 def test_gradients_are_measured_with_targets_only():
     """And of every layer that the loss depends on."""
     model, x, y = compiled("two outputs")
-    assert audit(model, x).first.gradients is None
-    gradients = audit(model, x, y).first.gradients
-    assert (moments.field(gradients, "count") > 0).all()
-    assert (moments.STATISTICS["rms"](gradients) > 0).all()
+    assert audit(model, x).first.quantities.get("output_gradient") is None
+    gradients = audit(model, x, y).first.quantities["output_gradient"]
+    assert (records.field(gradients, "count") > 0).all()
+    assert (records.STATISTICS["rms"](gradients) > 0).all()
 
 
 # -- what is reported
@@ -436,7 +438,7 @@ CASES = {
     [*((case, 1.0) for case in CASES), ("healthy", 300.0), ("saturated", 300.0)],
 )
 def test_the_audit_says_what_the_callback_says(case, scale):
-    """On the same model and batch: codes, layers, numbers and remedies."""
+    """On the same model and batch: codes, layers, numbers and fixes."""
     x, y = models.data(samples=64, inputs=64)
     x *= scale
     model = models.perceptron(12, 64, inputs=64, **CASES[case])
@@ -453,7 +455,7 @@ def test_the_audit_says_what_the_callback_says(case, scale):
         assert ours.evidence.keys() == theirs.evidence.keys()
         for name, value in ours.evidence.items():
             np.testing.assert_allclose(value, theirs.evidence[name], rtol=1e-4)
-        assert ours.remedy == theirs.remedy
+        assert ours.fix == theirs.fix
 
 
 def test_a_finding_can_be_silenced():
@@ -461,8 +463,8 @@ def test_a_finding_can_be_silenced():
     x, _ = models.data(inputs=64)
     model = models.perceptron(12, 64, inputs=64, initializer=NORMAL(stddev=1.0))
     assert [f.code for f in audit(model, x).findings] == ["exploding-activations"]
-    assert audit(model, x, silence="exploding-activations").healthy
-    assert audit(model, x, silence=["exploding-activations"], seeds=3).healthy
+    assert audit(model, x, ignore="exploding-activations").healthy
+    assert audit(model, x, ignore=["exploding-activations"], seeds=3).healthy
 
 
 def test_a_diagnosis_prints_what_was_found():
@@ -508,12 +510,12 @@ def test_the_growth_of_healthy_draws_is_what_chance_leaves():
     assert found.healthy
     assert len(found.draws) == 20
     assert all(draw.healthy for draw in found.draws)
-    segments = [draw.profile.main for draw in found.draws]
-    z = [(s.decades - s.chance_mean) / s.chance_sd for s in segments]
+    growth_ranges = [draw.profile.main for draw in found.draws]
+    z = [(s.decades - s.chance_mean) / s.chance_sd for s in growth_ranges]
     assert abs(np.mean(z)) < 4 / np.sqrt(20)
     # 20 draws of a batch, which fluctuates less than one input does.
     assert 0.3 < np.std(z) < 1.6
-    assert all(s.interval()[0] < s.growth < s.interval()[1] for s in segments)
+    assert all(s.interval()[0] < s.growth < s.interval()[1] for s in growth_ranges)
 
 
 def test_the_first_draw_is_the_model_itself():
@@ -522,8 +524,8 @@ def test_the_first_draw_is_the_model_itself():
     model = models.perceptron()
     alone, several = audit(model, x), audit(model, x, seeds=3)
     assert alone.draws == ()
-    np.testing.assert_array_equal(several.first.records, alone.first.records)
-    np.testing.assert_array_equal(several.draws[0].first.records, alone.first.records)
+    np.testing.assert_array_equal(several.first.records(), alone.first.records())
+    np.testing.assert_array_equal(several.draws[0].first.records(), alone.first.records())
     rms = [draw.first.statistic("rms")[1] for draw in several.draws]
     assert len(set(rms)) == 3
     again = [draw.first.statistic("rms")[1] for draw in audit(model, x, seeds=3).draws]
@@ -583,7 +585,7 @@ def test_every_kind_of_model_is_drawn_anew(kind):
     names = {draw.first.names for draw in found.draws}
     assert len({tuple(name.rpartition("/")[2] for name in of) for of in names}) == 1
     for draw in found.draws:
-        assert (moments.field(draw.first.gradients, "count") > 0).any()
+        assert (records.field(draw.first.quantities["output_gradient"], "count") > 0).any()
         assert (draw.first.statistic("rms") > 0).all()
 
 
@@ -657,5 +659,5 @@ def test_targets_need_a_loss():
 
 def test_a_code_that_does_not_exist_cannot_be_silenced():
     """Said with those that there are."""
-    with pytest.raises(ValueError, match="audit: `silence`.*Received: explosions.*There"):
-        audit(models.perceptron(), VECTORS, silence="explosions")
+    with pytest.raises(ValueError, match="audit: `ignore`.*Received: explosions.*There"):
+        audit(models.perceptron(), VECTORS, ignore="explosions")

@@ -37,10 +37,10 @@ def test_a_frozen_normalization_that_makes_zeros_is_named_and_no_initializer():
     """Glorot's kernels are a factor of two from He's: that makes no zeros."""
     (finding,) = audit(normalized(30.0), batch(32)).findings
     assert finding.code == "zero-activations" and "net/relu_2" in finding.layers
-    remedy = finding.remedy
-    assert remedy.cause == "normalization" and remedy.changes == ()
-    assert "the output of net/norm_2, is at most -2" in remedy.reason
-    assert "moving statistics" in remedy.reason
+    fix = finding.fix
+    assert fix.cause == "normalization" and fix.changes == ()
+    assert "the output of net/norm_2, is at most -2" in fix.reason
+    assert "moving statistics" in fix.reason
     assert "glorot" not in str(finding)
 
 
@@ -67,8 +67,8 @@ def test_a_bias_below_zero_that_makes_zeros_is_not_put_down_to_the_size_of_the_w
     """What is known is said, and no more."""
     (finding,) = audit(biased(-30.0), batch(32)).findings
     assert finding.code == "zero-activations"
-    assert finding.remedy.cause == "not known"
-    assert "bias far below zero" in finding.remedy.reason
+    assert finding.fix.cause == "not known"
+    assert "bias far below zero" in finding.fix.reason
     assert audit(biased(0.0, "he_normal"), batch(32)).findings == ()
 
 
@@ -132,8 +132,8 @@ def test_a_sum_over_neighbours_explodes_and_no_initializer_is_blamed():
     (finding,) = audit(graph_network(6), batch(100, 8)).findings
     assert (finding.code, finding.severity) == ("exploding-activations", "critical")
     assert finding.evidence["decades"] > 8
-    assert finding.remedy.cause == "operation between layers"
-    assert "initializer=" not in str(finding.remedy)
+    assert finding.fix.cause == "operation between layers"
+    assert "initializer=" not in str(finding.fix)
     assert "between weight layers" in finding.message
 
 
@@ -176,7 +176,7 @@ def test_nan_in_the_input_of_the_model_is_said_to_be_in_the_batch():
     assert finding.code == "nonfinite-activations"
     assert "of the input of the model" in finding.message
     assert "The batch itself has them" in finding.message
-    assert finding.remedy.cause == "data"
+    assert finding.fix.cause == "data"
 
 
 # -- initializers, by activation function and as people write it
@@ -206,8 +206,8 @@ def test_weights_that_do_not_suit_their_activation_are_put_down_to_the_initializ
 ):
     """Bounded functions too, whose size and slope do not follow that of the weights."""
     first, *_ = audit(deep(activation, std, apart), batch(32)).findings
-    assert first.remedy.cause == "initializer"
-    assert "kernel_initializer=" in first.remedy.changes[0].code
+    assert first.fix.cause == "initializer"
+    assert "kernel_initializer=" in first.fix.changes[0].code
 
 
 def test_normalized_layers_are_not_of_an_unknown_kind():
@@ -268,8 +268,8 @@ def test_a_product_of_branches_is_no_residual_stream():
         x = a * b
     model = keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
     for finding in audit(model, batch(64)).findings:
-        assert finding.remedy is None or finding.remedy.cause != "unscaled residual branch"
-        assert "zeros" not in str(finding.remedy)
+        assert finding.fix is None or finding.fix.cause != "unscaled residual branch"
+        assert "zeros" not in str(finding.fix)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -284,5 +284,5 @@ def test_the_mean_of_a_few_weights_is_not_blamed(seed):
     model = sequential(*layers, keras.layers.Dense(1, name="head"), width=1)
     (finding,) = audit(model, batch(1)).findings
     assert finding.code == "vanishing-activations"
-    changed = {name for change in finding.remedy.changes for name in change.layers}
+    changed = {name for change in finding.fix.changes for name in change.layers}
     assert len(changed) >= 10

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from activation_monitor.analysis import chain, moments
+from activation_monitor.analysis import chain, records
 
 SEEDS = range(4)
 
@@ -147,7 +147,7 @@ def test_a_monitor_that_is_off_by_four_is_outside_of_every_interval(factor, insi
     """What `measure` returns is what is held against the law."""
 
     def measure(x):
-        return moments.measure(factor * x.astype(np.float64))
+        return records.measure(factor * x.astype(np.float64))
 
     rows = chain.chain_study(1.0, seed=0, measure=measure).rows[:28]
     assert sum(row.low <= row.std <= row.high for row in rows) == inside

@@ -140,8 +140,8 @@ def test_a_calibration_passes_on_what_the_monitor_warns_of(capsys, monkeypatch):
         (["report"], "the following arguments are required: LOGDIR"),
         (["compare", "a"], "the following arguments are required: RUN_B"),
         (
-            ["audit", "m", "--silence", "dead-unit"],
-            "--silence: no finding named 'dead-unit'. Did you mean 'dead-units'? There "
+            ["audit", "m", "--ignore", "dead-unit"],
+            "--ignore: no finding named 'dead-unit'. Did you mean 'dead-units'? There "
             f"are: {', '.join(CODES)}.",
         ),
     ],
@@ -405,8 +405,8 @@ def test_nan_in_a_batch_is_a_finding_and_no_wrong_usage(folder, capsys):
     code, printed, errors = audited(folder, capsys, "good.keras", "--data", "nan.npy")
     assert (code, errors) == (1, [])
     assert "nonfinite-activations" in printed
-    silenced = ("--silence", "nonfinite-activations")
-    code, _, _ = audited(folder, capsys, "good.keras", "--data", "nan.npy", *silenced)
+    ignored = ("--ignore", "nonfinite-activations")
+    code, _, _ = audited(folder, capsys, "good.keras", "--data", "nan.npy", *ignored)
     assert code == 3  # NaN leaves nothing to assess
 
 

@@ -7,14 +7,14 @@ import pytest
 
 from activation_monitor.analysis.comparison import compare, pair_layers
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import console
 from networks import Drawn, chain, network, tap
 
 
 def held(first, second):
     """The comparison of two lists of snapshots, or of two snapshots."""
-    runs = [History(run if isinstance(run, list) else [run]) for run in (first, second)]
+    runs = [Recording(run if isinstance(run, list) else [run]) for run in (first, second)]
     return compare(*runs, tuple(diagnose(run) for run in runs), ("A", "B"))
 
 

@@ -12,7 +12,7 @@ import pytest
 import networks
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.remedy import Change, Remedy
+from activation_monitor.analysis.fixes import Change, Fix
 from activation_monitor.views import console
 from networks import tap
 
@@ -98,7 +98,7 @@ def test_nothing_measured_has_a_verdict_in_markdown_too():
     )
 
 
-REMEDY = Remedy(
+REMEDY = Fix(
     "initializer",
     "dense_0 was drawn by RandomNormal(stddev=0.01).",
     (
@@ -109,15 +109,15 @@ REMEDY = Remedy(
 )
 
 
-def with_remedies(diagnosis, *remedies):
-    """The same findings with these remedies."""
-    findings = zip(diagnosis.findings, remedies, strict=True)
-    replaced = (dataclasses.replace(f, remedy=remedy) for f, remedy in findings)
+def with_remedies(diagnosis, *fixes):
+    """The same findings with these fixes."""
+    findings = zip(diagnosis.findings, fixes, strict=True)
+    replaced = (dataclasses.replace(f, fix=fix) for f, fix in findings)
     return dataclasses.replace(diagnosis, findings=tuple(replaced))
 
 
 @pytest.mark.parametrize(
-    ("snapshots", "remedies", "expected"),
+    ("snapshots", "fixes", "expected"),
     [
         ([network(1.0, 1.0, 1.04, 250.0), network(1, 1, 1, 250, step=20)], (), HEALTHY),
         ([network(1.0, 1e-5, 0.0, math.nan, step=5)], (REMEDY, None), SICK),
@@ -126,9 +126,9 @@ def with_remedies(diagnosis, *remedies):
     ],
     ids=["healthy", "sick", "too short for growth", "nothing"],
 )
-def test_a_diagnosis_prints_as_this_table(snapshots, remedies, expected):
+def test_a_diagnosis_prints_as_this_table(snapshots, fixes, expected):
     """Literally: figures of the first and the last snapshot, growth, findings, steps."""
-    diagnosis = with_remedies(diagnose(snapshots), *remedies)
+    diagnosis = with_remedies(diagnose(snapshots), *fixes)
     assert console.diagnosis_text(diagnosis) == expected
 
 
@@ -158,7 +158,7 @@ def test_a_deep_profile_fits_the_line():
 def test_a_line_of_code_is_not_broken():
     """Copied from the terminal it is one line, however long."""
     code = Change("in", 'kernel_initializer="he_normal"', ("dense_0",), "x" * 90)
-    diagnosis = with_remedies(diagnose([network(0.0, 1.0)]), Remedy("a", "b.", (code,)))
+    diagnosis = with_remedies(diagnose([network(0.0, 1.0)]), Fix("a", "b.", (code,)))
     lines = console.diagnosis_text(diagnosis).splitlines()
     assert f"      {code.line}" in lines
     assert max(len(line) for line in lines if "kernel" not in line) <= 80

@@ -1,4 +1,4 @@
-"""The trunk of hand-made networks: what is compared, in which segments, how it grows."""
+"""The trunk of hand-made networks: what is compared, in which ranges, how it grows."""
 
 import itertools
 import math
@@ -12,9 +12,9 @@ from networks import Drawn, blocks, chain, network, norm, tap, weights
 
 
 def segments_of(snapshot):
-    """Names of the points of each segment, and whether it is open, in their order."""
+    """Names of the points of each growth range, and whether it is open, in their order."""
     profile = depth_profile(snapshot)
-    return [(" ".join(p.name for p in s.points), s.open) for s in profile.segments]
+    return [(" ".join(p.name for p in s.points), s.open) for s in profile.growth_ranges]
 
 
 # -- plain chains
@@ -77,10 +77,11 @@ def test_with_fewer_than_two_points_there_is_no_growth(sizes):
     """A network of one or two weight layers has nothing to compare."""
     profile = depth_profile(chain(*sizes))
     assert profile.main is None
-    for segment in profile.segments:
-        assert segment.layers == 0
+    for growth_range in profile.growth_ranges:
+        assert growth_range.layers == 0
         np.testing.assert_array_equal(
-            [segment.growth, segment.decades, *segment.interval()], [np.nan] * 4
+            [growth_range.growth, growth_range.decades, *growth_range.interval()],
+            [np.nan] * 4,
         )
 
 
@@ -97,12 +98,12 @@ def test_with_fewer_than_two_points_there_is_no_growth(sizes):
     ],
 )
 def test_what_is_not_finite_or_zero_ends_the_measured_part(sizes, measured, decades):
-    """All points stay in the segment; growth is that of the points before."""
-    (segment,) = depth_profile(chain(*sizes)).segments
-    assert [p.name for p in segment.points] == ["d1", "d2", "d3", "d4", "d5"]
-    assert " ".join(p.name for p in segment.measured) == measured
-    assert segment.layers == max(len(measured.split()) - 1, 0)
-    np.testing.assert_allclose(segment.decades, decades, rtol=1e-12)
+    """All points stay in the growth range; growth is that of the points before."""
+    (growth_range,) = depth_profile(chain(*sizes)).growth_ranges
+    assert [p.name for p in growth_range.points] == ["d1", "d2", "d3", "d4", "d5"]
+    assert " ".join(p.name for p in growth_range.measured) == measured
+    assert growth_range.layers == max(len(measured.split()) - 1, 0)
+    np.testing.assert_allclose(growth_range.decades, decades, rtol=1e-12)
 
 
 def test_a_point_that_is_not_all_finite_has_no_rms():
@@ -146,7 +147,7 @@ def test_the_head_and_what_comes_after_it_is_not_compared(after_the_head):
 
 
 def test_batch_normalization_after_every_layer_leaves_nothing_to_grow():
-    """Each normalization ends a segment; what feeds nothing else is not compared."""
+    """Each normalization ends a growth range; what feeds nothing else is not compared."""
     snapshot = network(
         tap("conv1", 50.0),
         norm("bn1"),
@@ -190,8 +191,8 @@ def test_a_residual_stream_that_a_normalization_ends_is_not_open():
     assert segments_of(snapshot) == [("stem sum1 sum2", False), ("last_norm", True)]
     profile = depth_profile(snapshot)
     assert profile.main is None
-    assert profile.segments[0].layers == 4
-    np.testing.assert_allclose(profile.segments[0].decades, 2.0, rtol=1e-12)
+    assert profile.growth_ranges[0].layers == 4
+    np.testing.assert_allclose(profile.growth_ranges[0].decades, 2.0, rtol=1e-12)
 
 
 def test_a_residual_stream_without_normalization_is_open():
@@ -377,13 +378,13 @@ def test_what_relu_does_in_layers_of_its_own_adds_up():
 )
 def test_the_trunk_to_each_end_is_what_every_path_to_it_passes(taps, trunks):
     """Branches are not compared, nor what not all inputs of the end have in common."""
-    segments = segments_of(network(*taps, tap("head")))
-    assert segments == [(trunk, True) for trunk in trunks]
+    growth_ranges = segments_of(network(*taps, tap("head")))
+    assert growth_ranges == [(trunk, True) for trunk in trunks]
 
 
 @pytest.mark.parametrize("early", [1, 5])
 def test_an_auxiliary_head_does_not_hide_the_trunk_behind_it(early):
-    """An early output has a short trunk; the longest one is the main segment."""
+    """An early output has a short trunk; the longest one is the main growth range."""
     sizes = [2.0**i for i in range(8)]
     hidden = [tap(f"d{i}", rms) for i, rms in enumerate(sizes)]
     aux = tap("aux", 1.0, after=f"d{early}")
@@ -402,7 +403,7 @@ def test_the_main_segment_is_the_longest_whichever_end_comes_first():
     flat = [tap("d", after=""), tap("e"), tap("head2")]
     for taps in (deep + flat, flat + deep):
         profile = depth_profile(network(*taps))
-        assert len(profile.segments) == 2
+        assert len(profile.growth_ranges) == 2
         assert [p.name for p in profile.main.points] == ["a", "b", "c"]
 
 
@@ -439,17 +440,17 @@ def test_the_way_of_each_input_to_where_they_meet_is_a_segment():
     """Each with its own growth; what follows is one of its own."""
     snapshot = two_towers(tap("c", 70.0), tap("d", 140.0))
     assert segments_of(snapshot) == [("cat c d", True), ("a1 a2 a3", True), ("b1 b2", True)]
-    segments = depth_profile(snapshot).segments
-    growth = [segment.growth for segment in segments]
+    growth_ranges = depth_profile(snapshot).growth_ranges
+    growth = [growth_range.growth for growth_range in growth_ranges]
     np.testing.assert_allclose(growth, [2**0.5, 10.0, 0.5], rtol=1e-12)
-    assert [segment.layers for segment in segments] == [2, 2, 1]
+    assert [growth_range.layers for growth_range in growth_ranges] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("joint", [[norm("n")], [tap("c", 70.0), norm("n"), tap("d")]])
 def test_towers_that_a_normalization_ends_are_not_open(joint):
     """As with one input: what is normalized before the head may grow without harm."""
     opened = [
-        s.points[0].name for s in depth_profile(two_towers(*joint)).segments if s.open
+        s.points[0].name for s in depth_profile(two_towers(*joint)).growth_ranges if s.open
     ]
     assert "a1" not in opened and "b1" not in opened
 
@@ -525,7 +526,7 @@ def test_a_normalization_within_a_tower_cuts_it():
 )
 def test_a_segment_along_which_branches_are_added_is_a_residual_stream(snapshot, residual):
     """At half of its points or more, the first left out."""
-    assert depth_profile(snapshot).segments[0].residual is residual
+    assert depth_profile(snapshot).growth_ranges[0].residual is residual
 
 
 def test_branches_that_are_concatenated_are_no_residual_stream():
@@ -561,8 +562,8 @@ def test_the_depth_at_which_a_dtype_ends_is_where_the_straight_line_meets_it(
     sizes, float16, bfloat16, float32
 ):
     """Overflow of what grows, underflow of what falls, to the smallest normal number."""
-    (segment,) = depth_profile(chain(*sizes)).segments
-    found = [segment.limit_depth(d) for d in ("float16", "bfloat16", "float32")]
+    (growth_range,) = depth_profile(chain(*sizes)).growth_ranges
+    found = [growth_range.limit_depth(d) for d in ("float16", "bfloat16", "float32")]
     np.testing.assert_allclose(found, [float16, bfloat16, float32], rtol=1e-7)
 
 
@@ -763,9 +764,9 @@ def test_measured_gains_and_gradients_of_random_layers_are_as_predicted(activati
     """Drawn weights: each gain within chance, a gradient passed back through all."""
     drawn = Drawn(1, inputs=256).chain(6, 256, activation=activation, variance=1.5)
     profile = depth_profile(drawn.snapshot())
-    (stretch,) = profile.stretches
-    assert [link.name for link in stretch.links] == [f"d{i}" for i in range(1, 7)]
-    for link in stretch.links:  # sd of ReLU at 256 units is 0.0704: facts/theory.md
+    (segment,) = profile.segments
+    assert [link.name for link in segment.links] == [f"d{i}" for i in range(1, 7)]
+    for link in segment.links:  # sd of ReLU at 256 units is 0.0704: facts/theory.md
         assert abs(math.log(link.gain / link.predicted_gain)) < 4 * 0.0704
 
     back = drawn.rng.standard_normal((64, 256))
@@ -775,39 +776,39 @@ def test_measured_gains_and_gradients_of_random_layers_are_as_predicted(activati
         slope = {"linear": 1.0, "relu": out > 0, "tanh": 1 - out**2}[activation]
         back = (back * slope) @ drawn.kernels[name].T
     decades = math.log10(np.sqrt(np.mean(back**2)) / start)
-    assert abs(stretch.backward - decades) < 4 * 0.0704 * math.sqrt(5) / math.log(10)
+    assert abs(segment.backward - decades) < 4 * 0.0704 * math.sqrt(5) / math.log(10)
 
 
-# -- stretches
+# -- segments
 
 
 def stretches_of(snapshot):
-    """Of each stretch the names of its rows and of its links, and whether it is open."""
+    """Of each segment the names of its rows and of its links, and whether it is open."""
     layers = snapshot.layers
     return [
         (
-            " ".join(layers[row].name for row in stretch.rows),
-            " ".join(link.name for link in stretch.links),
-            stretch.open,
+            " ".join(layers[row].name for row in segment.rows),
+            " ".join(link.name for link in segment.links),
+            segment.open,
         )
-        for stretch in depth_profile(snapshot).stretches
+        for segment in depth_profile(snapshot).segments
     ]
 
 
 def test_a_stretch_is_cut_at_normalizations_only():
-    """A segment ends at a sigmoid as well."""
+    """A growth range ends at a sigmoid as well."""
     sizes = [tap("a", 0.01), tap("s", 0.5, activation="sigmoid"), tap("b", 0.3)]
     snapshot = network(*sizes, norm("n"), tap("head"))
     assert stretches_of(snapshot) == [("a s", "a s", False), ("n", "", True)]
     assert segments_of(snapshot) == [("a", False), ("s", False), ("n", True)]
-    assert [s.normalized for s in depth_profile(snapshot).stretches] == [False, True]
+    assert [s.normalized for s in depth_profile(snapshot).segments] == [False, True]
 
 
 def test_a_normalization_that_is_not_measured_begins_a_stretch():
     """At the layer behind it, which is its first link."""
     snapshot = network(tap("a"), tap("b", normalized=True), tap("c"), tap("head"))
     assert stretches_of(snapshot) == [("a", "a", False), ("b c", "b c", True)]
-    assert [s.normalized for s in depth_profile(snapshot).stretches] == [False, True]
+    assert [s.normalized for s in depth_profile(snapshot).segments] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -820,7 +821,7 @@ def test_a_normalization_that_is_not_measured_begins_a_stretch():
 def test_a_stretch_that_begins_behind_a_weight_layer_has_links(before):
     """Each of its weight layers stands on the trunk by itself."""
     snapshot = network(*before, tap("b"), tap("c"), tap("d"), tap("head"))
-    (found,) = (s for s in depth_profile(snapshot).stretches if len(s.rows) == 4)
+    (found,) = (s for s in depth_profile(snapshot).segments if len(s.rows) == 4)
     assert [link.name for link in found.links] == ["b", "c", "d"]
 
 
@@ -834,11 +835,11 @@ def test_backward_adds_up_from_the_last_layer_to_the_output_of_the_first():
     variances = (50.0, 4.0, 0.25, 2.25)
     layers = [tap(f"d{i}", **weights(v)) for i, v in enumerate(variances)]
     profile = depth_profile(network(tap("x", kind="input"), *layers, tap("head")))
-    np.testing.assert_allclose(10 ** profile.stretches[0].backward, 1.5, rtol=1e-12)
+    np.testing.assert_allclose(10 ** profile.segments[0].backward, 1.5, rtol=1e-12)
     layers[2] = tap("d2")
     profile = depth_profile(network(tap("x", kind="input"), *layers, tap("head")))
-    np.testing.assert_array_equal(profile.stretches[0].backward, math.nan)
-    (stream,) = depth_profile(blocks(2, lambda i: 1.0)).stretches
+    np.testing.assert_array_equal(profile.segments[0].backward, math.nan)
+    (stream,) = depth_profile(blocks(2, lambda i: 1.0)).segments
     np.testing.assert_array_equal(stream.backward, math.nan)
 
 
@@ -850,18 +851,18 @@ def test_independence_is_the_share_that_differs_from_sample_to_sample():
         tap("same", 3.0, within=0.0),
         *(tap("one", samples=1), tap("zero", 0.0), tap("head")),
     )
-    (stretch,) = depth_profile(snapshot).stretches
+    (segment,) = depth_profile(snapshot).segments
     expected = [*np.log10(shares), -math.inf, math.nan, math.nan]
-    np.testing.assert_allclose(stretch.independence, expected, rtol=1e-6)
+    np.testing.assert_allclose(segment.independence, expected, rtol=1e-6)
 
 
 def test_independence_of_a_tensor_is_that_of_its_elements():
     """Against numpy: std over the batch, averaged over units as squares."""
     tensor = np.random.default_rng(2).standard_normal((32, 8)) * 0.1 + 1.0
     snapshot = network(tap("a", tensor), tap("head"))
-    (stretch,) = depth_profile(snapshot).stretches
+    (segment,) = depth_profile(snapshot).segments
     share = np.sqrt(tensor.var(axis=0).mean() / np.mean(tensor**2))
-    np.testing.assert_allclose(10 ** stretch.independence[0], share, rtol=1e-12)
+    np.testing.assert_allclose(10 ** segment.independence[0], share, rtol=1e-12)
 
 
 # -- rows that are no part of the data path
@@ -902,9 +903,9 @@ def test_a_layer_beside_the_network_adds_no_trunk(rms):
 
 
 def test_if_no_layer_was_called_there_is_no_profile():
-    """A snapshot of nothing but empty records has no segments."""
+    """A snapshot of nothing but empty records has no growth ranges."""
     profile = depth_profile(network(tap("a", None), tap("b", None), tap("head", None)))
-    assert (profile.segments, profile.main) == ((), None)
+    assert (profile.growth_ranges, profile.main) == ((), None)
     np.testing.assert_array_equal(profile.depths, [0, 0, 0])
 
 

@@ -8,10 +8,10 @@ import pytest
 from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, summary
-from activation_monitor.analysis.findings import CODES, Finding, check_silence
+from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.shown import Views
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import console
 from networks import Drawn, chain, network, straight, tap, weights
 
@@ -434,7 +434,7 @@ def test_nan_in_what_the_model_is_given_explains_the_zeros_that_relu_makes_of_it
     (finding,) = diagnose([snapshot]).findings
     assert finding.code == NONFINITE
     assert finding.layers == ("x",)
-    assert finding.remedy.cause == "data"
+    assert finding.fix.cause == "data"
 
 
 def test_in_training_an_input_out_of_scale_explains_what_comes_of_it():
@@ -507,11 +507,11 @@ def test_what_follows_from_a_consequence_follows_from_the_cause(name):
         ([chain(1, 1, NAN), chain(1, NAN, NAN, step=1)], ((NONFINITE, 0),)),
     ],
 )
-@pytest.mark.parametrize("made_as", [list, iter, History])
+@pytest.mark.parametrize("made_as", [list, iter, Recording])
 def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
     made_as, snapshots, expected
 ):
-    """From a list, an iterator or a history: codes and steps, in order."""
+    """From a list, an iterator or a recording: codes and steps, in order."""
     diagnosis = diagnose(made_as(snapshots))
     assert tuple((f.code, f.step) for f in diagnosis.findings) == expected
     assert diagnosis.steps == tuple(snapshot.step for snapshot in snapshots)
@@ -574,7 +574,7 @@ def test_an_explosion_does_not_explain_nan_in_the_input():
     assert codes(*run) == (EXPLODING, NONFINITE)
 
 
-# -- silence
+# -- ignore
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -585,27 +585,27 @@ def test_a_silenced_code_is_not_reported_nor_what_it_explains(code):
         *(snapshot for snapshot, cause in ONE_CAUSE.values() if cause == code),
     ]:
         assert codes(snapshot) == (code,)
-        assert codes(snapshot, silence=frozenset([code])) == ()
-        assert codes(snapshot, silence=frozenset(CODES) - {code}) == (code,)
-        assert diagnose([snapshot], silence=frozenset([code])).verdict != "findings"
+        assert codes(snapshot, ignore=frozenset([code])) == ()
+        assert codes(snapshot, ignore=frozenset(CODES) - {code}) == (code,)
+        assert diagnose([snapshot], ignore=frozenset([code])).verdict != "findings"
 
 
 def test_one_of_two_findings_can_be_silenced():
     """The other is reported as before."""
     snapshot, (first, second) = TWO_CAUSES["vanishing, and then NaN"]
-    assert codes(snapshot, silence=frozenset([first])) == (second,)
-    assert codes(snapshot, silence=frozenset([second])) == (first,)
-    assert codes(snapshot, silence=frozenset([first, second])) == ()
+    assert codes(snapshot, ignore=frozenset([first])) == (second,)
+    assert codes(snapshot, ignore=frozenset([second])) == (first,)
+    assert codes(snapshot, ignore=frozenset([first, second])) == ()
 
 
 def test_what_a_silenced_finding_explains_stays_explained_later():
     """Exploding, and NaN a step later."""
     run = [straight(3.0), chain(1, NAN, NAN, step=1)]
-    assert codes(*run, silence=frozenset([EXPLODING])) == ()
+    assert codes(*run, ignore=frozenset([EXPLODING])) == ()
 
 
 @pytest.mark.parametrize(
-    ("silence", "expected"),
+    ("ignore", "expected"),
     [
         ((), set()),
         (EXPLODING, {EXPLODING}),
@@ -615,14 +615,14 @@ def test_what_a_silenced_finding_explains_stays_explained_later():
         (iter([DEAD, DEAD]), {DEAD}),
     ],
 )
-def test_codes_to_silence_are_given_as_one_or_many(silence, expected):
+def test_codes_to_silence_are_given_as_one_or_many(ignore, expected):
     """A string is one code, not its letters."""
-    found = check_silence(silence, "audit")
+    found = check_ignored(ignore, "audit")
     assert found == expected and isinstance(found, frozenset)
 
 
 @pytest.mark.parametrize(
-    ("silence", "named"),
+    ("ignore", "named"),
     [
         ("exploding", "exploding"),
         ([EXPLODING, "nan", "all"], "all, nan"),
@@ -630,22 +630,22 @@ def test_codes_to_silence_are_given_as_one_or_many(silence, expected):
         ([3], "3"),
     ],
 )
-def test_a_code_that_does_not_exist_is_refused(silence, named):
+def test_a_code_that_does_not_exist_is_refused(ignore, named):
     """With those that do."""
     message = (
-        f"audit: `silence` must hold codes of findings. Received: {named}. There are: "
+        f"audit: `ignore` must hold codes of findings. Received: {named}. There are: "
         f"{', '.join(CODES)}."
     )
     with pytest.raises(ValueError) as raised:
-        check_silence(silence, "audit")
+        check_ignored(ignore, "audit")
     assert str(raised.value) == message
 
 
 def test_the_public_diagnose_silences_and_refuses():
     """That of the package, which prints as a table."""
-    assert console.diagnose([straight(3.0)], silence=EXPLODING).healthy
-    with pytest.raises(ValueError, match="diagnose: `silence` must hold codes"):
-        console.diagnose([straight(3.0)], silence=["growth"])
+    assert console.diagnose([straight(3.0)], ignore=EXPLODING).healthy
+    with pytest.raises(ValueError, match="diagnose: `ignore` must hold codes"):
+        console.diagnose([straight(3.0)], ignore=["growth"])
 
 
 # -- the diagnosis
@@ -784,16 +784,16 @@ def test_the_messages_of_the_other_rules_say_numbers_and_mechanism(code, words):
 
 
 def test_a_finding_prints_its_code_severity_and_time_before_its_message():
-    """One line for people and for logs, and the remedy below; findings can be in a set."""
+    """One line for people and for logs, and the fix below; findings can be in a set."""
     snapshot = chain(1, 1, NAN, step=70)
     (finding,) = diagnose([snapshot]).findings
-    assert str(finding).removesuffix(f"\n{finding.remedy}") == (
+    assert str(finding).removesuffix(f"\n{finding.fix}") == (
         "nonfinite-activations (critical, in training, step 70): 2 of 4 elements of the "
         "output (d3, float32) are NaN or infinite. Its own inputs have none; what "
         "is computed from it inherits them."
     )
     assert len({finding, *diagnose([snapshot]).findings}) == 1
-    given = Finding("code", "warning", 0, ("a",), {}, "Words.", remedy="Do this.")
+    given = Finding("code", "warning", 0, ("a",), {}, "Words.", fix="Do this.")
     assert str(given) == "code (warning, at initialization): Words.\nDo this."
 
 
@@ -801,9 +801,9 @@ def test_a_finding_at_initialization_brings_the_remedy():
     """That of its code and layers."""
     (finding,) = diagnose([chain(1, 30, 900, x=1 / 30, **weights(900.0))]).findings
     assert finding.code == EXPLODING
-    assert finding.remedy.cause == "initializer"
-    assert finding.remedy.changes[0].layers == ("d1", "d2", "d3")
-    assert str(finding).endswith(str(finding.remedy))
+    assert finding.fix.cause == "initializer"
+    assert finding.fix.changes[0].layers == ("d1", "d2", "d3")
+    assert str(finding).endswith(str(finding.fix))
 
 
 def _rows_of_findings(rule, seed):

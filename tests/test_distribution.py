@@ -23,9 +23,9 @@ import tensorflow as tf
 import activation_monitor
 import distributed
 import models
-from activation_monitor import read_history
-from activation_monitor.analysis import moments
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor import read_recording
+from activation_monitor.analysis import records
+from activation_monitor.recording.backends import backend
 
 SECONDS = 600  # for a process: many times what it needs on a quiet machine
 X, Y = models.data(samples=24)
@@ -93,7 +93,7 @@ def numbers(whole, shares, activation="linear"):
     """A record's fields, of an array that each replica had a share of."""
     finite = whole[np.isfinite(whole)]
     kept = [np.ma.masked_invalid(share) for share in shares if len(share)]
-    low, high = moments.SATURATED.get(activation, (-np.inf, np.inf))
+    low, high = records.SATURATED.get(activation, (-np.inf, np.inf))
     spread = sum(np.sum((share - share.mean(axis=0)) ** 2) for share in kept)
     return {
         "count": whole.size,
@@ -222,11 +222,11 @@ def test_kernels_on_replicas_are_measured(mirrored):
     """Before the first step changes them; they are the same on each replica."""
     for case in ("compiled", "watched"):
         found = mirrored[case]
-        kernels = found["snapshots"][0].kernels
+        kernels = found["snapshots"][0].quantities["weight"]
         for row, kernel in zip(kernels[1:], found["weights"][0][::2], strict=True):
             kernel = kernel.astype(np.float64)
             np.testing.assert_allclose(
-                [moments.field(row, name) for name in ("count", "variance", "maximum")],
+                [records.field(row, name) for name in ("count", "variance", "maximum")],
                 [kernel.size, kernel.var(), kernel.max()],
                 rtol=1e-6,
             )
@@ -338,10 +338,10 @@ def test_only_the_chief_writes_files(workers):
 def test_of_a_worker_killed_in_the_middle_the_files_stay_readable(workers):
     """All that was sampled until then is in them, though nobody closed them."""
     assert workers.codes == [0, -9]
-    history = read_history(workers.logs[0])
-    assert history.steps == [0, 1, 2, 3, 5, 6, 9, 10, 12]
-    for read, kept in zip(history, workers.found[0]["snapshots"], strict=False):
-        np.testing.assert_array_equal(read.records, kept.records)
+    recording = read_recording(workers.logs[0])
+    assert recording.steps == [0, 1, 2, 3, 5, 6, 9, 10, 12]
+    for read, kept in zip(recording, workers.found[0]["snapshots"], strict=False):
+        np.testing.assert_array_equal(read.records(), kept.records())
 
 
 def test_with_several_workers_a_function_may_not_choose_the_steps(workers):

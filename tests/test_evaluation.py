@@ -6,8 +6,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import models
-from activation_monitor import ActivationMonitor, read_history
-from activation_monitor.analysis import moments
+from activation_monitor import ActivationMonitor, read_recording
+from activation_monitor.analysis import records
 
 X, Y = models.data(samples=20)
 UNSEEN = models.data(samples=21)[0][:13] * 3.0, models.data(samples=13)[1]
@@ -48,8 +48,8 @@ def test_all_batches_of_an_evaluation_make_one_snapshot(options):
     expected = model.evaluate(*UNSEEN, batch_size=5, verbose=0)
     loss = model.evaluate(*UNSEEN, batch_size=5, verbose=0, callbacks=[monitor])
     np.testing.assert_array_equal(loss, expected)
-    (snapshot,) = monitor.validation_history
-    assert len(monitor.history) == 0
+    (snapshot,) = monitor.validation_recording
+    assert len(monitor.recording) == 0
     row = snapshot.names.index("net/hidden")
     reference = hidden(model, UNSEEN[0])
     assert snapshot.field("count")[row] == reference.size
@@ -64,7 +64,7 @@ def test_all_batches_of_an_evaluation_make_one_snapshot(options):
         np.testing.assert_allclose(snapshot.statistic(name)[row], value, rtol=1e-5)
     # Dropout does nothing here, and is told from training by that.
     np.testing.assert_array_equal(
-        snapshot.records[snapshot.names.index("net/dropout")], snapshot.records[row]
+        snapshot.records()[snapshot.names.index("net/dropout")], snapshot.records()[row]
     )
 
 
@@ -86,21 +86,23 @@ def test_validation_in_fit_is_numbered_by_the_steps_that_training_has_reached(tm
             validation_data=UNSEEN,
             callbacks=[monitor],
         )
-        results.append([monitor.history[-1].records, *model.get_weights()])
+        results.append([monitor.recording[-1].records(), *model.get_weights()])
     for without, with_validation in zip(*results, strict=True):
         np.testing.assert_array_equal(with_validation, without)
-    assert monitor.validation_history.steps == [4, 8, 12]
-    assert monitor.history.steps == [0, 1, 2, 3, 5, 6, 9, 10]
+    assert monitor.validation_recording.steps == [4, 8, 12]
+    assert monitor.recording.steps == [0, 1, 2, 3, 5, 6, 9, 10]
     np.testing.assert_array_equal(
-        monitor.validation_history[-1].field("mean")[1],
+        monitor.validation_recording[-1].field("mean")[1],
         pytest.approx(hidden(model, UNSEEN[0]).mean(), rel=1e-5),
     )
     # Two runs side by side, each with the same tags.
     runs = {path.name for path in (tmp_path / "True").iterdir()}
     assert runs == {"activations", "activations_validation"}
-    read = read_history(tmp_path / "True" / "activations_validation")
+    read = read_recording(tmp_path / "True" / "activations_validation")
     assert read.steps == [4, 8, 12]
-    np.testing.assert_array_equal(read[0].records, monitor.validation_history[0].records)
+    np.testing.assert_array_equal(
+        read[0].records(), monitor.validation_recording[0].records()
+    )
     tags = []
     for run in sorted(runs):
         events = EventAccumulator(str(tmp_path / "True" / run)).Reload()
@@ -116,8 +118,8 @@ def test_without_it_evaluation_is_not_measured():
     model, monitor = network(), ActivationMonitor(sample_every=1)
     model.fit(X, Y, batch_size=20, verbose=0, validation_data=UNSEEN, callbacks=[monitor])
     model.evaluate(*UNSEEN, verbose=0, callbacks=[monitor])
-    assert len(monitor.validation_history) == 0
-    (snapshot,) = monitor.history
+    assert len(monitor.validation_recording) == 0
+    (snapshot,) = monitor.recording
     np.testing.assert_array_equal(snapshot.field("samples"), 20.0)
 
 
@@ -138,7 +140,7 @@ def test_evaluation_runs_the_models_own_function_before_and_after():
     assert "test_step" not in model.__dict__
     model.evaluate(*UNSEEN, batch_size=5, verbose=0, callbacks=[monitor])
     assert model.test_function is own
-    (snapshot,) = monitor.validation_history
+    (snapshot,) = monitor.validation_recording
     np.testing.assert_array_equal(snapshot.field("samples"), 13.0)
 
 
@@ -155,7 +157,7 @@ def test_steps_that_run_together_are_merged():
     """All samples once."""
     model, monitor = network(steps_per_execution=2), ActivationMonitor(validation=True)
     model.evaluate(X, Y, batch_size=5, verbose=0, callbacks=[monitor])
-    (snapshot,) = monitor.validation_history
+    (snapshot,) = monitor.validation_recording
     np.testing.assert_array_equal(snapshot.field("samples"), 20.0)
 
 
@@ -185,7 +187,7 @@ def test_padded_time_steps_are_left_out(options):
     model = sequence_model(**options)
     monitor = ActivationMonitor()
     model.fit(tokens, np.zeros((3, 1)), verbose=0, callbacks=[monitor])
-    snapshot = monitor.history[0]
+    snapshot = monitor.recording[0]
     there = tokens > 0
     table, kernel, bias = (w.astype(np.float64) for w in model.get_weights()[:3])
     embedded = table[tokens]
@@ -227,19 +229,19 @@ def test_a_batch_of_nothing_but_padding_is_an_empty_record():
     # That the LSTM puts out nothing is found, rightly.
     model, monitor = sequence_model(), ActivationMonitor(on_finding=lambda finding: None)
     model.fit(np.zeros((3, 6), "int32"), np.zeros((3, 1)), verbose=0, callbacks=[monitor])
-    row = monitor.history[0].names.index("net/each")
-    np.testing.assert_array_equal(monitor.history[0].records[row], moments.empty())
+    row = monitor.recording[0].names.index("net/each")
+    np.testing.assert_array_equal(monitor.recording[0].records()[row], records.empty())
 
 
 def test_a_mask_that_masks_nothing_changes_nothing():
     """The statistics are those without a mask."""
     tokens = np.arange(1, 10).reshape(3, 3).repeat(2, axis=1).astype("int32")
-    records = []
+    found = []
     for mask_zero in (True, False):
         keras.utils.set_random_seed(0)
         model, monitor = sequence_model(), ActivationMonitor()
         model.get_layer("embedding").mask_zero = mask_zero
         model.get_layer("embedding").supports_masking = mask_zero
         model.fit(tokens, np.zeros((3, 1)), verbose=0, callbacks=[monitor])
-        records.append(monitor.history[0].records)
-    np.testing.assert_allclose(records[0], records[1], rtol=1e-5, atol=1e-12)
+        found.append(monitor.recording[0].records())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-12)

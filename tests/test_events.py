@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,11 +18,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
 import models
-from activation_monitor import ActivationMonitor, diagnose, read_history
-from activation_monitor.analysis import moments
+from activation_monitor import ActivationMonitor, diagnose, read_recording
+from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.views import events, log_format
-from activation_monitor.views.events import read_runs
+from activation_monitor.storage import log_format, writer
+from activation_monitor.storage.reader import read_run, read_runs
 from activation_monitor.views.figures.image import heat_image
 
 
@@ -39,6 +40,8 @@ def values(accumulator, tag):
     }
 
 
+DATA = Path(__file__).parent / "data"
+
 LAYERS = (
     LayerInfo("a", "InputLayer", "input", "linear", 3, "float32", ()),
     LayerInfo(
@@ -52,22 +55,23 @@ LAYERS = (
 def taken(step, kernels=None):
     """A snapshot of two layers, the second of them with a kernel."""
     rng = np.random.default_rng(step)
-    records = [moments.measure(rng.standard_normal((5, 3)), "tanh") for _ in LAYERS]
-    return Snapshot(step, LAYERS, np.stack(records), kernels=kernels)
+    found = [records.measure(rng.standard_normal((5, 3)), "tanh") for _ in LAYERS]
+    weights = {} if kernels is None else {"weight": kernels}
+    return Snapshot(step, LAYERS, {"output": np.stack(found)} | weights)
 
 
 def kernels():
     """Their records: an empty one, and one of numbers that float32 has not."""
-    return np.stack([moments.empty(), moments.measure(np.full((2, 3), 1e-60) / 3)])
+    return np.stack([records.empty(), records.measure(np.full((2, 3), 1e-60) / 3)])
 
 
 def written_and_read(folder, *snapshots):
     """What is read back of snapshots."""
-    log = events.EventLog(folder)
+    log = writer.EventLog(folder)
     for snapshot in snapshots:
         log.write(snapshot)
     log.close()
-    return read_history(folder)
+    return read_recording(folder)
 
 
 def assert_same(read, written):
@@ -76,11 +80,13 @@ def assert_same(read, written):
         assert theirs.step == ours.step
         assert theirs.layers == ours.layers
         assert theirs.steps == ours.steps
-        for name in ("records", "histograms", "kernels"):
+        for name in ("quantities", "histograms"):
             before, after = getattr(ours, name), getattr(theirs, name)
-            assert (before is None) == (after is None), name
-            if before is not None:
-                np.testing.assert_array_equal(after, before, err_msg=name)
+            assert before.keys() == after.keys(), name
+            for quantity in before:
+                about = f"{name} of {quantity}"
+                np.testing.assert_array_equal(after[quantity], before[quantity], about)
+        np.testing.assert_array_equal(theirs.loss, ours.loss)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +104,7 @@ def run(tmp_path_factory):
 def test_every_tensor_has_two_scalars_and_a_histogram(run):
     """Under the tags that the README names, shown by the plugins they are meant for."""
     folder, monitor = run
-    names = monitor.history[0].names
+    names = monitor.recording[0].names
     assert len(names) == 9
     accumulator = accumulated(folder / "activations")
     plugins = {
@@ -107,7 +113,8 @@ def test_every_tensor_has_two_scalars_and_a_histogram(run):
         "text": {"activation_monitor/findings"},
         "images": {"activation_monitor/depth_by_step"},
         "activation_monitor": {
-            f"activation_monitor/{own}" for own in ("snapshot", "kernels", "layers")
+            f"activation_monitor/{own}"
+            for own in ("records/output", "records/weight", "layers", "step", "strides")
         },
     }
     for plugin, tags in plugins.items():
@@ -119,14 +126,14 @@ def test_the_scalars_are_the_statistics(run):
     """Mean and std of each layer at each sampled step, rank 0 as TensorBoard wants them."""
     folder, monitor = run
     accumulator = accumulated(folder / "activations")
-    assert monitor.history.steps == [0, 1, 2, 3, 5, 6]
+    assert monitor.recording.steps == [0, 1, 2, 3, 5, 6]
     for tag, field, finish in (("mean", "mean", lambda v: v), ("std", "variance", np.sqrt)):
         for name in ("conv", "head"):
             written = values(accumulator, f"activation_{tag}/{name}")
-            for snapshot in monitor.history:
-                record = snapshot.records[snapshot.names.index(name)]
+            for snapshot in monitor.recording:
+                record = snapshot.records()[snapshot.names.index(name)]
                 assert written[snapshot.step].shape == ()
-                expected = finish(moments.field(record, field))
+                expected = finish(records.field(record, field))
                 np.testing.assert_allclose(written[snapshot.step], expected, rtol=1e-6)
 
 
@@ -137,12 +144,12 @@ def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
         accumulated(folder / "activations"), "activation_monitor/depth_by_step"
     )
     ((step, (width, height, png)),) = written.items()
-    assert step == monitor.history.steps[-1]
+    assert step == monitor.recording.steps[-1]
     pixels = tf.io.decode_png(png).numpy()
     assert pixels.shape == (int(height), int(width), 3)
-    np.testing.assert_array_equal(pixels, heat_image(monitor.history))
-    assert pixels.shape[0] % len(monitor.history[0].names) == 0
-    assert pixels.shape[1] % len(monitor.history) == 0
+    np.testing.assert_array_equal(pixels, heat_image(monitor.recording))
+    assert pixels.shape[0] % len(monitor.recording[0].names) == 0
+    assert pixels.shape[1] % len(monitor.recording) == 0
 
 
 def test_scalars_can_be_switched_off(tmp_path):
@@ -155,30 +162,30 @@ def test_scalars_can_be_switched_off(tmp_path):
         accumulator.PluginTagToContent("scalars")
     for plugin in ("histograms", "text", "images", "activation_monitor"):
         assert accumulator.PluginTagToContent(plugin)
-    assert_same(read_history(tmp_path), monitor.history)
+    assert_same(read_recording(tmp_path), monitor.recording)
 
 
 def test_a_picture_that_fails_does_not_end_the_log(tmp_path, monkeypatch):
     """It warns, and all that was measured is there."""
 
-    def fails(history):
+    def fails(recording):
         raise OSError("no paint")
 
     monkeypatch.setattr("activation_monitor.views.figures.image.heat_image", fails)
     monitor, warned = models.watch(models.perceptron(), *models.data(), log_dir=tmp_path)
     (message,) = warned
     assert "the log has no picture, training goes on (OSError: no paint)" in message
-    assert_same(read_history(tmp_path), monitor.history)
+    assert_same(read_recording(tmp_path), monitor.recording)
 
 
 def test_history_is_read_back_without_loss(run):
     """Every number, every layer, every histogram; and it is judged the same."""
     folder, monitor = run
     for where in (folder, folder / "activations"):
-        read = read_history(where)
-        assert_same(read, monitor.history)
+        read = read_recording(where)
+        assert_same(read, monitor.recording)
         assert str(diagnose(read)) == str(monitor.diagnosis)
-    assert read[0].kernels is not None
+    assert read[0].quantities.get("weight") is not None
     conv = read[0].layers[read[0].names.index("conv")]
     assert conv.fan_in == 27.0
     assert conv.initializer == "GlorotUniform()"
@@ -190,49 +197,65 @@ def test_kernels_are_read_back_of_the_steps_at_which_they_were_measured(tmp_path
     snapshots = [taken(i, kernels() if there else None) for i, there in enumerate(measured)]
     read = written_and_read(tmp_path, *snapshots)
     assert_same(read, snapshots)
-    assert [snapshot.kernels is not None for snapshot in read] == [*measured]
+    assert [snapshot.quantities.get("weight") is not None for snapshot in read] == [
+        *measured
+    ]
 
 
-def test_a_log_of_a_version_with_fewer_columns_has_empty_ones_in_their_place(
-    tmp_path, monkeypatch
-):
-    """As one written before there were saturated elements, dead units and kernels."""
-    new = taken(3)
-    known = moments.FIELD_NAMES[: moments.FIELD_NAMES.index("saturated")]
-    old = Snapshot(3, new.layers, new.records[:, : len(known)])
+def test_a_log_of_version_1_is_read():
+    """A file that version 1 of the format wrote, against what its monitor held then."""
+    folder = DATA / "version_1"
+    expected = np.load(folder / "expected.npz")
+    assert tuple(expected["fields"]) == records.FIELD_NAMES
+    read = read_recording(folder)
+    assert read.steps == expected["steps"].tolist()
+    assert [snapshot.steps for snapshot in read] == expected["merged"].tolist()
+    assert read[0].names == tuple(expected["names"])
+    for i, snapshot in enumerate(read):
+        np.testing.assert_array_equal(snapshot.records(), expected["records"][i])
+        histograms = snapshot.histograms["output"]
+        np.testing.assert_array_equal(histograms, expected["histograms"][i])
+        assert np.isnan(snapshot.loss) and not snapshot.evaluation
+    np.testing.assert_array_equal(read[0].records("weight"), expected["kernels"])
+    assert [[*snapshot.quantities] for snapshot in read] == [
+        ["output", "weight"],
+        ["output"],
+    ]
 
-    def without_what_is_new(written):
-        table = json.loads(in_full(written))
-        for row in table["layers"]:
-            del row["fan_in"], row["initializer"]
-        return json.dumps(table)
 
-    in_full = log_format.table_to_json
-    with monkeypatch.context() as patched:
-        patched.setattr(moments, "FIELD_NAMES", known)
-        patched.setattr(log_format, "table_to_json", without_what_is_new)
-        log = events.EventLog(tmp_path)
-        log.write(old)
-        log.close()
-    (read,) = read_history(tmp_path)
-    assert read.kernels is None
-    assert [layer.name for layer in read.layers] == ["a", "b"]
+def test_columns_that_an_older_log_does_not_have_are_empty():
+    """As in one that was written before saturated elements and dead units were counted."""
+    known = records.FIELD_NAMES[: records.FIELD_NAMES.index("saturated")]
+    (_, arrays), layers = log_format.encode(taken(3)), taken(3).layers
+    old = {tag: array[..., : len(known)] for tag, array in arrays.items()}
+    table = log_format.Table(layers, known)
+    read = log_format.decode(
+        3, log_format.table_from_json(log_format.table_to_json(table)), old
+    )
+    expected = records.empty(2)
+    expected[:, : len(known)] = taken(3).records()[:, : len(known)]
+    np.testing.assert_array_equal(read.records(), expected)
+
+
+def test_what_a_layer_did_not_have_in_an_older_log_has_its_default():
+    """As one that was written before fan-in and initializer were known."""
+    table = json.loads(log_format.table_to_json(log_format.encode(taken(3))[0]))
+    for row in table["layers"]:
+        del row["fan_in"], row["initializer"]
+    read = log_format.table_from_json(json.dumps(table))
     assert {(layer.fan_in, layer.initializer) for layer in read.layers} == {(0.0, "")}
-    expected = moments.empty(2)
-    expected[:, : len(known)] = old.records
-    np.testing.assert_array_equal(read.records, expected)
 
 
 def test_a_log_of_a_later_version_is_refused(tmp_path, monkeypatch):
     """It says which file, which format, and what to do; nothing is guessed."""
     with monkeypatch.context() as patched:
         patched.setattr(log_format, "VERSION", log_format.VERSION + 1)
-        log = events.EventLog(tmp_path)
+        log = writer.EventLog(tmp_path)
         log.write(taken(0))
         log.close()
-    expected = "tfevents.*one of format 2. Install a newer activation-monitor to read it"
+    expected = "tfevents.*format 3. Install a newer activation-monitor to read it"
     with pytest.raises(ValueError, match=expected):
-        read_history(tmp_path)
+        read_recording(tmp_path)
 
 
 def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_path):
@@ -241,10 +264,10 @@ def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_pa
     model = models.perceptron()
     model.compile("sgd", "mse", steps_per_execution=2)
     monitor, _ = models.watch(model, x, y, log_dir=tmp_path, histograms=False)
-    read = read_history(tmp_path)
+    read = read_recording(tmp_path)
     assert [(s.step, s.steps) for s in read] == [(0, 2), (2, 2), (4, 2)]
-    assert_same(read, monitor.history)
-    assert read[0].histograms is None
+    assert_same(read, monitor.recording)
+    assert read[0].histograms == {}
 
 
 def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
@@ -308,7 +331,7 @@ def test_the_log_is_readable_while_training_runs(tmp_path):
     class Reads(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch:
-                seen.append(read_history(tmp_path).steps)
+                seen.append(read_recording(tmp_path).steps)
 
     x, y = models.data()
     model = models.perceptron()
@@ -319,13 +342,13 @@ def test_the_log_is_readable_while_training_runs(tmp_path):
 
 
 def test_a_second_fit_writes_a_second_file_of_the_same_run(tmp_path):
-    """Read together as one history."""
+    """Read together as one recording."""
     x, y = models.data()
     model = models.perceptron()
     monitor, _ = models.watch(model, x, y, log_dir=tmp_path)
     models.watch(model, x, y, monitor=monitor)
     assert len(list((tmp_path / "activations").iterdir())) == 2
-    assert read_history(tmp_path).steps == [0, 1, 2, 5]
+    assert read_recording(tmp_path).steps == [0, 1, 2, 5]
 
 
 def test_a_half_written_file_is_read_as_far_as_it_goes(run, tmp_path):
@@ -334,18 +357,18 @@ def test_a_half_written_file_is_read_as_far_as_it_goes(run, tmp_path):
     (path,) = (folder / "activations").iterdir()
     content = path.read_bytes()
     (tmp_path / path.name).write_bytes(content[: len(content) * 2 // 3])
-    steps = read_history(tmp_path).steps
-    assert 0 < len(steps) < len(monitor.history)
-    assert steps == monitor.history.steps[: len(steps)]
+    steps = read_recording(tmp_path).steps
+    assert 0 < len(steps) < len(monitor.recording)
+    assert steps == monitor.recording.steps[: len(steps)]
 
 
 # -- damaged files
 
 
-def logged(folder, *steps, layers=LAYERS, run=events.RUN):
+def logged(folder, *steps, layers=LAYERS, run=log_format.RUN):
     """The file of a log of these steps."""
     before = {*(folder / run).glob("*")}
-    log = events.EventLog(folder, run)
+    log = writer.EventLog(folder, run)
     for step in steps:
         log.write(dataclasses.replace(taken(step), layers=layers))
     log.close()
@@ -370,11 +393,11 @@ def flip(path, *places):
     path.write_bytes(content)
 
 
-def damaged_data(path, *records):
+def damaged_data(path, *found):
     """Damage the data of these records of a file; returns where the first begins."""
     begin = starts(path)
-    flip(path, *(begin[record] + 100 for record in records))
-    return begin[records[0]]
+    flip(path, *(begin[record] + 100 for record in found))
+    return begin[found[0]]
 
 
 def read_with_warning(read, folder):
@@ -390,11 +413,11 @@ def test_a_damaged_record_is_left_out_and_all_others_are_read(tmp_path):
     """The warning says which file, at which byte, and how many steps were read."""
     path = logged(tmp_path, *range(6))
     at = damaged_data(path, 3)  # after the one that names the format, and steps 0 and 1
-    read, warning = read_with_warning(read_history, tmp_path)
+    read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 1, 3, 4, 5]
     assert_same(read, [taken(step) for step in read.steps])
     assert warning == (
-        f"read_history: {path} is damaged at byte {at}: 5 steps read. If it is a copy, "
+        f"read_recording: {path} is damaged at byte {at}: 5 steps read. If it is a copy, "
         "copy it again."
     )
 
@@ -403,7 +426,7 @@ def test_several_damaged_records_are_counted(tmp_path):
     """The first of them is named."""
     path = logged(tmp_path, *range(6))
     at = damaged_data(path, 2, 4, 5)
-    read, warning = read_with_warning(read_history, tmp_path)
+    read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 2, 5]
     assert f"is damaged at byte {at} and 2 more places: 3 steps read." in warning
 
@@ -413,7 +436,7 @@ def test_after_a_damaged_length_no_more_is_read_of_the_file(tmp_path):
     path = logged(tmp_path, *range(6))
     at = starts(path)[3]
     flip(path, at)
-    read, warning = read_with_warning(read_history, tmp_path)
+    read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 1]
     assert f"damaged at byte {at}: 2 steps read, none after byte {at}." in warning
 
@@ -423,7 +446,7 @@ def test_the_later_files_of_a_resumed_run_are_read(tmp_path):
     first = logged(tmp_path, *range(4))
     logged(tmp_path, *range(4, 7))
     flip(first, starts(first)[2])
-    read, warning = read_with_warning(read_history, tmp_path)
+    read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 4, 5, 6]
     assert f"{first} is damaged" in warning
 
@@ -432,14 +455,14 @@ def test_no_step_is_read_with_the_names_of_other_layers(tmp_path):
     """Where the record that told of new layers is damaged, the steps after it are left
     out, up to the next that tells of layers."""
     other = tuple(dataclasses.replace(one, name=f"other_{one.name}") for one in LAYERS)
-    log = events.EventLog(tmp_path)
+    log = writer.EventLog(tmp_path)
     for step, layers in enumerate([LAYERS, LAYERS, other, other, LAYERS, LAYERS]):
         log.write(dataclasses.replace(taken(step), layers=layers))
     log.close()
-    (path,) = (tmp_path / events.RUN).iterdir()
+    (path,) = (tmp_path / log_format.RUN).iterdir()
     begin = starts(path)
     flip(path, begin[4] - 10)  # at the end of the data: the names themselves are intact
-    read, warning = read_with_warning(read_history, tmp_path)
+    read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 1, 4, 5]
     assert {snapshot.names for snapshot in read} == {("a", "b")}
     assert "4 steps read, 1 left out, whose list of layers is in the damaged" in warning
@@ -451,7 +474,7 @@ def test_a_record_that_is_no_event_is_damaged(tmp_path):
     with path.open("ab") as file:
         RecordWriter(file).write(b"\xff\xff no event")
     size = starts(path)[-1]
-    read, warning = read_with_warning(read_history, tmp_path)
+    read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0]
     assert f"damaged at byte {size}: 1 step read." in warning
 
@@ -460,7 +483,7 @@ def test_a_file_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_path):
     """Not that there are no snapshots: there are."""
     path = logged(tmp_path, 0, 1)
     at = damaged_data(path, 1)
-    for read in (read_history, read_runs):
+    for read in (read_recording, read_runs):
         with pytest.raises(ValueError, match="no step in") as caught:
             read(tmp_path)
         assert f"{path} is damaged at byte {at}: 0 steps read" in str(caught.value)
@@ -480,11 +503,11 @@ def test_a_damaged_run_is_no_hindrance_to_the_others(tmp_path):
 
 
 def test_a_damaged_evaluation_is_not_told_of_by_a_report_of_training(tmp_path):
-    """Runs of evaluation are not read by `read_runs`; by `read_history` they are."""
+    """Runs of evaluation are not read by `read_runs`; by `read_recording` they are."""
     logged(tmp_path, *range(3))
-    damaged_data(logged(tmp_path, *range(3), run=events.VALIDATION_RUN), 2)
+    damaged_data(logged(tmp_path, *range(3), run=log_format.VALIDATION_RUN), 2)
     assert read_runs(tmp_path)[tmp_path.name].steps == [0, 1, 2]
-    read, _ = read_with_warning(read_history, tmp_path / events.VALIDATION_RUN)
+    read, _ = read_with_warning(read_recording, tmp_path / log_format.VALIDATION_RUN)
     assert read.steps == [0, 2]
 
 
@@ -492,8 +515,8 @@ def test_reading_a_log_loads_neither_tensorflow_nor_keras(tmp_path):
     """Which takes longer than reading it."""
     logged(tmp_path, 0)
     code = (
-        "import sys; from activation_monitor.views.events import read_history; "
-        f"print(read_history({str(tmp_path)!r}).steps, *sys.modules)"
+        "import sys; from activation_monitor.storage.reader import read_recording; "
+        f"print(read_recording({str(tmp_path)!r}).steps, *sys.modules)"
     )
     run = [sys.executable, "-c", code]
     printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
@@ -530,12 +553,12 @@ NOTHING = {
         "with event files of other writers only, in train",
     ),
     "without a step": (
-        lambda folder: events.EventLog(folder).close(),
+        lambda folder: writer.EventLog(folder).close(),
         "whose log has no sampled step yet",
     ),
     "of evaluation": (
-        lambda folder: logged(folder, 0, run=events.VALIDATION_RUN),
-        "with a run of evaluation only, none of training. In Python, `read_history(",
+        lambda folder: logged(folder, 0, run=log_format.VALIDATION_RUN),
+        "with a run of evaluation only, none of training. In Python, `read_recording(",
     ),
     "a file": (
         lambda folder: (folder.rmdir(), folder.write_text("x")),
@@ -544,7 +567,7 @@ NOTHING = {
 }
 
 
-@pytest.mark.parametrize("read", [read_history, read_runs])
+@pytest.mark.parametrize("read", [read_recording, read_runs])
 @pytest.mark.parametrize("kind", [*NOTHING])
 def test_a_folder_without_a_run_is_an_error_that_says_what_is_there(tmp_path, kind, read):
     """Where, what was expected, what came, and what to do, in a message of its own."""
@@ -571,36 +594,37 @@ def test_an_event_file_is_not_a_folder(tmp_path):
     """The message names the folder to give instead, which can be read."""
     path = logged(tmp_path, 0)
     with pytest.raises(NotADirectoryError, match="is a file. Give the folder") as caught:
-        read_history(path)
+        read_recording(path)
     assert str(caught.value).endswith(f"it is in: {path.parent}")
-    assert read_history(path.parent).steps == [0]
+    assert read_recording(path.parent).steps == [0]
 
 
-def test_a_folder_of_several_runs_names_them(tmp_path):
-    """`read_history` reads one run: it says which there are; `read_runs` reads all."""
+def test_a_folder_of_several_runs_gives_a_recording_for_each(tmp_path):
+    """`read_recording` reads all of them; `read_run`, which reads one, names them."""
     several_runs(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
+    assert read_recording(tmp_path).keys() == {"one", "two"}
+    assert read_recording(tmp_path)["one"].steps == read_recording(one).steps
     expected = f"with runs in the folders below it. Give one of them: {one}, {two}."
     with pytest.raises(FileNotFoundError, match=re.escape(expected)):
-        read_history(tmp_path)
-    assert [*read_runs(tmp_path)] == ["one", "two"]
+        read_run(tmp_path)
 
 
 def test_a_run_of_evaluation_is_read_from_its_own_folder(tmp_path):
     """As the message says."""
-    logged(tmp_path, 0, run=events.VALIDATION_RUN)
+    logged(tmp_path, 0, run=log_format.VALIDATION_RUN)
     with pytest.raises(FileNotFoundError) as caught:
-        read_history(tmp_path)
-    (folder,) = re.findall(r"`read_history\('(.*?)'\)` reads it", str(caught.value))
-    assert read_history(folder).steps == [0]
+        read_recording(tmp_path)
+    (folder,) = re.findall(r"`read_recording\('(.*?)'\)` reads it", str(caught.value))
+    assert read_recording(folder).steps == [0]
 
 
 def test_a_folder_whose_name_is_like_an_event_file_is_passed_over(tmp_path):
     """Only files are read."""
     logged(tmp_path, 0)
-    (tmp_path / events.RUN / "my.tfevents.d").mkdir()
+    (tmp_path / log_format.RUN / "my.tfevents.d").mkdir()
     (tmp_path / "tfevents").mkdir()
-    assert read_history(tmp_path).steps == [0]
+    assert read_recording(tmp_path).steps == [0]
     assert [*read_runs(tmp_path)] == [tmp_path.name]
 
 
@@ -612,7 +636,7 @@ def test_a_log_without_its_list_of_layers_is_an_error_that_names_the_file(
     path = logged(tmp_path, 0)
     expected = f"{re.escape(str(path))}: its list of layers cannot be read"
     with pytest.raises(ValueError, match=expected):
-        read_history(tmp_path)
+        read_recording(tmp_path)
 
 
 def test_the_findings_are_written_as_text(tmp_path):
@@ -624,8 +648,10 @@ def test_the_findings_are_written_as_text(tmp_path):
     (finding,) = monitor.diagnosis.findings
     for text in texts.values():
         written = text.item().decode()
-        assert finding.code in written and finding.message.split(" At step 1 ")[0] in written
-        assert f"```python\n{finding.remedy.changes[0].line}\n```" in written
+        assert (
+            finding.code in written and finding.message.split(" At step 1 ")[0] in written
+        )
+        assert f"```python\n{finding.fix.changes[0].line}\n```" in written
     steps = monitor.diagnosis.steps
     assert [*texts][0] == 0 and [*texts][-1] == steps[-1] > 0
     assert f"{len(steps)} steps sampled, up to step {steps[-1]}" in written
@@ -658,4 +684,4 @@ def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     monitor = ActivationMonitor(tmp_path, sample_every=1)
     model.fit(x, y, batch_size=8, verbose=0, callbacks=[Notes(), monitor])
     assert handed[-1] < waited[-1]
-    assert len(read_history(tmp_path)) == 5
+    assert len(read_recording(tmp_path)) == 5

@@ -14,7 +14,7 @@ from activation_monitor import ActivationMonitor, audit
 from activation_monitor import diagnose as public_diagnose
 from activation_monitor.analysis import histogram, theory
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
 from activation_monitor.views.figures import image, style
 from models import data, perceptron, watch
@@ -44,9 +44,9 @@ def drawn(depth=5, seed=0, **options):
     return net
 
 
-def history(*nets):
+def recording(*nets):
     """The snapshots of some networks at steps 0, 10, 20, ..."""
-    return History(net.snapshot(step=10 * i) for i, net in enumerate(nets))
+    return Recording(net.snapshot(step=10 * i) for i, net in enumerate(nets))
 
 
 def rms(net):
@@ -70,7 +70,7 @@ def by_layer(trace):
 def test_the_depth_profile_is_the_rms_over_depth():
     """At the first and the last step, on a log axis; depth counts weight layers."""
     nets = [drawn(seed=seed) for seed in range(3)]
-    figure = figures.depth_profile({"run": history(*nets)})
+    figure = figures.depth_profile({"run": recording(*nets)})
     for step, net in ((0, nets[0]), (20, nets[2])):
         (curve,) = named(figure, f"step {step}")
         names = ("x", "d1", "d2", "d3", "d4", "d5", "head")
@@ -86,7 +86,7 @@ def test_the_depth_profile_is_the_rms_over_depth():
 def test_other_statistics_are_drawn_by_their_own_values(statistic):
     """Without the sign where there is one, which a log axis cannot have."""
     net = drawn()
-    figure = figures.depth_profile({"run": history(net)}, statistic)
+    figure = figures.depth_profile({"run": recording(net)}, statistic)
     found = by_layer(named(figure, "step 0")[0])
     of = {
         "std": lambda x: x.std(),
@@ -102,7 +102,7 @@ def test_other_statistics_are_drawn_by_their_own_values(statistic):
 def test_a_negative_mean_is_drawn_hollow():
     """The place is that of its size; the sign is in the marker."""
     snapshot = network(tap("a", 2.0, mean=0.5), tap("b", 2.0, mean=-0.5))
-    figure = figures.depth_profile({"run": History([snapshot])}, "mean")
+    figure = figures.depth_profile({"run": Recording([snapshot])}, "mean")
     (curve,) = named(figure, "step 0")
     assert curve.marker.symbol == ("circle", "circle-open")
     np.testing.assert_allclose(curve.y, [1.0, 1.0], rtol=1e-12)
@@ -111,7 +111,7 @@ def test_a_negative_mean_is_drawn_hollow():
 def test_steps_that_were_not_sampled_show_the_last_before():
     """The first snapshot for a step before it; no curve twice."""
     nets = [drawn(seed=seed) for seed in range(3)]
-    figure = figures.depth_profile({"run": history(*nets)}, steps=[-1, 4, 12, 15, 99])
+    figure = figures.depth_profile({"run": recording(*nets)}, steps=[-1, 4, 12, 15, 99])
     shown = [trace.name for trace in figure.data if trace.customdata is not None]
     assert shown == ["step 0", "step 10", "step 20"]
 
@@ -120,14 +120,14 @@ def test_steps_that_were_not_sampled_show_the_last_before():
 def test_one_step_may_stand_without_a_list(steps):
     """A number is as good as a list of one."""
     nets = [drawn(seed=seed) for seed in range(3)]
-    figure = figures.depth_profile({"run": history(*nets)}, steps=steps)
+    figure = figures.depth_profile({"run": recording(*nets)}, steps=steps)
     assert [t.name for t in figure.data if t.customdata is not None] == ["step 10"]
 
 
 def test_the_steps_of_a_run_among_others_have_dashes_that_differ():
     """The last one is solid, the others are not."""
     nets = [drawn(seed=seed) for seed in range(3)]
-    runs = {"a": history(*nets), "b": history(*nets)}
+    runs = {"a": recording(*nets), "b": recording(*nets)}
     figure = figures.depth_profile(runs, "std", steps=[0, 10, 20])
     for run in runs:
         dashes = [t.line.dash for t in figure.data if t.name.startswith(f"{run}, step")]
@@ -137,7 +137,7 @@ def test_the_steps_of_a_run_among_others_have_dashes_that_differ():
 def test_the_band_is_what_chance_allows_a_well_scaled_network():
     """From the first tensor on, mean and variance growing evenly: three sd either side."""
     net = drawn(10)
-    figure = figures.depth_profile({"run": history(net)})
+    figure = figures.depth_profile({"run": recording(net)})
     band, key = named(figure, "expected of a well scaled network")
     assert not band.showlegend and tuple(key.x) == (None,)
     high, low = np.log10(band.y[:10]), np.log10(band.y[10:][::-1])
@@ -155,7 +155,7 @@ def test_the_band_is_what_chance_allows_a_well_scaled_network():
 def test_only_a_healthy_network_stays_in_its_band(variance):
     """So that the picture alone says whether the network is sick."""
     net = drawn(20, variance=variance)
-    figure = figures.depth_profile({"run": history(net)})
+    figure = figures.depth_profile({"run": recording(net)})
     band, _ = named(figure, "expected of a well scaled network")
     found = by_layer(named(figure, "step 0")[0])
     high, low = band.y[:20], band.y[20:][::-1]
@@ -166,7 +166,7 @@ def test_only_a_healthy_network_stays_in_its_band(variance):
 def test_zeros_and_what_is_not_finite_are_marked_at_the_edges():
     """A gap in the curve is never all that is seen of them."""
     snapshot = chain(1.0, 1e-3, 0.0, math.nan)
-    figure = figures.depth_profile({"run": History([snapshot])})
+    figure = figures.depth_profile({"run": Recording([snapshot])})
     (zeros,), (others,) = named(figure, "zero"), named(figure, "NaN or infinite elements")
     assert tuple(zeros.customdata) == ("d3",)
     assert tuple(others.customdata) == ("d4", "head")
@@ -183,7 +183,7 @@ def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
     """Largest float32 3.4e38, smallest normal 1.18e-38, of float16 65504 and 6.1e-5."""
 
     def lines(dtype, *sizes):
-        figure = figures.depth_profile({"r": History([chain(*sizes, dtype=dtype)])})
+        figure = figures.depth_profile({"r": Recording([chain(*sizes, dtype=dtype)])})
         assert all(
             figure.layout.yaxis.range[0] < note.y < figure.layout.yaxis.range[1]
             for note in figure.layout.annotations
@@ -205,20 +205,20 @@ def test_gradients_have_a_panel_of_their_own():
     taps = [tap(f"d{i}", 1.0, gradient=10.0**-i) for i in range(1, 4)]
     lost = tap("lost", 1.0, gradient=0.0)
     snapshot = network(*taps, lost)
-    figure = figures.depth_profile({"run": History([snapshot])})
+    figure = figures.depth_profile({"run": Recording([snapshot])})
     below = [trace for trace in figure.data if trace.yaxis == "y2"]
     np.testing.assert_allclose(below[0].y[:3], [1e-1, 1e-2, 1e-3], rtol=1e-12)
     assert figure.layout.yaxis2.type == "log"
     assert tuple(below[1].customdata) == ("lost",)
     assert not any(
         trace.yaxis == "y2"
-        for trace in figures.depth_profile({"run": History([chain(1.0)])}).data
+        for trace in figures.depth_profile({"run": Recording([chain(1.0)])}).data
     )
 
 
 def test_what_stands_beside_the_trunk_is_not_on_the_curve():
     """A residual stream is one line; its branches are points of their own."""
-    figure = figures.depth_profile({"run": History([blocks(3, lambda i: 2.0**i)])})
+    figure = figures.depth_profile({"run": Recording([blocks(3, lambda i: 2.0**i)])})
     line, points = named(figure, "step 0")
     stream = ["stem", "sum1", "sum2", "sum3", "head"]
     assert [name for name in line.customdata] == stream
@@ -235,7 +235,7 @@ def test_what_stands_beside_the_trunk_is_not_on_the_curve():
 def three():
     """A network at three steps: healthy, with a zero, with half of one not finite."""
     steps = [chain(1.0, 10.0), chain(100.0, 0.0, step=5), chain(1e-3, math.nan, step=9)]
-    return History(steps)
+    return Recording(steps)
 
 
 def test_the_heat_map_is_log10_of_the_rms_by_layer_and_step(three):
@@ -272,7 +272,7 @@ def test_a_cell_of_the_heat_map_says_its_value_whatever_other_cells_hold(three):
 def test_a_healthy_heat_map_says_the_values_and_has_no_marks():
     """Found again by numpy; plain numbers, not powers of 10."""
     net = drawn()
-    (sizes,) = figures.heat_map(history(net)).data
+    (sizes,) = figures.heat_map(recording(net)).data
     said = dict(zip(sizes.customdata, sizes.text[:, 0], strict=True))
     assert said == {name: f"{value:.4g}" for name, value in rms(net).items()}
 
@@ -281,7 +281,7 @@ def test_tooltips_of_shares_are_percent_and_never_round_a_fault_away():
     """One element in a million that is not finite is not 0 %."""
     few = np.ones((1000, 1000))
     few[0, 0] = np.nan
-    steps = History([network(tap("a", few), tap("b", np.zeros((4, 2))), tap("c", None))])
+    steps = Recording([network(tap("a", few), tap("b", np.zeros((4, 2))), tap("c", None))])
 
     def said(statistic):
         return figures.heat_map(steps, statistic).data[0].text[:, 0].tolist()
@@ -295,7 +295,7 @@ def test_tooltips_of_shares_are_percent_and_never_round_a_fault_away():
 def test_a_layer_that_was_not_measured_says_so():
     """At the steps at which it was not there."""
     later = network(tap("x", 1.0, "input"), tap("d1", 10.0), tap("new", 100.0), step=1)
-    sizes = figures.heat_map(History([chain(1.0), later])).data[0]
+    sizes = figures.heat_map(Recording([chain(1.0), later])).data[0]
     said = dict(zip(sizes.customdata, sizes.text.tolist(), strict=True))
     assert said["new"] == ["not measured", "100"]
     assert said["head"] == ["1", "not measured"]
@@ -305,7 +305,7 @@ def test_the_colours_of_sizes_have_1_in_the_middle(three):
     """Blue below, red above; a healthy network is pale: three decades at least."""
     sizes = figures.heat_map(three).data[0]
     assert (sizes.zmin, sizes.zmax) == (-3.0, 3.0)
-    wide = figures.heat_map(History([chain(1.0, 1e20)])).data[0]
+    wide = figures.heat_map(Recording([chain(1.0, 1e20)])).data[0]
     assert (wide.zmin, wide.zmax) == (-20.0, 20.0)
     share = figures.heat_map(three, "zero_fraction").data[0]
     assert (share.zmin, share.zmax) == (0.0, 1.0)
@@ -315,7 +315,7 @@ def test_the_colours_of_sizes_have_1_in_the_middle(three):
 @pytest.mark.parametrize("far", [1.0, 1e2, 5e3, 1e7, 3e20, 1e38])
 def test_the_key_of_sizes_has_whole_powers_of_10(far):
     """Three at least, with 1 in the middle, and none beside the scale."""
-    steps = History([chain(1.0, far)])
+    steps = Recording([chain(1.0, far)])
     graph = figures.layer_graph(steps, diagnose(steps))
     (layers,) = named(graph, "")
     sizes = figures.heat_map(steps).data[0]
@@ -334,14 +334,14 @@ def test_the_key_of_sizes_has_whole_powers_of_10(far):
 def test_a_key_of_counts_has_whole_numbers():
     """Of dead units there are no halves."""
     few = [tap("a", 1.0, dead=0, width=8), tap("b", 1.0, dead=2, width=8)]
-    bar = figures.heat_map(History([network(*few)]), "dead_units").data[0].colorbar
+    bar = figures.heat_map(Recording([network(*few)]), "dead_units").data[0].colorbar
     assert bar.dtick == 1
 
 
 def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
     """With the first and the last."""
     snapshot = chain(1.0)
-    many = History(dataclasses.replace(snapshot, step=i) for i in range(2001))
+    many = Recording(dataclasses.replace(snapshot, step=i) for i in range(2001))
     x = [int(step) for step in figures.heat_map(many).data[0].x]
     assert (len(x), x[0], x[-1]) == (500, 0, 2000)
     assert set(np.diff(x)) <= {4, 5}
@@ -350,7 +350,7 @@ def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
 def test_a_layer_that_comes_later_has_a_row_without_what_was_not_measured():
     """Layers are those of all steps."""
     later = network(tap("x", 1.0, "input"), tap("d1", 10.0), tap("new", 100.0), step=1)
-    sizes = figures.heat_map(History([chain(1.0), later])).data[0]
+    sizes = figures.heat_map(Recording([chain(1.0), later])).data[0]
     found = dict(zip(sizes.customdata, sizes.z, strict=True))
     np.testing.assert_allclose(found["new"], [np.nan, 2.0])
     np.testing.assert_allclose(found["head"], [0.0, np.nan])
@@ -368,7 +368,7 @@ def test_the_picture_has_a_block_of_pixels_for_each_layer_and_step(three):
     assert red[2, 0] > blue[2, 0] and red[1, 1] > blue[1, 1] and red[1, 2] < blue[1, 2]
     assert cells[2, 1].tolist() == [0x8C] * 3
     assert cells[2, 2].tolist() == cells[3, 2].tolist() == [0xE3, 0xB5, 0x05]
-    many = History(dataclasses.replace(chain(1.0), step=i) for i in range(2001))
+    many = Recording(dataclasses.replace(chain(1.0), step=i) for i in range(2001))
     assert image.heat_image(many).shape == (360, 500, 3)
 
 
@@ -385,7 +385,7 @@ def test_the_png_is_read_as_the_same_pixels(shape):
 def test_a_layer_over_time_shows_mean_std_extremes_and_shares():
     """All found again with numpy on the tensors."""
     nets = [drawn(seed=seed) for seed in range(3)]
-    figure = figures.layer_over_time({"run": history(*nets)}, "d2")
+    figure = figures.layer_over_time({"run": recording(*nets)}, "d2")
     tensors = [net.tensors["d2"] for net in nets]
     traces = {trace.name: trace for trace in figure.data}
     np.testing.assert_array_equal(traces["mean"].x, [0, 10, 20])
@@ -410,7 +410,7 @@ def test_steps_with_nan_are_marked_in_the_layer_over_time(three):
 
 def test_steps_with_nan_of_several_runs_have_one_entry_in_the_legend(three):
     """The outline of a mark has its run's colour, its tooltip the run's name."""
-    runs = {"good": history(*[drawn()] * 2), "a": three, "b": three}
+    runs = {"good": recording(*[drawn()] * 2), "a": three, "b": three}
     figure = figures.layer_over_time(runs, "d2")
     marks = named(figure, "NaN or infinite elements")
     assert [trace.showlegend for trace in marks] == [True, False]
@@ -422,7 +422,7 @@ def test_steps_with_nan_of_several_runs_have_one_entry_in_the_legend(three):
 
 def test_runs_without_the_layer_are_left_out():
     """One that has it is enough; it has the colour that it has beside the others."""
-    runs = {"a": History([chain(1.0)]), "b": History([chain(1.0, 2.0)])}
+    runs = {"a": Recording([chain(1.0)]), "b": Recording([chain(1.0, 2.0)])}
     figure = figures.layer_over_time(runs, "d2")
     assert not any(trace.name.startswith("a:") for trace in figure.data)
     of_both = figures.layer_over_time(runs, "d1")
@@ -436,12 +436,12 @@ def test_runs_without_the_layer_are_left_out():
 )
 def test_no_tick_stands_between_two_steps(steps, ticks):
     """Nor at half a depth; on a longer axis plotly's own are whole."""
-    taken = History(chain(1.0, 2.0, step=step) for step in steps)
+    taken = Recording(chain(1.0, 2.0, step=step) for step in steps)
     axis = figures.layer_over_time({"a": taken}, "d2").layout.xaxis
     assert {name: axis[name] for name in ticks} == ticks
-    many = History([drawn(30).snapshot()])
+    many = Recording([drawn(30).snapshot()])
     for depth, each in ((taken, 1), (many, None)):
-        other = History([network(tap("x"), *[tap(f"y{i}") for i in range(5)])])
+        other = Recording([network(tap("x"), *[tap(f"y{i}") for i in range(5)])])
         runs = {"a": depth, "b": other}
         assert figures.depth_profile(runs).layout.xaxis.dtick == each
 
@@ -451,14 +451,16 @@ def with_histograms(x, step):
     counts, edges = np.histogram(x, histogram.BUCKETS)
     rows = np.stack([edges[:-1], edges[1:], counts], axis=1)
     vector = histogram.pack(histogram.Histogram(1, rows))
-    return dataclasses.replace(network(tap("a", x), step=step), histograms=vector[None])
+    return dataclasses.replace(
+        network(tap("a", x), step=step), histograms={"output": vector[None]}
+    )
 
 
 def test_histograms_stand_one_above_the_other_in_the_order_of_the_steps():
     """Shape and edges are those of numpy's histogram; the fullest bucket is as high
     everywhere."""
     tensors = [np.random.default_rng(i).standard_normal((50, 8)) * (i + 1) for i in (0, 1)]
-    steps = History(with_histograms(x, 10 * i) for i, x in enumerate(tensors))
+    steps = Recording(with_histograms(x, 10 * i) for i, x in enumerate(tensors))
     figure = figures.histogram_over_time(steps, "a")
     assert [trace.name for trace in figure.data] == ["step 10", "step 0"]
     for trace, x, base in zip(figure.data, tensors[::-1], (1, 0), strict=True):
@@ -486,7 +488,7 @@ def test_the_layer_graph_has_a_line_for_each_edge_and_rings_on_what_was_found():
     snapshot = blocks(6, lambda i: 6.0**i)
     diagnosis = diagnose([snapshot])
     assert [f.code for f in diagnosis.findings] == ["exploding-activations"]
-    figure = figures.layer_graph(History([snapshot]), diagnosis)
+    figure = figures.layer_graph(Recording([snapshot]), diagnosis)
     edges, rings, layers = figure.data
     assert rings.name == "exploding-activations (critical)"
     assert set(rings.customdata) == set(diagnosis.findings[0].layers)
@@ -513,7 +515,7 @@ def test_the_layer_graph_has_a_line_for_each_edge_and_rings_on_what_was_found():
 def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
     """In the colours of the heat map; both are in the title, the rings are as they were."""
     nets = [drawn(8, seed=seed, variance=0.05) for seed in range(3)]
-    steps = history(*nets)
+    steps = recording(*nets)
     diagnosis = diagnose(steps)
     options = {} if step is None else {"steps": step}
     figure = figures.layer_graph(steps, diagnosis, statistic, **options)
@@ -567,7 +569,7 @@ def test_the_layer_graph_of_the_share_that_is_not_finite_has_colours_for_it(thre
 
 def test_the_layer_graph_gives_zeros_and_nan_colours_of_their_own():
     """Not that of a healthy layer, which the finite rest of a tensor may have."""
-    steps = History([chain(1.0, 0.0, math.nan)])
+    steps = Recording([chain(1.0, 0.0, math.nan)])
     figure = figures.layer_graph(steps, diagnose(steps))
     assert tuple(named(figure, "zero")[0].customdata) == ("d2",)
     assert tuple(named(figure, "NaN or infinite elements")[0].customdata) == ("d3", "head")
@@ -580,7 +582,7 @@ def test_the_comparison_is_the_ratio_to_the_first_run():
     """Layer by layer on a log axis, at the first and at the last step."""
     nets = {"a": [drawn(seed=0), drawn(seed=1)]}
     nets["b"] = [drawn(seed=2, variance=8.0), drawn(seed=3, variance=8.0)]
-    runs = {name: history(*both) for name, both in nets.items()}
+    runs = {name: recording(*both) for name, both in nets.items()}
     figure = figures.comparison(runs)
     ratios = [trace for trace in figure.data if trace.yaxis == "y2"]
     assert [trace.name for trace in ratios] == ["b, step 0", "b, step 10"]
@@ -595,7 +597,7 @@ def test_layers_of_other_names_are_compared_by_their_place():
     """Keras numbers the models of one program: no name is in both."""
     first = network(tap("m/a", 1.0), tap("m/b", 1.0))
     second = network(tap("m_1/a_2", 10.0), tap("m_1/b_2", 1000.0))
-    figure = figures.comparison({"a": History([first]), "b": History([second])})
+    figure = figures.comparison({"a": Recording([first]), "b": Recording([second])})
     (ratio,) = [trace for trace in figure.data if trace.yaxis == "y2"]
     found = by_layer(ratio)
     assert list(found) == ["m_1/a_2", "m_1/b_2"]
@@ -628,7 +630,7 @@ def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
     """By its place among all runs; also one that is left alone."""
     if kind == "comparison" and len(left) == 1:
         left = "ad"
-    runs = {run: history(drawn(seed=i)) for i, run in enumerate("abcd")}
+    runs = {run: recording(drawn(seed=i)) for i, run in enumerate("abcd")}
     places = {run: i for i, run in enumerate(runs)}
     shown = {run: runs[run] for run in left}
     figure = COLOURED[kind](shown, dark=dark, places=places)
@@ -639,7 +641,7 @@ def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
 @pytest.mark.parametrize("kind", COLOURED)
 def test_without_places_runs_have_their_colours_in_turn(kind):
     """As in a report, which shows all that it was given."""
-    runs = {run: history(drawn(seed=i)) for i, run in enumerate("ca")}
+    runs = {run: recording(drawn(seed=i)) for i, run in enumerate("ca")}
     palette = style.LIGHT.runs
     assert colours_in(COLOURED[kind](runs)) == {"c": {palette[0]}, "a": {palette[1]}}
 
@@ -647,7 +649,7 @@ def test_without_places_runs_have_their_colours_in_turn(kind):
 def test_a_histogram_has_the_colour_of_its_run():
     """Line and area; the first one's by default."""
     x = np.random.default_rng(0).standard_normal((50, 8))
-    steps = History([with_histograms(x, 0)])
+    steps = Recording([with_histograms(x, 0)])
     for options, place in (({}, 0), ({"place": 2}, 2), ({"place": 8}, 2)):
         (ridge,) = figures.histogram_over_time(steps, "a", **options).data
         colour = style.LIGHT.runs[place]
@@ -660,7 +662,7 @@ def test_the_key_of_the_expected_bands_has_the_colour_of_no_run():
     """Else it would change with the runs that are hidden."""
     keys = []
     for runs in ("a", "ab", "bc"):
-        figure = figures.depth_profile({run: history(drawn()) for run in runs})
+        figure = figures.depth_profile({run: recording(drawn()) for run in runs})
         expected = named(figure, "expected of a well scaled network")
         (key,) = (trace for trace in expected if trace.showlegend is not False)
         keys.append(key.fillcolor)
@@ -670,7 +672,7 @@ def test_the_key_of_the_expected_bands_has_the_colour_of_no_run():
 def test_long_names_of_runs_are_cut_in_the_legend_and_whole_in_tooltips():
     """Lines belong together by the whole name, for two may be cut to the same."""
     long = ["lr/" + "very_" * 9 + end + "_deep" * 9 for end in ("0.1", "0.2")]
-    runs = {name: history(drawn(), drawn(seed=1)) for name in long}
+    runs = {name: recording(drawn(), drawn(seed=1)) for name in long}
     for figure in (figures.depth_profile(runs), figures.layer_over_time(runs, "d2")):
         entries = [t for t in figure.data if t.legendgroup and "deep" in t.legendgroup]
         assert all(len(trace.name) < 60 for trace in entries)
@@ -690,7 +692,7 @@ SIZES = ["rms", "std", "within_std", "between_std", "mean", "minimum", "maximum"
 def test_sizes_have_a_log_axis_with_three_powers_of_10_at_least(statistic, sizes):
     """In every panel that shows them, however little they differ: plotly puts its ticks
     at whole powers, so no `10^0.01` comes about."""
-    steps = History([chain(*sizes, mean=0.5, within=0.5)])
+    steps = Recording([chain(*sizes, mean=0.5, within=0.5)])
     one = figures.depth_profile({"a": steps}, statistic)
     two = figures.comparison({"a": steps, "b": steps}, statistic)
     for axis in (one.layout.yaxis, two.layout.yaxis, two.layout.yaxis2):
@@ -706,7 +708,7 @@ def test_sizes_have_a_log_axis_with_three_powers_of_10_at_least(statistic, sizes
 def test_small_and_large_activations_are_written_as_powers_of_10():
     """Not as 10n or 2M, plotly's own choice."""
     x = 1e-8 * np.random.default_rng(0).standard_normal((50, 8))
-    steps = History([with_histograms(x, 0)])
+    steps = Recording([with_histograms(x, 0)])
     over_time = figures.layer_over_time({"a": steps}, "a").layout.yaxis
     histograms = figures.histogram_over_time(steps, "a").layout.xaxis
     assert over_time.exponentformat == histograms.exponentformat == "power"
@@ -715,7 +717,7 @@ def test_small_and_large_activations_are_written_as_powers_of_10():
 @pytest.mark.parametrize("statistic", ["zero_fraction", "saturated_fraction", "dead_units"])
 def test_shares_and_counts_have_a_linear_axis(statistic):
     """Zero is on it."""
-    steps = history(drawn())
+    steps = recording(drawn())
     one = figures.depth_profile({"a": steps}, statistic)
     two = figures.comparison({"a": steps, "b": steps}, statistic)
     for axis in (one.layout.yaxis, two.layout.yaxis, two.layout.yaxis2):
@@ -726,7 +728,7 @@ def test_the_largest_numbers_of_float64_are_drawn():
     """Marks beyond them are still numbers."""
     snapshot = chain(1.0, 1.0, 0.0, math.nan, dtype="float64")
     snapshot.field("maximum")[1:3] = 1e308, 1e-308
-    figure = figures.depth_profile({"a": History([snapshot])}, "maximum")
+    figure = figures.depth_profile({"a": Recording([snapshot])}, "maximum")
     (curve,), (zeros,) = named(figure, "step 0"), named(figure, "zero")
     (others,) = named(figure, "NaN or infinite elements")
     np.testing.assert_allclose(curve.y[1:3], [1e308, 1e-308], rtol=1e-10)
@@ -749,7 +751,7 @@ def text_of(figure):
 def test_hostile_names_are_text_in_every_figure(kind, dark):
     """Of layers, classes and runs; `customdata` has the layer's name as it is."""
     taps = (tap(f"{HOSTILE}{i}", 10.0**i, class_name=HOSTILE) for i in range(6))
-    steps = History([network(*taps, tap("n", math.nan), tap("z", 0.0))])
+    steps = Recording([network(*taps, tap("n", math.nan), tap("z", 0.0))])
     diagnosis = diagnose(steps)
     runs = {HOSTILE: steps, f"{HOSTILE}2": steps}
     figure = {
@@ -776,7 +778,7 @@ def test_text_is_escaped_so_that_it_reads_as_it_was():
 @pytest.mark.parametrize("layers", [1, 5, 500])
 def test_every_figure_is_drawn_for_few_and_many_layers(kind, layers):
     """As JSON without NaN or infinity, with labels that do not crowd the axes."""
-    steps = History([drawn(layers, width=16).snapshot(step) for step in (0, 1)])
+    steps = Recording([drawn(layers, width=16).snapshot(step) for step in (0, 1)])
     figure = DRAWN[kind](steps, diagnose(steps))
     json.dumps(json.loads(figure.to_json()), allow_nan=False)
     for axis in ("xaxis", "yaxis"):
@@ -789,7 +791,7 @@ def test_every_figure_is_drawn_for_few_and_many_layers(kind, layers):
 @pytest.mark.parametrize("kind", DRAWN)
 def test_light_and_dark_differ_in_colours_only(kind):
     """The same data on another page."""
-    steps = history(drawn(seed=0), drawn(seed=1))
+    steps = recording(drawn(seed=0), drawn(seed=1))
     light, dark = (DRAWN[kind](steps, diagnose(steps), dark=d) for d in (False, True))
     assert (
         light.layout.paper_bgcolor == "#ffffff" and dark.layout.paper_bgcolor == "#1e1e1e"
@@ -832,13 +834,13 @@ def test_an_empty_history_is_a_clear_error(kind):
             ValueError, match=f"{kind}: (expected|no layer named .d1.. There are: none)"
         ):
             if kind == "layer_over_time":
-                figures.layer_over_time({"a": History()}, "d1")
+                figures.layer_over_time({"a": Recording()}, "d1")
             else:
-                figures.histogram_over_time(History(), "d1")
+                figures.histogram_over_time(Recording(), "d1")
         return
     where = "depth_profile" if kind == "two runs" else kind
     with pytest.raises(ValueError, match=f"{where}: expected .* Received: an empty one"):
-        DRAWN[kind](History(), diagnose([]))
+        DRAWN[kind](Recording(), diagnose([]))
 
 
 @pytest.mark.parametrize(
@@ -867,7 +869,7 @@ def test_an_empty_history_is_a_clear_error(kind):
 def test_what_cannot_be_drawn_is_refused(call, message):
     """With what was expected, and what came."""
     with pytest.raises(ValueError, match=message):
-        call(history(drawn(), drawn(seed=1)))
+        call(recording(drawn(), drawn(seed=1)))
 
 
 # -- in a notebook
@@ -891,16 +893,16 @@ def test_a_monitor_draws_its_figures_by_name(monitor, kind):
     layer = monitor.diagnosis.worst_layer
     assert layer == monitor.diagnosis.findings[0].layers[-1]
     expected = {
-        "depth_profile": lambda: figures.depth_profile({"x": monitor.history}, dark=True),
-        "heat_map": lambda: figures.heat_map(monitor.history, dark=True),
+        "depth_profile": lambda: figures.depth_profile({"x": monitor.recording}, dark=True),
+        "heat_map": lambda: figures.heat_map(monitor.recording, dark=True),
         "layer_graph": lambda: figures.layer_graph(
-            monitor.history, monitor.diagnosis, dark=True
+            monitor.recording, monitor.diagnosis, dark=True
         ),
         "layer_over_time": lambda: figures.layer_over_time(
-            {"x": monitor.history}, layer, dark=True
+            {"x": monitor.recording}, layer, dark=True
         ),
         "histogram_over_time": lambda: figures.histogram_over_time(
-            monitor.history, layer, dark=True
+            monitor.recording, layer, dark=True
         ),
     }[kind]()
     assert figure.to_json() == expected.to_json()
@@ -920,7 +922,7 @@ def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):
     figure = monitor.figure("layer_graph", statistic="zero_fraction", steps=[2])
     assert figure.layout.title.text == "The layer graph, zero fraction at step 2"
     expected = figures.layer_graph(
-        monitor.history, monitor.diagnosis, "zero_fraction", steps=2
+        monitor.recording, monitor.diagnosis, "zero_fraction", steps=2
     )
     assert figure.to_json() == expected.to_json()
     of_diagnosis = monitor.diagnosis.figure("layer_graph", statistic="std")
@@ -928,8 +930,8 @@ def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):
 
 
 def test_a_diagnosis_draws_its_first_snapshot(monitor):
-    """The graph with the findings; so does one that was made again from the history."""
-    for diagnosis in (monitor.diagnosis, public_diagnose(monitor.history)):
+    """The graph with the findings; so does one that was made again from the recording."""
+    for diagnosis in (monitor.diagnosis, public_diagnose(monitor.recording)):
         figure = diagnosis.figure()
         assert any(
             trace.name == "vanishing-activations (critical)" for trace in figure.data
@@ -954,7 +956,7 @@ def test_a_figure_that_cannot_be_drawn_says_why(monitor):
     with pytest.raises(ValueError, match="before anything was measured"):
         ActivationMonitor().diagnosis.figure()
     with pytest.raises(TypeError, match="Make it by `activation_monitor.diagnose`"):
-        diagnose(monitor.history).figure()
+        diagnose(monitor.recording).figure()
 
 
 def test_the_worst_layer_is_where_the_finding_ends_or_the_deepest_judged():

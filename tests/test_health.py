@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.health import Health, judge, judged
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from networks import chain, network, norm, straight, tap
 
 DEAD = "dead-units"
@@ -55,7 +55,7 @@ def test_layers_join_a_finding_and_its_last_step_moves_on():
         [finding.evidence[name] for name in ("layers", "relu_layers", "dead_fraction")],
         [6, 12, 0.99],
     )
-    assert finding.remedy.changes[-1].layers == finding.layers
+    assert finding.fix.changes[-1].layers == finding.layers
 
 
 def test_a_layer_that_has_recovered_stays_in_the_finding():
@@ -103,7 +103,7 @@ def test_units_that_were_dead_at_initialization_keep_their_cause():
     health, _ = folded(rectified(0, 95), rectified(50, 95, 95, 95))
     (finding,) = health.findings
     first = folded(rectified(0, 95))[0].findings[0]
-    assert finding.initial and finding.remedy == first.remedy
+    assert finding.initial and finding.fix == first.fix
     assert finding.when == "at initialization and up to step 50"
     assert finding.layers == ("d1", "d2", "d3")
 
@@ -121,9 +121,11 @@ def test_units_that_were_dead_at_initialization_keep_their_cause():
 def test_nan_in_training_makes_the_finding_that_explains_it_worse(first):
     """One cause gives one finding; that training has died of it is said, and told."""
     layers = first.names
-    records = first.records.copy()
-    records[1:] = moments.measure(np.array([[1.0, math.nan]]))  # but for the input
-    later = dataclasses.replace(first, records=records, step=20)
+    found = first.records().copy()
+    found[1:] = records.measure(np.array([[1.0, math.nan]]))  # but for the input
+    later = dataclasses.replace(
+        first, quantities=first.quantities | {"output": found}, step=20
+    )
     health, told = folded(first, dataclasses.replace(first, step=1), later, later)
     (finding,) = health.findings
     assert [len(news) for news in told] == [1, 0, 1, 0]
@@ -145,7 +147,7 @@ def test_a_thinned_recording_and_its_full_log_give_the_same_findings():
     for step in range(1, 400):
         spread = int(12 * step / 400)
         run.append(rectified(step, *rng.integers(85, 100, spread)))
-    thinned, live = History(keep=20), Health()
+    thinned, live = Recording(keep=20), Health()
     for snapshot in run:
         thinned.append(snapshot)
         live, _ = judge(live, snapshot)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import initializers, layers
 
 import models
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.recording import kernels
 
 
@@ -273,7 +273,7 @@ def test_the_record_of_a_broken_kernel_is_that_of_its_finite_numbers(value):
     drawn[3, 4] = value
     layer.kernel.assign(drawn)
     assert_record(layer)
-    assert moments.field(kernels.record(layer), "nonfinite") == 1
+    assert records.field(kernels.record(layer), "nonfinite") == 1
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "mixed_bfloat16"])
@@ -286,13 +286,13 @@ def test_the_record_is_right_in_other_dtypes(dtype):
 def assert_record(layer):
     """All fields as float64 numpy finds them; the mean relative to the rms."""
     numbers = np.array(layer.kernel.numpy()).astype(np.float64)
-    expected, found = moments.measure(numbers), kernels.record(layer)
-    rms = np.sqrt(moments.field(expected, "second_moment"))
+    expected, found = records.measure(numbers), kernels.record(layer)
+    rms = np.sqrt(records.field(expected, "second_moment"))
     assert rms > 0
-    for name in moments.FIELD_NAMES:
+    for name in records.FIELD_NAMES:
         np.testing.assert_allclose(
-            moments.field(found, name),
-            moments.field(expected, name),
+            records.field(found, name),
+            records.field(expected, name),
             rtol=1e-6,
             atol=1e-6 * rms if name == "mean" else 0.0,
             err_msg=name,
@@ -385,7 +385,7 @@ def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     monitor, warnings = models.watch(model, models.IMAGES, models.LABELS, batch_size=10)
     assert warnings == []
-    first = monitor.history[0]
+    first = monitor.recording[0]
     found = {layer.name: layer for layer in first.layers}
     expected = {
         "conv": (27.0, "GlorotUniform()"),
@@ -397,13 +397,17 @@ def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
     }
     for name, drawn in expected.items():
         assert (found[name].fan_in, found[name].initializer) == pytest.approx(drawn)
-    for name, record in zip(first.names, first.kernels, strict=True):
+    for name, record in zip(first.names, first.quantities["weight"], strict=True):
         if found[name].kind == "weight":
-            kernel = moments.measure(before[name][0])
+            kernel = records.measure(before[name][0])
             np.testing.assert_allclose(record, kernel, rtol=1e-5, atol=1e-8)
         else:
-            np.testing.assert_array_equal(record, moments.empty())
-    assert [s.kernels is None for s in monitor.history] == [False, True, True]
+            np.testing.assert_array_equal(record, records.empty())
+    assert [s.quantities.get("weight") is None for s in monitor.recording] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_kernel_that_cannot_be_read_stops_no_training():
@@ -420,4 +424,4 @@ def test_a_kernel_that_cannot_be_read_stops_no_training():
     x, y = models.data()
     model = keras.Sequential([keras.Input((8,)), Secretive(3, name="it"), layers.Dense(1)])
     monitor, _ = models.watch(model, x, y)
-    assert monitor.history.steps == [0, 1, 2]
+    assert monitor.recording.steps == [0, 1, 2]

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import models
-from activation_monitor import ActivationMonitor, read_history
+from activation_monitor import ActivationMonitor, read_recording
 
 X, Y = models.data(samples=8)
 
@@ -60,9 +60,9 @@ def test_a_watched_step_does_the_same_and_is_measured(kind):
     np.testing.assert_array_equal(watched, losses)
     for one, other in zip(after, weights, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert monitor.history.steps == [0, 1, 2, 4, 5]
+    assert monitor.recording.steps == [0, 1, 2, 4, 5]
 
-    first = monitor.history[0]
+    first = monitor.recording[0]
     assert first.names == (
         *("net/hidden_0:input", "net/hidden_0", "net/hidden_1", "net/hidden_2"),
         "net/head",
@@ -96,7 +96,7 @@ def test_a_step_that_is_not_sampled_is_the_users_own():
         watched(X)
     assert len(traces) == 2
     assert step.experimental_get_tracing_count() == 1
-    assert monitor.history.steps == [2]
+    assert monitor.recording.steps == [2]
     ops = step.get_concrete_function(X).graph.get_operations()
     assert not [op for op in ops if "Assign" in op.type]
 
@@ -116,8 +116,8 @@ def test_the_layers_are_as_before_also_after_an_error():
         watched(X[:3])
     assert all("call" not in layer.__dict__ for layer in model.layers)
     watched(X[:5])
-    assert monitor.history.steps == [1]
-    np.testing.assert_array_equal(monitor.history[0].field("samples"), 5.0)
+    assert monitor.recording.steps == [1]
+    np.testing.assert_array_equal(monitor.recording[0].field("samples"), 5.0)
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(tmp_path):
@@ -128,8 +128,8 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path):
         step = monitor.watch(lambda x, model=model: model(x), model, first_step=first)
         for _ in range(12):
             step(X)
-        assert monitor.history.steps == [first + n for n in (0, 1, 2, 5, 10)]
-    assert read_history(tmp_path).steps == [0, 1, 2, 5, 10, 40, 41, 42, 45, 50]
+        assert monitor.recording.steps == [first + n for n in (0, 1, 2, 5, 10)]
+    assert read_recording(tmp_path).steps == [0, 1, 2, 5, 10, 40, 41, 42, 45, 50]
 
 
 def test_what_was_seen_can_be_read_while_the_loop_runs(tmp_path):
@@ -138,7 +138,7 @@ def test_what_was_seen_can_be_read_while_the_loop_runs(tmp_path):
     monitor = ActivationMonitor(tmp_path)
     step = monitor.watch(lambda x: model(x), model)
     step(X)
-    assert read_history(tmp_path).steps == [0]
+    assert read_recording(tmp_path).steps == [0]
 
 
 def test_two_models_in_one_step_are_told_apart():
@@ -159,7 +159,7 @@ def test_two_models_in_one_step_are_told_apart():
     step = monitor.watch(step, [generator, discriminator])
     noise = np.ones((3, 4), np.float32)
     step(noise, X)
-    (snapshot,) = monitor.history
+    (snapshot,) = monitor.recording
     assert set(snapshot.names) == {
         "generator/up:input",
         "generator/up",
@@ -191,8 +191,8 @@ def test_gradient_accumulation_counts_each_call_as_a_step():
     watched = monitor.watch(step, model)
     for i in range(4):
         watched(X, Y, tf.constant(i % 2 == 1))
-    assert monitor.history.steps == [0, 1, 2, 3]
-    np.testing.assert_array_equal(monitor.history[3].field("samples"), 8.0)
+    assert monitor.recording.steps == [0, 1, 2, 3]
+    np.testing.assert_array_equal(monitor.recording[3].field("samples"), 8.0)
 
 
 def test_a_model_inside_a_model_is_measured_by_its_leaves():
@@ -201,7 +201,7 @@ def test_a_model_inside_a_model_is_measured_by_its_leaves():
     outer = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), inner])
     monitor = ActivationMonitor()
     monitor.watch(tf.function(lambda x: outer(x)), outer)(X)
-    names = [name.rpartition("/")[2] for name in monitor.history[0].names]
+    names = [name.rpartition("/")[2] for name in monitor.recording[0].names]
     assert names[1:] == ["dense", "hidden_0", "head"] or names[-2:] == ["hidden_0", "head"]
 
 
@@ -222,7 +222,7 @@ def test_python_control_flow_of_a_step_is_converted_as_without_a_monitor():
     watched = monitor.watch(step, model)
     np.testing.assert_allclose(float(watched(X)), expected, rtol=1e-6)
     positive = (X.sum(axis=1) > 0).sum()
-    np.testing.assert_array_equal(monitor.history[0].field("samples")[-1], positive)
+    np.testing.assert_array_equal(monitor.recording[0].field("samples")[-1], positive)
 
 
 def test_a_compiled_function_that_a_python_step_calls_is_left_alone():
@@ -235,7 +235,7 @@ def test_a_compiled_function_that_a_python_step_calls_is_left_alone():
         for _ in range(3):
             watched(X)
     assert len(caught) == 1
-    assert len(monitor.history) == 0
+    assert len(monitor.recording) == 0
     ops = compiled.get_concrete_function(X).graph.get_operations()
     assert not [op for op in ops if "Assign" in op.type]
 
@@ -269,8 +269,8 @@ def test_an_eager_step_is_measured_within_the_block():
         results.append(model.get_weights())
     for plain, looked_at in zip(*results, strict=True):
         np.testing.assert_array_equal(looked_at, plain)
-    assert monitor.history.steps == [0, 1]
-    np.testing.assert_array_equal(monitor.history[1].field("samples"), 8.0)
+    assert monitor.recording.steps == [0, 1]
+    np.testing.assert_array_equal(monitor.recording[1].field("samples"), 8.0)
     assert monitor.diagnosis.healthy
 
 
@@ -280,7 +280,7 @@ def test_the_number_of_a_step_can_be_given():
     for number in (7, 12):
         with monitor.look(model, step=number):
             model(X)
-    assert monitor.history.steps == [7, 12]
+    assert monitor.recording.steps == [7, 12]
 
 
 def test_a_block_that_calls_no_layer_says_so():
@@ -312,7 +312,7 @@ def test_what_is_no_step_or_no_model_is_refused():
 
 
 def test_a_monitor_watches_one_step():
-    """Two would mix their layers in one history."""
+    """Two would mix their layers in one recording."""
     model, monitor = models.perceptron(), ActivationMonitor()
     monitor.watch(len, model)
     with pytest.raises(ValueError, match="watches a step already. Make another monitor"):

@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from activation_monitor.analysis import histogram, moments
-from activation_monitor.recording import measure, tensorflow_backend
+from activation_monitor.analysis import histogram, records
+from activation_monitor.recording import measure
+from activation_monitor.recording.backends import backend
 
 MODES = ("eager", "graph", "xla")
 
 
 @functools.cache
 def compiled(dtype, rank, mode, exact, histograms=True, channel_axis=-1, activation=""):
-    look = tensorflow_backend._look(
+    look = backend._look(
         dtype,
         rank,
         exact=exact,
         fused=mode == "xla",
         histograms=histograms,
         channel_axis=channel_axis,
-        unsaturated=moments.SATURATED.get(activation),
+        unsaturated=records.SATURATED.get(activation),
     )
     if mode == "eager":
         return look
@@ -31,7 +32,7 @@ def compiled(dtype, rank, mode, exact, histograms=True, channel_axis=-1, activat
         jit_compile=mode == "xla",
         autograph=False,
         input_signature=[
-            tf.TensorSpec([len(moments.FIELDS)], tf.float64),
+            tf.TensorSpec([len(records.FIELDS)], tf.float64),
             tf.TensorSpec([None] * rank, dtype),
         ],
     )
@@ -40,7 +41,7 @@ def compiled(dtype, rank, mode, exact, histograms=True, channel_axis=-1, activat
 def look(x, mode="graph", exact=False, before=None):
     """The record and the histogram of an array, as a training step measures them."""
     x = tf.constant(x)
-    before = moments.empty() if before is None else before
+    before = records.empty() if before is None else before
     run = compiled(x.dtype.name, len(x.shape), mode, exact)
     record, counted = run(tf.constant(before), x)
     return record.numpy(), counted.numpy()
@@ -50,7 +51,7 @@ def record_of(x, mode="graph", exact=False, before=None, **about):
     """The record alone, of an array of which something is known: the axis of its
     channels, the activation function that made it."""
     x = tf.constant(x)
-    before = moments.empty() if before is None else before
+    before = records.empty() if before is None else before
     run = compiled(x.dtype.name, len(x.shape), mode, exact, histograms=False, **about)
     return run(tf.constant(before), x)[0].numpy()
 
@@ -62,7 +63,7 @@ def numpy_record(x, channel_axis=-1, activation=""):
     finite = np.ma.masked_invalid(rows)
     kept = finite.compressed()
     per_unit = finite.var(axis=0) * finite.count(axis=0)
-    low, high = moments.SATURATED.get(activation, (-np.inf, np.inf))
+    low, high = records.SATURATED.get(activation, (-np.inf, np.inf))
     channels = np.moveaxis(x, channel_axis, 0) if x.ndim > 1 else [x]
     return {
         "count": rows.size,
@@ -85,7 +86,7 @@ def assert_right(record, x, rtol=1e-6, **about):
     expected = numpy_record(x, **about)
     rms = np.sqrt(expected["second_moment"])
     for name, value in expected.items():
-        measured = moments.field(record, name)
+        measured = records.field(record, name)
         if name == "mean":
             np.testing.assert_allclose(measured, value, rtol=0, atol=rtol * rms)
         else:
@@ -171,7 +172,7 @@ def test_special_tensors_are_right(mode, case):
 def test_an_empty_tensor_gives_an_empty_record(mode, exact, shape):
     """Not NaN, and no bucket is counted."""
     record, counted = look(np.zeros(shape, np.float32), mode, exact)
-    np.testing.assert_array_equal(record, moments.empty())
+    np.testing.assert_array_equal(record, records.empty())
     np.testing.assert_array_equal(counted, histogram.none())
 
 
@@ -180,7 +181,7 @@ def test_an_empty_tensor_gives_an_empty_record(mode, exact, shape):
 def test_an_empty_tensor_with_channels_first_gives_an_empty_record(mode, shape):
     """As in a step that hands a layer no sample, or one of no length."""
     record = record_of(np.zeros(shape, np.float32), mode, channel_axis=1)
-    np.testing.assert_array_equal(record, moments.empty())
+    np.testing.assert_array_equal(record, records.empty())
 
 
 NONFINITE = {
@@ -199,8 +200,8 @@ def test_non_finite_elements_are_counted_at_once_the_rest_at_the_second_look(mod
     quick, counted = look(x, mode)
     expected = numpy_record(x)
     for name in ("count", "samples", "nonfinite"):
-        assert moments.field(quick, name) == expected[name]
-    assert np.isnan(moments.field(quick, "variance"))
+        assert records.field(quick, name) == expected[name]
+    assert np.isnan(records.field(quick, "variance"))
     assert measure.needs_exact(quick[None]).tolist() == [True]
     assert counted[3:].sum() == expected["count"] - expected["nonfinite"]
     assert_right(look(x, mode, exact=True)[0], x)
@@ -209,9 +210,9 @@ def test_non_finite_elements_are_counted_at_once_the_rest_at_the_second_look(mod
 def test_a_tensor_without_finite_elements_is_counted():
     """Its record has a count and nothing else."""
     x = np.full((4, 3), np.nan, np.float32)
-    expected = moments.empty()
+    expected = records.empty()
     expected[:3] = 12, 4, 12
-    expected[moments.FIELD_NAMES.index("dead_units")] = 0  # NaN is not zero
+    expected[records.FIELD_NAMES.index("dead_units")] = 0  # NaN is not zero
     np.testing.assert_array_equal(look(x, exact=True)[0], expected)
 
 
@@ -250,8 +251,8 @@ def test_saturated_elements_and_dead_units_are_counted(mode, exact, shape, chann
     about = {"channel_axis": channel_axis, "activation": "tanh"}
     record = record_of(x, mode, exact, **about)
     assert_right(record, x, **about)
-    assert moments.field(record, "dead_units") == (2 if len(shape) > 1 else 1)
-    assert 0 < moments.field(record, "saturated") < x.size or len(shape) == 1
+    assert records.field(record, "dead_units") == (2 if len(shape) > 1 else 1)
+    assert 0 < records.field(record, "saturated") < x.size or len(shape) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -262,10 +263,10 @@ def test_beside_nan_dead_units_are_counted_at_the_second_look(mode, shape, chann
     np.moveaxis(x, channel_axis, 0)[(0,) * x.ndim] = np.nan
     about = {"channel_axis": channel_axis, "activation": "tanh"}
     quick = record_of(x, mode, **about)
-    np.testing.assert_equal(float(moments.field(quick, "dead_units")), np.nan)
+    np.testing.assert_equal(float(records.field(quick, "dead_units")), np.nan)
     record = record_of(x, mode, exact=True, **about)
     assert_right(record, x, **about)
-    assert moments.field(record, "dead_units") == 1
+    assert records.field(record, "dead_units") == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -275,7 +276,7 @@ def test_infinity_is_neither_saturated_nor_dead(mode):
     x = np.array([[0.0, np.inf, -1.0], [0.0, 0.0, 0.5]], np.float32)
     record = record_of(x, mode, exact=True, activation="tanh")
     assert_right(record, x, activation="tanh")
-    assert moments.field(record, "saturated") == moments.field(record, "dead_units") == 1
+    assert records.field(record, "saturated") == records.field(record, "dead_units") == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -286,7 +287,7 @@ def test_a_channel_of_subnormals_is_not_dead(mode):
     assert measure.needs_exact(record_of(x, mode, **about)[None]).tolist() == [True]
     record = record_of(x, mode, exact=True, **about)
     assert_right(record, x, **about)
-    assert moments.field(record, "dead_units") == 2
+    assert records.field(record, "dead_units") == 2
 
 
 EPSILON = {
@@ -298,10 +299,10 @@ EPSILON = {
 
 
 @pytest.mark.parametrize("dtype", EPSILON)
-@pytest.mark.parametrize("activation", moments.SATURATED)
+@pytest.mark.parametrize("activation", records.SATURATED)
 def test_an_element_at_the_limit_is_saturated_and_the_next_is_not(activation, dtype):
     """As numpy compares in float64, also where the dtype rounds the limits."""
-    limits = np.array(moments.SATURATED[activation])
+    limits = np.array(records.SATURATED[activation])
     x = tf.cast(limits * (1 + EPSILON[dtype] * np.arange(-4, 5)[:, None]), dtype)
     as_float64 = tf.cast(x, "float64").numpy()
     expected = numpy_record(as_float64, activation=activation)["saturated"]
@@ -309,12 +310,12 @@ def test_an_element_at_the_limit_is_saturated_and_the_next_is_not(activation, dt
     for record in (
         record_of(x, exact=False, activation=activation),
         record_of(x, exact=True, activation=activation),
-        moments.measure(as_float64, activation),
+        records.measure(as_float64, activation),
     ):
-        assert moments.field(record, "saturated") == expected
+        assert records.field(record, "saturated") == expected
 
 
-@pytest.mark.parametrize("activation", moments.SATURATED)
+@pytest.mark.parametrize("activation", records.SATURATED)
 def test_the_limits_of_saturation_are_a_hundredth_of_the_range_from_its_ends(activation):
     """Of the function that Keras has under that name, by which layers are known."""
     function = keras.activations.get(activation)
@@ -322,7 +323,7 @@ def test_the_limits_of_saturation_are_a_hundredth_of_the_range_from_its_ends(act
     ends = np.asarray(function(tf.constant([-1e8, 1e8])))
     margin = 0.01 * (ends[1] - ends[0])
     np.testing.assert_allclose(
-        moments.SATURATED[activation], ends + [margin, -margin], rtol=1e-6
+        records.SATURATED[activation], ends + [margin, -margin], rtol=1e-6
     )
 
 
@@ -332,26 +333,26 @@ def test_saturated_elements_of_batches_add_up_and_the_fewest_dead_units_stay(mod
     batches = [half_dead((n, 5, 4), 1) for n in (5, 8, 3)]
     batches[1][:, 4] = 0.0  # a third one
     batches[2][:, 0] = 1.0  # one less
-    record, dead = moments.empty(), []
+    record, dead = records.empty(), []
     about = {"channel_axis": 1, "activation": "tanh"}
     for batch in batches:
         record = record_of(batch, mode, before=record, **about)
-        dead.append(moments.field(record, "dead_units"))
+        dead.append(records.field(record, "dead_units"))
     assert dead == [2, 2, 1]
     saturated = sum(np.sum(np.abs(batch) >= 0.98) for batch in batches)
-    assert moments.field(record, "saturated") == saturated > 0
+    assert records.field(record, "saturated") == saturated > 0
 
 
 def test_a_store_is_told_where_the_channels_are_and_what_is_saturated():
     """Both reach the look."""
     x = half_dead((6, 5, 4), 1)
-    store = tensorflow_backend.Store(histograms=False)
+    store = backend.Store(histograms=False)
     store.put(
         tf.constant(x), exact=False, fused=False, channel_axis=1, unsaturated=(-0.5, 0.25)
     )
     record = store.record.numpy()
-    assert moments.field(record, "dead_units") == 2
-    assert moments.field(record, "saturated") == np.sum((x <= -0.5) | (x >= 0.25))
+    assert records.field(record, "dead_units") == 2
+    assert records.field(record, "saturated") == np.sum((x <= -0.5) | (x >= 0.25))
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_records_of_batches_merge_into_the_record_of_all(mode):
     """In the graph, step by step: Chan's formula in float64."""
     sizes = enumerate((5, 8, 1))
     batches = [normal((n, 9), 3.0, i, seed=i).astype(np.float32) for i, n in sizes]
-    record = moments.empty()
+    record = records.empty()
     for batch in batches:
         record, _ = look(batch, mode, before=record)
     together = np.concatenate(batches)
@@ -379,7 +380,7 @@ def test_records_of_batches_merge_into_the_record_of_all(mode):
         weights=[len(b) for b in batches],
     )
     for name, value in expected.items():
-        np.testing.assert_allclose(moments.field(record, name), value, rtol=1e-6)
+        np.testing.assert_allclose(records.field(record, name), value, rtol=1e-6)
 
 
 def written_by_tensorflow(x):
@@ -434,7 +435,7 @@ def test_of_a_larger_tensor_an_evenly_strided_sample_is_counted(mode, shape):
 
 def test_no_gradient_is_taken_of_a_measurement():
     """Nothing of it is recorded on the tape."""
-    store = tensorflow_backend.Store(histograms=True)
+    store = backend.Store(histograms=True)
     x = tf.Variable(normal((4, 3)))
 
     @tf.function

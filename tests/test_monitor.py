@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 import models
-from activation_monitor import ActivationMonitor, read_history
-from activation_monitor.recording import tensorflow_backend
+from activation_monitor import ActivationMonitor, read_recording
+from activation_monitor.recording.backends import backend
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_the_first_steps_are_sampled_densely(every, steps):
     model.compile("sgd", "mse")
     monitor = ActivationMonitor(sample_every=every, histograms=False)
     model.fit(x, y, batch_size=1, epochs=5, verbose=0, callbacks=[monitor])
-    assert monitor.history.steps == steps
+    assert monitor.recording.steps == steps
 
 
 def test_a_second_fit_goes_on_where_the_first_one_stopped():
@@ -39,7 +39,7 @@ def test_a_second_fit_goes_on_where_the_first_one_stopped():
     model = models.perceptron()
     monitor, _ = models.watch(model, x, y)
     models.watch(model, x, y, monitor=monitor)
-    assert monitor.history.steps == [0, 1, 2, 5]
+    assert monitor.recording.steps == [0, 1, 2, 5]
 
 
 def test_a_new_monitor_on_a_trained_model_looks_at_once():
@@ -48,7 +48,7 @@ def test_a_new_monitor_on_a_trained_model_looks_at_once():
     model = models.perceptron()
     models.watch(model, x, y)
     monitor, _ = models.watch(model, x, y)
-    assert monitor.history.steps == [5, 6, 7]
+    assert monitor.recording.steps == [5, 6, 7]
 
 
 def test_a_model_compiled_again_is_counted_on():
@@ -58,7 +58,7 @@ def test_a_model_compiled_again_is_counted_on():
     monitor, _ = models.watch(model, x, y, sample_every=1)
     model.compile("adam", "mse")
     models.watch(model, x, y, monitor=monitor)
-    assert monitor.history.steps == [*range(10)]
+    assert monitor.recording.steps == [*range(10)]
 
 
 def test_with_another_model_the_monitor_starts_anew():
@@ -69,7 +69,7 @@ def test_with_another_model_the_monitor_starts_anew():
         20, 64, initializer=keras.initializers.RandomNormal(stddev=1.0)
     )
     models.watch(sick, x, y, monitor=monitor)
-    assert monitor.history.steps == [*range(5)]
+    assert monitor.recording.steps == [*range(5)]
     assert [f.code for f in monitor.diagnosis.findings] == ["exploding-activations"]
 
 
@@ -83,7 +83,7 @@ def test_a_model_whose_layers_were_changed_is_measured_as_it_is():
     model.compile("sgd", "mse")
     _, warned = models.watch(model, x, y, monitor=monitor)
     assert warned == []
-    assert monitor.history[-1].names[-1] == "net/other"
+    assert monitor.recording[-1].names[-1] == "net/other"
 
 
 class OwnOptimizer(keras.Model):
@@ -109,7 +109,7 @@ def test_steps_are_counted_where_the_optimizer_does_not(compiled):
     monitor = ActivationMonitor(sample_every=4)
     for _ in range(2):
         model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
-    assert monitor.history.steps == [0, 1, 2, 4, 5, 8]
+    assert monitor.recording.steps == [0, 1, 2, 4, 5, 8]
 
 
 def test_steps_of_gradient_accumulation_are_those_of_the_batches():
@@ -118,7 +118,7 @@ def test_steps_of_gradient_accumulation_are_those_of_the_batches():
     model = models.perceptron(depth=1)
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4), "mse")
     monitor, _ = models.watch(model, x, y, sample_every=1)
-    assert monitor.history.steps == [0, 1, 2, 3, 4]
+    assert monitor.recording.steps == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("together", [1, 2, 3])
@@ -135,7 +135,7 @@ def test_steps_are_counted_right_over_epochs_of_odd_length(together):
 
     monitor = ActivationMonitor(sample_every=1)
     model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[Notes(), monitor])
-    assert monitor.history.steps == truth
+    assert monitor.recording.steps == truth
 
 
 def test_the_users_own_errors_are_not_swallowed():
@@ -164,7 +164,7 @@ def test_two_monitors_do_not_get_into_each_others_way():
     first = ActivationMonitor(sample_every=lambda step: step in (5, 7))
     second = ActivationMonitor(sample_every=lambda step: step in (6, 8))
     model.fit(x, y, batch_size=8, verbose=0, callbacks=[first, second])
-    assert (first.history.steps, second.history.steps) == ([5, 7], [6, 8])
+    assert (first.recording.steps, second.recording.steps) == ([5, 7], [6, 8])
     assert model.train_function is plain
 
 
@@ -245,7 +245,7 @@ def test_a_residual_network_of_keras_is_healthy():
     model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=1)
     monitor, warned = models.watch(model, x, np.ones((8, 1)), histograms=False)
     assert warned == []
-    assert len(monitor.history[0].layers) == 177
+    assert len(monitor.recording[0].layers) == 177
 
 
 @pytest.mark.parametrize("case", SICK)
@@ -287,7 +287,7 @@ def test_nothing_is_said_of_the_growth_that_training_brings():
     model.optimizer.iterations.assign(11)
     monitor, later = models.watch(model, x, y)
     assert (len(at_the_start), later) == (1, [])
-    assert monitor.history.steps[0] == 11
+    assert monitor.recording.steps[0] == 11
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ def test_a_finding_can_stop_training(exploding):
     """After the step in which it was found, with a warning."""
     x, y = models.data()
     monitor, warned = models.watch(exploding, x, y, on_finding="stop", sample_every=1)
-    assert monitor.history.steps == [0]
+    assert monitor.recording.steps == [0]
     assert len(warned) == 1
 
 
@@ -311,7 +311,7 @@ def test_a_finding_can_raise(exploding):
     with pytest.raises(RuntimeError, match="ActivationMonitor: exploding-activations"):
         models.watch(exploding, x, y, on_finding="raise")
     monitor, _ = models.watch(exploding, x, y)
-    assert monitor.history.steps == [1, 2, 3]
+    assert monitor.recording.steps == [1, 2, 3]
 
 
 def test_a_finding_can_be_given_to_a_function(exploding):
@@ -320,8 +320,15 @@ def test_a_finding_can_be_given_to_a_function(exploding):
     got = []
     monitor, warned = models.watch(exploding, x, y, on_finding=got.append)
     (told,), (finding,) = got, monitor.diagnosis.findings
-    assert (told.code, told.step, told.layers) == (finding.code, finding.step, finding.layers)
-    assert (told.last_step or told.step, finding.last_step) == (0, monitor.diagnosis.steps[-1])
+    assert (told.code, told.step, told.layers) == (
+        finding.code,
+        finding.step,
+        finding.layers,
+    )
+    assert (told.last_step or told.step, finding.last_step) == (
+        0,
+        monitor.diagnosis.steps[-1],
+    )
     assert warned == []
 
 
@@ -345,7 +352,7 @@ def test_infinities_that_the_model_takes_care_of_are_no_finding():
     model = keras.Model(inputs, outputs)
     model.compile(keras.optimizers.SGD(0.0), "mse")
     monitor, warned = models.watch(model, np.abs(x) + 1, y, sample_every=1)
-    snapshot = monitor.history[0]
+    snapshot = monitor.recording[0]
     assert snapshot.field("nonfinite")[snapshot.names.index("mask")] > 0
     assert [w for w in warned if "mask" in w] == []
 
@@ -369,7 +376,7 @@ def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
     monitor, _ = models.watch(model, x, y, batch_size=40, sample_every=1)
     models.watch(model, x, y, batch_size=40, monitor=monitor)
     models.watch(model, x, y, batch_size=40, monitor=monitor)
-    variances = [snapshot.field("variance")[0] for snapshot in monitor.history]
+    variances = [snapshot.field("variance")[0] for snapshot in monitor.recording]
     assert np.isnan(variances).tolist() == [True, False, True]
     np.testing.assert_allclose(variances[1], np.nanvar(x.astype(np.float64)), rtol=1e-12)
 
@@ -377,16 +384,16 @@ def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
 def test_one_copy_to_the_host_for_each_sampled_step(monkeypatch):
     """Whatever the number of layers."""
     reads = []
-    original = tensorflow_backend.Reader._copy
+    original = backend.Reader._copy
     monkeypatch.setattr(
-        tensorflow_backend.Reader,
+        backend.Reader,
         "_copy",
         lambda self: reads.append(len(self.stores)) or original(self),
     )
     x, y = models.data()
     monitor, _ = models.watch(models.perceptron(depth=9), x, y, sample_every=1)
     assert reads == 5 * [11]
-    assert len(monitor.history) == 5
+    assert len(monitor.recording) == 5
 
 
 # -- failures of ours never end training
@@ -431,7 +438,7 @@ def test_a_full_disk_gives_one_warning_and_what_was_written_stays(tmp_path):
             warnings.simplefilter("always")
             model.fit(x, y, batch_size=8, epochs=30, verbose=0, callbacks=[monitor])
         ours = [str(w.message) for w in caught if "ActivationMonitor" in str(w.message)]
-        print(len(monitor.history), len(ours), ours)
+        print(len(monitor.recording), len(ours), ours)
     """
     try:
         run = subprocess.run(
@@ -439,21 +446,21 @@ def test_a_full_disk_gives_one_warning_and_what_was_written_stays(tmp_path):
         )
         assert run.stdout.startswith("150 1 ["), run.stdout + run.stderr
         assert "has ended, training goes on" in run.stdout
-        assert len(read_history(disk)) >= 1
+        assert len(read_recording(disk)) >= 1
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_layer_that_cannot_be_measured_is_left_out_with_one_warning(monkeypatch):
     """The others are measured."""
-    original = tensorflow_backend.Store.put
+    original = backend.Store.put
 
     def put(store, tensor, **options):
         if tensor.shape[-1] == 5:
             raise NotImplementedError("five units are too many")
         original(store, tensor, **options)
 
-    monkeypatch.setattr(tensorflow_backend.Store, "put", put)
+    monkeypatch.setattr(backend.Store, "put", put)
     x, y = models.data()
     model = keras.Sequential(
         [keras.Input((8,)), layers.Dense(5, name="odd"), layers.Dense(1, name="even")],
@@ -464,8 +471,8 @@ def test_a_layer_that_cannot_be_measured_is_left_out_with_one_warning(monkeypatc
         "ActivationMonitor: 'net/odd' cannot be measured, it is left out: "
         "NotImplementedError: five units are too many"
     ]
-    assert "net/even" in monitor.history[-1].names
-    assert len(monitor.history) == 5
+    assert "net/even" in monitor.recording[-1].names
+    assert len(monitor.recording) == 5
 
 
 def test_a_view_that_breaks_does_not_end_training(tmp_path, monkeypatch):
@@ -478,13 +485,13 @@ def test_a_view_that_breaks_does_not_end_training(tmp_path, monkeypatch):
         raise ZeroDivisionError("a bug of ours")
 
     monkeypatch.setattr("activation_monitor.run.judge", broken)
-    monkeypatch.setattr("activation_monitor.views.events.EventLog.write", broken)
+    monkeypatch.setattr("activation_monitor.storage.writer.EventLog.write", broken)
     keras.utils.set_random_seed(0)
     monitor = ActivationMonitor(tmp_path, sample_every=1)
     with pytest.warns(UserWarning) as caught:
         assert losses([monitor], x, y) == expected
     assert len(caught) == 2
-    assert len(monitor.history) == 15
+    assert len(monitor.recording) == 15
 
 
 def test_a_schedule_that_raises_does_not_end_training():
@@ -515,4 +522,4 @@ def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(m
         "measuring failed here and is given up, training goes on (ResourceExhaustedError"
         in warned[0]
     )
-    assert len(monitor.history) == 0
+    assert len(monitor.recording) == 0

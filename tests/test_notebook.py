@@ -55,21 +55,21 @@ model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor]);
 
 ONE_LINE = {
     "monitor": "ActivationMonitor with 4 snapshots, steps 0 to 4: vanishing-activations",
-    "monitor.history": "History of 4 snapshots of 5 layers, steps 0 to 4",
-    "monitor.history[0]": "Snapshot of step 0: 5 layers, with histograms, kernels",
-    "monitor.history[0].layers[1]": "LayerInfo net/hidden_0: Dense, relu, width 16",
-    "monitor.history[0].histogram('net/hidden_0')": "Histogram of 128 elements, from 0 to ",
+    "monitor.recording": "Recording of 4 snapshots of 5 layers, steps 0 to 4",
+    "monitor.recording[0]": "Snapshot of step 0: 5 layers, with histograms, weight",
+    "monitor.recording[0].layers[1]": "LayerInfo net/hidden_0: Dense, relu, width 16",
+    "monitor.recording[0].histogram('net/hidden_0')": "Histogram of 128 elements, from ",
     "monitor.diagnosis": "Diagnosis of steps 0 to 4: 1 finding: vanishing-activations",
     "monitor.diagnosis.findings[0]": (
         "Finding vanishing-activations (warning, at initialization) in net/hidden_0, "
         "net/hidden_1, net/hidden_2"
     ),
-    "monitor.diagnosis.findings[0].remedy": "Remedy for cause 'initializer': in net/hidden",
-    "monitor.diagnosis.findings[0].remedy.changes[0]": "Change in net/hidden_0: kernel_in",
-    "monitor.diagnosis.profile": "DepthProfile of step 0: 5 layers, depth 4, 1 segment",
-    "monitor.diagnosis.profile.main": "Segment from net/hidden_0 to net/hidden_2: growth 0",
+    "monitor.diagnosis.findings[0].fix": "Fix for cause 'initializer': in net/hidden",
+    "monitor.diagnosis.findings[0].fix.changes[0]": "Change in net/hidden_0: kernel_in",
+    "monitor.diagnosis.profile": "DepthProfile of step 0: 5 layers, depth 4, 1 ",
+    "monitor.diagnosis.profile.main": "GrowthRange from net/hidden_0 to net/hidden_2",
     "monitor.diagnosis.profile.main.points[0]": "Point net/hidden_0 at depth 1: rms 0.0",
-    "monitor.diagnosis.profile.stretches[0]": "Stretch of 3 tensors, 3 weight layers",
+    "monitor.diagnosis.profile.segments[0]": "Segment of 3 tensors, 3 weight layers",
     "monitor.diagnosis.profile.links[1]": "Link net/hidden_0, relu: rms ",
     "monitor.diagnosis.profile.graph": "LayerGraph of 5 layers, depth 4, to net/head",
     "audited": "Diagnosis of step 5, 3 initializations: 1 finding: vanishing-activations;",
@@ -84,7 +84,7 @@ SEVERAL = {
     "monitor.diagnosis.findings": ["Finding"],
     "audited.draws": ["Diagnosis"] * 3,
     "rescaled.layers": ["RescaledLayer"] * 4,
-    "monitor.history.snapshots": ["Snapshot"] * 4,
+    "monitor.recording.snapshots": ["Snapshot"] * 4,
 }
 
 OTHERS = {
@@ -215,8 +215,8 @@ def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
     assert shown.count("tr") == 1 + len(made.first.layers)
     assert [cell for cell in shown.cells if cell in made.first.names] == [*made.first.names]
     (finding,) = made.findings
-    remedy = finding.remedy
-    for words in (finding.title, finding.message, remedy.reason, remedy.changes[0].line):
+    fix = finding.fix
+    for words in (finding.title, finding.message, fix.reason, fix.changes[0].line):
         assert words in shown.text
     assert {"svg", "table"} <= {
         tag for tag, _ in Elements(result(cells, "monitor.diagnosis")["text/html"]).tags

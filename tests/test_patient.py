@@ -91,7 +91,7 @@ def test_training_is_bit_identical(setting, tmp_path):
         assert monitored[2][name] == files[name], name
     monitor = monitored[3]
     together = SETTINGS[setting].get("steps_per_execution", 1)
-    sampled = monitor.history
+    sampled = monitor.recording
     assert len(sampled) >= 5
     # All samples of the first execution were measured: the image is the first row.
     assert sampled[0].field("samples")[0] == 8 * together
@@ -103,7 +103,7 @@ def test_the_last_batch_of_another_size_is_measured_as_it_is():
     model = models.image_network()
     model.compile("sgd", "sparse_categorical_crossentropy")
     monitor, _ = models.watch(model, models.IMAGES, models.LABELS, sample_every=1)
-    samples = [snapshot.field("samples")[0] for snapshot in monitor.history]
+    samples = [snapshot.field("samples")[0] for snapshot in monitor.recording]
     assert samples == [8, 8, 8, 8, 8, 8, 2]
 
 
@@ -129,7 +129,7 @@ def test_a_step_that_is_not_sampled_runs_the_function_that_ran_before():
     monitor = ActivationMonitor(sample_every=lambda step: step == 7)
     model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor, witness])
     assert [f is before for f in witness.functions] == [True, True, False, True, True]
-    assert monitor.history.steps == [7]
+    assert monitor.recording.steps == [7]
     assert model.train_function is before
 
 
@@ -151,7 +151,7 @@ def test_no_step_is_traced_again():
     Counting.traced = 0
     monitor = ActivationMonitor(sample_every=2)
     model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[monitor])
-    assert len(monitor.history) > 5
+    assert len(monitor.recording) > 5
     assert Counting.traced == 1
 
 
@@ -190,10 +190,10 @@ def test_an_exception_in_the_middle_of_a_step_leaves_nothing_patched(error, eage
     with pytest.raises(type(error)):
         model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
     assert patched(model) == []
-    taken = len(monitor.history)
+    taken = len(monitor.recording)
     model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
-    assert len(monitor.history) == taken + 5
-    for snapshot in monitor.history:
+    assert len(monitor.recording) == taken + 5
+    for snapshot in monitor.recording:
         assert set(snapshot.field("samples")) == {8}
     assert patched(model) == []
 
@@ -213,7 +213,7 @@ def test_a_users_own_train_step_is_what_runs():
     monitor = ActivationMonitor(sample_every=1)
     history = model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor]).history
     np.testing.assert_allclose(history["mine"], 2.0 * np.array(history["loss"]), rtol=1e-6)
-    assert monitor.history.steps == [0, 1, 2, 3, 4]
+    assert monitor.recording.steps == [0, 1, 2, 3, 4]
 
 
 def test_early_stopping_stops_as_without_a_monitor():

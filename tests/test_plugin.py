@@ -19,10 +19,10 @@ from tensorboard.plugins import base_plugin
 from werkzeug import test, wrappers
 
 import board
-from activation_monitor import diagnose, read_history
-from activation_monitor.analysis import histogram, moments
-from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
-from activation_monitor.views import events, log_format
+from activation_monitor import diagnose, read_recording
+from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
+from activation_monitor.storage import log_format, writer
 from activation_monitor.views.plugin import tab
 
 ROOT = Path(__file__).parent.parent
@@ -57,21 +57,26 @@ LAYERS = chain([f"net/dense_{i}" for i in range(12)])
 def measured(layers, step, gain=1.0, samples=64, rng=None):
     """Activations of random networks of these layers whose signal grows by `gain`."""
     rng = rng or np.random.default_rng(step)
-    records, histograms = [], histogram.none(len(layers))
-    kernels = moments.empty(len(layers))
-    kernels[1:] = moments.measure(rng.standard_normal((64, 64)) * gain * np.sqrt(2 / 64))
+    found, histograms = [], histogram.none(len(layers))
+    kernels = records.empty(len(layers))
+    kernels[1:] = records.measure(rng.standard_normal((64, 64)) * gain * np.sqrt(2 / 64))
     for i in range(len(layers)):
         x = rng.standard_normal((samples, 64)) * gain**i * (1 + 0.001 * step)
         x = np.maximum(x, 0) * np.sqrt(2) if i else x
-        records.append(moments.measure(x, "relu" if i else "linear"))
+        found.append(records.measure(x, "relu" if i else "linear"))
         counts, _ = np.histogram(x, histogram.BUCKETS)
         histograms[i] = [1, x.min(), x.max(), *counts]
-    return Snapshot(step, layers, np.stack(records), histograms, kernels=kernels)
+    return Snapshot(
+        step,
+        layers,
+        {"output": np.stack(found), "weight": kernels},
+        {"output": histograms},
+    )
 
 
-def write(folder, steps, layers=LAYERS, gain=1.0, run=events.RUN):
+def write(folder, steps, layers=LAYERS, gain=1.0, run=log_format.RUN):
     """A log of these steps."""
-    log = events.EventLog(folder, run)
+    log = writer.EventLog(folder, run)
     for step in steps:
         log.write(measured(layers, step, gain))
     log.close()
@@ -88,11 +93,11 @@ def logs(tmp_path_factory):
     time.sleep(1.1)  # the files are told apart by the second
     write(folder / "twofits", range(30, 40), chain(["other/a", "other/b", "other/c"]))
     write(folder / "hostile" / "x&y=z#<b>", [0, 1], chain(HOSTILE))
-    (path,) = (write(folder / "half", range(40)) / events.RUN).iterdir()
+    (path,) = (write(folder / "half", range(40)) / log_format.RUN).iterdir()
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    (folder / "empty" / events.RUN).mkdir(parents=True)
-    (folder / "empty" / events.RUN / path.name).write_bytes(b"")
+    (folder / "empty" / log_format.RUN).mkdir(parents=True)
+    (folder / "empty" / log_format.RUN / path.name).write_bytes(b"")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(log_format, "VERSION", 2)
         write(folder / "newer", range(3))
@@ -208,17 +213,17 @@ def test_every_step_is_there(client):
 
 @pytest.mark.parametrize("name", ["healthy", "sick", "half", "twofits"])
 def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
-    """`read_history` reads the same files by another way."""
-    history = read_history(logs / name)
+    """`read_recording` reads the same files by another way."""
+    recording = read_recording(logs / name)
     run = client.json("run", run=f"{name}/activations")
-    assert run["steps"] == history.steps
-    expected = diagnose(history).findings
+    assert run["steps"] == recording.steps
+    expected = diagnose(recording).findings
     assert [finding["code"] for finding in run["findings"]] == [f.code for f in expected]
     for told, finding in zip(run["findings"], expected, strict=True):
         assert told["message"] == finding.message
         assert told["layers"] == [*finding.layers]
         assert told["step"] == finding.step
-        changes = finding.remedy.changes if finding.remedy else ()
+        changes = finding.fix.changes if finding.fix else ()
         assert [change["line"] for change in told["changes"]] == [c.line for c in changes]
 
 
@@ -238,7 +243,7 @@ def test_of_two_fits_in_one_run_the_later_holds(client, logs):
     assert {"net/dense_0", "other/a"} <= names
     figure = figured(client, "layer_over_time", run="twofits/activations", layer="other/a")
     (mean,) = (t for t in figure["data"] if t["name"] == "twofits: mean")
-    values = read_history(logs / "twofits").statistic("mean", "other/a")
+    values = read_recording(logs / "twofits").statistic("mean", "other/a")
     np.testing.assert_array_equal(array(mean["y"]), values)
     assert np.isnan(values[:30]).all() and np.isfinite(values[30:]).all()
 
@@ -290,15 +295,15 @@ def test_every_figure_is_there_in_light_and_dark(client, kind, query, dark):
 
 def test_the_profile_is_that_of_the_step_asked_for(client, logs):
     """And of the first; between two steps, that of the one before."""
-    history = read_history(logs / "healthy")
+    recording = read_recording(logs / "healthy")
     asked = {"run": "healthy/activations", "statistic": "rms", "step": 101}
     named = {
         trace.get("name"): trace
         for trace in figured(client, "depth_profile", **asked)["data"]
     }
     curves = [named[f"healthy, step {step}"] for step in (0, 100)]
-    for trace, snapshot in zip(curves, (history[0], history[50]), strict=True):
-        expected = np.sqrt(moments.field(snapshot.records, "second_moment"))
+    for trace, snapshot in zip(curves, (recording[0], recording[50]), strict=True):
+        expected = np.sqrt(records.field(snapshot.records(), "second_moment"))
         y = array(trace["y"])
         np.testing.assert_allclose(y[: len(expected)], expected, rtol=1e-12)
 
@@ -315,7 +320,7 @@ def test_the_graph_is_that_of_the_step_and_the_statistic_asked_for(
     words = statistic.replace("_", " ")
     title = f"The layer graph, {words} at step {shown}"
     assert figure["layout"]["title"]["text"] == title
-    expected = read_history(logs / "healthy")[shown // 2].statistic(statistic)
+    expected = read_recording(logs / "healthy")[shown // 2].statistic(statistic)
     expected = np.log10(expected) if statistic == "rms" else expected
     found = array(figure["data"][-1]["marker"]["color"])
     np.testing.assert_allclose(found, expected, rtol=1e-9)
@@ -387,9 +392,9 @@ def test_a_run_has_one_of_three_verdicts(tmp_path, layers, gain, verdict):
 @pytest.mark.parametrize("gain", [1.0, 0.2])
 def test_a_run_of_evaluations_is_not_judged(tmp_path, gain):
     """Whatever was measured: no findings, none in its graph, no verdict."""
-    write(tmp_path / "run", [0, 5], gain=gain, run=events.VALIDATION_RUN)
+    write(tmp_path / "run", [0, 5], gain=gain, run=log_format.VALIDATION_RUN)
     client = board.Client(tmp_path)
-    name = f"run/{events.VALIDATION_RUN}"
+    name = f"run/{log_format.VALIDATION_RUN}"
     client.wait_for(name, step=5)
     run = client.json("run", run=name)
     assert (run["verdict"], run["evaluation"]) == ("not assessed", True)
@@ -525,14 +530,14 @@ def test_the_page_makes_no_html_of_data_and_imports_only_its_own_files():
 @pytest.mark.parametrize("loader", [*board.LOADERS])
 def test_a_run_that_grows_is_read_on(tmp_path, loader):
     """What is new is added and judged; a file that is cut at any place does no harm."""
-    log = events.EventLog(tmp_path / "run")
+    log = writer.EventLog(tmp_path / "run")
     log.write(measured(LAYERS, 0))
     log.flush()
     client = board.Client(tmp_path, loader)
     client.wait_for("run/activations")
     assert client.json("run", run="run/activations")["steps"] == [0]
     bad = measured(LAYERS, 5)
-    bad.records[-1, moments.FIELD_NAMES.index("nonfinite")] = 3.0
+    bad.records()[-1, records.FIELD_NAMES.index("nonfinite")] = 3.0
     log.write(bad)
     log.close()
     client.wait_for("run/activations", step=5)
@@ -561,7 +566,7 @@ def test_a_log_without_its_list_of_layers_says_so(tmp_path, monkeypatch):
 def damage(folder, step, at=-1000):
     """Damage a bit of the record of this step, so far from its end; returns where it
     begins, and the file."""
-    (path,) = (folder / events.RUN).iterdir()
+    (path,) = (folder / log_format.RUN).iterdir()
     content, starts = bytearray(path.read_bytes()), [0]
     while starts[-1] < len(content):
         starts.append(starts[-1] + 16 + struct.unpack_from("<Q", content, starts[-1])[0])
@@ -651,7 +656,7 @@ def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
     client.wait_for("activations", step=19)
     limited = runs.Runs(Limited(client.provider))
     run = limited.read(None, "", "activations")
-    assert run.history.steps == [*range(20)]
+    assert run.recording.steps == [*range(20)]
     assert "more steps than TensorBoard can hand over" in run.note
 
 
@@ -667,8 +672,8 @@ def test_it_works_below_a_path_prefix(tmp_path, loader):
 
 def test_a_run_without_histograms_says_how_to_get_them(tmp_path):
     """In place of the figure."""
-    log = events.EventLog(tmp_path)
-    log.write(dataclasses.replace(measured(LAYERS, 0), histograms=None))
+    log = writer.EventLog(tmp_path)
+    log.write(dataclasses.replace(measured(LAYERS, 0), histograms={}))
     log.close()
     client = board.Client(tmp_path)
     client.wait_for("activations")
@@ -692,7 +697,7 @@ class InMemory:
             ],
         }
         if bad is not None:  # a step at which the last layer has some NaN
-            nonfinite = moments.FIELD_NAMES.index("nonfinite")
+            nonfinite = records.FIELD_NAMES.index("nonfinite")
             self._data[log_format.SNAPSHOT_TAG][bad].numpy[-1, nonfinite] = 3.0
 
     def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
@@ -732,11 +737,13 @@ def test_a_view_of_200_layers_and_5000_steps_takes_less_than_a_second():
 def test_a_spike_is_drawn_however_many_steps_there_are():
     """A heat map shows some of the steps; those of findings are among them."""
     layers = chain(["a", "b", "c"])
-    history = History(Snapshot(i, layers, moments.empty(4)) for i in range(5000))
-    kept = tab._thinned(history, 500, keep={1234}).steps
+    recording = Recording(
+        Snapshot(i, layers, {"output": records.empty(3)}) for i in range(5000)
+    )
+    kept = tab._thinned(recording, 500, keep={1234}).steps
     assert len(kept) in (500, 501)
     assert {0, 1234, 4999} <= set(kept)
-    assert tab._thinned(history, 5000) is history
+    assert tab._thinned(recording, 5000) is recording
 
 
 # -- installed
@@ -871,7 +878,7 @@ def address(page):
 @pytest.mark.smoke
 @in_browser
 def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
-    """The sick run first, with its remedy; each figure with plotly inside."""
+    """The sick run first, with its fix; each figure with plotly inside."""
     assert [e.text for e in page.find_elements("css selector", "#runs .text")] == [
         "half",
         "healthy",
@@ -894,14 +901,14 @@ def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
 def test_the_slider_moves_the_curve(page, logs):
     """To the values of the step it stands at, and back to the last."""
     only(page, "healthy")
-    history = read_history(logs / "healthy")
+    recording = read_recording(logs / "healthy")
     before = curve(page, "profile", "step 298")
     from selenium.webdriver.common.keys import Keys
 
     slider = find(page, "#step")
     slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 50)
     board.until(lambda: curve(page, "profile", "step 100"), bool)
-    expected = history[50].statistic("rms")
+    expected = recording[50].statistic("rms")
     drawn = np.array(curve(page, "profile", "step 100"), float)
     np.testing.assert_allclose(drawn, expected, rtol=1e-6)
     assert find(page, "#step-shown").text == "100"
@@ -980,7 +987,7 @@ def quoted(name):
 
 @in_browser
 def test_the_copy_button_copies_the_line(page):
-    """The remedy, as it is shown."""
+    """The fix, as it is shown."""
     line = find(page, "#findings code").text
     button = find(page, "#findings .copy")
     button.click()
@@ -1020,16 +1027,16 @@ def cells(tmp_path_factory):
     some.flat[:3] = np.nan, np.inf, -np.inf
     broken = [0 * elements, some, all_of_them, elements]
     for name, tensors in (("broken", broken), ("healthy", [elements] * 4)):
-        log = events.EventLog(folder / name)
+        log = writer.EventLog(folder / name)
         for step in (0, 1, 2, 3):
             snapshot = measured(LAYERS, step)
             if step == 2:
                 for row, x in zip(range(5, 9), tensors, strict=True):
-                    snapshot.records[row] = moments.measure(x, "relu")
+                    snapshot.records()[row] = records.measure(x, "relu")
             log.write(snapshot)
         log.close()
-    histories = {name: read_history(folder / name) for name in ("broken", "healthy")}
-    return board.serve(folder), histories
+    recordings = {name: read_recording(folder / name) for name in ("broken", "healthy")}
+    return board.serve(folder), recordings
 
 
 def tooltip(page, row, column, rows, columns):
@@ -1051,13 +1058,13 @@ def tooltip(page, row, column, rows, columns):
 @pytest.mark.parametrize("run", ["broken", "healthy"])
 def test_the_mouse_on_a_cell_of_the_heat_map_reads_its_value(cells, driver, run):
     """Zero, NaN with how many elements, and numbers, also beside such cells."""
-    url, histories = cells
+    url, recordings = cells
     focus = f"&p.activation_monitor.run={run}%2Factivations"
     board.open_tab(driver, url, focus)
     board.until(lambda: find(driver, "#heat .gtitle").text, bool)
     for row, step in ((0, 0), (5, 1), (5, 2), (6, 2), (7, 2), (8, 2), (12, 2)):
         layer = LAYERS[row].name
-        expected = f"{histories[run][step].statistic('rms')[row]:.4g}"
+        expected = f"{recordings[run][step].statistic('rms')[row]:.4g}"
         if run == "broken" and step == 2:
             expected = CELLS.get(layer, expected)
         said = tooltip(driver, row, step, len(LAYERS), 4)
@@ -1279,7 +1286,7 @@ def test_the_legend_leaves_the_title_of_the_axis_free(page):
 @in_browser
 def test_the_tab_follows_a_training_that_runs(tmp_path, driver):
     """New steps come up by themselves; a slider at the end stays at the end."""
-    log = events.EventLog(tmp_path / "run")
+    log = writer.EventLog(tmp_path / "run")
     log.write(measured(LAYERS, 0))
     log.flush()
     board.open_tab(driver, board.serve(tmp_path))

@@ -8,8 +8,8 @@ import tensorflow as tf
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from activation_monitor.views import record_file
-from activation_monitor.views.record_file import Checked, check, read_records
+from activation_monitor.storage import record_file
+from activation_monitor.storage.record_file import Checked, check, read_records
 
 DATA = (b"first", b"", b"\x00" * 1000, b"the last one")
 STARTS = (0, 21, 37, 1053)

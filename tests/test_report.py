@@ -15,9 +15,10 @@ import pytest
 from activation_monitor import cli
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.findings import Finding
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.storage.reader import read_runs
+from activation_monitor.storage.writer import EventLog
 from activation_monitor.views import report
-from activation_monitor.views.events import EventLog, read_runs
 from activation_monitor.views.summary import summary
 from networks import Drawn, chain, network, tap
 
@@ -33,16 +34,16 @@ def vanishing(step=0):
 
 
 RUNS = {
-    "a_sick": History([vanishing(), vanishing(10)]),
-    "b_fine": History([healthy(), healthy(1, 10)]),
-    "c_fine": History([healthy(2), healthy(3, 10)]),
+    "a_sick": Recording([vanishing(), vanishing(10)]),
+    "b_fine": Recording([healthy(), healthy(1, 10)]),
+    "c_fine": Recording([healthy(2), healthy(3, 10)]),
 }
 
 
-def write(folder, history, run="activations"):
-    """Log a history as a monitor does."""
+def write(folder, recording, run="activations"):
+    """Log a recording as a monitor does."""
     log = EventLog(folder, run)
-    for snapshot in history:
+    for snapshot in recording:
         log.write(snapshot)
     log.close()
 
@@ -96,7 +97,7 @@ def page():
 
 
 def test_the_verdict_comes_first(page):
-    """One line for all runs, then each run's, with evidence and remedy; then figures."""
+    """One line for all runs, then each run's, with evidence and fix; then figures."""
     text = page.text
     order = [
         "three runs",
@@ -112,12 +113,12 @@ def test_the_verdict_comes_first(page):
     assert places == sorted(places)
     finding = diagnose(RUNS["a_sick"]).findings[0]
     assert finding.message in text
-    for change in finding.remedy.changes:
+    for change in finding.fix.changes:
         assert change.line in text
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    """Drawn where the page has a place for it; with the data of the histories."""
+    """Drawn where the page has a place for it; with the data of the recordings."""
     places = {a["data-figure"] for tag, a in page.tags if "data-figure" in a}
     assert places == set(page.figures)
     each = {f"{kind}-{i}" for kind in ("heat", "graph", "layer") for i in range(3)}
@@ -149,9 +150,9 @@ def test_the_table_has_every_layer_with_its_figures(page):
         assert f"{np.sqrt(np.mean(net.tensors[name] ** 2)):.3g}" in page.text
     rows = sum(tag == "tr" for tag, _ in page.tags)
     assert rows == 3 * (1 + len(RUNS["a_sick"][0].layers))
-    accused = diagnose(RUNS["a_sick"]).findings[0].layers
+    worst_by_layer = diagnose(RUNS["a_sick"]).findings[0].layers
     assert sum(a.get("class") == "critical" for t, a in page.tags if t == "tr") == len(
-        accused
+        worst_by_layer
     )
 
 
@@ -168,7 +169,7 @@ def test_hostile_names_stay_text():
     """Of layers, classes, initializers and runs, and the title; nothing ends the script."""
     info = {"class_name": HOSTILE, "initializer": HOSTILE, "activation": HOSTILE}
     taps = [tap(f"{HOSTILE}{i}", 10.0**i, **info) for i in range(6)]
-    steps = History([network(*taps, step=i) for i in range(2)])
+    steps = Recording([network(*taps, step=i) for i in range(2)])
     source = report.page({HOSTILE: steps, f"{HOSTILE}2": steps}, HOSTILE)
     found = Page(source)
     kinds = {tag for tag, _ in found.tags}
@@ -184,7 +185,7 @@ def test_a_page_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="Received: no run"):
         report.page({}, "x")
     with pytest.raises(ValueError, match="Received: none in a"):
-        summary({"a": History()})
+        summary({"a": Recording()})
 
 
 # -- for programs
@@ -205,7 +206,7 @@ def test_the_json_says_what_the_page_says():
     assert finding["code"] == "vanishing-activations" == expected.code
     assert finding["layers"] == list(expected.layers)
     assert finding["evidence"] == expected.evidence
-    assert finding["remedy"]["changes"][0]["line"] == expected.remedy.changes[0].line
+    assert finding["fix"]["changes"][0]["line"] == expected.fix.changes[0].line
     net = Drawn(1).chain(8, variance=0.02)
     size = {name: math.sqrt(np.mean(x**2)) for name, x in net.tensors.items()}
     growth = (size["d8"] / size["d1"]) ** (1 / 7)
@@ -218,8 +219,8 @@ def test_the_json_says_what_the_page_says():
 
 def test_json_has_none_for_what_is_no_number():
     """JSON knows no NaN and no infinity."""
-    history = History([chain(1.0, math.nan), network(tap("x"), step=2)])
-    found = summary({"run": history})
+    recording = Recording([chain(1.0, math.nan), network(tap("x"), step=2)])
+    found = summary({"run": recording})
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text)["runs"]["run"]["layers"][1]["last"]["rms"] is None
 
@@ -231,9 +232,9 @@ def test_all_runs_below_a_folder_are_read(logs):
     """By the path of the monitor's log folder; no evaluations, no other writer's files."""
     runs = read_runs(logs)
     assert list(runs) == ["a_sick", "b_fine", "deeper/c_fine"]
-    for name, history in zip(runs, RUNS.values(), strict=True):
-        assert runs[name].steps == history.steps
-        np.testing.assert_array_equal(runs[name][1].records, history[1].records)
+    for name, recording in zip(runs, RUNS.values(), strict=True):
+        assert runs[name].steps == recording.steps
+        np.testing.assert_array_equal(runs[name][1].records(), recording[1].records())
 
 
 @pytest.mark.parametrize("where", [".", "activations"])
@@ -342,9 +343,9 @@ def test_an_output_that_cannot_be_written_is_exit_code_2(
     assert captured.out == ""
 
 
-def damaged(folder, history):
+def damaged(folder, recording):
     """The file of a log of which the last step is damaged."""
-    write(folder, history)
+    write(folder, recording)
     (path,) = (folder / "activations").iterdir()
     content = bytearray(path.read_bytes())
     content[-40] ^= 1  # in the last record's data
@@ -411,7 +412,7 @@ def test_the_page_draws_in_a_browser_from_a_file(tmp_path, hostile):
     runs = RUNS
     if hostile:
         taps = [tap(f"{HOSTILE}{i}", 10.0**i) for i in range(6)]
-        steps = History([network(*taps, step=i) for i in range(2)])
+        steps = Recording([network(*taps, step=i) for i in range(2)])
         runs = {HOSTILE: steps, f"{HOSTILE}2": steps}
     source = report.page(runs, HOSTILE)
     (tmp_path / "page.html").write_text(source, encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import models
-from activation_monitor import ActivationMonitor, read_history
+from activation_monitor import ActivationMonitor, read_recording
 
 SCRIPT = """
     import os
@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_in_the_same_curves(
     arguments = order, save_freq, json.dumps(accumulate)
     killed, ran = run(tmp_path, 13, *arguments)
     assert (killed, ran) == (-signal.SIGKILL, [*range(13)])
-    before = read_history(tmp_path / "logs")
+    before = read_recording(tmp_path / "logs")
     # All up to the end of the second epoch is on the disk, and perhaps more.
     assert before.steps[:10] == [*range(10)]
     assert before.steps == [*range(len(before))]
@@ -93,17 +93,17 @@ def test_a_killed_run_goes_on_in_the_same_curves(
     ended, ran = run(tmp_path, 99, *arguments)
     assert (ended, ran) == (0, [*range(restored, restored + 10)])
     assert len([*(tmp_path / "logs" / "activations").iterdir()]) == 2
-    after = read_history(tmp_path / "logs")
+    after = read_recording(tmp_path / "logs")
     kept = [step for step in before.steps if step < restored]
     assert after.steps == kept + ran
     for step in kept:
-        np.testing.assert_array_equal(after[step].records, before[step].records)
+        np.testing.assert_array_equal(after[step].records(), before[step].records())
 
     if save_freq == "epoch":
         keras.utils.set_random_seed(0)
         whole = fitted(None, compiled(2, accumulate), epochs=4, shuffle=False)
-        for one, other in zip(after, whole.history, strict=True):
-            np.testing.assert_array_equal(one.records, other.records)
+        for one, other in zip(after, whole.recording, strict=True):
+            np.testing.assert_array_equal(one.records(), other.records())
 
 
 def fitted(folder, model, monitor=None, **options):
@@ -127,8 +127,8 @@ def test_a_saved_model_goes_on_at_its_optimizers_step(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     monitor = fitted(tmp_path, loaded, epochs=3, initial_epoch=2)
-    assert monitor.history.steps == [10, 11, 12, 13, 14]
-    assert read_history(tmp_path).steps == [*range(15)]
+    assert monitor.recording.steps == [10, 11, 12, 13, 14]
+    assert read_recording(tmp_path).steps == [*range(15)]
 
 
 def test_steps_that_were_undone_are_not_read(tmp_path):
@@ -139,9 +139,9 @@ def test_steps_that_were_undone_are_not_read(tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     again.optimizer.iterations.assign(4)
     second = fitted(tmp_path, again, epochs=2, every=lambda step: step in (4, 9))
-    history = read_history(tmp_path)
-    assert history.steps == [0, 1, 2, 3, 4, 9]
-    np.testing.assert_array_equal(history[-1].records, second.history[-1].records)
+    recording = read_recording(tmp_path)
+    assert recording.steps == [0, 1, 2, 3, 4, 9]
+    np.testing.assert_array_equal(recording[-1].records(), second.recording[-1].records())
 
 
 def test_many_fits_within_a_second_are_read_in_their_order(tmp_path):
@@ -149,4 +149,4 @@ def test_many_fits_within_a_second_are_read_in_their_order(tmp_path):
     model, monitor = compiled(), None
     for _ in range(12):
         monitor = fitted(tmp_path, model, monitor)
-    assert read_history(tmp_path).steps == [*range(60)]
+    assert read_recording(tmp_path).steps == [*range(60)]

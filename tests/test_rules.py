@@ -510,7 +510,7 @@ NOT_GROWING = {
 
 @pytest.mark.parametrize("name", GROWING)
 def test_growth_is_found_wherever_it_reaches_the_head(name):
-    """The layers of the segment, in order."""
+    """The layers of the growth range, in order."""
     snapshot, direction, layers = GROWING[name]
     (finding,) = diagnose([snapshot]).findings
     assert finding.code == f"{direction}-activations"
@@ -1066,7 +1066,7 @@ NOT_COLLAPSED = {
 
 @pytest.mark.parametrize("name", COLLAPSED)
 def test_what_makes_all_samples_alike_is_found(name):
-    """All layers of the stretch, with the share at both ends."""
+    """All layers of the segment, with the share at both ends."""
     check("collapsed-activations", COLLAPSED[name])
 
 
@@ -1519,8 +1519,8 @@ def test_growth_through_operations_is_found_and_no_initializer_is_blamed(name):
     assert finding.severity == ("critical" if critical else "warning")
     assert all(layer.startswith("op") for layer in finding.layers)
     np.testing.assert_allclose(finding.evidence["decades"], decades, rtol=1e-6)
-    assert finding.remedy.cause == "operation between layers"
-    assert "initializer" not in "".join(change.code for change in finding.remedy.changes)
+    assert finding.fix.cause == "operation between layers"
+    assert "initializer" not in "".join(change.code for change in finding.fix.changes)
 
 
 @pytest.mark.parametrize(
@@ -1543,5 +1543,5 @@ def test_growth_of_the_weights_is_told_before_that_of_operations():
     sizes = [tap(f"d{i}", 10.0 ** (i - 1), **weights(100.0)) for i in range(1, 4)]
     taps = [*sizes, tap("sum", 1e4, "other"), tap("e", 1e5, **weights(100.0))]
     (finding,) = diagnose([between(*taps, x=0.1)]).findings
-    assert finding.remedy.cause == "initializer"
+    assert finding.fix.cause == "initializer"
     np.testing.assert_allclose(finding.evidence["decades"], 3.0, rtol=1e-6)

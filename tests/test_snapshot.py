@@ -1,10 +1,10 @@
-"""Snapshots by layer and by step; the history and how it is thinned."""
+"""Snapshots by layer and by step; the recording and how it is thinned."""
 
 import numpy as np
 import pytest
 
-from activation_monitor.analysis import moments
-from activation_monitor.analysis.snapshot import History, LayerInfo, Snapshot
+from activation_monitor.analysis import records
+from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
 
 
 def snapshot(step=0, histograms=None, **sizes):
@@ -13,18 +13,19 @@ def snapshot(step=0, histograms=None, **sizes):
         LayerInfo(name, "Dense", "weight", "linear", 2, "float32", (i - 1,) if i else ())
         for i, name in enumerate(sizes)
     )
-    records = [
-        moments.empty() if rms is None else moments.measure([[rms], [-rms]])
+    found = [
+        records.empty() if rms is None else records.measure([[rms], [-rms]])
         for rms in sizes.values()
     ]
-    return Snapshot(step, layers, np.stack(records), histograms)
+    counted = {} if histograms is None else {"output": histograms}
+    return Snapshot(step, layers, {"output": np.stack(found)}, counted)
 
 
 def filled(keep, count):
-    history = History(keep=keep)
+    recording = Recording(keep=keep)
     for step in range(count):
-        history.append(snapshot(step, dense=1.0))
-    return history
+        recording.append(snapshot(step, dense=1.0))
+    return recording
 
 
 # -- one snapshot
@@ -44,18 +45,21 @@ def test_a_snapshot_gives_names_statistics_and_fields_in_the_order_of_its_layers
 def test_kernels_and_how_they_were_drawn_are_unknown_unless_they_are_told():
     """A snapshot has no kernels, a layer no fan-in and no initializer."""
     taken = snapshot(dense=1.0)
-    assert taken.kernels is None
+    assert taken.quantities.get("weight") is None
     (layer,) = taken.layers
     assert (layer.fan_in, layer.initializer) == (0.0, "")
-    kernels = moments.empty(1)
-    assert Snapshot(0, taken.layers, taken.records, kernels=kernels).kernels is kernels
+    weights = records.measure([[3.0], [4.0]])[None]
+    both = Snapshot(0, taken.layers, taken.quantities | {"weight": weights})
+    np.testing.assert_allclose(both.statistic("rms", of="weight"), [np.sqrt(12.5)])
+    np.testing.assert_array_equal(taken.statistic("rms", of="weight"), [np.nan])
+    np.testing.assert_array_equal(taken.field("count", of="weight"), [0])
 
 
 @pytest.mark.parametrize(("step", "steps", "last"), [(0, 1, 0), (7, 1, 7), (20, 8, 27)])
 def test_the_last_step_is_the_last_of_those_merged(step, steps, last):
     """A snapshot of several steps begins at `step` and ends with `last_step`."""
     taken = snapshot(step, dense=1.0)
-    assert Snapshot(step, taken.layers, taken.records, steps=steps).last_step == last
+    assert Snapshot(step, taken.layers, taken.quantities, steps=steps).last_step == last
 
 
 def test_a_histogram_is_found_by_the_name_of_its_layer():
@@ -71,7 +75,7 @@ def test_a_histogram_is_found_by_the_name_of_its_layer():
 
 @pytest.mark.parametrize(
     ("method", "known"),
-    [("statistic", moments.STATISTICS), ("field", moments.FIELD_NAMES)],
+    [("statistic", records.STATISTICS), ("field", records.FIELD_NAMES)],
 )
 def test_an_unknown_statistic_or_field_is_a_key_error_that_lists_them(method, known):
     """Names are those of `moments`: all of them, in one line."""
@@ -92,28 +96,28 @@ def test_the_histogram_of_an_unknown_layer_is_a_key_error_with_a_hint():
             taken.histogram("first")
 
 
-# -- a history
+# -- a recording
 
 
 def test_a_history_is_a_sequence_of_snapshots():
     """It has a length, an order, first and last, and the steps."""
     snapshots = [snapshot(step, dense=1.0) for step in (0, 1, 2, 5, 100)]
-    history = History(snapshots[:2])
+    recording = Recording(snapshots[:2])
     for taken in snapshots[2:]:
-        history.append(taken)
-    assert len(history) == 5
-    assert all(a is b for a, b in zip(history, snapshots, strict=True))
-    assert history[0] is snapshots[0] and history[-1] is snapshots[-1]
-    assert history.steps == [0, 1, 2, 5, 100]
+        recording.append(taken)
+    assert len(recording) == 5
+    assert all(a is b for a, b in zip(recording, snapshots, strict=True))
+    assert recording[0] is snapshots[0] and recording[-1] is snapshots[-1]
+    assert recording.steps == [0, 1, 2, 5, 100]
 
 
 def test_histories_do_not_share_their_snapshots():
     """What is appended to one is in no other, nor in the list it was made of."""
     given = [snapshot(dense=1.0)]
-    a, b = History(given), History(given)
+    a, b = Recording(given), Recording(given)
     a.append(snapshot(1, dense=1.0))
     assert (len(a), len(b), len(given)) == (2, 1, 1)
-    assert len(History()) == 0
+    assert len(Recording()) == 0
 
 
 def test_a_history_without_a_limit_keeps_all():
@@ -137,10 +141,10 @@ def test_a_full_history_lets_every_second_one_go_but_the_first_and_the_newest():
 @pytest.mark.parametrize("keep", [17, 18, 31, 64, 100])
 def test_a_history_never_holds_more_than_it_may_and_never_loses_its_ends(keep):
     """At every length: at most `keep`, in order, the first 16 and the newest there."""
-    history = History(keep=keep)
+    recording = Recording(keep=keep)
     for step in range(400):
-        history.append(snapshot(step, dense=1.0))
-        steps = history.steps
+        recording.append(snapshot(step, dense=1.0))
+        steps = recording.steps
         assert len(steps) <= keep
         assert steps[:16] == [*range(min(step + 1, 16))]
         assert steps[-1] == step
@@ -158,58 +162,60 @@ def test_a_small_history_too_holds_no_more_than_it_may(keep):
 def test_a_history_that_may_hold_nothing_is_refused():
     """With what came."""
     with pytest.raises(ValueError, match="must be positive, or None for all. Received: 0"):
-        History(keep=0)
+        Recording(keep=0)
 
 
 def test_what_a_history_starts_from_is_thinned_too():
-    """A history made of more snapshots than it may hold comes within its limit."""
-    history = History((snapshot(step, dense=1.0) for step in range(200)), keep=20)
-    history.append(snapshot(200, dense=1.0))
-    assert len(history) <= 20
+    """A recording made of more snapshots than it may hold comes within its limit."""
+    recording = Recording((snapshot(step, dense=1.0) for step in range(200)), keep=20)
+    recording.append(snapshot(200, dense=1.0))
+    assert len(recording) <= 20
 
 
 def test_a_statistic_over_the_steps_is_nan_where_the_layer_was_not_measured():
     """Not called (no elements), or not yet there: NaN, in the order of the steps."""
-    history = History(
+    recording = Recording(
         [
             snapshot(0, dense=1.0, late=None),
             snapshot(10, dense=3.0),
             snapshot(20, late=0.25, dense=2.0),
         ]
     )
-    np.testing.assert_array_equal(history.statistic("rms", "dense"), [1.0, 3.0, 2.0])
+    np.testing.assert_array_equal(recording.statistic("rms", "dense"), [1.0, 3.0, 2.0])
     np.testing.assert_array_equal(
-        history.statistic("maximum", "late"), [np.nan, np.nan, 0.25]
+        recording.statistic("maximum", "late"), [np.nan, np.nan, 0.25]
     )
 
 
 def test_a_layer_that_no_snapshot_has_is_a_key_error_with_a_hint():
     """The message names the layer asked for, and the one that was meant: as a layer is
     usually called, without the model's name in front."""
-    history = History([snapshot(0, **{"net/dense": 1.0}), snapshot(1, **{"net/late": 1.0})])
+    recording = Recording(
+        [snapshot(0, **{"net/dense": 1.0}), snapshot(1, **{"net/late": 1.0})]
+    )
     for asked, meant in [("dense", "net/dense"), ("late", "net/late")]:
         with pytest.raises(KeyError) as caught:
-            history.statistic("rms", asked)
+            recording.statistic("rms", asked)
         (message,) = caught.value.args
         assert message == (
-            f"History.statistic: no layer named {asked!r}. Did you mean {meant!r}?"
+            f"Recording.statistic: no layer named {asked!r}. Did you mean {meant!r}?"
         )
-    np.testing.assert_array_equal(history.statistic("rms", "net/dense"), [1.0, np.nan])
+    np.testing.assert_array_equal(recording.statistic("rms", "net/dense"), [1.0, np.nan])
 
 
 def test_an_empty_history_has_no_layers():
     """It says so."""
     with pytest.raises(KeyError, match="no layer named 'dens'. There are: none."):
-        History().statistic("rms", "dens")
+        Recording().statistic("rms", "dens")
 
 
 @pytest.mark.parametrize("layer", ["dense", "no such layer"])
 def test_an_unknown_statistic_over_the_steps_is_a_key_error_that_lists_them(layer):
-    """Names are those of `moments.STATISTICS`."""
+    """Names are those of `records.STATISTICS`."""
     with pytest.raises(KeyError) as caught:
-        History([snapshot(dense=1.0)]).statistic("sdt", layer)
+        Recording([snapshot(dense=1.0)]).statistic("sdt", layer)
     (message,) = caught.value.args
     assert message == (
-        "History.statistic: no statistic named 'sdt'. Did you mean 'std'? "
-        f"There are: {', '.join(moments.STATISTICS)}."
+        "Recording.statistic: no statistic named 'sdt'. Did you mean 'std'? "
+        f"There are: {', '.join(records.STATISTICS)}."
     )

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
 from activation_monitor.views.figures.style import DARK, LIGHT
 from activation_monitor.views.figures.svg import WIDTH, svg
@@ -22,7 +22,7 @@ BETWEEN = "rgb(43, 147, 205)"
 
 def drawn(*snapshots):
     """The elements of the depth profile of a run."""
-    figure = figures.depth_profile({"run": History(snapshots)})
+    figure = figures.depth_profile({"run": Recording(snapshots)})
     return ElementTree.fromstring(svg(figure))
 
 
@@ -110,7 +110,7 @@ def test_gradients_have_a_panel_below():
 def test_the_limit_of_a_dtype_is_drawn_near_the_curve(size):
     """As a dashed line with its name, where the figure has it."""
     taps = [tap(f"l{i}", size * 10.0**i, dtype="float16") for i in range(4)]
-    figure = figures.depth_profile({"run": History([network(*taps)])})
+    figure = figures.depth_profile({"run": Recording([network(*taps)])})
     root = ElementTree.fromstring(svg(figure))
     lines = [e for e in elements(root, "path") if e.get("stroke-dasharray")]
     assert len(lines) == len(figure.layout.shapes) >= 1
@@ -135,7 +135,7 @@ def test_names_stay_text_and_within_the_picture():
 def test_colours_suit_a_light_and_a_dark_page():
     """Text, axes and limits have the page's colour, curves one between the themes."""
     figure = figures.depth_profile(
-        {"run": History([Drawn(0).chain(5).snapshot(step) for step in (0, 10)])}
+        {"run": Recording([Drawn(0).chain(5).snapshot(step) for step in (0, 10)])}
     )
     source = svg(figure)
     assert source.count('fill="currentColor"') == 1  # of the whole picture

@@ -8,7 +8,7 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 
 
 def snapshot_of(model, x=None, y=None, **options):
@@ -16,7 +16,7 @@ def snapshot_of(model, x=None, y=None, **options):
         x, y = models.data()
     monitor, warned = models.watch(model, x, y, **options)
     assert warned == []
-    return monitor.history[0]
+    return monitor.recording[0]
 
 
 def edges(snapshot):
@@ -53,13 +53,15 @@ def test_what_is_measured_is_what_the_layers_put_out(compile):
     expected = keras.Model(model.inputs, outputs).predict(x[:8], verbose=0)
     model.compile(keras.optimizers.SGD(0.0), "mse", **compile)
     monitor, _ = models.watch(model, x, y, sample_every=1)
-    batches = [b for b in monitor.history[0].records]
+    batches = [b for b in monitor.recording[0].records()]
     seen = {}
     # The data are shuffled, so that batches are known by their input alone.
     model.fit(
         x[:8], y[:8], batch_size=8, verbose=0, callbacks=[fresh := ActivationMonitor()]
     )
-    for name, record in zip(fresh.history[0].names, fresh.history[0].records, strict=True):
+    for name, record in zip(
+        fresh.recording[0].names, fresh.recording[0].records(), strict=True
+    ):
         seen[name] = record
     assert list(seen) == [
         "net/hidden_0:input",
@@ -68,7 +70,7 @@ def test_what_is_measured_is_what_the_layers_put_out(compile):
     assert len(batches) == len(seen)
     for name, values in zip(seen, [x[:8], *expected], strict=True):
         np.testing.assert_allclose(
-            seen[name], moments.measure(values), rtol=1e-5, atol=1e-6
+            seen[name], records.measure(values), rtol=1e-5, atol=1e-6
         )
 
 
@@ -296,7 +298,7 @@ def test_layers_that_are_made_when_the_model_is_built_are_measured():
         model, x, np.ones((40, 4, 1), np.float32), layers=["attention", "head"]
     )
     assert warned == []
-    names = {name.split("/", 2)[-1] for name in monitor.history[0].names}
+    names = {name.split("/", 2)[-1] for name in monitor.recording[0].names}
     assert {"query", "key", "value", "attention_output"} <= names
     for layer in model._flatten_layers():
         assert "call" not in layer.__dict__

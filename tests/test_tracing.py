@@ -14,7 +14,7 @@ import pytest
 PRELUDE = """
 import keras, numpy as np, tensorflow as tf, models
 from activation_monitor import ActivationMonitor, Monitored, audit, rescale
-from activation_monitor.recording import tensorflow_backend
+from activation_monitor.recording.backends import backend
 
 x, y = models.data()
 
@@ -59,8 +59,8 @@ for _ in range(6):
     "kernels of many shapes": """
 for n in range(5):
     array = np.ones((n + 1, 2), np.float32)
-    tensorflow_backend.measure_once(array, exact=False, jit_compile=True)
-    tensorflow_backend.measure_once(array, exact=False)
+    backend.measure_once(array, exact=False, jit_compile=True)
+    backend.measure_once(array, exact=False)
 """,
     "wrapped layers, rescaled": """
 for _ in range(5):

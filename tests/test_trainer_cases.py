@@ -1,7 +1,7 @@
 """What Keras tests of its trainer and its callbacks, run with and without a monitor.
 
 Every case is run twice, from the same seed. Both runs leave the same behind, to the bit:
-`History`, weights, the optimizer's variables, and what the user's callbacks were told.
+`Recording`, weights, the optimizer's variables, and what the user's callbacks were told.
 The steps that were measured are those that the optimizer counted.
 """
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import models
-from activation_monitor import ActivationMonitor, read_history
+from activation_monitor import ActivationMonitor, read_recording
 from cases import cases
 
 # Keras warns of data that end early, of what it does not shuffle, and of layers that the
@@ -91,7 +91,7 @@ def with_and_without(case, folder):
     assert monitored.diary.calls == plain.diary.calls
     for expected, got in zip(plain.variables, monitored.variables, strict=True):
         np.testing.assert_array_equal(got, expected)
-    assert monitored.monitor.history.steps == list(monitored.steps)
+    assert monitored.monitor.recording.steps == list(monitored.steps)
     return monitored
 
 
@@ -505,7 +505,7 @@ def test_an_output_without_a_loss(tmp_path):
         return model
 
     trial = with_and_without(case, tmp_path)
-    assert len(trial.monitor.history[0].names) == 6  # two inputs, sum and three layers
+    assert len(trial.monitor.recording[0].names) == 6  # two inputs, sum and three layers
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
@@ -677,7 +677,7 @@ def test_files_that_callbacks_write(tmp_path):
     trial = with_and_without(case, tmp_path)
     runs = {path.name for path in (trial.folder / "logs").iterdir()}
     assert runs == {"train", "validation", "activations"}
-    assert read_history(trial.folder / "logs").steps == trial.monitor.history.steps
+    assert read_recording(trial.folder / "logs").steps == trial.monitor.recording.steps
 
 
 # -- several calls
@@ -696,7 +696,7 @@ def test_single_batches_beside_fit(tmp_path):
         return model
 
     trial = with_and_without(case, tmp_path)
-    assert trial.monitor.history.steps == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert trial.monitor.recording.steps == [1, 2, 3, 4, 6, 7, 8, 9]
 
 
 def test_a_model_compiled_anew_between_fits(tmp_path):
@@ -752,4 +752,4 @@ def test_a_mistake_in_a_users_callback_is_the_users_to_see(at, steps, tmp_path):
         return model
 
     trial = with_and_without(case, tmp_path)
-    assert read_history(trial.folder / "logs").steps == steps
+    assert read_recording(trial.folder / "logs").steps == steps

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 import board
 import models
-from activation_monitor import diagnose, read_history
+from activation_monitor import diagnose, read_recording
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -91,16 +91,16 @@ def log(tmp_path_factory):
 @pytest.mark.parametrize("loader", board.LOADERS)
 def test_the_tab_shows_the_log_of_a_fit(log, loader):
     """Its page, its run with the verdict, its figures."""
-    history = read_history(log)
-    assert history.steps == [0, 1, 2]
+    recording = read_recording(log)
+    assert recording.steps == [0, 1, 2]
     client = board.Client(log.parent, loader)
     client.wait_for("run/activations", step=2)
     for name in ("index.js", "plotly.min.js"):
         assert client.get(name).status_code == 200
     run = client.json("run", run="run/activations")
-    assert run["steps"] == history.steps
-    assert [layer["name"] for layer in run["layers"]] == [*history[0].names]
-    (finding,) = diagnose(history).findings
+    assert run["steps"] == recording.steps
+    assert [layer["name"] for layer in run["layers"]] == [*recording[0].names]
+    (finding,) = diagnose(recording).findings
     assert finding.code == "vanishing-activations"
     assert [told["message"] for told in run["findings"]] == [finding.message]
 

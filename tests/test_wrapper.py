@@ -13,8 +13,8 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor, Monitored, audit
-from activation_monitor.analysis import moments
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.analysis import records
+from activation_monitor.recording.backends import backend
 from cases import cases
 
 RNG = np.random.default_rng(5)
@@ -51,7 +51,7 @@ def expected(batches, activation="linear"):
     sizes = np.array([batch.size for batch in batches])
     within = [batch.reshape(len(batch), -1).var(axis=0).mean() for batch in batches]
     within = np.average(within, weights=sizes)
-    low, high = moments.SATURATED.get(activation, (-np.inf, np.inf))
+    low, high = records.SATURATED.get(activation, (-np.inf, np.inf))
     channels = [batch.reshape(-1, batch.shape[-1]) for batch in batches]
     return {
         "count": everything.size,
@@ -71,7 +71,7 @@ def expected(batches, activation="linear"):
 
 def assert_statistics(found, batches, activation="linear", rtol=1e-6):
     known = expected(batches, activation)
-    assert found.keys() == known.keys() == {"count", *moments.STATISTICS}
+    assert found.keys() == known.keys() == {"count", *records.STATISTICS}
     assert all(type(value) is float for value in found.values())
     for name, value in known.items():
         np.testing.assert_allclose(found[name], value, rtol=rtol, atol=1e-7, err_msg=name)
@@ -585,10 +585,10 @@ def test_a_tensor_in_the_middle_of_a_subclassed_model_is_seen():
     kernel, bias = model.first.get_weights()
     stream = x + np.maximum(x @ kernel + bias, 0)
     assert_statistics(model.stream.statistics(training=True), [stream], rtol=1e-5)
-    names = monitor.history[0].names
+    names = monitor.recording[0].names
     assert warned == [] and names.count("block/stream") == 1
-    record = monitor.history[0].records[names.index("block/stream")]
-    np.testing.assert_allclose(record, moments.measure(stream), rtol=1e-5, atol=1e-6)
+    record = monitor.recording[0].records()[names.index("block/stream")]
+    np.testing.assert_allclose(record, records.measure(stream), rtol=1e-5, atol=1e-6)
 
 
 # -- the patient is not touched
@@ -651,7 +651,7 @@ def test_the_record_is_no_variable_of_the_model(tmp_path):
     assert len(wrapped.non_trainable_variables) == 0
     saved = tf.train.Checkpoint(model=wrapped).save(str(tmp_path / "checkpoint"))
     shapes = tf.train.load_checkpoint(saved).get_variable_to_shape_map().values()
-    assert [len(moments.FIELDS)] not in shapes
+    assert [len(records.FIELDS)] not in shapes
     names = {v.path for v in hidden_of(wrapped).variables}
     assert names == {"hidden/kernel", "hidden/bias"}
 
@@ -769,14 +769,16 @@ def test_a_callback_logs_the_layer_like_any_other(compile):
         model.compile("sgd", "mse", **compile)
         monitor = ActivationMonitor(sample_every=3, histograms=not compile)
         model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[monitor])
-        seen.append(monitor.history)
+        seen.append(monitor.recording)
     plain, wrapped = seen
     assert wrapped.steps == plain.steps == [0, 1, 2, 3, 5, 6, 9]
     for one, other in zip(plain, wrapped, strict=True):
         assert other.layers == one.layers
-        np.testing.assert_allclose(other.records, one.records, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(other.records(), one.records(), rtol=1e-5, atol=1e-7)
         if not compile:
-            np.testing.assert_array_equal(other.histograms, one.histograms)
+            np.testing.assert_array_equal(
+                other.histograms["output"], one.histograms["output"]
+            )
     assert hidden_of(model).statistics(training=True)["count"] == 2 * 20 * 16
 
 
@@ -819,7 +821,7 @@ def test_the_record_is_whole_where_the_callback_looks_elsewhere():
     model = network()
     model.compile("sgd", "mse")
     monitor, _ = models.watch(model, x, y, layers="head", sample_every=1)
-    assert monitor.history[0].names == ("head",)
+    assert monitor.recording[0].names == ("head",)
     assert hidden_of(model).statistics(training=True)["count"] == 8 * 16
 
 
@@ -831,7 +833,7 @@ def test_a_wrapper_of_another_name_is_one_layer_to_the_callback():
     model = keras.Model(inputs, layers.Dense(1, name="head")(watched(inputs)))
     model.compile("sgd", "mse")
     monitor, _ = models.watch(model, x, y)
-    assert monitor.history[0].names[1:] == ("watched/hidden", "head")
+    assert monitor.recording[0].names[1:] == ("watched/hidden", "head")
 
 
 def test_an_audit_looks_through_the_wrapper():

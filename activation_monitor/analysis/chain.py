@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from activation_monitor.analysis import moments, theory
+from activation_monitor.analysis import records, theory
 from activation_monitor.analysis.shown import count, one_line
 
 CONFIDENCE = 0.999
@@ -90,7 +90,7 @@ def chain_study(
     input_std: float = 1.0,
     width: int = 512,
     seed: int = 0,
-    measure: Callable[[np.ndarray], np.ndarray] = moments.measure,
+    measure: Callable[[np.ndarray], np.ndarray] = records.measure,
 ) -> Study:
     """Multiply a Gaussian vector by random square matrices until nothing is left.
 
@@ -107,7 +107,7 @@ def chain_study(
     """
     rng = np.random.default_rng(seed)
     x = np.float32(input_std) * rng.standard_normal(width).astype(np.float32)
-    log_start = math.log(float(moments.STATISTICS["rms"](moments.measure(x))))
+    log_start = math.log(float(records.STATISTICS["rms"](records.measure(x))))
     gain = math.log(weight_std * math.sqrt(width))
     rms_step = theory.linear_step(width)
     std_mean, std_variance = _std_step(width)
@@ -124,11 +124,11 @@ def chain_study(
             log_start + k * gain + (k - 1) * rms_step.mean + std_mean,
             (k - 1) * rms_step.variance + std_variance,
         )
-        mean, std = (float(moments.STATISTICS[s](record)) for s in ("mean", "std"))
+        mean, std = (float(records.STATISTICS[s](record)) for s in ("mean", "std"))
         rows.append(Product(k, mean, std, expected, low, high, naive))
         if naive_ends is None and not (math.isfinite(naive) and naive > 0):
             naive_ends = k
-        if moments.field(record, "nonfinite") > 0 or std == 0:
+        if records.field(record, "nonfinite") > 0 or std == 0:
             values_end = k
     return Study(
         title=f"A vector of std {input_std:g} times {width} x {width} matrices of std "
@@ -155,7 +155,7 @@ def single_product_study(
     fan_in: int = 625,
     fan_out: int = 10_000,
     seed: int = 0,
-    measure: Callable[[np.ndarray], np.ndarray] = moments.measure,
+    measure: Callable[[np.ndarray], np.ndarray] = records.measure,
 ) -> Study:
     """Multiply one unit Gaussian vector by one rectangular matrix.
 
@@ -179,7 +179,7 @@ def single_product_study(
         math.log(weight_std * math.sqrt(fan_in)) + of_x.mean + std_mean,
         of_x.variance + std_variance,
     )
-    mean, std = (float(moments.STATISTICS[s](record)) for s in ("mean", "std"))
+    mean, std = (float(records.STATISTICS[s](record)) for s in ("mean", "std"))
     row = Product(1, mean, std, expected, low, high, float(np.std(y)))
     title = f"{fan_in} -> {fan_out} weights of std {weight_std:g}"
     return Study(title, (row,), (), None, None)

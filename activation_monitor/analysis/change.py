@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from activation_monitor.analysis import activations, moments, theory
+from activation_monitor.analysis import activations, records, theory
 from activation_monitor.analysis.depth_profile import Link
 from activation_monitor.analysis.shown import one_line
 from activation_monitor.analysis.snapshot import Snapshot
@@ -119,6 +119,8 @@ def _arguments(link, snapshot, activation, scale):
 
 def _keras_fan_in(link, layer, snapshot):
     """Without regard to padding, where Keras' initializers have none."""
-    if layer.class_name in ("Conv1D", "Conv2D", "Conv3D") and snapshot.kernels is not None:
-        return moments.field(snapshot.kernels, "count")[link.row] / layer.width
+    if layer.class_name in ("Conv1D", "Conv2D", "Conv3D"):
+        weights = snapshot.field("count", of=records.WEIGHT)[link.row]
+        if weights:
+            return weights / layer.width
     return link.fan_in

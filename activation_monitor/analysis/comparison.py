@@ -10,7 +10,7 @@ from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.layer_graph import LayerGraph
 from activation_monitor.analysis.shown import count, one_line
-from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 
 CHANCE = 3.0
 """Standard deviations between two draws of the same initializer that are put down to
@@ -93,8 +93,8 @@ def pair_layers(first: Snapshot, second: Snapshot) -> list[tuple[int, int]]:
 
 
 def compare(
-    first: History,
-    second: History,
+    first: Recording,
+    second: Recording,
     diagnoses: tuple[Diagnosis, Diagnosis],
     names: tuple[str, str] = ("the first run", "the second run"),
 ) -> Comparison:
@@ -112,12 +112,12 @@ def compare(
         names: What to call them.
 
     Raises:
-        ValueError: If a history is empty.
+        ValueError: If a recording is empty.
     """
-    for name, history in zip(names, (first, second), strict=True):
-        if not len(history):
+    for name, recording in zip(names, (first, second), strict=True):
+        if not len(recording):
             raise ValueError(
-                f"compare: expected a History with a snapshot at least. Received: {name} "
+                f"compare: expected a Recording with a snapshot at least. Received: {name} "
                 "has none."
             )
     rows = pair_layers(first[0], second[0])
@@ -168,16 +168,16 @@ def _beyond_chance(snapshot, rows, sizes):
     changes by more than one layer's chance explains."""
     ratio = {row: _decades(*pair) for row, pair in zip(rows, sizes, strict=True)}
     at, jumps = {}, set()
-    for segment in depth_profile(snapshot).segments:
-        if not segment.layers:
+    for growth_range in depth_profile(snapshot).growth_ranges:
+        if not growth_range.layers:
             continue
-        one = segment.chance_sd * math.sqrt(2.0 / segment.layers)
-        start = segment.points[0].depth
-        for point in segment.points:
+        one = growth_range.chance_sd * math.sqrt(2.0 / growth_range.layers)
+        start = growth_range.points[0].depth
+        for point in growth_range.points:
             # The first point has been through one layer as well.
             spread = one * math.sqrt(point.depth - start + 1)
             at[point.row] = max(at.get(point.row, FLOOR), CHANCE * spread)
-        for before, point in itertools.pairwise(segment.points):
+        for before, point in itertools.pairwise(growth_range.points):
             change = ratio.get(point.row, math.nan) - ratio.get(before.row, math.nan)
             if abs(change) > max(FLOOR, CHANCE_OF_ONE * one):
                 jumps.add(point.row)

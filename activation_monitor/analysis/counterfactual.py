@@ -9,7 +9,7 @@ import math
 
 from scipy import special
 
-from activation_monitor.analysis import activations, moments, theory
+from activation_monitor.analysis import activations, records, theory
 from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, DepthProfile, Link
 from activation_monitor.analysis.snapshot import Snapshot
 
@@ -58,24 +58,24 @@ def _turned_on(code, rows, snapshot, profile):
     was backward; an empty chain and NaN if it is not known."""
     concerned = set(rows)
     if code.endswith("gradients"):
-        for stretch in profile.stretches:
-            if concerned & {link.row for link in stretch.links}:
-                measured = snapshot.gradients is not None
-                return stretch.links, math.nan if measured else stretch.backward, True
+        for segment in profile.segments:
+            if concerned & {link.row for link in segment.links}:
+                measured = records.OUTPUT_GRADIENT in snapshot.quantities
+                return segment.links, math.nan if measured else segment.backward, True
         return (), math.nan, True
-    for segment in profile.segments:
-        inside = {profile.graph.weight_before(point.row) for point in segment.points}
-        inside |= {point.row for point in segment.points}
-        if segment.open and segment.measured and concerned & inside:
-            first, last = (segment.measured[i].depth for i in (0, -1))
+    for growth_range in profile.growth_ranges:
+        inside = {profile.graph.weight_before(point.row) for point in growth_range.points}
+        inside |= {point.row for point in growth_range.points}
+        if growth_range.open and growth_range.measured and concerned & inside:
+            first, last = (growth_range.measured[i].depth for i in (0, -1))
             chain = [
                 link
-                for stretch in profile.stretches
-                if stretch.links and inside & set(stretch.rows)
-                for link in stretch.links
+                for segment in profile.segments
+                if segment.links and inside & set(segment.rows)
+                for link in segment.links
                 if first <= profile.depths[link.row] <= last
             ]
-            return chain, segment.decades, False
+            return chain, growth_range.decades, False
     return (), math.nan, False
 
 
@@ -115,9 +115,9 @@ def _underflows(link, snapshot):
 def _leaves_its_limits(link):
     """Whether weights of the right size would put the layer's outputs off its limits."""
     q = link.pre_activation * 10.0 ** (-2.0 * link.excess)
-    if not (math.isfinite(q) and q > 0 and link.activation in moments.SATURATED):
+    if not (math.isfinite(q) and q > 0 and link.activation in records.SATURATED):
         return True
-    _, high = moments.SATURATED[link.activation]
+    _, high = records.SATURATED[link.activation]
     phi, _ = activations.ACTIVATIONS[link.activation]
     edge = _inverse(phi, high)
     share = special.erfc(edge / math.sqrt(2.0 * q))

@@ -6,11 +6,11 @@ weight layer to what the last one is given: the head's own output is a predictio
 signal. Of a network with several inputs, the way of each to where they meet has a trunk
 of its own.
 
-A normalization on the trunk sets the size anew: there a `Stretch` ends and the next one
+A normalization on the trunk sets the size anew: there a `Segment` ends and the next one
 begins. So does an activation function with a size of its own (`_OFFSET`, `_LIMITS`):
-there a `Segment` ends, along which growth is read. Only what reaches the head (`open`) is
-judged: what a normalization ends, a pre-norm residual stream for example, may grow
-without harm.
+there a `GrowthRange` ends, along which growth is read. Only what reaches the head
+(`open`) is judged: what a normalization ends, a pre-norm residual stream for example, may
+grow without harm.
 """
 
 import collections
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from activation_monitor.analysis import activations, moments, theory
+from activation_monitor.analysis import activations, records, theory
 from activation_monitor.analysis.layer_graph import LayerGraph
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
@@ -197,8 +197,8 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A stretch of the trunk without a size of its own, one point for each depth.
+class GrowthRange:
+    """A segment of the trunk without a size of its own, one point for each depth.
 
     Attributes:
         points: In the order of depth.
@@ -277,8 +277,8 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A stretch of the trunk without normalization.
+class Segment:
+    """A part of the trunk without normalization.
 
     Attributes:
         rows: Rows of the snapshot that are compared, in order.
@@ -318,32 +318,32 @@ class DepthProfile:
     Attributes:
         step: Of the snapshot.
         depths: Depth of every layer of the snapshot, `(layers,)`.
-        segments: In the order of the data path.
-        stretches: The same.
+        growth_ranges: In the order of the data path.
+        segments: The same.
         links: Of all weight layers, by row.
         graph: Who feeds whom.
     """
 
     step: int
     depths: np.ndarray
+    growth_ranges: tuple[GrowthRange, ...]
     segments: tuple[Segment, ...]
-    stretches: tuple[Stretch, ...]
     links: dict[int, Link]
     graph: LayerGraph
 
     @property
-    def main(self) -> Segment | None:
-        """The longest segment that reaches a head, if any has two weight layers."""
-        found = [s for s in self.segments if s.open and s.layers >= 1]
-        return max(found, key=lambda segment: segment.layers, default=None)
+    def main(self) -> GrowthRange | None:
+        """The longest growth range that reaches a head, if any has two weight layers."""
+        found = [s for s in self.growth_ranges if s.open and s.layers >= 1]
+        return max(found, key=lambda growth_range: growth_range.layers, default=None)
 
     @one_line
     def __repr__(self) -> str:
         main = self.main
         growth = f"growth {main.growth:.3g} per weight layer" if main else "no growth"
         size = f"{count(len(self.depths), 'layer')}, depth {max(self.depths, default=0)}"
-        segments = count(len(self.segments), "segment")
-        return f"of step {self.step}: {size}, {segments}, {growth}"
+        growth_ranges = count(len(self.growth_ranges), "growth range")
+        return f"of step {self.step}: {size}, {growth_ranges}, {growth}"
 
 
 def depth_profile(snapshot: Snapshot) -> DepthProfile:
@@ -356,25 +356,25 @@ def depth_profile(snapshot: Snapshot) -> DepthProfile:
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
     mean = snapshot.statistic("mean")
     links = _links(snapshot, graph, rms)
-    segments, stretches = {}, {}
-    for rows, is_open in _stretches(graph):
-        stretch = _stretch(rows, is_open, snapshot, graph, links, rms)
-        stretches.setdefault((rows, is_open), stretch)
+    growth_ranges, segments = {}, {}
+    for rows, is_open in _segments(graph):
+        segment = _segment(rows, is_open, snapshot, graph, links, rms)
+        segments.setdefault((rows, is_open), segment)
         for part in _parts(rows, graph.layers, rms):
             reaches_head = is_open and part[-1] == rows[-1]
-            segment = _segment(part, reaches_head, graph, rms, mean)
-            segments.setdefault((segment.points, segment.open), segment)
+            growth_range = _growth_range(part, reaches_head, graph, rms, mean)
+            growth_ranges.setdefault((growth_range.points, growth_range.open), growth_range)
     return DepthProfile(
         step=snapshot.step,
         depths=graph.depth,
+        growth_ranges=tuple(growth_ranges.values()),
         segments=tuple(segments.values()),
-        stretches=tuple(stretches.values()),
         links=links,
         graph=graph,
     )
 
 
-def _stretches(graph):
+def _segments(graph):
     """The trunks' compared rows, cut at normalizations; the last part is open."""
     feeds_weight = graph.feeds_weight()
     for end in graph.ends:
@@ -418,6 +418,9 @@ def _parts(rows, layers, rms):
 
 def _links(snapshot, graph, rms):
     links = {}
+    kernel_mean, kernel_std = (
+        snapshot.statistic(name, of=records.WEIGHT) for name in ("mean", "std")
+    )
     for row in graph.order:
         layer = graph.layers[row]
         if layer.kind != "weight":
@@ -431,10 +434,6 @@ def _links(snapshot, graph, rms):
             out, activation = child, graph.layers[child].activation
             normalized = normalized or _normalizes(graph.layers[child])
         known = len(parents) == 1 and not layer.normalized
-        mean = std = math.nan
-        if snapshot.kernels is not None:
-            kernel = snapshot.kernels[row]
-            mean, std = (float(moments.STATISTICS[n](kernel)) for n in ("mean", "std"))
         links[row] = Link(
             row=row,
             name=layer.name,
@@ -442,15 +441,15 @@ def _links(snapshot, graph, rms):
             rms_in=float(rms[parents[0]]) if known else math.nan,
             rms_out=float(rms[out]),
             fan_in=layer.fan_in,
-            kernel_mean=mean,
-            kernel_std=std,
+            kernel_mean=float(kernel_mean[row]),
+            kernel_std=float(kernel_std[row]),
             depthwise="depthwise" in layer.class_name.lower(),
             normalized=normalized,
         )
     return links
 
 
-def _stretch(rows, is_open, snapshot, graph, links, rms):
+def _segment(rows, is_open, snapshot, graph, links, rms):
     found, depths = [], graph.depth[list(rows)]
     for row, depth in zip(rows, depths, strict=True):
         if graph.layers[row].kind == "weight" and row in links:
@@ -469,7 +468,7 @@ def _stretch(rows, is_open, snapshot, graph, links, rms):
         within[snapshot.field("nonfinite") > 0] = np.nan
         independence = np.log10(within[list(rows)])
     before = graph.layers[rows[0]]
-    return Stretch(
+    return Segment(
         rows=rows,
         open=is_open,
         normalized=_normalizes(before),
@@ -481,8 +480,11 @@ def _stretch(rows, is_open, snapshot, graph, links, rms):
 
 
 def _is_operation(layer):
-    """Not an activation function that is bounded or has a size of its own: of a large signal
-    these may change the size by any factor. Others change it by less than `_OPERATION`."""
+    """Whether a step of the size at this layer counts as an operation.
+
+    Not at an activation function that is bounded or has a size of its own: these may change
+    a large signal by any factor. Other functions change it by less than `_OPERATION`.
+    """
     bounded = layer.activation in (*_OFFSET, *_LIMITS)
     return layer.kind != "activation" or not bounded
 
@@ -520,7 +522,7 @@ def _adds(graph, row, rms, mean):
     return not (abs(math.log10(size / a / b)) < _ALIKE and (too_small or off_mean))
 
 
-def _segment(rows, is_open, graph, rms, mean):
+def _growth_range(rows, is_open, graph, rms, mean):
     layers, depths = graph.layers, graph.depth
     at_depth = collections.defaultdict(list)
     for row in rows:
@@ -562,11 +564,11 @@ def _segment(rows, is_open, graph, rms, mean):
                 decades += change
     of_all = whole, start, begin, tuple(operations)
     if len(measured) < 2:
-        return Segment(points, is_open, measured, *[math.nan] * 3, *of_all)
+        return GrowthRange(points, is_open, measured, *[math.nan] * 3, *of_all)
     random = [_randomness([layers[row] for row in shown[p.depth]]) for p in measured[1:]]
     law = theory.chance(*zip(*random, strict=True))
     mean, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)
-    return Segment(points, is_open, measured, decades, mean, sd, *of_all)
+    return GrowthRange(points, is_open, measured, decades, mean, sd, *of_all)
 
 
 def _randomness(layers):

@@ -61,7 +61,7 @@ class Diagnosis:
         return self.verdict == "healthy"
 
     @property
-    def accused(self) -> dict[str, Finding]:
+    def worst_by_layer(self) -> dict[str, Finding]:
         """By name of layer, the worst finding that concerns it."""
         worst_last = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         return {name: found for found in worst_last for name in found.layers}
@@ -73,10 +73,12 @@ class Diagnosis:
         if self.first is None:
             return None
         names = self.first.names
-        accused = [name for found in self.findings[:1] for name in found.layers]
+        worst_by_layer = [name for found in self.findings[:1] for name in found.layers]
         main = self.profile.main
         judged = [point.name for point in main.measured] if main else []
-        return next((n for n in (*accused[::-1], *judged[::-1]) if n in names), names[-1])
+        return next(
+            (n for n in (*worst_by_layer[::-1], *judged[::-1]) if n in names), names[-1]
+        )
 
     def figure(self, kind: str = "layer_graph", **options):
         """A figure of the first snapshot, which a notebook shows.
@@ -124,20 +126,20 @@ class Diagnosis:
 
 def diagnose(
     snapshots: Iterable[Snapshot],
-    silence: frozenset[str] = frozenset(),
+    ignore: frozenset[str] = frozenset(),
     views: Views | None = None,
 ) -> Diagnosis:
     """Diagnose a run from its snapshots.
 
     Args:
-        snapshots: In the order of the steps, a `History` for example.
-        silence: Codes of findings not to report.
+        snapshots: In the order of the steps, a `Recording` for example.
+        ignore: Codes of findings not to report.
         views: What shows it in full.
     """
     snapshots = list(snapshots)
     health = judged(snapshots)
     # What is not to be reported explains others all the same.
-    told = [finding for finding in health.findings if finding.code not in silence]
+    told = [finding for finding in health.findings if finding.code not in ignore]
     return summary(snapshots, told, views)
 
 
@@ -188,7 +190,9 @@ def _why_not_assessed(first, profile):
 def _held_by_normalization(profile):
     """Whether normalization sets the size, before it falls so far that the epsilon of a
     normalization would matter. What grows in between, a pre-norm stream, does no harm."""
-    segments = [segment for segment in profile.segments if segment.layers]
-    return any(stretch.normalized for stretch in profile.stretches) and all(
-        segment.decades >= -limit("vanishing") for segment in segments
+    growth_ranges = [
+        growth_range for growth_range in profile.growth_ranges if growth_range.layers
+    ]
+    return any(segment.normalized for segment in profile.segments) and all(
+        growth_range.decades >= -limit("vanishing") for growth_range in growth_ranges
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from activation_monitor.analysis.change import listed
-from activation_monitor.analysis.remedy import Remedy
+from activation_monitor.analysis.fixes import Fix
 from activation_monitor.analysis.shown import one_line
 
 
@@ -146,7 +146,7 @@ CODES = {
     "exploding-gradients": "gradients grow exponentially towards the input",
     "vanishing-gradients": "gradients decay exponentially towards the input",
 }
-"""Stable names of the rules, for `silence` and for programs."""
+"""Stable names of the rules, for `ignore` and for programs."""
 
 
 SEVERITIES = ("warning", "critical")
@@ -166,7 +166,7 @@ class Finding:
         evidence: The numbers the rule turned on.
         message: The observation and the mechanism in words.
         initial: Whether it was seen at initialization; else it came up in training.
-        remedy: What to change; None if the cause does not show.
+        fix: What to change; None if the cause does not show.
     """
 
     code: str
@@ -176,7 +176,7 @@ class Finding:
     evidence: dict[str, float] = field(hash=False)
     message: str
     initial: bool = True
-    remedy: Remedy | None = None
+    fix: Fix | None = None
     last_step: int | None = None
 
     @property
@@ -197,7 +197,7 @@ class Finding:
 
     def __str__(self) -> str:
         text = f"{self.title}: {self.message}"
-        return f"{text}\n{self.remedy}" if self.remedy else text
+        return f"{text}\n{self.fix}" if self.fix else text
 
     @one_line
     def __repr__(self) -> str:
@@ -209,10 +209,8 @@ def limit(name: str) -> float:
     return THRESHOLDS[name].value
 
 
-def found(
-    code, snapshot, layers, evidence, message, critical=False, remedy=None
-) -> Finding:
-    """A finding of a rule at a snapshot; `remedy` where the rule has found the cause."""
+def found(code, snapshot, layers, evidence, message, critical=False, fix=None) -> Finding:
+    """A finding of a rule at a snapshot; `fix` where the rule has found the cause."""
     return Finding(
         code=code,
         severity="critical" if critical else "warning",
@@ -220,25 +218,25 @@ def found(
         layers=tuple(layers),
         evidence={name: float(value) for name, value in evidence.items()},
         message=message,
-        remedy=remedy,
+        fix=fix,
     )
 
 
-def check_silence(silence, where: str) -> frozenset[str]:
+def check_ignored(ignore, where: str) -> frozenset[str]:
     """The codes that a user does not want to hear of.
 
     Args:
-        silence: A code or a collection of codes.
+        ignore: A code or a collection of codes.
         where: Who asks, for the message.
 
     Raises:
         ValueError: If there is no such code.
     """
-    codes = {silence} if isinstance(silence, str) else set(silence)
+    codes = {ignore} if isinstance(ignore, str) else set(ignore)
     unknown = sorted(str(code) for code in codes - CODES.keys())
     if unknown:
         raise ValueError(
-            f"{where}: `silence` must hold codes of findings. Received: "
+            f"{where}: `ignore` must hold codes of findings. Received: "
             f"{', '.join(unknown)}. There are: {', '.join(CODES)}."
         )
     return frozenset(codes)

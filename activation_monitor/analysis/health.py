@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
-from activation_monitor.analysis.remedy import remedy
+from activation_monitor.analysis.fixes import fix_for
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
@@ -122,8 +122,8 @@ def _seen(snapshot, is_first, known):
             what = dataclasses.replace(
                 finding,
                 initial=initial and not changed,
-                remedy=finding.remedy
-                or remedy(finding.code, finding.layers, snapshot, profile, not is_first),
+                fix=finding.fix
+                or fix_for(finding.code, finding.layers, snapshot, profile, not is_first),
             )
             yield what, None
 
@@ -156,7 +156,7 @@ def _grown(known, seen, snapshot):
         layers=(*gone, *in_order),
         evidence=seen.evidence | {"layers": float(len(layers))},
         message=f"at step {snapshot.step}, when it last spread, {seen.message}{so_far}",
-        remedy=seen.remedy if _same_cause(known, seen) else known.remedy,
+        fix=seen.fix if _same_cause(known, seen) else known.fix,
     )
 
 
@@ -176,7 +176,7 @@ def _led_to(known, seen, snapshot):
 
 def _same_cause(known, seen):
     """Else what was so from the beginning would be put down to training."""
-    return (known.remedy and known.remedy.cause) == (seen.remedy and seen.remedy.cause)
+    return (known.fix and known.fix.cause) == (seen.fix and seen.fix.cause)
 
 
 def _is_news(finding, told):

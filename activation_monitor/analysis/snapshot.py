@@ -1,12 +1,14 @@
 """The measurements of one step, and of all steps."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from activation_monitor.analysis import histogram, moments
+from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.hints import no_such
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.shown import count, one_line
 
 KINDS = (
@@ -78,26 +80,49 @@ class Snapshot:
         step: `optimizer.iterations` before the step (the first of them, if one
             execution runs several steps).
         layers: One `LayerInfo` for each tapped tensor, in the order of the calls.
-        records: Float64 array of shape `(layers, len(moments.FIELDS))`.
-        histograms: Float64 array of shape `(layers, len(histogram.SLOTS))`, or None. Of
-            several steps they show the last.
+        quantities: The records, by quantity (a key of `records.QUANTITIES`). Each is a
+            float64 array of shape `(layers, len(records.FIELDS))`, with an empty record
+            for a layer that has no such tensor. "output" is always there; the others are
+            there if they were measured.
+        histograms: By quantity, float64 arrays of shape `(layers, len(histogram.SLOTS))`.
+            Of several steps they show the last. Empty if no histograms were counted.
         steps: Training steps that were run in one execution and whose records are merged
             here: `steps_per_execution`. The last execution of an epoch may run fewer.
-        kernels: Records of the layers' kernels before the step, of the same shape as
-            `records`, empty ones for layers without; or None if they were not measured.
-        gradients: Records of the loss's gradients by the tensors, in the same way.
+        loss: The loss of the step; NaN if it was not measured.
         evaluation: Whether these are forward passes of evaluation. They are measured and
             never judged.
+
+    Raises:
+        ValueError: If "output" is missing, a quantity is unknown, or an array does not have
+            one row for each layer.
     """
 
     step: int
     layers: tuple[LayerInfo, ...]
-    records: np.ndarray
-    histograms: np.ndarray | None = None
+    quantities: Mapping[str, np.ndarray]
+    histograms: Mapping[str, np.ndarray] = field(default_factory=dict)
     steps: int = 1
-    kernels: np.ndarray | None = None
-    gradients: np.ndarray | None = None
+    loss: float = math.nan
     evaluation: bool = False
+
+    def __post_init__(self):
+        if OUTPUT not in self.quantities:
+            raise ValueError(
+                "Snapshot: `quantities` must have records of the outputs. Received: "
+                f"{', '.join(self.quantities) or 'none'}."
+            )
+        for quantity in (*self.quantities, *self.histograms):
+            _check_quantity("Snapshot", quantity, ValueError)
+        for arrays, columns in (
+            (self.quantities, len(records.FIELDS)),
+            (self.histograms, len(histogram.SLOTS)),
+        ):
+            for quantity, array in arrays.items():
+                if array.shape != (len(self.layers), columns):
+                    raise ValueError(
+                        f"Snapshot: expected an array of {len(self.layers)} layers and "
+                        f"{columns} columns for {quantity!r}. Received: {array.shape}."
+                    )
 
     @property
     def last_step(self) -> int:
@@ -109,52 +134,78 @@ class Snapshot:
         """Names of the layers."""
         return tuple(layer.name for layer in self.layers)
 
-    def statistic(self, name: str) -> np.ndarray:
+    def records(self, of: str = OUTPUT) -> np.ndarray:
+        """The records of a quantity; empty ones if it was not measured.
+
+        Args:
+            of: A quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
+
+        Returns:
+            Array of shape `(layers, len(records.FIELDS))`.
+
+        Raises:
+            KeyError: If there is no such quantity.
+        """
+        _check_quantity("Snapshot.records", of)
+        found = self.quantities.get(of)
+        return records.empty(len(self.layers)) if found is None else found
+
+    def statistic(self, name: str, of: str = OUTPUT) -> np.ndarray:
         """A statistic of every layer.
 
         Args:
-            name: A name from `moments.STATISTICS`, such as "std" or "rms".
+            name: A name from `records.STATISTICS`, such as "std" or "rms".
+            of: A quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
 
         Returns:
             Array of shape `(layers,)`, NaN where nothing finite was measured.
 
         Raises:
-            KeyError: If there is no such statistic.
+            KeyError: If there is no such statistic or quantity.
         """
-        return _statistic("Snapshot.statistic", name)(self.records)
+        return _statistic("Snapshot.statistic", name)(self.records(of))
 
-    def field(self, name: str) -> np.ndarray:
-        """A field of every layer's record, by its name in `moments.FIELD_NAMES`.
+    def field(self, name: str, of: str = OUTPUT) -> np.ndarray:
+        """A field of every layer's record.
+
+        Args:
+            name: A name from `records.FIELD_NAMES`.
+            of: A quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
 
         Raises:
-            KeyError: If there is no such field.
+            KeyError: If there is no such field or quantity.
         """
-        return moments.field(self.records, name)
+        return records.field(self.records(of), name)
 
-    def histogram(self, name: str) -> histogram.Histogram | None:
-        """The histogram of the layer of that name; None if none was kept.
+    def histogram(self, name: str, of: str = OUTPUT) -> histogram.Histogram | None:
+        """The histogram of the layer of that name; None if none was counted.
+
+        Args:
+            name: A layer's name.
+            of: A quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
 
         Raises:
-            KeyError: For a name that no layer has.
+            KeyError: If there is no such layer or quantity.
         """
+        _check_quantity("Snapshot.histogram", of)
         if name not in self.names:
             raise KeyError(f"Snapshot.histogram: {no_such('layer', name, self.names)}")
-        if self.histograms is None:
+        if of not in self.histograms:
             return None
-        return histogram.unpack(self.histograms[self.names.index(name)])
+        return histogram.unpack(self.histograms[of][self.names.index(name)])
 
     @one_line
     def __repr__(self) -> str:
         when = f"step {self.step}"
         if self.steps > 1:
             when = f"steps {self.step} to {self.last_step}"
-        also = ("histograms", "kernels", "gradients")
-        there = [name for name in also if getattr(self, name) is not None]
-        more = f", with {', '.join(there)}" if there else ""
+        also = ["histograms"] if self.histograms else []
+        also += [name for name in self.quantities if name != OUTPUT]
+        more = f", with {', '.join(also)}" if also else ""
         return f"of {when}: {count(len(self.layers), 'layer')}{more}"
 
 
-class History:
+class Recording:
     """Snapshots in the order in which they were taken.
 
     Args:
@@ -172,7 +223,7 @@ class History:
     def __init__(self, snapshots: Iterable[Snapshot] = (), keep: int | None = None):
         if keep is not None and keep < 1:
             raise ValueError(
-                f"History: `keep` must be positive, or None for all. Received: {keep}."
+                f"Recording: `keep` must be positive, or None for all. Received: {keep}."
             )
         self.snapshots = list(snapshots)
         self.keep = keep
@@ -199,7 +250,7 @@ class History:
         layers, steps = len(self.snapshots[-1].layers), self.steps
         return (
             f"of {len(self)} snapshots of {layers} layers, steps {steps[0]} to "
-            f"{steps[-1]}; `diagnose(history)` prints what they say"
+            f"{steps[-1]}; `diagnose(recording)` prints what they say"
         )
 
     def __iter__(self):
@@ -213,39 +264,47 @@ class History:
         """The step of each snapshot."""
         return [snapshot.step for snapshot in self.snapshots]
 
-    def statistic(self, name: str, layer: str) -> np.ndarray:
+    def statistic(self, name: str, layer: str, of: str = OUTPUT) -> np.ndarray:
         """A statistic of one layer over the steps.
 
         Args:
-            name: A name from `moments.STATISTICS`.
+            name: A name from `records.STATISTICS`.
             layer: A layer's name.
+            of: A quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
 
         Returns:
-            Array of shape `(snapshots,)`, NaN where the layer was not measured.
+            Array of shape `(snapshots,)`, NaN where it was not measured.
 
         Raises:
-            KeyError: If there is no such statistic, or no snapshot has a layer of that
-                name.
+            KeyError: If there is no such statistic or quantity, or no snapshot has a layer
+                of that name.
         """
-        of = _statistic("History.statistic", name)
+        statistic = _statistic("Recording.statistic", name)
+        _check_quantity("Recording.statistic", of)
         row_in = {}  # by the identity of a tuple of layers, which snapshots share
-        records = moments.empty(len(self.snapshots))
-        for record, snapshot in zip(records, self.snapshots, strict=True):
+        found = records.empty(len(self.snapshots))
+        for record, snapshot in zip(found, self.snapshots, strict=True):
             if id(snapshot.layers) not in row_in:
                 names = snapshot.names
                 row_in[id(snapshot.layers)] = names.index(layer) if layer in names else None
             row = row_in[id(snapshot.layers)]
-            if row is not None:
-                record[:] = snapshot.records[row]
+            if row is not None and of in snapshot.quantities:
+                record[:] = snapshot.quantities[of][row]
         if all(row is None for row in row_in.values()):
             known = [known for snapshot in self.snapshots for known in snapshot.names]
-            raise KeyError(f"History.statistic: {no_such('layer', layer, known)}")
-        return of(records)
+            raise KeyError(f"Recording.statistic: {no_such('layer', layer, known)}")
+        return statistic(found)
 
 
 def _statistic(where, name):
-    """The function of that name in `moments.STATISTICS`."""
-    if name not in moments.STATISTICS:
-        known = no_such("statistic", name, moments.STATISTICS, listed=True)
+    """The function of that name in `records.STATISTICS`."""
+    if name not in records.STATISTICS:
+        known = no_such("statistic", name, records.STATISTICS, listed=True)
         raise KeyError(f"{where}: {known}")
-    return moments.STATISTICS[name]
+    return records.STATISTICS[name]
+
+
+def _check_quantity(where, name, error=KeyError):
+    if name not in records.QUANTITIES:
+        known = no_such("quantity", name, records.QUANTITIES, listed=True)
+        raise error(f"{where}: {known}")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from activation_monitor.recording import measure
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.recording.backends import backend
 
 
 def kernel(layer: keras.Layer):

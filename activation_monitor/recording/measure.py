@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from activation_monitor.analysis import histogram as buckets
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 
 # Between these magnitudes float32 squares can neither overflow nor be flushed, even
 # summed over a large batch: no scaling needed.
@@ -85,11 +85,11 @@ def accumulate(
 
     Args:
         record: Float64 tensor of shape `(len(FIELDS),)`, what was seen before;
-            `moments.empty()` if nothing was.
+            `records.empty()` if nothing was.
         rows: Float32 or float64 tensor of shape `(batch, units)`, from `as_rows`.
         grid: How the units are laid out: how many channels there are, and which axis
             the positions are. None: each unit is a channel.
-        unsaturated: From `moments.SATURATED`; None if the activation has no limits.
+        unsaturated: From `records.SATURATED`; None if the activation has no limits.
         mask: From `padding`: elements that are there. The others are left out, as if the
             tensor were shorter. Measured by the exact look, whatever `exact` says.
         exact: Measure subnormals and the finite elements beside non-finite ones too.
@@ -122,27 +122,27 @@ def accumulate(
         fields["dead_units"] = ops.where(
             fields["nonfinite"] > 0, ops.cast(np.nan, "float64"), fields["dead_units"]
         )
-    fields = [ops.cast(fields[name], "float64") for name in moments.FIELD_NAMES]
+    fields = [ops.cast(fields[name], "float64") for name in records.FIELD_NAMES]
     # `count` stands first. Of a tensor without elements nothing is known.
-    seen = ops.where(fields[0] > 0, ops.stack(fields), moments.empty())
-    return moments.merge(record, seen, xp=ops)
+    seen = ops.where(fields[0] > 0, ops.stack(fields), records.empty())
+    return records.merge(record, seen, xp=ops)
 
 
-def needs_exact(records: np.ndarray) -> np.ndarray:
+def needs_exact(found: np.ndarray) -> np.ndarray:
     """Which records, on the host, a quick look could not measure in full.
 
     Args:
-        records: Array of shape `(layers, len(FIELDS))`.
+        found: Records, array of shape `(layers, len(FIELDS))`.
 
     Returns:
         Boolean array of shape `(layers,)`.
     """
     largest = np.maximum(
-        np.abs(moments.field(records, "minimum")),
-        np.abs(moments.field(records, "maximum")),
+        np.abs(records.field(found, "minimum")),
+        np.abs(records.field(found, "maximum")),
     )
-    seen = moments.field(records, "count") > 0
-    nonfinite = moments.field(records, "nonfinite") > 0
+    seen = records.field(found, "count") > 0
+    nonfinite = records.field(found, "nonfinite") > 0
     return seen & (nonfinite | (largest < _SUBNORMALS_MATTER_BELOW))
 
 

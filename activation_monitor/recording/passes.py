@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras.src.backend.common import global_state
 
-from activation_monitor.analysis import moments
-from activation_monitor.recording import tensorflow_backend as backend
-from activation_monitor.recording.keras_insides import (
+from activation_monitor.analysis import records
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.keras_private import (
     activation_name,
     channel_axis,
     is_float_tensor,
@@ -87,7 +87,7 @@ class Passes:
                 exact=True,
                 fused=False,
                 channel_axis=channel_axis(self._layer, tensor),
-                unsaturated=moments.SATURATED.get(activation_name(self._layer)),
+                unsaturated=records.SATURATED.get(activation_name(self._layer)),
                 mask=mask_of(tensor),
             )
         else:
@@ -132,8 +132,8 @@ def is_training() -> bool:
 
 
 def _named(record: np.ndarray) -> dict[str, float]:
-    statistics = {name: float(of(record)) for name, of in moments.STATISTICS.items()}
-    return {"count": float(moments.field(record, "count")), **statistics}
+    statistics = {name: float(of(record)) for name, of in records.STATISTICS.items()}
+    return {"count": float(records.field(record, "count")), **statistics}
 
 
 def _is_float(value):

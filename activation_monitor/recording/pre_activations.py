@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import replaced, wrapped_calls
-from activation_monitor.recording.keras_insides import (
+from activation_monitor.recording.keras_private import (
     all_layers,
     has_kernel,
     kind_of,

@@ -9,11 +9,10 @@ The same holds for `test_function`, and for a step of the user's own.
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.recording import measure
-from activation_monitor.recording.keras_insides import second_trace, uncounted
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.taps import Taps
 
 DENSE = (0, 1, 2, 5, 10, 20, 50)
@@ -93,16 +92,17 @@ class Looks:
             return
         self._interrupted = False
         if found.layers:
-            self._plan_exact_look(found.layers, found.records)
+            self._plan_exact_look(found.layers, found.quantities[records.OUTPUT])
             found = self._with_kernels_of_zeros(found)
         self._measured(found)
 
     def _with_kernels_of_zeros(self, found):
         """Measure the kernels once more where a layer puts out nothing but zeros: they may
         be NaN, of which ReLU makes zeros on some devices."""
-        if found.kernels is not None or not self._judged:
+        if records.WEIGHT in found.quantities or not self._judged:
             return found
-        zeros, count = (moments.field(found.records, n) for n in ("zeros", "count"))
+        outputs = found.quantities[records.OUTPUT]
+        zeros, count = (records.field(outputs, n) for n in ("zeros", "count"))
         names = {
             found.layers[row].name for row in np.flatnonzero((zeros == count) & (count > 0))
         }
@@ -110,12 +110,13 @@ class Looks:
             return found
         self._zeros |= names
         self.taps.measure_kernels()
-        return found._replace(kernels=self.taps.kernels())
+        weights = {records.WEIGHT: self.taps.kernels()}
+        return found._replace(quantities=found.quantities | weights)
 
-    def _plan_exact_look(self, layers, records):
+    def _plan_exact_look(self, layers, found):
         """One exact look for each layer that a quick look cannot measure in full."""
         names = np.array([layer.name for layer in layers])
-        needed = set(names[measure.needs_exact(records)])
+        needed = set(names[measure.needs_exact(found)])
         if self.exact:
             self._looked_closely |= needed
         self._looked_closely &= needed
@@ -169,10 +170,10 @@ class TwoSteps:
                 self.looks.begin()
             try:
                 logs = tapped(iterator)
-            except tf.errors.ResourceExhaustedError as error:
+            except Exception as error:
                 # What measuring needs on top may be too much; the plain step may fit.
-                if "IteratorGetNext" in str(error):
-                    raise  # the user's data
+                if not backend.is_out_of_memory(error):
+                    raise
                 self.looks.gave_up(error)
                 return self._plain(iterator)
             if self._each:
@@ -192,7 +193,7 @@ class TwoSteps:
         try:
             self._function = None  # the user's own `make` may know no `force`
             make()
-            return uncounted(self._function)
+            return backend.uncounted(self._function)
         finally:
             self._function = self._plain
             if before is None:
@@ -218,7 +219,7 @@ class TwoTraces:
         """The step, measured; returns what it returns."""
         exact = self.looks.exact
         if exact not in self._tapped:
-            self._tapped[exact] = second_trace(self._step)
+            self._tapped[exact] = backend.second_trace(self._step)
         tapped, is_traced, fused = self._tapped[exact]
         self.looks.begin()
         with self.looks.taps.measuring(exact, fused, traced_inside=is_traced):

@@ -17,12 +17,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import LayerInfo
 from activation_monitor.recording import kernels, shared
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import wrapped_calls
-from activation_monitor.recording.keras_insides import (
+from activation_monitor.recording.keras_private import (
     activation_name,
     all_layers,
     attach_masks,
@@ -41,10 +41,8 @@ class Measured(NamedTuple):
     """What a step measured: the fields of a `Snapshot` but for the steps."""
 
     layers: tuple[LayerInfo, ...]
-    records: np.ndarray
-    histograms: np.ndarray | None
-    kernels: np.ndarray | None
-    gradients: np.ndarray | None
+    quantities: dict[str, np.ndarray]
+    histograms: dict[str, np.ndarray]
 
 
 @dataclass
@@ -321,7 +319,7 @@ class Taps:
             exact=running.exact or place is not None,
             fused=running.fused,
             channel_axis=channel_axis(layer, tensor),
-            unsaturated=moments.SATURATED.get(row.activation),
+            unsaturated=records.SATURATED.get(row.activation),
             mask=mask_of(tensor),
             alone=place is not None,
         )
@@ -414,19 +412,24 @@ class Taps:
             or None, empty ones for layers without. No layers if none was called.
         """
         if not self._table:
-            return Measured((), np.empty((0, 0)), None, None, None)
+            return Measured((), {}, {})
         if self._reader is None:
             self._reader = backend.Reader([row.store for row in self._table])
         if self._known is None:
             self._known = self._infos()
-        gradients = None
+        outputs, histograms = self._reader.read()
+        quantities = {records.OUTPUT: outputs}
+        kernels_found = self.kernels()
+        if kernels_found is not None:
+            quantities[records.WEIGHT] = kernels_found
         if self._gradients:
             if self._gradient_reader is None:
                 self._gradient_reader = backend.Reader(list(self._gradients.values()))
-            gradients = moments.empty(len(self._table))
+            gradients = records.empty(len(self._table))
             gradients[list(self._gradients)] = self._gradient_reader.read()[0]
-        records, histograms = self._reader.read()
-        return Measured(self._known, records, histograms, self.kernels(), gradients)
+            quantities[records.OUTPUT_GRADIENT] = gradients
+        counted = {} if histograms is None else {records.OUTPUT: histograms}
+        return Measured(self._known, quantities, counted)
 
     def kernels(self) -> np.ndarray | None:
         """The records of the kernels that were measured, then empties them.
@@ -437,7 +440,7 @@ class Taps:
         """
         if not self._kernels:
             return None
-        found = moments.empty(len(self._table))
+        found = records.empty(len(self._table))
         for record, row in zip(found, self._table, strict=True):
             if row.kind == "weight":
                 record[:] = self._kernels.get(id(row.layer), record)

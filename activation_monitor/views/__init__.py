@@ -1,1 +1,1 @@
-"""Where people look: each module turns a diagnosis or a history into something to see."""
+"""Where people look: each module turns a diagnosis or a recording into something to see."""

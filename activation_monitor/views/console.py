@@ -13,11 +13,11 @@ from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import check_silence, limit
+from activation_monitor.analysis.findings import check_ignored, limit
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.shown import count as _count
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 80
@@ -76,11 +76,11 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
         if len(snapshots) > 1:  # narrower
             heading = heading.replace("-", "-\n")
         table.add_column(heading, justify="right", no_wrap=True)
-    accused = diagnosis.accused
+    worst_by_layer = diagnosis.worst_by_layer
     values = [{name: one.statistic(name) for name in STATISTICS} for one in snapshots]
     rows_of = [{name: row for row, name in enumerate(one.names)} for one in snapshots]
     for i, layer in enumerate(diagnosis.first.layers):
-        finding = accused.get(layer.name)
+        finding = worst_by_layer.get(layer.name)
         for snapshot, statistics, row_of in zip(snapshots, values, rows_of, strict=True):
             is_first = snapshot is diagnosis.first
             row = row_of.get(layer.name)
@@ -104,7 +104,7 @@ def _steps_of(snapshots):
 
 
 def _profile(diagnosis):
-    """The rms over depth as one line of bars, of the segment that growth is read from."""
+    """The rms over depth as one line of bars, of the range that growth is read from."""
     main = diagnosis.profile.main
     if main is not None:
         sizes = [point.rms for point in main.points]
@@ -138,8 +138,8 @@ def _verdict(diagnosis):
     for finding in diagnosis.findings:
         style = _STYLES[finding.severity]
         yield Text(f"* {finding.title}: {finding.message}", style=style)
-        if finding.remedy:
-            text, *changes = str(finding.remedy).splitlines()
+        if finding.fix:
+            text, *changes = str(finding.fix).splitlines()
             yield Text(text, style=style)
             for line in changes:  # code, to be copied: on one line
                 yield Text(line, style=style, no_wrap=True, overflow="ignore")
@@ -195,16 +195,16 @@ def _beyond_chance(diagnosis, main):
     return ""
 
 
-def diagnose(snapshots, silence=()) -> Diagnosis:
-    """Diagnose a run from its snapshots, a `History` for example; prints as a table, and
+def diagnose(snapshots, ignore=()) -> Diagnosis:
+    """Diagnose a run from its snapshots, a `Recording` for example; prints as a table, and
     shows table and figure in a notebook.
 
     Args:
         snapshots: In the order of the steps.
-        silence: Codes of findings that you do not want to hear of.
+        ignore: Codes of findings that you do not want to hear of.
     """
-    silence = check_silence(silence, "diagnose")
-    return rules.diagnose(snapshots, silence, DIAGNOSIS_VIEWS)
+    ignore = check_ignored(ignore, "diagnose")
+    return rules.diagnose(snapshots, ignore, DIAGNOSIS_VIEWS)
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
@@ -216,8 +216,8 @@ def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options):
     """A plotly figure of the diagnosis, see `figures.draw`."""
     from activation_monitor.views.figures import draw  # plotly is loaded when it is used
 
-    history = History([diagnosis.first] if diagnosis.first else [])
-    return draw(kind, history, diagnosis, **options)
+    recording = Recording([diagnosis.first] if diagnosis.first else [])
+    return draw(kind, recording, diagnosis, **options)
 
 
 def diagnosis_html(diagnosis: Diagnosis) -> str:
@@ -241,9 +241,9 @@ def diagnosis_markdown(diagnosis: Diagnosis) -> str:
     parts = verdict_lines(diagnosis)
     for finding in diagnosis.findings:
         parts.append(f"**{finding.title}**: {finding.message}")
-        if finding.remedy:
-            parts.append(f"*Cause: {finding.remedy.cause}.* {finding.remedy.reason}")
-            for change in finding.remedy.changes:
+        if finding.fix:
+            parts.append(f"*Cause: {finding.fix.cause}.* {finding.fix.reason}")
+            for change in finding.fix.changes:
                 parts.append(f"Change {change.place}:")
                 parts.append(f"```python\n{change.line}\n```")
     return "\n\n".join(parts)

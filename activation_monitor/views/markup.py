@@ -26,10 +26,10 @@ def finding(found: Finding) -> str:
         f'<p class="title" role="heading" aria-level="3">{escape(found.title)}</p>',
         f"<p>{escape(found.message)}</p>",
     ]
-    if found.remedy:
-        cause, reason = escape(found.remedy.cause), escape(found.remedy.reason)
+    if found.fix:
+        cause, reason = escape(found.fix.cause), escape(found.fix.reason)
         parts.append(f"<p><b>Cause: {cause}.</b> {reason}</p>")
-        for change in found.remedy.changes:
+        for change in found.fix.changes:
             parts.append(
                 f"<p>Change {escape(change.place)}:</p><pre>{escape(change.line)}</pre>"
             )
@@ -82,7 +82,7 @@ def layer_table(
         columns |= {
             f"{label}\nstep {step}": "number" for label in console.STATISTICS.values()
         }
-    severity = {name: found.severity for name, found in diagnosis.accused.items()}
+    severity = {name: found.severity for name, found in diagnosis.worst_by_layer.items()}
     rows = []
     for row, layer in enumerate(diagnosis.first.layers):
         cells = [layer.name, *(str(getattr(layer, name)) for name in settings)]

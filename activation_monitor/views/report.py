@@ -1,4 +1,4 @@
-"""The report: one self-contained page from the histories of one or several runs."""
+"""The report: one self-contained page from the recordings of one or several runs."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from plotly import graph_objects, offline
 
 from activation_monitor.analysis.diagnosis import VERDICTS
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures, markup
 from activation_monitor.views.report_page import PAGE
 from activation_monitor.views.summary import (
@@ -28,14 +28,14 @@ class _Pictured(NamedTuple):
     dark: graph_objects.Figure
 
 
-def page(runs: Mapping[str, History], title: str) -> str:
+def page(runs: Mapping[str, Recording], title: str) -> str:
     """The report as HTML that needs nothing else, no network either.
 
     The verdict first, then figures, the tables of the layers, and what was measured and
     how. It follows the browser's light or dark theme.
 
     Args:
-        runs: Histories by name, with a snapshot each.
+        runs: Recordings by name, with a snapshot each.
         title: Of the page, the log folder for example.
 
     Raises:
@@ -52,7 +52,9 @@ def page(runs: Mapping[str, History], title: str) -> str:
             body.append(f"<h3>{escape(heading)}</h3>")
         body += [f'<div class="figure" data-figure="{key}"></div>' for key in of_section]
     body.append("<h2>Layers</h2>")
-    body += [_layer_table(run, history, diagnoses[run]) for run, history in runs.items()]
+    body += [
+        _layer_table(run, recording, diagnoses[run]) for run, recording in runs.items()
+    ]
     body.append(_how(runs))
     figures_of_page = {
         key: picture for _, of_section in pictures for key, picture in of_section.items()
@@ -108,30 +110,30 @@ def _pictures(runs, diagnoses):
     sections = [("", common)]
     sick_first = sorted(runs, key=lambda run: -VERDICTS.index(diagnoses[run].verdict))
     for i, run in enumerate(sick_first[:_MOST]):
-        history = runs[run]
+        recording = runs[run]
         layer = diagnoses[run].worst_layer
         of_run = {
-            f"heat-{i}": both(figures.heat_map, history),
-            f"graph-{i}": both(figures.layer_graph, history, diagnoses[run]),
-            f"layer-{i}": both(figures.layer_over_time, {run: history}, layer),
+            f"heat-{i}": both(figures.heat_map, recording),
+            f"graph-{i}": both(figures.layer_graph, recording, diagnoses[run]),
+            f"layer-{i}": both(figures.layer_over_time, {run: recording}, layer),
         }
-        if any(snapshot.histograms is not None for snapshot in history):
-            histograms = both(figures.histogram_over_time, history, layer)
+        if any(snapshot.histograms for snapshot in recording):
+            histograms = both(figures.histogram_over_time, recording, layer)
             of_run[f"histograms-{i}"] = histograms
         sections.append((run if len(runs) > 1 else "", of_run))
     return sections
 
 
-def _layer_table(run, history, diagnosis):
+def _layer_table(run, recording, diagnosis):
     settings = ("class_name", "activation", "initializer")
-    table = markup.layer_table(diagnosis, (history[0], history[-1]), settings)
+    table = markup.layer_table(diagnosis, (recording[0], recording[-1]), settings)
     return f"<details open><summary>{escape(run)}</summary>{table}</details>"
 
 
 def _how(runs):
     lines = []
-    for run, history in runs.items():
-        steps, snapshot = history.steps, history[-1]
+    for run, recording in runs.items():
+        steps, snapshot = recording.steps, recording[-1]
         samples = int(snapshot.field("samples").max())
         dtypes = ", ".join(sorted({layer.dtype for layer in snapshot.layers}))
         lines.append(

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 
 from activation_monitor.analysis import comparison
 from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis
-from activation_monitor.analysis.moments import STATISTICS
-from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.analysis.records import STATISTICS
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.views import console
 
 FORMAT = 2
 """Version of the JSON that `summary` makes."""
 
 
-def summary(runs: Mapping[str, History]) -> dict:
+def summary(runs: Mapping[str, Recording]) -> dict:
     """What the report says, for programs: `json.dumps` takes it.
 
     Keys are stable within a `format`. Numbers that are not finite, or were not measured,
@@ -28,7 +28,7 @@ def summary(runs: Mapping[str, History]) -> dict:
         * `growth`: None, or `per_layer`, `layers`, `low` and `high` (what chance leaves a
           well scaled network), `from`, `to`.
         * `findings`: `code`, `severity`, `step`, `last_step`, `initial`, `layers`,
-          `evidence`, `message`, and `remedy`: None, or `cause`, `reason` and `changes`,
+          `evidence`, `message`, and `fix`: None, or `cause`, `reason` and `changes`,
           each with `place` and `line`.
         * `layers`: `name`, `class_name`, `kind`, `activation`, `dtype`, `initializer`,
           `depth`; `first` and `last`, the statistics at the first and the last step.
@@ -51,40 +51,40 @@ def summary(runs: Mapping[str, History]) -> dict:
     }
 
 
-def diagnose_all(runs: Mapping[str, History]) -> dict[str, Diagnosis]:
+def diagnose_all(runs: Mapping[str, Recording]) -> dict[str, Diagnosis]:
     """The diagnosis of every run.
 
     Raises:
         ValueError: If there is no run, or one without a snapshot.
     """
-    if not runs or not all(len(history) for history in runs.values()):
-        empty = [run for run, history in runs.items() if not len(history)]
+    if not runs or not all(len(recording) for recording in runs.values()):
+        empty = [run for run, recording in runs.items() if not len(recording)]
         raise ValueError(
             "report: expected runs with a snapshot each. Received: "
             f"{'none in ' + ', '.join(empty) if empty else 'no run'}."
         )
-    return {run: console.diagnose(history) for run, history in runs.items()}
+    return {run: console.diagnose(recording) for run, recording in runs.items()}
 
 
 def compared(
-    runs: Mapping[str, History], diagnoses: Mapping[str, Diagnosis]
+    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
 ) -> Iterator[tuple[str, comparison.Comparison]]:
     """Every other run held against the reference."""
     (first, reference), *others = reference_first(runs, diagnoses).items()
-    for run, history in others:
+    for run, recording in others:
         both = (diagnoses[first], diagnoses[run])
-        yield run, comparison.compare(reference, history, both, (first, run))
+        yield run, comparison.compare(reference, recording, both, (first, run))
 
 
 def reference_first(
-    runs: Mapping[str, History], diagnoses: Mapping[str, Diagnosis]
-) -> dict[str, History]:
+    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
+) -> dict[str, Recording]:
     """The first healthy run before all others: what the sick ones are held against."""
     order = sorted(runs, key=lambda run: VERDICTS.index(diagnoses[run].verdict))
     return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
 
 
-def _run_summary(history, diagnosis):
+def _run_summary(recording, diagnosis):
     main = diagnosis.profile.main
     growth = None
     if main is not None:
@@ -101,7 +101,7 @@ def _run_summary(history, diagnosis):
         "healthy": diagnosis.healthy,
         "verdict": diagnosis.verdict,
         "summary": console.verdict_lines(diagnosis),
-        "steps": history.steps,
+        "steps": recording.steps,
         "growth": growth,
         "findings": [_finding_summary(finding) for finding in diagnosis.findings],
         "layers": [
@@ -113,16 +113,16 @@ def _run_summary(history, diagnosis):
                 "dtype": layer.dtype,
                 "initializer": layer.initializer,
                 "depth": int(diagnosis.profile.depths[row]),
-                "first": statistics_of(history[0], layer.name),
-                "last": statistics_of(history[-1], layer.name),
+                "first": statistics_of(recording[0], layer.name),
+                "last": statistics_of(recording[-1], layer.name),
             }
-            for row, layer in enumerate(history[0].layers)
+            for row, layer in enumerate(recording[0].layers)
         ],
     }
 
 
 def _finding_summary(finding):
-    remedy = finding.remedy
+    fix = finding.fix
     return {
         "code": finding.code,
         "severity": finding.severity,
@@ -132,12 +132,12 @@ def _finding_summary(finding):
         "layers": list(finding.layers),
         "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
         "message": finding.message,
-        "remedy": remedy
+        "fix": fix
         and {
-            "cause": remedy.cause,
-            "reason": remedy.reason,
+            "cause": fix.cause,
+            "reason": fix.reason,
             "changes": [
-                {"place": change.place, "line": change.line} for change in remedy.changes
+                {"place": change.place, "line": change.line} for change in fix.changes
             ],
         },
     }
@@ -148,7 +148,7 @@ def statistics_of(snapshot: Snapshot, name: str) -> dict[str, float | None]:
     if name not in snapshot.names:
         return dict.fromkeys(STATISTICS)
     row = snapshot.names.index(name)
-    record = snapshot.records[row]
+    record = snapshot.records()[row]
     return {statistic: _finite(of(record)) for statistic, of in STATISTICS.items()}
 
 

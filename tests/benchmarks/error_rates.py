@@ -6,7 +6,7 @@
 
 Every detector looks once, before any training, at the same network and the same batch,
 with training=True. A false alarm is an alarm about a network that trains, a miss is
-silence about one that does not. Nothing is trained here.
+ignore about one that does not. Nothing is trained here.
 
 **The population** of `trainability.py` was labelled by training each network: good, bad
 and partial as written there, by no statistic that a detector could look at. The half

@@ -26,11 +26,11 @@ operation, pooling), "calibrate" for setting a limit, "report" for figures to pu
 architecture is in both.
 
 Measured at initialization, by `audit` of the 64 samples of the first step, along the open
-segment with the most weight layers:
+growth_range with the most weight layers:
 
     decades     growth without operations, as `depth_profile` judges it today
     total       log10 of the last measured rms over the first, operations included
-    whole       the same from the output of the segment's first weight layer: `total` begins
+    whole       the same from the output of the range's first weight layer: `total` begins
                 behind the operations that follow it at the same depth
     left_out    steps that `decades` leaves out; left_sum is their sum
     harm, harm_whole    of `total` and of `whole`: decades away from size 1 alone, as in
@@ -472,7 +472,7 @@ def data(row):
 
 
 def measure(row):
-    """The sizes along the open segment before any training, and today's findings."""
+    """The sizes along the open growth range before any training, and today's findings."""
     model, (x, _) = build(row), data(row)
     diagnosis = audit(model, x[trainability.order(row)[0]])
     codes = " ".join(dict.fromkeys(f.code for f in diagnosis.findings))
@@ -485,21 +485,21 @@ def measure(row):
 
 
 def sizes(snapshot):
-    """Growth along the open segment with the most weight layers."""
+    """Growth along the open growth range with the most weight layers."""
     profile = profiles.depth_profile(snapshot)
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
-    is_open = [s for s in profile.segments if s.open and s.measured]
+    is_open = [s for s in profile.growth_ranges if s.open and s.measured]
     if not is_open:
         return {}
-    segment = profile.main or max(is_open, key=lambda s: len(s.points))
+    growth_range = profile.main or max(is_open, key=lambda s: len(s.points))
     rows = next(
         part
-        for stretch in profile.stretches
-        if stretch.open
-        for part in profiles._parts(stretch.rows, profile.graph.layers, rms)
-        if {point.row for point in segment.points} <= set(part)
+        for segment in profile.segments
+        if segment.open
+        for part in profiles._parts(segment.rows, profile.graph.layers, rms)
+        if {point.row for point in growth_range.points} <= set(part)
     )
-    first, last = segment.measured[0], segment.measured[-1]
+    first, last = growth_range.measured[0], growth_range.measured[-1]
     walk = [r for r in rows[rows.index(first.row) : rows.index(last.row) + 1] if rms[r] > 0]
     steps = [
         (math.log10(rms[b] / rms[a]), profile.depths[a] == profile.depths[b], b)
@@ -516,19 +516,19 @@ def sizes(snapshot):
     total = math.log10(last.rms / first.rms)
     begin = float(rms[rows[0]])
     whole = math.log10(last.rms / begin) if begin > 0 else math.nan
-    judged = dataclasses.replace(segment, decades=total)
+    judged = dataclasses.replace(growth_range, decades=total)
     start = dataclasses.replace(first, rms=begin)
     judged_whole = dataclasses.replace(
-        segment, decades=whole, measured=(start, *segment.measured)
+        growth_range, decades=whole, measured=(start, *growth_range.measured)
     )
     # One weight layer, an operation, the head: `_harm` would not judge it.
-    layers_between = segment.layers
+    layers_between = growth_range.layers
     if layers_between < 1:
         harm_whole = discounted(whole, begin)
     else:
         harm_whole = rules._harm(judged_whole, profile)
     numbers = {
-        "decades": segment.decades,
+        "decades": growth_range.decades,
         "total": total,
         "whole": whole,
         "first_rms": first.rms,
@@ -537,7 +537,7 @@ def sizes(snapshot):
         "left_sum": sum(left),
         "harm": rules._harm(judged, profile),
         "harm_whole": harm_whole,
-        "chance_sd": segment.chance_sd,
+        "chance_sd": growth_range.chance_sd,
     }
     shown = {name: f"{value:.4g}" for name, value in numbers.items()}
     return shown | {"layers": layers_between, "left_out": len(left)}

@@ -82,7 +82,7 @@ def measure(name, jit_compile, histograms, steps):
     print(
         f"{name}, {'XLA' if jit_compile else 'graph'}, "
         f"{'with' if histograms else 'without'} histograms, "
-        f"{len(monitor.history[0].layers)} tensors: "
+        f"{len(monitor.recording[0].layers)} tensors: "
         f"step {tapped / plain:.2f} ({tapped:.3f} s / {plain:.3f} s), "
         f"first step {clock.seconds[0] / before.seconds[0]:.2f} "
         f"({clock.seconds[0]:.1f} s / {before.seconds[0]:.1f} s)",

@@ -17,9 +17,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import board
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.views import events
+from activation_monitor.storage import writer
 
 VIEWS = ("depth_profile", "heat_map", "layer_over_time", "histogram_over_time")
 RUN = "run/activations"
@@ -41,7 +41,7 @@ def layers(count):
 
 def snapshot(step, chain, rng):
     """A healthy network, drifting a little."""
-    records = moments.empty(len(chain))
+    found = records.empty(len(chain))
     scale = 10 ** (0.002 * rng.normal(size=len(chain)).cumsum() + 1e-6 * step)
     fields = {
         "count": 65536,
@@ -56,14 +56,14 @@ def snapshot(step, chain, rng):
         "within_variance": 0.6 * scale**2,
     }
     for name, value in fields.items():
-        records[:, moments.FIELD_NAMES.index(name)] = value
-    return Snapshot(step, chain, records)
+        found[:, records.FIELD_NAMES.index(name)] = value
+    return Snapshot(step, chain, {"output": found})
 
 
 def main(count=200, steps=5000):
     rng, chain = np.random.default_rng(0), layers(count)
     with tempfile.TemporaryDirectory() as folder:
-        log = events.EventLog(Path(folder) / "run")
+        log = writer.EventLog(Path(folder) / "run")
         for i in range(steps):
             log.write(snapshot(100 * i, chain, rng))
         log.close()

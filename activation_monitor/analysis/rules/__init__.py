@@ -1,7 +1,7 @@
 """The rules: functions of a snapshot and its profile that yield findings.
 
 A rule says the observation with its numbers and the mechanism with its reference. What
-to change is the matter of `remedy`; which finding explains which, that of `health`.
+to change is the matter of `fix`; which finding explains which, that of `health`.
 """
 
 from collections.abc import Callable, Iterator

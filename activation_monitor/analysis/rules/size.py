@@ -7,8 +7,8 @@ import numpy as np
 
 from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, DepthProfile
 from activation_monitor.analysis.findings import Finding, found, limit
-from activation_monitor.analysis.remedy import between_layers
-from activation_monitor.analysis.rules.outlier import odd_link
+from activation_monitor.analysis.fixes import between_layers
+from activation_monitor.analysis.rules.outlier import outlier_link
 from activation_monitor.analysis.snapshot import Snapshot
 
 _OWN_MEAN = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
@@ -16,40 +16,38 @@ _OWN_MEAN = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
 
 def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """The signal grows or decays exponentially with depth."""
-    for segment in profile.segments:
-        harm = _harm(segment, profile)
+    for growth_range in profile.growth_ranges:
+        harm = _harm(growth_range, profile)
         if -limit("vanishing") <= harm <= limit("exploding"):
             continue
-        if segment.operations and harm * _harm_in_all(segment) <= 0:
+        if growth_range.operations and harm * _harm_in_all(growth_range) <= 0:
             continue  # operations undo it: the signal itself keeps its size
-        chance = limit("significance") * segment.chance_sd
-        if abs(segment.decades - segment.chance_mean) <= chance:
+        chance = limit("significance") * growth_range.chance_sd
+        if abs(growth_range.decades - growth_range.chance_mean) <= chance:
             continue
-        direction = "exploding" if segment.decades > 0 else "vanishing"
-        first, last = segment.measured[0], segment.measured[-1]
-        low, high = segment.interval(limit("significance"))
-        depths = {
-            f"{'over' if segment.decades > 0 else 'under'}flow_{d}": segment.limit_depth(d)
-            for d in DTYPE_LIMITS
-        }
-        layers = "weight layer" + ("s" if segment.layers > 1 else "")
+        direction = "exploding" if growth_range.decades > 0 else "vanishing"
+        first, last = growth_range.measured[0], growth_range.measured[-1]
+        low, high = growth_range.interval(limit("significance"))
+        end = "overflow" if growth_range.decades > 0 else "underflow"
+        depths = {f"{end}_{d}": growth_range.limit_depth(d) for d in DTYPE_LIMITS}
+        layers = "weight layer" + ("s" if growth_range.layers > 1 else "")
         message = (
             f"from {first.name} to {last.name} the rms of the activations "
-            f"{'grows' if segment.decades > 0 else 'falls'} from {first.rms:.3g} to "
-            f"{last.rms:.3g}: {segment.growth:.4g} times per weight layer over "
-            f"{segment.layers} {layers}, where chance leaves a well scaled network between "
-            f"{low:.3g} and {high:.3g}.{_beyond(segment, snapshot)}"
+            f"{'grows' if growth_range.decades > 0 else 'falls'} from {first.rms:.3g} to "
+            f"{last.rms:.3g}: {growth_range.growth:.4g} times per weight layer over "
+            f"{growth_range.layers} {layers}, where chance leaves a well scaled network "
+            f"between {low:.3g} and {high:.3g}.{_beyond(growth_range, snapshot)}"
         )
         yield found(
             f"{direction}-activations",
             snapshot,
-            _concerned(segment, profile),
+            _concerned(growth_range, profile),
             {
-                "growth": segment.growth,
+                "growth": growth_range.growth,
                 "expected_low": low,
                 "expected_high": high,
-                "decades": segment.decades,
-                "layers": segment.layers,
+                "decades": growth_range.decades,
+                "layers": growth_range.layers,
                 "first_rms": first.rms,
                 "last_rms": last.rms,
             }
@@ -59,29 +57,29 @@ def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
         )
 
 
-def _harm(segment, profile):
+def _harm(growth_range, profile):
     """Decades of growth that count.
 
     Not those towards the size that a signal should have, 1: a large input that shrinks, a
     small one that grows. And not the step of one odd layer, which is another finding.
     """
-    if not segment.open or segment.layers < 1:
+    if not growth_range.open or growth_range.layers < 1:
         return 0.0
-    decades, rows = segment.decades, {point.row for point in segment.points}
-    stretch = next(s for s in profile.stretches if rows <= set(s.rows))
-    link, odd = odd_link(stretch)
-    if link in stretch.links[1:] or (link in stretch.branches[1:] and odd > 0):
+    decades, rows = growth_range.decades, {point.row for point in growth_range.points}
+    segment = next(s for s in profile.segments if rows <= set(s.rows))
+    link, odd = outlier_link(segment)
+    if link in segment.links[1:] or (link in segment.branches[1:] and odd > 0):
         decades -= odd
-        if decades * segment.decades < 0:
+        if decades * growth_range.decades < 0:
             return 0.0
-    return _away_from_one(decades, segment.measured[0].rms)
+    return _away_from_one(decades, growth_range.measured[0].rms)
 
 
-def _harm_in_all(segment):
+def _harm_in_all(growth_range):
     """The same of all that happens to the signal, operations included."""
-    if not segment.open or not segment.start > 0:
+    if not growth_range.open or not growth_range.start > 0:
         return 0.0
-    return _away_from_one(segment.whole, segment.start)
+    return _away_from_one(growth_range.whole, growth_range.start)
 
 
 def _away_from_one(decades, start):
@@ -93,17 +91,17 @@ def _away_from_one(decades, start):
 
 def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """The signal grows or decays through operations between the weight layers."""
-    for segment in profile.segments:
-        harm = _harm_in_all(segment)
+    for growth_range in profile.growth_ranges:
+        harm = _harm_in_all(growth_range)
         code = "exploding" if harm > 0 else "vanishing"
         at_most = limit("exploding-operations" if harm > 0 else "vanishing")
-        here = [op for op in segment.operations if op.decades * harm > 0]
-        in_all = sum(op.decades for op in segment.operations)
+        here = [op for op in growth_range.operations if op.decades * harm > 0]
+        in_all = sum(op.decades for op in growth_range.operations)
         without = math.copysign(1.0, harm) * (harm - in_all)
         # Without them it would be well: else they are not the cause.
         if abs(harm) <= at_most or not here or without > at_most:
             continue
-        last = segment.measured[-1]
+        last = growth_range.measured[-1]
         odd = max(here, key=lambda op: abs(op.decades))
         times = f"{10**odd.decades:.3g} times"
         yield found(
@@ -111,19 +109,19 @@ def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
             snapshot,
             [op.name for op in here],
             {
-                "decades": segment.whole,
+                "decades": growth_range.whole,
                 "operations": len(here),
                 "operation_decades": sum(op.decades for op in here),
-                "first_rms": segment.start,
+                "first_rms": growth_range.start,
                 "last_rms": last.rms,
             },
-            f"from {segment.begin} to {last.name} the rms of the activations "
-            f"{'grows' if harm > 0 else 'falls'} from {segment.start:.3g} to "
+            f"from {growth_range.begin} to {last.name} the rms of the activations "
+            f"{'grows' if harm > 0 else 'falls'} from {growth_range.start:.3g} to "
             f"{last.rms:.3g}. {_how_many(here)} "
             f"{'changes' if len(here) == 1 else 'change'} its size between weight layers, "
             f"the most from {odd.before} to {odd.name}: {times}.",
             critical=abs(harm) > limit("critical") * at_most,
-            remedy=between_layers([op.name for op in here], harm > 0, profile),
+            fix=between_layers([op.name for op in here], harm > 0, profile),
         )
 
 
@@ -132,9 +130,9 @@ def _how_many(here) -> str:
     return "An operation" if len(here) == 1 else f"{len(here)} operations"
 
 
-def _beyond(segment, snapshot):
+def _beyond(growth_range, snapshot):
     """Where the numbers end, or will."""
-    beyond = segment.points[len(segment.measured) :]
+    beyond = growth_range.points[len(growth_range.measured) :]
     if beyond:
         left = (
             "nothing but zeros is left"
@@ -142,34 +140,34 @@ def _beyond(segment, snapshot):
             else "the values are no longer finite"
         )
         return f" At {beyond[0].name} {left}."
-    dtype = snapshot.layers[segment.measured[-1].row].dtype
+    dtype = snapshot.layers[growth_range.measured[-1].row].dtype
     if dtype not in DTYPE_LIMITS:
         return ""
-    end = segment.limit_depth(dtype)
-    verb = "overflows" if segment.decades > 0 else "underflows"
+    end = growth_range.limit_depth(dtype)
+    verb = "overflows" if growth_range.decades > 0 else "underflows"
     return f" At this rate {dtype} {verb} at depth {end:.0f}." if end < 1000 else ""
 
 
-def _concerned(segment, profile):
-    """The layers whose own weights push that way; all of the segment if none does."""
-    sign = math.copysign(1.0, segment.decades)
-    rows = {profile.graph.weight_before(point.row) for point in segment.points}
+def _concerned(growth_range, profile):
+    """The layers whose own weights push that way; all of the growth range if none does."""
+    sign = math.copysign(1.0, growth_range.decades)
+    rows = {profile.graph.weight_before(point.row) for point in growth_range.points}
     links = [profile.links[row] for row in sorted(rows - {None}) if row in profile.links]
     guilty = [link.name for link in links if sign * link.excess > 0.1]
-    return guilty or [point.name for point in segment.points]
+    return guilty or [point.name for point in growth_range.points]
 
 
 def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """A layer on every path that puts out zeros only."""
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
-    for stretch in profile.stretches:
-        for row in stretch.rows:
+    for segment in profile.segments:
+        for row in segment.rows:
             if rms[row] == 0:
                 row = _first_zero(row, rms, profile)
                 name = snapshot.layers[row].name
                 without_weights = [
                     link.name
-                    for link in stretch.links
+                    for link in segment.links
                     if link.kernel_mean == link.kernel_std == 0 and link.name != name
                 ]
                 yield found(
@@ -196,9 +194,9 @@ def _first_zero(row, rms, profile):
 def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """An input far from unit size, where nothing on the way to the head mends that."""
     low, high = 1 / limit("head"), limit("head")
-    for stretch in profile.stretches:
-        first = profile.graph.weight_before(stretch.rows[0])
-        if not stretch.open or stretch.normalized or first is None:
+    for segment in profile.segments:
+        first = profile.graph.weight_before(segment.rows[0])
+        if not segment.open or segment.normalized or first is None:
             continue
         if profile.depths[first] != 1:
             continue
@@ -206,7 +204,7 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Findin
         if any(snapshot.layers[row].kind == "embedding" for row in above):
             continue  # learned, and small as Keras draws it
         given = profile.links[first].rms_in
-        last = snapshot.statistic("rms")[stretch.rows[-1]]
+        last = snapshot.statistic("rms")[segment.rows[-1]]
         too_large = given > limit("input") and last > high
         too_small = given < 1 / limit("input") and last < low
         if (too_large or too_small) and given > 0:
@@ -242,12 +240,12 @@ def mean_shift(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
             f"what tells them apart by {own:.3g} (sqrt(fan_in) times the std). Soon all "
             "units say the same.",
         )
-    for stretch in profile.stretches:
-        for row in stretch.rows:
+    for segment in profile.segments:
+        for row in segment.rows:
             layer = snapshot.layers[row]
             shift = abs(mean[row]) / rms[row] if rms[row] > 0 else 0.0
             if (
-                stretch.open
+                segment.open
                 and layer.kind in ("weight", "activation")
                 and layer.activation not in _OWN_MEAN
                 and layer.width >= limit("narrowest")
@@ -283,7 +281,7 @@ def _shifted(snapshot, profile):
         ]
 
     hidden = profile.graph.feeds_weight()
-    chained = {link.row: link for stretch in profile.stretches for link in stretch.links}
+    chained = {link.row: link for segment in profile.segments for link in segment.links}
     others = [
         link
         for row, link in profile.links.items()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Finding, found, limit
@@ -15,10 +15,10 @@ _RECTIFIED = ("relu", "relu6")
 
 def symmetric(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """Kernels whose weights are all the same."""
-    if snapshot.kernels is None:
-        return
-    low, high = (moments.field(snapshot.kernels, n) for n in ("minimum", "maximum"))
-    count, hidden = moments.field(snapshot.kernels, "count"), profile.graph.feeds_weight()
+    low, high, count = (
+        snapshot.field(name, of=records.WEIGHT) for name in ("minimum", "maximum", "count")
+    )
+    hidden = profile.graph.feeds_weight()
     # A kernel of zeros at the end of a residual branch is good practice, and one in a
     # chain shows in the activations. Units of a depthwise kernel have inputs of their own.
     rows = [
@@ -47,9 +47,9 @@ def symmetric(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
 def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """Most of the bounded layers on the trunk at their limits."""
     share = snapshot.statistic("saturated_fraction")
-    stretches = [s for s in profile.stretches if s.open and s.links]
-    rows = sorted({row for stretch in stretches for row in stretch.rows})
-    bounded = [r for r in rows if snapshot.layers[r].activation in moments.SATURATED]
+    segments = [s for s in profile.segments if s.open and s.links]
+    rows = sorted({row for segment in segments for row in segment.rows})
+    bounded = [r for r in rows if snapshot.layers[r].activation in records.SATURATED]
     full = [row for row in bounded if share[row] > limit("saturated")]
     if 2 * len(full) > len(bounded):
         full = [row for row in bounded if share[row] > 0.5 * limit("saturated")]
@@ -68,7 +68,7 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
 def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """Layers on the trunk most of whose ReLU units never fire."""
     units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
-    on_trunk = {row for stretch in profile.stretches for row in stretch.rows}
+    on_trunk = {row for segment in profile.segments for row in segment.rows}
     rectified = [r for r in on_trunk if snapshot.layers[r].activation in _RECTIFIED]
     mostly = [row for row in _mostly_dead(snapshot) if row in on_trunk]
     if not mostly:
@@ -122,12 +122,12 @@ def _mostly_dead(snapshot):
 
 def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
     """What differs from sample to sample gets lost on the way."""
-    for stretch in profile.stretches:
-        if not stretch.open:
+    for segment in profile.segments:
+        if not segment.open:
             continue
-        lost, last = 0.0, stretch.rows[0]
+        lost, last = 0.0, segment.rows[0]
         steps = zip(
-            stretch.rows[1:], stretch.independence, stretch.independence[1:], strict=False
+            segment.rows[1:], segment.independence, segment.independence[1:], strict=False
         )
         for row, before, after in steps:
             # Pooling averages over positions, which differ: no loss of the layers' doing.
@@ -135,12 +135,12 @@ def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                 lost += after - before
                 last = row
         if lost < -limit("collapse"):
-            first, last = (snapshot.layers[r].name for r in (stretch.rows[0], last))
-            start, end = stretch.independence[0], stretch.independence[0] + lost
+            first, last = (snapshot.layers[r].name for r in (segment.rows[0], last))
+            start, end = segment.independence[0], segment.independence[0] + lost
             yield found(
                 "collapsed-activations",
                 snapshot,
-                [snapshot.layers[row].name for row in stretch.rows],
+                [snapshot.layers[row].name for row in segment.rows],
                 {"share_first": 10**start, "share_last": 10**end, "decades": lost},
                 f"at {first} {min(10**start, 1):.2g} of the rms tells one sample from "
                 f"another, at {last} only {10**end:.2g}: all inputs end in nearly the same "
@@ -158,9 +158,7 @@ def any_nonfinite(snapshot: Snapshot) -> bool:
 
 def _bad_weights(snapshot):
     """How many weights of each layer are NaN or infinite, as far as they were measured."""
-    if snapshot.kernels is None:
-        return np.zeros(len(snapshot.layers))
-    return moments.field(snapshot.kernels, "nonfinite")
+    return snapshot.field("nonfinite", of=records.WEIGHT)
 
 
 def _nonfinite_kernels(snapshot):
@@ -169,7 +167,7 @@ def _nonfinite_kernels(snapshot):
     if not len(bad):
         return
     name, weights = snapshot.layers[bad[0]].name, _bad_weights(snapshot)[bad[0]]
-    count = moments.field(snapshot.kernels, "count")[bad[0]]
+    count = snapshot.field("count", of=records.WEIGHT)[bad[0]]
     yield found(
         "nonfinite-activations",
         snapshot,

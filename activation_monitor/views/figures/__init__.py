@@ -1,7 +1,7 @@
-"""Plotly figures of a `History`: the same in report, TensorBoard's tab and notebook.
+"""Plotly figures of a `Recording`: the same in report, TensorBoard's tab and notebook.
 
 Every function is pure and returns a `plotly.graph_objects.Figure`. `runs` maps names of
-runs to histories, in the order in which they are drawn. Names of layers and runs are
+runs to recordings, in the order in which they are drawn. Names of layers and runs are
 escaped wherever they become text, which plotly reads as HTML; traces that show layers
 carry the names as they are in `customdata`, one for each point, so that a click can tell
 which one was meant.
@@ -13,7 +13,7 @@ at the lower edge of the axis, tensors with NaN or infinite elements at the uppe
 from plotly import graph_objects
 
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures.depth import comparison, depth_profile
 from activation_monitor.views.figures.graph import layer_graph
 from activation_monitor.views.figures.heat import heat_map
@@ -35,27 +35,29 @@ __all__ = [
 ]
 
 _KINDS = {
-    "depth_profile": lambda history, diagnosis, **o: depth_profile({"run": history}, **o),
-    "heat_map": lambda history, diagnosis, **o: heat_map(history, **o),
-    "layer_graph": layer_graph,
-    "layer_over_time": lambda history, diagnosis, **o: layer_over_time(
-        {"run": history}, **{"layer": diagnosis.worst_layer} | o
+    "depth_profile": lambda recording, diagnosis, **o: depth_profile(
+        {"run": recording}, **o
     ),
-    "histogram_over_time": lambda history, diagnosis, **o: histogram_over_time(
-        history, **{"layer": diagnosis.worst_layer} | o
+    "heat_map": lambda recording, diagnosis, **o: heat_map(recording, **o),
+    "layer_graph": layer_graph,
+    "layer_over_time": lambda recording, diagnosis, **o: layer_over_time(
+        {"run": recording}, **{"layer": diagnosis.worst_layer} | o
+    ),
+    "histogram_over_time": lambda recording, diagnosis, **o: histogram_over_time(
+        recording, **{"layer": diagnosis.worst_layer} | o
     ),
 }
 
 
 def draw(
-    kind: str, history: History, diagnosis: Diagnosis, **options
+    kind: str, recording: Recording, diagnosis: Diagnosis, **options
 ) -> graph_objects.Figure:
     """A figure of one run, by its name.
 
     Args:
         kind: "depth_profile", "heat_map", "layer_graph", "layer_over_time" or
             "histogram_over_time".
-        history: Of the run.
+        recording: Of the run.
         diagnosis: Of the same.
         **options: Of the function of that name. Without `layer`, the figures of one layer
             show `diagnosis.worst_layer`.
@@ -67,9 +69,9 @@ def draw(
         raise ValueError(
             f"figure: `kind` must be one of {', '.join(_KINDS)}. Received: kind={kind!r}."
         )
-    if not len(history):
+    if not len(recording):
         raise ValueError(
             f"figure: expected measurements to draw. Received: kind={kind!r} before "
             "anything was measured. Draw it after the first sampled step."
         )
-    return _KINDS[kind](history, diagnosis, **options)
+    return _KINDS[kind](recording, diagnosis, **options)

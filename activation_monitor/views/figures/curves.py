@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from plotly import colors
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.depth_profile import DTYPE_LIMITS
-from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.style import (
@@ -44,7 +44,7 @@ class Curve(NamedTuple):
 
 
 def curves_of(
-    runs: Mapping[str, History],
+    runs: Mapping[str, Recording],
     statistic: str,
     steps: Sequence[int] | int | None,
     dark: bool,
@@ -61,10 +61,10 @@ def curves_of(
     colours, curves = theme(dark), []
     alone = len(runs) == 1 and places is None
     for run, place in places_of(runs, places).items():
-        history = runs[run]
-        paths.check(history, where)
-        wanted = (history[0].step, history[-1].step) if steps is None else steps
-        chosen = paths.at_steps(history, wanted, where)
+        recording = runs[run]
+        paths.check(recording, where)
+        wanted = (recording[0].step, recording[-1].step) if steps is None else steps
+        chosen = paths.at_steps(recording, wanted, where)
         for i, snapshot in enumerate(chosen):
             last = i == len(chosen) - 1
             if alone:
@@ -85,7 +85,7 @@ def curves_of(
 
 
 def places_of(
-    runs: Mapping[str, History], places: Mapping[str, int] | None
+    runs: Mapping[str, Recording], places: Mapping[str, int] | None
 ) -> dict[str, int]:
     """Of each run its place among all that there are, by which it has its colour."""
     return {run: i if places is None else places[run] for i, run in enumerate(runs)}
@@ -181,7 +181,7 @@ def finish_axis(figure, statistic, seen, curves, colours):
             (
                 curve,
                 statistics.shown(curve.snapshot, statistic).zero,
-                curve.snapshot.records,
+                curve.snapshot.records(),
             )
             for curve in curves
         ]
@@ -227,8 +227,8 @@ def add_marks(figure, marked, what, edges, log, colours, row=1):
     )
     for symbol, y, colour, label in kinds:
         x, names, texts, outlines = [], [], [], []
-        for curve, zero, records in marked:
-            counts, nonfinite = (moments.field(records, f) for f in ("count", "nonfinite"))
+        for curve, zero, found in marked:
+            counts, nonfinite = (records.field(found, f) for f in ("count", "nonfinite"))
             for layer in curve.path.graph.order:
                 if not (zero[layer] if label == "zero" else nonfinite[layer] > 0):
                     continue

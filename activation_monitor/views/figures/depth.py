@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from plotly import graph_objects, subplots
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 from activation_monitor.analysis.comparison import pair_layers
 from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.curves import (
     MARKERS,
@@ -32,13 +32,13 @@ from activation_monitor.views.figures.style import (
 
 _WITHIN = 3.0
 """Standard deviations of chance on either side of the expected band, as in
-`Segment.interval`."""
+`GrowthRange.interval`."""
 
 _EXPECTED = "expected of a well scaled network"
 
 
 def depth_profile(
-    runs: Mapping[str, History],
+    runs: Mapping[str, Recording],
     statistic: str = "rms",
     steps: Sequence[int] | int | None = None,
     dark: bool = False,
@@ -52,7 +52,7 @@ def depth_profile(
     a panel of their own.
 
     Args:
-        runs: Histories by name.
+        runs: Recordings by name.
         statistic: One of `STATISTICS_SHOWN`.
         steps: Which steps; of each run the last snapshot up to it is drawn. None: the
             first and the last.
@@ -65,7 +65,9 @@ def depth_profile(
     """
     curves = curves_of(runs, statistic, steps, dark, places, "depth_profile")
     colours = theme(dark)
-    backward = statistic == "rms" and any(c.snapshot.gradients is not None for c in curves)
+    backward = statistic == "rms" and any(
+        records.OUTPUT_GRADIENT in curve.snapshot.quantities for curve in curves
+    )
     figure = subplots.make_subplots(
         rows=2 if backward else 1,
         shared_xaxes=True,
@@ -83,7 +85,7 @@ def depth_profile(
 
 
 def comparison(
-    runs: Mapping[str, History],
+    runs: Mapping[str, Recording],
     statistic: str = "rms",
     dark: bool = False,
     places: Mapping[str, int] | None = None,
@@ -93,7 +95,7 @@ def comparison(
     Layers are held together by name; where two runs share none, by their place.
 
     Args:
-        runs: Two histories by name at least; the first is what the others are held
+        runs: Two recordings by name at least; the first is what the others are held
             against.
         statistic: One of `STATISTICS_SHOWN`.
         dark: Colours for a dark page.
@@ -143,16 +145,16 @@ def _add_bands(figure, curves, colours):
     """Where the law expects each run's first curve; returns the bands' ends."""
     ends, look = [], {"fill": "toself", "mode": "lines", "line": {"width": 0}}
     for curve in {c.run: c for c in reversed(curves)}.values():
-        for segment in read_along_depth(curve.snapshot).segments:
-            measured = segment.measured
+        for growth_range in read_along_depth(curve.snapshot).growth_ranges:
+            measured = growth_range.measured
             if len(measured) < 2:
                 continue
             layers = np.array([point.depth for point in measured]) - measured[0].depth
             x = curve.path.x[[point.row for point in measured]]
             # Of both mean and variance each layer has an equal part.
-            share = layers / segment.layers
-            middle = math.log10(measured[0].rms) + segment.chance_mean * share
-            wide = _WITHIN * segment.chance_sd * np.sqrt(share)
+            share = layers / growth_range.layers
+            middle = math.log10(measured[0].rms) + growth_range.chance_mean * share
+            wide = _WITHIN * growth_range.chance_sd * np.sqrt(share)
             low, high = middle - wide, middle + wide
             figure.add_scatter(
                 x=np.concatenate([x, x[::-1]]),
@@ -185,11 +187,11 @@ def _add_gradients(figure, curves, colours):
     """The backward signal, below: rms of the loss's gradients by the tensors."""
     seen, marked = [], []
     for curve in curves:
-        records = curve.snapshot.gradients
-        if records is None:
+        back = curve.snapshot.quantities.get(records.OUTPUT_GRADIENT)
+        if back is None:
             continue
-        value = moments.STATISTICS["rms"](records)
-        marked.append((curve, value == 0, records))
+        value = records.STATISTICS["rms"](back)
+        marked.append((curve, value == 0, back))
         y = statistics.log10(value)
         rows = curve.path.trunk
         texts = [statistics.number(one, "rms") for one in value.tolist()]

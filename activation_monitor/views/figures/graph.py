@@ -6,7 +6,7 @@ import numpy as np
 from plotly import graph_objects
 
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.scale import scale
@@ -24,7 +24,7 @@ _DOT = 6
 
 
 def layer_graph(
-    history: History,
+    recording: Recording,
     diagnosis: Diagnosis,
     statistic: str = "rms",
     steps: Sequence[int] | int | None = None,
@@ -36,7 +36,7 @@ def layer_graph(
     layer's colour is its statistic at one step, on the scale of the heat map.
 
     Args:
-        history: Of one run.
+        recording: Of one run.
         diagnosis: Its findings.
         statistic: One of `STATISTICS_SHOWN`.
         steps: Which step, or a list of one; the last snapshot up to it is drawn. None: the
@@ -47,9 +47,9 @@ def layer_graph(
         ValueError: If there is nothing to draw, no such statistic, or more than one step.
     """
     statistics.check(statistic, "layer_graph")
-    paths.check(history, "layer_graph")
+    paths.check(recording, "layer_graph")
     chosen = paths.at_steps(
-        history, history[0].step if steps is None else steps, "layer_graph"
+        recording, recording[0].step if steps is None else steps, "layer_graph"
     )
     if len(chosen) != 1:
         raise ValueError(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from plotly import graph_objects
 
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.scale import scale
@@ -19,7 +19,7 @@ _TICKS = 30
 
 
 def heat_map(
-    history: History, statistic: str = "rms", dark: bool = False
+    recording: Recording, statistic: str = "rms", dark: bool = False
 ) -> graph_objects.Figure:
     """A statistic of all layers, from the input down, at all steps, to the right.
 
@@ -29,7 +29,7 @@ def heat_map(
     `layout.xaxis.ticktext` and the hover text.
 
     Args:
-        history: Of one run.
+        recording: Of one run.
         statistic: One of `STATISTICS_SHOWN`.
         dark: Colours for a dark page.
 
@@ -37,9 +37,9 @@ def heat_map(
         ValueError: If there is nothing to draw, or no such statistic.
     """
     statistics.check(statistic, "heat_map")
-    paths.check(history, "heat_map")
+    paths.check(recording, "heat_map")
     colours = theme(dark)
-    names, steps, values, zero, nonfinite = table(history, statistic)
+    names, steps, values, zero, nonfinite = table(recording, statistic)
     y = [escape(name) for name in names]
     steps = [str(step) for step in steps]
     shades = scale(values, statistic, colours)
@@ -49,7 +49,7 @@ def heat_map(
         y=y,
         z=values,
         customdata=names,
-        text=_texts(history, names, statistic),
+        text=_texts(recording, names, statistic),
         hovertemplate=f"%{{y}}<br>step %{{x}}: {statistic.replace('_', ' ')} %{{text}}"
         "<extra></extra>",
         colorscale=shades.colours,
@@ -100,9 +100,9 @@ class Table(NamedTuple):
     nonfinite: np.ndarray
 
 
-def table(history: History, statistic: str) -> Table:
+def table(recording: Recording, statistic: str) -> Table:
     """A statistic by layer and step."""
-    snapshots = _drawn(history)
+    snapshots = _drawn(recording)
     names = _in_depth_order(snapshots)
     values = np.full((len(names), len(snapshots)), np.nan, np.float32)
     zero, nonfinite = np.zeros((2, *values.shape), bool)
@@ -114,9 +114,9 @@ def table(history: History, statistic: str) -> Table:
     return Table(names, [s.step for s in snapshots], values, zero, nonfinite)
 
 
-def _texts(history, names, statistic):
+def _texts(recording, names, statistic):
     """What a tooltip says of each layer at each step, `(layers, steps)`."""
-    snapshots = _drawn(history)
+    snapshots = _drawn(recording)
     texts = np.full((len(names), len(snapshots)), statistics.UNMEASURED, object)
     for column, snapshot, rows, known in _columns(snapshots, names):
         said = statistics.texts(snapshot, statistic)
@@ -124,8 +124,8 @@ def _texts(history, names, statistic):
     return texts
 
 
-def _drawn(history):
-    return [history[i] for i in statistics.evenly(len(history), _COLUMNS)]
+def _drawn(recording):
+    return [recording[i] for i in statistics.evenly(len(recording), _COLUMNS)]
 
 
 def _columns(snapshots, names):

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures.heat import table
 from activation_monitor.views.figures.style import LIGHT, rgb
@@ -24,21 +24,21 @@ ABOUT = (
 _WIDTH, _HEIGHT = 640, 360
 
 
-def heat_image(history: History) -> np.ndarray:
+def heat_image(recording: Recording) -> np.ndarray:
     """Rms of every layer at every step, as pixels.
 
     Args:
-        history: Of one run.
+        recording: Of one run.
 
     Returns:
         Array of shape `(height, width, 3)`, uint8: as many pixels for each layer and step
         as come to about 640 x 360; what was not measured is white.
 
     Raises:
-        ValueError: If the history is empty.
+        ValueError: If the recording is empty.
     """
-    paths.check(history, "heat_image")
-    _, _, y, zero, nonfinite = table(history, "rms")
+    paths.check(recording, "heat_image")
+    _, _, y, zero, nonfinite = table(recording, "rms")
     scale = [rgb(colour) for _, colour in LIGHT.sizes]
     places = np.linspace(-DECADES, DECADES, len(scale))
     shown = np.clip(np.nan_to_num(y), -DECADES, DECADES)

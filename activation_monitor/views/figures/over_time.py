@@ -7,7 +7,7 @@ import numpy as np
 from plotly import graph_objects, subplots
 
 from activation_monitor.analysis.hints import no_such
-from activation_monitor.analysis.snapshot import History
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures.curves import places_of
 from activation_monitor.views.figures.statistic import evenly, nonfinite_text, window
@@ -36,14 +36,14 @@ _SHARES = (
 class _Drawn(NamedTuple):
     """A run to be drawn; what stands before its values, and that cut to fit a legend."""
 
-    history: History
+    recording: Recording
     prefix: str
     name: str
     colour: str
 
 
 def layer_over_time(
-    runs: Mapping[str, History],
+    runs: Mapping[str, Recording],
     layer: str,
     dark: bool = False,
     places: Mapping[str, int] | None = None,
@@ -53,7 +53,7 @@ def layer_over_time(
     Steps at which some elements are NaN or infinite are marked at the upper edge.
 
     Args:
-        runs: Histories by name; those that do not have the layer are left out.
+        runs: Recordings by name; those that do not have the layer are left out.
         layer: Its name.
         dark: Colours for a dark page.
         places: Of each run its place among all that there are, where only some are drawn:
@@ -62,7 +62,7 @@ def layer_over_time(
     Raises:
         ValueError: If no run has a layer of that name.
     """
-    known = {run: history for run, history in runs.items() if _has(history, layer)}
+    known = {run: recording for run, recording in runs.items() if _has(recording, layer)}
     if not known:
         raise ValueError(
             f"layer_over_time: {no_such('layer', layer, _names(runs.values()))} Expected "
@@ -75,12 +75,12 @@ def layer_over_time(
     )
     drawn = [
         _Drawn(
-            history,
+            recording,
             "" if alone else f"{escape(run)}: ",
             "" if alone else f"{short_run(run)}: ",
             colours.run(places[run]),
         )
-        for run, history in known.items()
+        for run, recording in known.items()
     ]
     seen = []
     for number, of_run in enumerate(drawn):
@@ -98,36 +98,36 @@ def layer_over_time(
     figure.update_yaxes(title="activations", range=limits, row=1, col=1)
     share = {"title": "share", "range": [-0.04, 1.04], "tickformat": ".0%"}
     figure.update_yaxes(**share, row=2, col=1)
-    steps = [step for history in known.values() for step in history.steps]
+    steps = [step for recording in known.values() for step in recording.steps]
     figure.update_xaxes(**whole(min(steps), max(steps)))
     figure.update_xaxes(title="step", row=2, col=1)
     return dress(figure, colours, f"{short(layer, 60)} over the steps", height=560)
 
 
 def histogram_over_time(
-    history: History, layer: str, dark: bool = False, place: int = 0
+    recording: Recording, layer: str, dark: bool = False, place: int = 0
 ) -> graph_objects.Figure:
     """Histograms of one layer, one above the other in the order of the steps.
 
     Each is as high as its fullest bucket. Of many steps an even choice is drawn.
 
     Args:
-        history: Of one run.
+        recording: Of one run.
         layer: Its name.
         dark: Colours for a dark page.
         place: Of the run among all that there are: by it it has its colour.
 
     Raises:
-        ValueError: If the history is empty or has no layer of that name.
+        ValueError: If the recording is empty or has no layer of that name.
     """
-    paths.check(history, "histogram_over_time")
-    if not _has(history, layer):
+    paths.check(recording, "histogram_over_time")
+    if not _has(recording, layer):
         raise ValueError(
-            f"histogram_over_time: {no_such('layer', layer, _names([history]))}"
+            f"histogram_over_time: {no_such('layer', layer, _names([recording]))}"
         )
     colours = theme(dark)
     colour = colours.run(place)
-    those = [snapshot for snapshot in history if snapshot.histograms is not None]
+    those = [snapshot for snapshot in recording if snapshot.histograms]
     kept = [those[i] for i in evenly(len(those), _RIDGES)]
     kept = [
         (snapshot.step, snapshot.histogram(layer))
@@ -173,18 +173,18 @@ def histogram_over_time(
     return dress(figure, colours, title, height=180 + 18 * len(kept))
 
 
-def _has(history, layer):
+def _has(recording, layer):
     """Whether a layer of that name was measured."""
-    kinds = {id(snapshot.layers): snapshot for snapshot in history}.values()
+    kinds = {id(snapshot.layers): snapshot for snapshot in recording}.values()
     return any(layer in snapshot.names for snapshot in kinds)
 
 
 def _add_sizes(figure, of_run, layer, explained):
     """Mean with a band of one standard deviation, and the extremes; what is to be seen."""
-    history, prefix, run, colour = of_run
-    steps = np.array(history.steps)
+    recording, prefix, run, colour = of_run
+    steps = np.array(recording.steps)
     of = {
-        name: history.statistic(name, layer)
+        name: recording.statistic(name, layer)
         for name in ("mean", "std", "minimum", "maximum")
     }
     there = np.isfinite(of["mean"])
@@ -221,17 +221,17 @@ def _add_sizes(figure, of_run, layer, explained):
 
 
 def _add_shares(figure, of_run, layer, alone, explained, colours):
-    history, prefix, _, colour = of_run
+    recording, prefix, _, colour = of_run
     for i, (statistic, label, dash) in enumerate(_SHARES):
         figure.add_scatter(
-            x=history.steps,
-            y=history.statistic(statistic, layer),
-            mode="lines+markers" if len(history) <= 40 else "lines",
+            x=recording.steps,
+            y=recording.statistic(statistic, layer),
+            mode="lines+markers" if len(recording) <= 40 else "lines",
             line={"color": colours.runs[i + 1] if alone else colour, "dash": dash},
             marker={"size": 4},
             name=label,
             showlegend=explained,
-            customdata=[layer] * len(history),
+            customdata=[layer] * len(recording),
             hovertemplate=f"step %{{x}}: {label} %{{y:.4~p}}<extra>{prefix}</extra>",
             row=2,
             col=1,
@@ -240,9 +240,9 @@ def _add_shares(figure, of_run, layer, alone, explained, colours):
 
 def _add_nonfinite(figure, of_run, layer, y, explained, colours):
     """Mark the steps with NaN and infinities; returns whether there are any."""
-    history, prefix, _, colour = of_run
-    share = history.statistic("nonfinite_fraction", layer)
-    there = [snapshot for i, snapshot in enumerate(history) if share[i] > 0]
+    recording, prefix, _, colour = of_run
+    share = recording.statistic("nonfinite_fraction", layer)
+    there = [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
     if there:
         figure.add_scatter(
             x=[snapshot.step for snapshot in there],
@@ -274,6 +274,6 @@ def _nonfinite_text(snapshot, layer):
     return nonfinite_text(snapshot.field("count")[row], snapshot.field("nonfinite")[row])
 
 
-def _names(histories):
+def _names(recordings):
     """Names of all layers that were measured."""
-    return [name for history in histories for one in history for name in one.names]
+    return [name for recording in recordings for one in recording for name in one.names]

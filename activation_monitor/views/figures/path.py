@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from activation_monitor.analysis.layer_graph import LayerGraph
-from activation_monitor.analysis.snapshot import History, Snapshot
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 
 
 class Path(NamedTuple):
@@ -45,11 +45,13 @@ def path(snapshot: Snapshot) -> Path:
     return Path(graph, x, trunk, beside)
 
 
-def at_steps(history: History, steps: Sequence[int] | int, where: str) -> list[Snapshot]:
+def at_steps(
+    recording: Recording, steps: Sequence[int] | int, where: str
+) -> list[Snapshot]:
     """Of each of these steps the last snapshot up to it, or the first one; each once.
 
     Args:
-        history: With a snapshot at least.
+        recording: With a snapshot at least.
         steps: One or several.
         where: Who asks, for the message.
 
@@ -63,23 +65,23 @@ def at_steps(history: History, steps: Sequence[int] | int, where: str) -> list[S
             f"{where}: `steps` must be a step or a list of steps, such as [0, 100]. "
             f"Received: steps={steps!r}."
         )
-    return list({s.step: s for s in (_at_step(history, step) for step in asked)}.values())
+    return list({s.step: s for s in (_at_step(recording, step) for step in asked)}.values())
 
 
-def _at_step(history, step):
-    before = [snapshot for snapshot in history if snapshot.step <= step]
-    return before[-1] if before else history[0]
+def _at_step(recording, step):
+    before = [snapshot for snapshot in recording if snapshot.step <= step]
+    return before[-1] if before else recording[0]
 
 
-def check(history: History, where: str) -> None:
-    """Refuse a history without snapshots.
+def check(recording: Recording, where: str) -> None:
+    """Refuse a recording without snapshots.
 
     Raises:
         ValueError: If nothing was measured.
     """
-    if not len(history):
+    if not len(recording):
         raise ValueError(
-            f"{where}: expected a History with a snapshot at least. Received: an empty "
+            f"{where}: expected a Recording with a snapshot at least. Received: an empty "
             "one. Nothing has been measured yet: draw the figure after the first sampled "
             "step, or check the log folder."
         )

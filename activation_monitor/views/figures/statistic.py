@@ -13,7 +13,7 @@ _SIGNED = ("mean", "minimum", "maximum")
 _FRACTIONS = ("zero_fraction", "saturated_fraction", "nonfinite_fraction")
 
 STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS, "dead_units")
-"""The statistics that figures can show, names from `moments.STATISTICS`."""
+"""The statistics that figures can show, names from `records.STATISTICS`."""
 
 UNMEASURED = "not measured"
 """What a tooltip says of a layer without a record."""

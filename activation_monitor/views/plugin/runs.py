@@ -18,9 +18,9 @@ from tensorboard.data import provider
 from activation_monitor.analysis.diagnosis import Diagnosis, summary
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.health import Health, judge
-from activation_monitor.analysis.snapshot import History, Snapshot
-from activation_monitor.views import log_format
-from activation_monitor.views.record_file import EVENT_FILES, Checked, check
+from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.storage import log_format
+from activation_monitor.storage.record_file import EVENT_FILES, Checked, check
 
 _HISTOGRAMS = "histograms"
 _KEEP_RUNS = 16
@@ -48,7 +48,7 @@ class Run:
     """A run as far as it was read.
 
     Attributes:
-        history: Its snapshots.
+        recording: Its snapshots.
         health: What is known of them.
         diagnosis: What they say.
         problem: Why it cannot be shown; empty if it can.
@@ -57,7 +57,7 @@ class Run:
         checked: Its files, as far as they were checked for damage.
     """
 
-    history: History = field(default_factory=History)
+    recording: Recording = field(default_factory=Recording)
     health: Health = field(default_factory=Health)
     diagnosis: Diagnosis | None = None
     problem: str = ""
@@ -91,7 +91,7 @@ class Run:
         first, depths = self.diagnosis.first, self.diagnosis.profile.depths
         found = dict(zip(first.names, map(int, depths), strict=True))
         seen = {id(first.layers)}
-        for snapshot in self.history:
+        for snapshot in self.recording:
             if id(snapshot.layers) not in seen:
                 seen.add(id(snapshot.layers))
                 for name in snapshot.names:
@@ -100,8 +100,8 @@ class Run:
 
     def at(self, step: int) -> Snapshot:
         """The snapshot of this step, or the last one before it, or the first."""
-        later = np.searchsorted(self.history.steps, step, side="right")
-        return self.history[max(int(later) - 1, 0)]
+        later = np.searchsorted(self.recording.steps, step, side="right")
+        return self.recording[max(int(later) - 1, 0)]
 
 
 class Runs:
@@ -162,20 +162,20 @@ class Runs:
                     self._locks.pop(gone, None)
         return run
 
-    def with_histograms(self, context, experiment: str, name: str, layer: str) -> History:
+    def with_histograms(self, context, experiment: str, name: str, layer: str) -> Recording:
         """The snapshots of which TensorBoard has kept this layer's histogram, with it.
 
         TensorBoard keeps a random sample of them, as for its own tab of histograms.
         """
         run = self.read(context, experiment, name)
-        tag = log_format.HISTOGRAM_TAG + layer
+        tag = log_format.HISTOGRAM_PREFIX + layer
         written = self._tag(context, experiment, name, tag, _HISTOGRAMS)
         kept = {(one.step, one.wall_time): one.array for one in written}
         found = []
-        for snapshot, key in zip(run.history, run.written, strict=True):
+        for snapshot, key in zip(run.recording, run.written, strict=True):
             if key in kept and layer in snapshot.names:
                 found.append(log_format.with_histogram(snapshot, layer, kept[key]))
-        return History(found)
+        return Recording(found)
 
     def _list(self, context, experiment, name=None):
         return self._provider.list_tensors(
@@ -225,17 +225,27 @@ class Runs:
             found = self._tag(context, experiment, name, tag, log_format.PLUGIN, most)
             return log_format.without_undone(found)
 
+        def snapshots_with(most=_EVERYTHING):
+            # A run that a newer version resumed has both, the older one's first.
+            found = [
+                (tag, one)
+                for tag in reversed(log_format.SNAPSHOT_TAGS[:2])
+                for one in written(tag, most)
+            ]
+            kept = log_format.without_undone([one for _, one in found])
+            tag_of = {one.wall_time: tag for tag, one in found}
+            return kept, {one.wall_time: {tag_of[one.wall_time]: one.array} for one in kept}
+
         note = ""
         try:
-            arrays = written(log_format.SNAPSHOT_TAG)
+            arrays, by_time = snapshots_with()
         except Exception:  # more than the fast loader hands over at once: 256 MiB
-            arrays = written(log_format.SNAPSHOT_TAG, _IF_TOO_MANY)
+            arrays, by_time = snapshots_with(_IF_TOO_MANY)
             note = (
                 f"{name} has more steps than TensorBoard can hand over at once; shown are "
                 f"{len(arrays)}, taken at random. With --load_fast=false all are."
             )
         tables = written(log_format.LAYERS_TAG)
-        kernels = {one.wall_time: one.array for one in written(log_format.KERNELS_TAG)}
         if arrays and not tables:
             raise ValueError(
                 "its list of layers is missing. Expected is a log that an "
@@ -245,22 +255,24 @@ class Runs:
         run = Run(state=state, note=note, written=keys)
         snapshots, health = [], Health()
         if before is not None and before.written == keys[: len(before.written)]:
-            snapshots = [*before.history]
+            snapshots = [*before.recording]
             health = before.health
         starts = [one.step for one in tables]
         evaluation = log_format.is_evaluation(name)
         parsed = [
             log_format.table_from_json(one.array.item(), evaluation) for one in tables
         ]
-        for one in arrays[len(snapshots) :]:
+        new = arrays[len(snapshots) :]
+        for tag in log_format.SNAPSHOT_TAGS[2:] if new else ():
+            for one in written(tag):  # all tags of one event have its wall time
+                by_time.get(one.wall_time, {})[tag] = one.array
+        for one in new:
             table = parsed[max(np.searchsorted(starts, one.step, side="right") - 1, 0)]
-            snapshot = log_format.snapshot_from_arrays(
-                one.step, table, one.array, kernels.get(one.wall_time)
-            )
+            snapshot = log_format.decode(one.step, table, by_time[one.wall_time])
             health, _ = judge(health, snapshot)
             snapshots.append(snapshot)
-        run.history, run.health = History(snapshots), health
-        run.diagnosis = summary(run.history, health.findings)
+        run.recording, run.health = Recording(snapshots), health
+        run.diagnosis = summary(run.recording, health.findings)
         return run
 
     def _tag(self, context, experiment, name, tag, plugin, most=_EVERYTHING):

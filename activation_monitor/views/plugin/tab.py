@@ -19,8 +19,8 @@ from werkzeug import wrappers
 
 from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.hints import no_such
-from activation_monitor.analysis.snapshot import History
-from activation_monitor.views.log_format import RUN, is_evaluation
+from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.storage.log_format import RUN, is_evaluation
 from activation_monitor.views.plugin.entry import PLUGIN
 from activation_monitor.views.plugin.runs import Runs
 
@@ -128,13 +128,13 @@ class Tab(base_plugin.TBPlugin):
                 "label": label(name),
                 "problem": run.problem,
                 "note": run.note,
-                "steps": run.history.steps,
-                "columns": min(len(run.history), _DRAWN_STEPS),
+                "steps": run.recording.steps,
+                "columns": min(len(run.recording), _DRAWN_STEPS),
                 "layers": [{"name": name, "depth": depth} for name, depth in run.layers],
                 "findings": [_finding(f) for f in run.findings],
                 "verdict": run.verdict,
                 "reason": run.reason,
-                "evaluation": any(snapshot.evaluation for snapshot in run.history),
+                "evaluation": any(snapshot.evaluation for snapshot in run.recording),
             },
         )
 
@@ -148,7 +148,7 @@ class Tab(base_plugin.TBPlugin):
         where = _where(request)
         runs = {name: self._runs.read(*where, name) for name in _all_asked(request, "run")}
         for run in runs.values():
-            if run.problem or not len(run.history):
+            if run.problem or not len(run.recording):
                 raise errors.NotFoundError(run.problem or "Nothing was measured yet.")
         dark = request.args.get("dark") == "1"
         figure = self._drawn_by[kind](self, request, runs, dark)
@@ -178,13 +178,13 @@ class Tab(base_plugin.TBPlugin):
         run = _only(runs)
         found = {finding.step for finding in run.diagnosis.findings}
         # As many as the figure draws, which would thin more of them again.
-        history = _thinned(run.history, _DRAWN_STEPS - len(found), found)
-        return _figures().heat_map(history, _statistic(request), dark=dark)
+        recording = _thinned(run.recording, _DRAWN_STEPS - len(found), found)
+        return _figures().heat_map(recording, _statistic(request), dark=dark)
 
     def _layer_over_time(self, request, runs, dark):
         layer = _layer(request, runs)
         having = {
-            label(name): run.history
+            label(name): run.recording
             for name, run in runs.items()
             if any(layer == known for known, _ in run.layers)
         }
@@ -196,17 +196,17 @@ class Tab(base_plugin.TBPlugin):
         _only(runs)  # else an error
         ((name, run),) = runs.items()
         layer = _layer(request, runs)
-        history = self._runs.with_histograms(*_where(request), name, layer)
-        if not len(history):  # without histograms, the figure says why it is empty
-            history = History(s for s in run.history if layer in s.names)
-        history = _thinned(history, _DRAWN_HISTOGRAMS)
+        recording = self._runs.with_histograms(*_where(request), name, layer)
+        if not len(recording):  # without histograms, the figure says why it is empty
+            recording = Recording(s for s in run.recording if layer in s.names)
+        recording = _thinned(recording, _DRAWN_HISTOGRAMS)
         place = (self._places(request) or {}).get(label(name), 0)
-        return _figures().histogram_over_time(history, layer, dark=dark, place=place)
+        return _figures().histogram_over_time(recording, layer, dark=dark, place=place)
 
     def _layer_graph(self, request, runs, dark):
         run = _only(runs)
         return _figures().layer_graph(
-            *(run.history, run.diagnosis, _statistic(request), _step(request)), dark=dark
+            *(run.recording, run.diagnosis, _statistic(request), _step(request)), dark=dark
         )
 
     _drawn_by = {
@@ -291,23 +291,23 @@ def _layer(request, runs):
 
 def _first_and(run, step):
     """The first snapshot, which shows the initialization, and the chosen one."""
-    first, chosen = run.history[0], run.at(step)
-    return History([first] if chosen is first else [first, chosen])
+    first, chosen = run.recording[0], run.at(step)
+    return Recording([first] if chosen is first else [first, chosen])
 
 
-def _thinned(history, most, keep=()):
+def _thinned(recording, most, keep=()):
     """So many snapshots, evenly taken, and those of the steps to keep."""
-    n = len(history)
+    n = len(recording)
     if n <= most:
-        return history
+        return recording
     even = set(np.linspace(0, n - 1, most).round().astype(int).tolist())
-    kept = even | {i for i, step in enumerate(history.steps) if step in keep}
-    return History(history[i] for i in sorted(kept))
+    kept = even | {i for i, step in enumerate(recording.steps) if step in keep}
+    return Recording(recording[i] for i in sorted(kept))
 
 
 def _finding(finding):
     """A finding as the page shows it."""
-    remedy = finding.remedy
+    fix = finding.fix
     return {
         "code": finding.code,
         "meaning": CODES[finding.code],
@@ -318,12 +318,10 @@ def _finding(finding):
         "layers": [*finding.layers],
         "message": finding.message,
         "evidence": [[name, f"{value:.4g}"] for name, value in finding.evidence.items()],
-        "cause": remedy.cause if remedy else "",
-        "reason": remedy.reason if remedy else "",
-        "changes": [
-            {"place": change.place, "line": change.line} for change in remedy.changes
-        ]
-        if remedy
+        "cause": fix.cause if fix else "",
+        "reason": fix.reason if fix else "",
+        "changes": [{"place": change.place, "line": change.line} for change in fix.changes]
+        if fix
         else [],
     }
 

@@ -30,7 +30,7 @@ export function readAddress() {
   return found;
 }
 
-/** Puts the settings into the address, without a step in the browser's history. */
+/** Puts the settings into the address, without a step in the browser's recording. */
 export function writeAddress(settings) {
   const parts = [...settings].map(
     ([name, value]) => `${PREFIX}${name}=${encodeURIComponent(value)}`);

@@ -125,8 +125,8 @@ function chosenLayers() {
   const chosen = view.layers.filter((name) => known.has(name));
   if (chosen.length) return chosen;
   const run = focused();
-  const accused = run?.findings.flatMap((finding) => finding.layers) ?? [];
-  const layer = [...accused, ...known.keys()].find((name) => known.has(name));
+  const worstByLayer = run?.findings.flatMap((finding) => finding.layers) ?? [];
+  const layer = [...worstByLayer, ...known.keys()].find((name) => known.has(name));
   return layer === undefined ? [] : [layer];
 }
 
@@ -320,10 +320,10 @@ function drawSlider() {
 function drawLayerList() {
   const wanted = byId('layer-filter').value.toLowerCase();
   const chosen = new Set(chosenLayers());
-  const accused = new Map();
+  const worstByLayer = new Map();
   for (const finding of focused()?.findings ?? []) {
     for (const name of finding.layers) {
-      if (accused.get(name) !== 'critical') accused.set(name, finding.severity);
+      if (worstByLayer.get(name) !== 'critical') worstByLayer.set(name, finding.severity);
     }
   }
   const rows = [...layersDrawn()]
@@ -332,7 +332,7 @@ function drawLayerList() {
       const row = element('button', {
         className: chosen.has(name) ? 'row name chosen' : 'row name',
         title: `${name}, depth ${depth}`,
-      }, element('span', {className: `dot ${accused.get(name) ?? 'none'}`}),
+      }, element('span', {className: `dot ${worstByLayer.get(name) ?? 'none'}`}),
       ending(name), element('span', {className: 'dim'}, depth));
       row.onclick = (event) =>
         choose(name, event.ctrlKey || event.metaKey || event.shiftKey);

@@ -72,7 +72,7 @@ def final_loss(model, x, y, optimizer):
     return np.mean(losses[-20:])
 
 
-# -- the remedy, as it is printed
+# -- the fix, as it is printed
 
 
 def mended(model, changes):
@@ -427,16 +427,16 @@ def test_a_sick_network_trains_after_the_remedy_that_is_printed(case):
     assert loss > FAILS or math.isnan(loss)
     assert finding.code == case.code
 
-    remedy = finding.remedy
-    healthy = mended(sick, remedy.changes)
+    fix = finding.fix
+    healthy = mended(sick, fix.changes)
     found = audit(healthy, x[:BATCH])
     assert [f.code for f in found.findings] == []
     assert final_loss(healthy, x, y, case.optimizer) < TRAINS
 
-    assert remedy.cause == case.cause
+    assert fix.cause == case.cause
     for line in case.printed:
         assert line in str(finding)
-    for change in remedy.changes:
+    for change in fix.changes:
         assert change.line in str(finding)
 
 
@@ -457,11 +457,11 @@ def normalised(shortcuts):
 
 
 def test_deep_normalised_layers_are_told_to_have_shortcuts():
-    """The remedy in words: x + f(x) around every two of these layers."""
+    """The fix in words: x + f(x) around every two of these layers."""
     x, y = digits("standard")
     (finding,) = audit(normalised(False), x[:BATCH], y[:BATCH]).findings
     assert finding.code == "exploding-gradients"
-    assert finding.remedy.cause == "depth without shortcuts"
+    assert finding.fix.cause == "depth without shortcuts"
     assert "write x + f(x) around every one or two of these layers" in str(finding)
 
 
@@ -491,9 +491,9 @@ def test_the_std_that_is_printed_is_the_one_that_is_drawn(case):
     build, data = DRAWN[case]
     sick = build()
     (finding,) = audit(sick, digits(data)[0][:BATCH]).findings
-    healthy = mended(sick, finding.remedy.changes)
+    healthy = mended(sick, finding.fix.changes)
     compared = 0
-    for change in finding.remedy.changes:
+    for change in finding.fix.changes:
         right, wrong = re.match(
             "std ([0-9.]+) = .* in place of ([0-9.]+)", change.why
         ).groups()
@@ -529,8 +529,8 @@ def test_weights_that_were_changed_later_are_not_put_down_to_their_initializer()
     x, _ = models.data(samples=64, inputs=16)
     (finding,) = audit(model, x).findings
     assert finding.code == "outlier-gain"
-    assert finding.remedy.cause == "changed weights"
-    (change,) = finding.remedy.changes
+    assert finding.fix.cause == "changed weights"
+    (change,) = finding.fix.changes
     assert change.layers == ("net/hidden_3",)
     exec(change.code, {"layer": layer})  # noqa: S102 - it is what we printed
     assert audit(model, x).healthy

@@ -6,14 +6,22 @@ taps, and which tensors a traced tensor was computed from.
 
 import functools
 import inspect
+import sys
 import threading
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from activation_monitor.analysis import histogram, moments
+from activation_monitor.analysis import histogram, records
 from activation_monitor.recording import measure
+
+FRAMES = ("tensorflow",)
+"""Packages whose frames stand between the user's line and ours in a stack."""
+
+COMPILED = "tf.function"
+"""What a compiled function is called, for messages."""
 
 
 @functools.cache
@@ -58,7 +66,7 @@ def _look(
         return record, measure.histogram(rows)
 
     signature = [
-        tf.TensorSpec([len(moments.FIELDS)], tf.float64),
+        tf.TensorSpec([len(records.FIELDS)], tf.float64),
         tf.TensorSpec([None] * rank, dtype),
     ]
     if masked:
@@ -82,10 +90,10 @@ def measure_once(x, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
     tensor = tf.convert_to_tensor(x)
     kind = tensor.dtype.name, len(tensor.shape)
     look = _look(*kind, exact=exact, fused=jit_compile, histograms=False)
-    given = tf.constant(moments.empty()), tensor
+    given = tf.constant(records.empty()), tensor
     if jit_compile:
         run = tf.function(look, autograph=False, jit_compile=True)
-        # Traced by a call, TensorFlow would count it, see `keras_insides.uncounted`.
+        # Traced by a call, TensorFlow would count it, see `uncounted`.
         look = run.get_concrete_function(*given)
     return look(*given)[0].numpy()
 
@@ -113,7 +121,7 @@ class Store:
     """Where one tap's record waits until the host reads it: variables no layer owns."""
 
     def __init__(self, histograms: bool):
-        self.record = _variable(moments.empty())
+        self.record = _variable(records.empty())
         self.histogram = _variable(histogram.none()) if histograms else None
 
     def put(
@@ -143,7 +151,7 @@ class Store:
             unsaturated=unsaturated,
             masked=0 if mask is None else len(mask.shape),
         )
-        before = tf.constant(moments.empty()) if alone else self.record.read_value()
+        before = tf.constant(records.empty()) if alone else self.record.read_value()
         given = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
         seen = look(before, *given)
         if alone:
@@ -157,11 +165,11 @@ class Store:
     def read(self) -> np.ndarray:
         """The record on the host, of all replicas together, `(len(FIELDS),)`."""
         values = [variable.numpy() for variable in _by_replica(self.record)]
-        return functools.reduce(moments.merge, values)
+        return functools.reduce(records.merge, values)
 
     def clear(self) -> None:
         """Empty it: what it is to hold when nothing was seen."""
-        kinds = [(self.record, moments.empty())]
+        kinds = [(self.record, records.empty())]
         if self.histogram is not None:
             kinds.append((self.histogram, histogram.none()))
         for variable, empty in kinds:
@@ -170,7 +178,7 @@ class Store:
 
     def merge(self, record) -> None:
         """Merge the record of another tensor of the running step, in the graph."""
-        self.record.assign(moments.merge(self.record.read_value(), record, xp=keras.ops))
+        self.record.assign(records.merge(self.record.read_value(), record, xp=keras.ops))
 
 
 class Reader:
@@ -203,10 +211,10 @@ class Reader:
         Of several replicas the records are merged; the histograms are the first one's.
         """
         columns = self._copy()
-        split = len(moments.FIELDS)
-        records = functools.reduce(moments.merge, columns[..., :split])
+        split = len(records.FIELDS)
+        merged = functools.reduce(records.merge, columns[..., :split])
         histograms = columns[0, :, split:]
-        return records, histograms if histograms.size else None
+        return merged, histograms if histograms.size else None
 
 
 def check_strategy(strategy: tf.distribute.Strategy) -> None:
@@ -255,6 +263,15 @@ def running_now() -> tuple[str, int]:
     if hasattr(thread, "replica_id"):
         return "replica", thread.replica_id
     return "thread", thread.ident
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device could not hold a step: with the measuring it needs more.
+
+    The user's data may raise the same error; that is not one of the step.
+    """
+    exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
+    return exhausted and "IteratorGetNext" not in str(error)
 
 
 def compiled(function):
@@ -328,3 +345,65 @@ def computed_from(tensor) -> list | None:
 def same_but_new(tensor):
     """The same values as a new tensor, so that two layers' outputs can be told apart."""
     return tf.identity(tensor)
+
+
+def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
+    """A step of the user's as a function with a trace of its own.
+
+    Args:
+        step: A `tf.function`, or a Python function.
+
+    Returns:
+        The function: the step itself, if it is no `tf.function`; whether it is one; and
+        whether XLA compiles it.
+    """
+    if not hasattr(step, "get_concrete_function"):
+        return step, False, False
+    return uncounted(step._clone(None)), True, bool(step._jit_compile)
+
+
+def uncounted(function: Callable) -> Callable:
+    """A function that does the same, and whose traces TensorFlow does not count.
+
+    TensorFlow warns when many of the last calls of a function were traced ("5 out of the
+    last 5 calls to ... triggered tf.function retracing"). It counts all functions of the
+    same source code together: the second trace of a step as one more of the user's own.
+    Here each call counts as one that found its trace made, so that TensorFlow warns
+    exactly where it would without a monitor.
+
+    Args:
+        function: A `tf.function` that was made for the monitor; or a model's train or test
+            function that Keras made for it, which calls one. Any other stays as it is.
+    """
+    traced = _traced_part(function)
+    if traced is None:
+        return function
+    try:
+        key = traced._key_for_call_stats
+        counter = sys.modules[type(traced).__module__]._frequent_tracing_detector_manager
+        traced._omit_frequent_tracing_warning = True
+    except AttributeError:  # of another TensorFlow, which will count
+        return function
+    traced._key_for_call_stats = _OurTraces
+
+    def called(*args, **kwargs):
+        outputs = function(*args, **kwargs)
+        counter.called_without_tracing(key)
+        return outputs
+
+    return called
+
+
+class _OurTraces:
+    """Under which TensorFlow counts the traces that it must not warn of."""
+
+
+def _traced_part(function):
+    """The `tf.function` that this is, or that Keras' train or test function calls."""
+    if hasattr(function, "get_concrete_function"):
+        return function
+    if getattr(function, "__module__", "").startswith("keras."):
+        for value in inspect.getclosurevars(function).nonlocals.values():
+            if hasattr(value, "get_concrete_function"):
+                return value
+    return None

@@ -6,6 +6,9 @@ the leading axes.
 
 Records are made inside the training step by `recording.measure` and merged there
 with the same `merge` as here: it is written once, for any array namespace.
+
+Which tensor of a layer a record is of is its *quantity*, a row of `QUANTITIES`. Records of
+all quantities have the same columns.
 """
 
 from typing import NamedTuple
@@ -57,6 +60,21 @@ SATURATED = {
 """Between these an output of a bounded activation function is not saturated: a margin of
 1 % of its range at either end, where tanh passes on less than 4 % of a gradient and
 sigmoid 4 % of the most that it can."""
+
+OUTPUT = "output"
+OUTPUT_GRADIENT = "output_gradient"
+WEIGHT = "weight"
+WEIGHT_GRADIENT = "weight_gradient"
+WEIGHT_UPDATE = "weight_update"
+
+QUANTITIES = {
+    OUTPUT: "what the layer outputs in the forward pass",
+    OUTPUT_GRADIENT: "the gradient of the loss with respect to that output",
+    WEIGHT: "the kernel of a weight layer, before the step changes it",
+    WEIGHT_GRADIENT: "the gradient of the loss with respect to the kernel",
+    WEIGHT_UPDATE: "the change that the step makes to the kernel",
+}
+"""Which tensors of a layer are measured: name -> meaning."""
 
 _SUMS = ("count", "samples", "nonfinite", "zeros", "saturated")
 

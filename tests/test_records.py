@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from activation_monitor.analysis import moments
+from activation_monitor.analysis import records
 
 SCALES = [1e-30, 1e-12, 1.0, 1e12, 1e30]
 
@@ -13,7 +13,7 @@ SCALES = [1e-30, 1e-12, 1.0, 1e12, 1e30]
 ROUNDING = 1e-13
 
 # Fields that know nothing of the batches the elements came in.
-POOLED = [n for n in moments.FIELD_NAMES if n not in ("within_variance", "dead_units")]
+POOLED = [n for n in records.FIELD_NAMES if n not in ("within_variance", "dead_units")]
 
 # What the record of nothing measured ends with, after the counts.
 NOTHING = [0, 0, 0, 0, 0, np.inf, -np.inf, 0]
@@ -65,14 +65,14 @@ def by_definition(x, low=-np.inf, high=np.inf):
 
 def fields(record):
     """A record as a dictionary of floats."""
-    return dict(zip(moments.FIELD_NAMES, record.tolist(), strict=True))
+    return dict(zip(records.FIELD_NAMES, record.tolist(), strict=True))
 
 
-def merge_all(records):
+def merge_all(found):
     """Merge a sequence of records from the left."""
-    merged = moments.empty()
-    for record in records:
-        merged = moments.merge(merged, record)
+    merged = records.empty()
+    for record in found:
+        merged = records.merge(merged, record)
     return merged
 
 
@@ -84,8 +84,8 @@ def merge_all(records):
 def test_measure_gives_every_field_by_its_definition(scale, broken):
     """Each field is the textbook formula on the finite elements, at any scale."""
     x = numbers(scale, broken=broken)
-    measured, expected = fields(moments.measure(x)), by_definition(x)
-    for name in moments.FIELD_NAMES:
+    measured, expected = fields(records.measure(x)), by_definition(x)
+    for name in records.FIELD_NAMES:
         np.testing.assert_allclose(
             measured[name], expected[name], rtol=ROUNDING, err_msg=name
         )
@@ -95,19 +95,19 @@ def test_measure_gives_every_field_by_its_definition(scale, broken):
 def test_measure_takes_the_first_axis_as_the_batch_and_all_others_as_units(shape):
     """Whatever the rank, a unit is a position along the axes after the first."""
     x = np.random.default_rng(3).standard_normal(shape)
-    record = moments.measure(x)
-    assert moments.field(record, "samples") == shape[0]
-    assert moments.field(record, "count") == np.prod(shape)
+    record = records.measure(x)
+    assert records.field(record, "samples") == shape[0]
+    assert records.field(record, "count") == np.prod(shape)
     within = np.mean(np.var(x, axis=0))
     np.testing.assert_allclose(
-        moments.field(record, "within_variance"), within, rtol=ROUNDING
+        records.field(record, "within_variance"), within, rtol=ROUNDING
     )
 
 
 @pytest.mark.parametrize("x", [2.5, [2.5], [[2.5]], np.float16(2.5), [[[2.5]]]])
 def test_measure_of_one_element_has_no_spread(x):
     """A scalar and a tensor of one element are one sample of one unit."""
-    assert fields(moments.measure(x)) == {
+    assert fields(records.measure(x)) == {
         "count": 1.0,
         "samples": 1.0,
         "nonfinite": 0.0,
@@ -127,14 +127,14 @@ def test_measure_of_one_element_has_no_spread(x):
 def test_measure_of_no_elements_is_the_empty_record(shape):
     """A tensor without elements gives an empty record, not NaN."""
     np.testing.assert_array_equal(
-        moments.measure(np.zeros(shape)), [0, 0, 0, *NOTHING, np.inf]
+        records.measure(np.zeros(shape)), [0, 0, 0, *NOTHING, np.inf]
     )
 
 
 @pytest.mark.parametrize("value", [1.0, -0.1, 1e-38, 3.4e38, 1e7])
 def test_measure_of_a_constant_has_its_size_and_no_spread(value):
     """The variance of a constant is zero up to the rounding of its mean."""
-    measured = fields(moments.measure(np.full((33, 7), value)))
+    measured = fields(records.measure(np.full((33, 7), value)))
     np.testing.assert_allclose(measured["mean"], value, rtol=ROUNDING)
     np.testing.assert_allclose(measured["second_moment"], value**2, rtol=ROUNDING)
     # The mean is wrong by at most `ROUNDING`, a deviation squared by its square.
@@ -144,7 +144,7 @@ def test_measure_of_a_constant_has_its_size_and_no_spread(value):
 
 def test_measure_of_zeros_counts_them_all():
     """Zeros of either sign are zeros; all else of the record is zero too."""
-    measured = fields(moments.measure([[0.0, -0.0], [0.0, 0.0]]))
+    measured = fields(records.measure([[0.0, -0.0], [0.0, 0.0]]))
     assert measured["zeros"] == measured["count"] == 4
     assert measured["dead_units"] == 2
     assert measured["second_moment"] == measured["variance"] == measured["maximum"] == 0
@@ -154,7 +154,7 @@ def test_measure_of_zeros_counts_them_all():
 def test_measure_reaches_both_ends_of_float32(extreme):
     """The smallest and largest subnormal and the largest finite value are measured."""
     x = np.array([[extreme, -extreme, 0.0, extreme]], np.float32)
-    measured = fields(moments.measure(x))
+    measured = fields(records.measure(x))
     # Powers of two, or float64 rounding: 3/4, and 3/4 - 1/16 = 11/16 of the square.
     np.testing.assert_allclose(measured["second_moment"], 0.75 * extreme**2, rtol=1e-15)
     np.testing.assert_allclose(measured["variance"], 0.6875 * extreme**2, rtol=1e-15)
@@ -166,18 +166,18 @@ def test_measure_reaches_both_ends_of_float32(extreme):
 def test_measure_of_nothing_finite_counts_and_measures_nothing(value):
     """If no element is finite, the elements are counted and the rest stays empty; no
     channel is zero."""
-    record = moments.measure(np.full((3, 2), value), "tanh")
+    record = records.measure(np.full((3, 2), value), "tanh")
     np.testing.assert_array_equal(record, [6, 3, 6, *NOTHING, 0])
 
 
 @pytest.mark.parametrize("broken", [False, True])
-@pytest.mark.parametrize("activation", moments.SATURATED)
+@pytest.mark.parametrize("activation", records.SATURATED)
 def test_measure_counts_what_is_saturated_by_its_definition(activation, broken):
     """The finite elements at or beyond the limits of the activation function."""
     x = numbers(0.7, mean=0.5, broken=broken)
-    low, high = moments.SATURATED[activation]
+    low, high = records.SATURATED[activation]
     x[0] = low, high, np.nextafter(low, 0.5), np.nextafter(high, 0.5), 1.0
-    saturated = moments.field(moments.measure(x, activation), "saturated")
+    saturated = records.field(records.measure(x, activation), "saturated")
     assert saturated == by_definition(x, low, high)["saturated"]
     assert 3 <= saturated < np.isfinite(x).sum()
 
@@ -185,24 +185,24 @@ def test_measure_counts_what_is_saturated_by_its_definition(activation, broken):
 @pytest.mark.parametrize("activation", ["linear", "relu", "softmax", "an unknown one"])
 def test_nothing_is_saturated_where_an_activation_has_no_limits(activation):
     """However large, and whatever the function is called."""
-    record = moments.measure([[-3e38, 0.0, 1.0, 3e38]], activation)
-    assert moments.field(record, "saturated") == 0
+    record = records.measure([[-3e38, 0.0, 1.0, 3e38]], activation)
+    assert records.field(record, "saturated") == 0
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 4), (6, 2, 4), (6, 2, 3, 4), (6, 2, 1, 3, 4)])
 def test_measure_counts_the_channels_that_are_zero_throughout(shape):
     """Whatever the rank, a channel is a place along the last axis; a vector is one."""
     x = np.random.default_rng(3).standard_normal(shape)
-    assert moments.field(moments.measure(x), "dead_units") == 0
+    assert records.field(records.measure(x), "dead_units") == 0
     if len(shape) == 1:
         x[:] = 0.0
-        assert moments.field(moments.measure(x), "dead_units") == 1
+        assert records.field(records.measure(x), "dead_units") == 1
         return
     x[..., 0], x[..., 2] = 0.0, -0.0
-    assert moments.field(moments.measure(x), "dead_units") == 2
+    assert records.field(records.measure(x), "dead_units") == 2
     for alive in (np.nan, np.inf, 5e-324):  # in one sample, at one position
         x[(-1,) * (x.ndim - 1)][2] = alive
-        assert moments.field(moments.measure(x), "dead_units") == 1
+        assert records.field(records.measure(x), "dead_units") == 1
 
 
 # -- merge
@@ -214,7 +214,7 @@ def test_measure_counts_the_channels_that_are_zero_throughout(shape):
 def test_merging_the_parts_of_a_batch_gives_the_record_of_the_whole(scale, broken, cuts):
     """However a batch is split, the merged record is that of the whole batch."""
     x = numbers(scale, broken=broken)
-    parts = [moments.measure(part, "tanh") for part in np.split(x, cuts)]
+    parts = [records.measure(part, "tanh") for part in np.split(x, cuts)]
     merged = fields(merge_all(parts))
     expected = by_definition(x, -0.98, 0.98)
     for name in POOLED:
@@ -229,22 +229,22 @@ def test_merging_the_parts_of_a_batch_gives_the_record_of_the_whole(scale, broke
 def test_merging_keeps_the_variance_of_numbers_far_from_zero(mean):
     """A mean 1e8 times the standard deviation costs digits only as rounding it does."""
     x = numbers(mean=mean)[[0, 1, 3, 4, 6, 7, 8, 9]]  # without the zeros
-    merged = merge_all(moments.measure(part) for part in np.split(x, 4))
+    merged = merge_all(records.measure(part) for part in np.split(x, 4))
     # Means rounded to 2^-53 |mean| change their differences, of size 1, by so much.
     rtol = 10 * 2.0**-53 * abs(mean) + ROUNDING
-    variance = moments.field(merged, "variance")
+    variance = records.field(merged, "variance")
     np.testing.assert_allclose(variance, np.var(x - mean), rtol=rtol)
     np.testing.assert_allclose(variance, 1.0, rtol=0.5)  # the numbers are what they seem
 
 
 def test_merging_does_not_depend_on_the_order():
     """All orders and groupings of four records agree up to rounding."""
-    parts = [moments.measure(p) for p in np.split(numbers(broken=True), [2, 3, 9])]
+    parts = [records.measure(p) for p in np.split(numbers(broken=True), [2, 3, 9])]
     reference = merge_all(parts)
     for order in itertools.permutations(parts):
         np.testing.assert_allclose(merge_all(order), reference, rtol=ROUNDING)
     a, b, c, d = parts
-    in_pairs = moments.merge(moments.merge(a, b), moments.merge(c, d))
+    in_pairs = records.merge(records.merge(a, b), records.merge(c, d))
     np.testing.assert_allclose(in_pairs, reference, rtol=ROUNDING)
 
 
@@ -252,19 +252,19 @@ def test_merging_does_not_depend_on_the_order():
 @pytest.mark.parametrize("broken", [False, True])
 def test_merging_with_an_empty_record_changes_no_bit(scale, broken):
     """The empty record is neutral from either side, and with itself."""
-    record = moments.measure(numbers(scale, broken=broken))
-    for other in (record, moments.empty()):
-        np.testing.assert_array_equal(moments.merge(moments.empty(), other), other)
-        np.testing.assert_array_equal(moments.merge(other, moments.empty()), other)
+    record = records.measure(numbers(scale, broken=broken))
+    for other in (record, records.empty()):
+        np.testing.assert_array_equal(records.merge(records.empty(), other), other)
+        np.testing.assert_array_equal(records.merge(other, records.empty()), other)
 
 
 def test_a_batch_without_finite_elements_adds_to_the_counts_only():
     """What is not finite moves neither mean nor spread of what is."""
-    whole = fields(moments.measure([[1.0, 4.0]]))
-    broken = moments.measure([[np.nan, np.inf], [np.nan, np.nan]])
+    whole = fields(records.measure([[1.0, 4.0]]))
+    broken = records.measure([[np.nan, np.inf], [np.nan, np.nan]])
     for merged in (
-        moments.merge(moments.measure([[1.0, 4.0]]), broken),
-        moments.merge(broken, moments.measure([[1.0, 4.0]])),
+        records.merge(records.measure([[1.0, 4.0]]), broken),
+        records.merge(broken, records.measure([[1.0, 4.0]])),
     ):
         counts = {"count": 6.0, "samples": 3.0, "nonfinite": 4.0}
         assert fields(merged) == {**whole, **counts}
@@ -273,16 +273,16 @@ def test_a_batch_without_finite_elements_adds_to_the_counts_only():
 @pytest.mark.parametrize("first", [True, False])
 def test_what_a_quick_look_left_unmeasured_stays_unmeasured(first):
     """Merged with a record whose measurements are NaN, the counts add, the rest is NaN."""
-    seen = moments.measure([[1.0, 4.0]])
-    unmeasured = np.full(len(moments.FIELDS), np.nan)
+    seen = records.measure([[1.0, 4.0]])
+    unmeasured = np.full(len(records.FIELDS), np.nan)
     unmeasured[:4] = [2, 1, 1, 0]
     pair = (unmeasured, seen) if first else (seen, unmeasured)
-    merged = moments.merge(*pair)
+    merged = records.merge(*pair)
     np.testing.assert_array_equal(merged, [4, 2, 1, 0, *[np.nan] * 8])
-    for name in moments.STATISTICS:
+    for name in records.STATISTICS:
         if name not in ("zero_fraction", "nonfinite_fraction"):
-            np.testing.assert_equal(float(moments.STATISTICS[name](merged)), np.nan)
-    assert moments.STATISTICS["nonfinite_fraction"](merged) == 0.25
+            np.testing.assert_equal(float(records.STATISTICS[name](merged)), np.nan)
+    assert records.STATISTICS["nonfinite_fraction"](merged) == 0.25
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 10), (7, 3)])
@@ -290,11 +290,11 @@ def test_the_variance_within_two_batches_is_their_average_weighted_by_elements(s
     """`within_variance` is that of one batch: a shift between batches is not in it."""
     rng = np.random.default_rng(11)
     a, b = rng.standard_normal((sizes[0], 4)), 5.0 * rng.standard_normal((sizes[1], 4))
-    merged = moments.merge(moments.measure(a), moments.measure(b + 100.0))
+    merged = records.merge(records.measure(a), records.measure(b + 100.0))
     expected = np.average(
         [np.mean(np.var(a, axis=0)), np.mean(np.var(b, axis=0))], weights=sizes
     )
-    within = moments.field(merged, "within_variance")
+    within = records.field(merged, "within_variance")
     # The shift by 100 rounds the elements by 1e-14.
     np.testing.assert_allclose(within, expected, rtol=1e-12)
 
@@ -317,11 +317,11 @@ def test_the_dead_units_of_two_batches_are_the_fewer_and_bound_those_of_the_whol
     batches = np.random.default_rng(5).standard_normal((2, 4, 3, 5))
     for batch, dead in zip(batches, (first, second), strict=True):
         batch[..., dead] = 0.0
-    pair = [moments.measure(batch) for batch in batches]
+    pair = [records.measure(batch) for batch in batches]
     for a, b in (pair, pair[::-1]):
-        assert moments.field(moments.merge(a, b), "dead_units") == merged
-    record = moments.measure(np.concatenate(batches))
-    assert moments.field(record, "dead_units") == whole <= merged
+        assert records.field(records.merge(a, b), "dead_units") == merged
+    record = records.measure(np.concatenate(batches))
+    assert records.field(record, "dead_units") == whole <= merged
 
 
 @pytest.mark.parametrize("cuts", [(1,), (6,), (2, 4, 6, 8, 10), tuple(range(1, 12))])
@@ -332,26 +332,26 @@ def test_the_dead_units_of_many_batches_are_those_of_the_batch_with_fewest(broke
     if not broken:
         x[:, 4] = 0.0
     parts = np.split(x, cuts)
-    merged = merge_all(moments.measure(part) for part in parts)
+    merged = merge_all(records.measure(part) for part in parts)
     fewest = min(dead_channels(part) for part in parts)
-    assert moments.field(merged, "dead_units") == fewest >= dead_channels(x)
+    assert records.field(merged, "dead_units") == fewest >= dead_channels(x)
 
 
 def test_merging_broadcasts_over_leading_axes():
     """Stacks of records merge as each pair of them does."""
     x, y = np.random.default_rng(5).standard_normal((2, 2, 3, 8, 4))
     stacks = [
-        np.stack([[moments.measure(batch) for batch in row] for row in batches])
+        np.stack([[records.measure(batch) for batch in row] for row in batches])
         for batches in (x, y)
     ]
-    merged = moments.merge(*stacks, xp=np)
-    assert merged.shape == (2, 3, len(moments.FIELDS))
+    merged = records.merge(*stacks, xp=np)
+    assert merged.shape == (2, 3, len(records.FIELDS))
     for i, j in np.ndindex(2, 3):
         both = by_definition(np.concatenate([x[i, j], y[i, j]]))
         for name in POOLED:
-            value = moments.field(merged, name)[i, j]
+            value = records.field(merged, name)[i, j]
             np.testing.assert_allclose(value, both[name], rtol=1e-12, err_msg=name)
-    one_for_all = moments.merge(stacks[0], moments.empty())
+    one_for_all = records.merge(stacks[0], records.empty())
     np.testing.assert_array_equal(one_for_all, stacks[0])
 
 
@@ -379,34 +379,34 @@ def test_every_statistic_is_what_numpy_says(name, scale):
     """Each statistic of a whole batch equals its formula on the elements."""
     x = numbers(scale, mean=0.5)
     x[:, 3] = 0.0
-    value = moments.STATISTICS[name](moments.measure(x, "tanh"))
+    value = records.STATISTICS[name](records.measure(x, "tanh"))
     # `between_std` is the root of a difference of two variances of like size.
     np.testing.assert_allclose(value, FORMULAS[name](x), rtol=1e-12)
 
 
 def test_no_statistic_goes_untested():
     """The table above has a formula for every statistic there is."""
-    assert [*FORMULAS] == [*moments.STATISTICS]
+    assert [*FORMULAS] == [*records.STATISTICS]
 
 
 def test_the_fractions_count_among_all_elements():
     """Zeros, saturated and non-finite elements are shares of all, finite or not."""
     x = [[0.0, np.nan, np.inf, 1.0], [0.0, 0.0, -np.inf, np.nan]]
-    record = moments.measure(x, "tanh")
-    assert moments.STATISTICS["zero_fraction"](record) == 3 / 8
-    assert moments.STATISTICS["saturated_fraction"](record) == 1 / 8
-    assert moments.STATISTICS["nonfinite_fraction"](record) == 4 / 8
+    record = records.measure(x, "tanh")
+    assert records.STATISTICS["zero_fraction"](record) == 3 / 8
+    assert records.STATISTICS["saturated_fraction"](record) == 1 / 8
+    assert records.STATISTICS["nonfinite_fraction"](record) == 4 / 8
 
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in moments.STATISTICS if not name.endswith("_fraction")],
+    [name for name in records.STATISTICS if not name.endswith("_fraction")],
 )
 @pytest.mark.parametrize("x", [np.zeros((0, 3)), np.full((2, 3), np.nan)])
 def test_a_statistic_of_nothing_finite_is_nan(name, x):
     """Where nothing finite was measured there is no number, and no warning either."""
     np.testing.assert_equal(
-        float(moments.STATISTICS[name](moments.measure(x))), float("nan")
+        float(records.STATISTICS[name](records.measure(x))), float("nan")
     )
 
 
@@ -417,16 +417,16 @@ def test_a_statistic_of_nothing_finite_is_nan(name, x):
 def test_the_fractions_of_nothing_are_nan_and_nan_is_counted_as_non_finite(name, of_nan):
     """An empty record has no fractions; one of NaN is all non-finite."""
     for x, expected in ((np.zeros((0, 3)), np.nan), (np.full((2, 3), np.nan), of_nan)):
-        value = moments.STATISTICS[name](moments.measure(x, "tanh"))
+        value = records.STATISTICS[name](records.measure(x, "tanh"))
         np.testing.assert_equal(float(value), expected)
 
 
 def test_a_statistic_of_a_stack_is_that_of_each_record():
     """Statistics keep the leading axes, NaN only where nothing was measured."""
-    stack = np.stack([moments.measure([[3.0], [-3.0]]), moments.empty()])[None]
-    np.testing.assert_array_equal(moments.STATISTICS["rms"](stack), [[3.0, np.nan]])
+    stack = np.stack([records.measure([[3.0], [-3.0]]), records.empty()])[None]
+    np.testing.assert_array_equal(records.STATISTICS["rms"](stack), [[3.0, np.nan]])
     np.testing.assert_array_equal(
-        moments.STATISTICS["zero_fraction"](stack), [[0.0, np.nan]]
+        records.STATISTICS["zero_fraction"](stack), [[0.0, np.nan]]
     )
 
 
@@ -435,20 +435,20 @@ def test_a_statistic_of_a_stack_is_that_of_each_record():
 
 def test_field_is_a_view_by_name():
     """Writing to a field writes to the records."""
-    records = moments.empty(2)
-    moments.field(records, "mean")[:] = [1.0, 2.0]
-    np.testing.assert_array_equal(records[:, moments.FIELD_NAMES.index("mean")], [1, 2])
+    found = records.empty(2)
+    records.field(found, "mean")[:] = [1.0, 2.0]
+    np.testing.assert_array_equal(found[:, records.FIELD_NAMES.index("mean")], [1, 2])
 
 
 def test_an_unknown_field_is_a_key_error():
     """There is no field but those of `FIELDS`."""
     with pytest.raises(KeyError, match="'norm'"):
-        moments.field(moments.empty(), "norm")
+        records.field(records.empty(), "norm")
 
 
 def test_empty_records_have_the_shape_asked_for_and_their_own_memory():
     """Each call makes new records: changing one changes no later one."""
-    records = moments.empty(4, 3)
-    assert records.shape == (4, 3, len(moments.FIELDS))
-    records[:] = 7.0
-    np.testing.assert_array_equal(moments.empty(), [0, 0, 0, *NOTHING, np.inf])
+    found = records.empty(4, 3)
+    assert found.shape == (4, 3, len(records.FIELDS))
+    found[:] = 7.0
+    np.testing.assert_array_equal(records.empty(), [0, 0, 0, *NOTHING, np.inf])

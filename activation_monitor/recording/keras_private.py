@@ -5,13 +5,10 @@ public name for (and `transparent`, which hands one layer's insides on as anothe
 """
 
 import collections
-import inspect
-import sys
-from collections.abc import Callable
 
 import keras
 
-from activation_monitor.recording import tensorflow_backend as backend
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice, choose
 
 _ACTIVATION_LAYERS = {
@@ -27,68 +24,6 @@ _MERGING_LAYERS = (
     *("Add", "Average", "Concatenate", "Dot"),
     *("Maximum", "Minimum", "Multiply", "Subtract"),
 )
-
-
-def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
-    """A step of the user's as a function with a trace of its own.
-
-    Args:
-        step: A `tf.function`, or a Python function.
-
-    Returns:
-        The function: the step itself, if it is no `tf.function`; whether it is one; and
-        whether XLA compiles it.
-    """
-    if not hasattr(step, "get_concrete_function"):
-        return step, False, False
-    return uncounted(step._clone(None)), True, bool(step._jit_compile)
-
-
-def uncounted(function: Callable) -> Callable:
-    """A function that does the same, and whose traces TensorFlow does not count.
-
-    TensorFlow warns when many of the last calls of a function were traced ("5 out of the
-    last 5 calls to ... triggered tf.function retracing"). It counts all functions of the
-    same source code together: the second trace of a step as one more of the user's own.
-    Here each call counts as one that found its trace made, so that TensorFlow warns
-    exactly where it would without a monitor.
-
-    Args:
-        function: A `tf.function` that was made for the monitor; or a model's train or test
-            function that Keras made for it, which calls one. Any other stays as it is.
-    """
-    traced = _traced_part(function)
-    if traced is None:
-        return function
-    try:
-        key = traced._key_for_call_stats
-        counter = sys.modules[type(traced).__module__]._frequent_tracing_detector_manager
-        traced._omit_frequent_tracing_warning = True
-    except AttributeError:  # of another TensorFlow, which will count
-        return function
-    traced._key_for_call_stats = _OurTraces
-
-    def called(*args, **kwargs):
-        outputs = function(*args, **kwargs)
-        counter.called_without_tracing(key)
-        return outputs
-
-    return called
-
-
-class _OurTraces:
-    """Under which TensorFlow counts the traces that it must not warn of."""
-
-
-def _traced_part(function):
-    """The `tf.function` that this is, or that Keras' train or test function calls."""
-    if hasattr(function, "get_concrete_function"):
-        return function
-    if getattr(function, "__module__", "").startswith("keras."):
-        for value in inspect.getclosurevars(function).nonlocals.values():
-            if hasattr(value, "get_concrete_function"):
-                return value
-    return None
 
 
 def all_layers(*models: keras.Layer) -> list[keras.Layer]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from activation_monitor.analysis import activations, moments, theory
+from activation_monitor.analysis import activations, records, theory
 from activation_monitor.analysis.change import Change, drawn_right, listed
 from activation_monitor.analysis.counterfactual import size_accounts_for
 from activation_monitor.analysis.depth_profile import DepthProfile
@@ -34,7 +34,7 @@ _FAR = 0.3
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Fix:
     """Why it is so, and what to change.
 
     Attributes:
@@ -64,13 +64,13 @@ class Remedy:
         return f"for cause {self.cause!r}: {changes or 'no code to change'}"
 
 
-def remedy(
+def fix_for(
     code: str,
     layers: tuple[str, ...],
     snapshot: Snapshot,
     profile: DepthProfile,
     came_up: bool = False,
-) -> Remedy | None:
+) -> Fix | None:
     """What causes a finding, and what to change.
 
     Args:
@@ -81,7 +81,7 @@ def remedy(
         came_up: Whether snapshots before this one did not show it.
 
     Returns:
-        The remedy; None if the measurements do not show a cause.
+        The fix; None if the measurements do not show a cause.
     """
     names = set(layers)
     rows = [row for row, layer in enumerate(snapshot.layers) if layer.name in names]
@@ -128,7 +128,7 @@ def remedy(
         return _activation(unsuited, snapshot, profile)
     if links and all(math.isnan(link.weight_variance) for link in links):
         return _unknown(code, links)
-    if any(stretch.normalized for stretch in profile.stretches):
+    if any(segment.normalized for segment in profile.segments):
         return _shortcuts(code)
     if off:
         return _not_the_size_alone(off, snapshot)
@@ -146,16 +146,16 @@ _TOO_SMALL = ("vanishing-activations", "zero-activations", "vanishing-gradients"
 
 def _initializer(links, snapshot, reason):
     changes = drawn_right([(link, 1.0) for link in links], snapshot)
-    return Remedy("initializer", reason(links, snapshot), changes)
+    return Fix("initializer", reason(links, snapshot), changes)
 
 
 def _is_shifted(link, snapshot):
     """Whether the weights have a mean that is no chance: of few weights it is large."""
     if link.kernel_std == 0:
         return True
-    if snapshot.kernels is None:
+    weights = snapshot.field("count", of=records.WEIGHT)[link.row]
+    if not weights:
         return False
-    weights = max(moments.field(snapshot.kernels, "count")[link.row], 1.0)
     by_chance = _CHANCE / math.sqrt(weights)
     return abs(link.kernel_mean) > max(_SHIFTED, by_chance) * link.kernel_std
 
@@ -181,7 +181,7 @@ _SAME = {
 def _not_the_size_alone(links, snapshot):
     """What is known where the weights are off and that does not account for the finding."""
     first = links[0]
-    return Remedy(
+    return Fix(
         "not known",
         f"{_drawn(first, snapshot)}: {_times(first)} = "
         f"{math.sqrt(first.weight_variance):.3g}. That is not what {first.activation} "
@@ -232,7 +232,7 @@ def _was_drawn_right(link, snapshot):
 def _changed_weights(links, snapshot):
     first = links[0]
     drawn_by = snapshot.layers[first.row].initializer
-    return Remedy(
+    return Fix(
         "changed weights",
         f"{first.name} has {drawn_by}, which suits {first.activation}, but its weights are "
         f"{10**first.excess:.3g} times what that draws: something changed them afterwards "
@@ -273,7 +273,7 @@ def _times(link):
 
 # -- what is not the initializer
 
-_NAN_IN_TRAINING = Remedy(
+_NAN_IN_TRAINING = Fix(
     "data or learning rate",
     "All was finite at the step sampled before. Either a batch in between held NaN, which "
     "makes NaN of the weights in one step: look for it first. Or steps too large drove the "
@@ -289,17 +289,17 @@ _NAN_IN_TRAINING = Remedy(
 def _nonfinite(row, snapshot):
     layer = snapshot.layers[row]
     if layer.kind == "input" and not layer.parents:
-        return Remedy(
+        return Fix(
             "data",
             "The batch itself holds NaN or infinities. Find the rows and clean or drop "
             "them: `np.flatnonzero(~np.isfinite(x).all(axis=1))`.",
         )
-    if snapshot.kernels is not None and moments.field(snapshot.kernels, "nonfinite")[row]:
+    if snapshot.field("nonfinite", of=records.WEIGHT)[row]:
         if snapshot.step > 0:
             return _NAN_IN_TRAINING
-        return Remedy("initializer", f"The weights of {layer.name} are NaN or infinite.")
+        return Fix("initializer", f"The weights of {layer.name} are NaN or infinite.")
     if layer.dtype == "float16":
-        return Remedy(
+        return Fix(
             "range of float16",
             "It ends at 65504; bfloat16 has the range of float32.",
             (Change("in", 'dtype="mixed_bfloat16"', (layer.name,), "or as global policy"),),
@@ -310,7 +310,7 @@ def _nonfinite(row, snapshot):
 
 
 def _died(layers):
-    return Remedy(
+    return Fix(
         "learning rate",
         "The units were alive before: steps too large pushed them below zero for all "
         "inputs. Units with a slope below zero do come back, but from steps as large they "
@@ -327,7 +327,7 @@ def _died(layers):
 def _unknown(code, links):
     """Layers whose weights were not, or cannot be measured."""
     size = "small" if code in _TOO_SMALL else "large"
-    return Remedy(
+    return Fix(
         "initializer",
         f"Each layer multiplies the signal by about sqrt(fan_in) times the std of its "
         f"weights (He et al. 2015). Those of {listed([link.name for link in links])} were "
@@ -338,7 +338,7 @@ def _unknown(code, links):
 def _unknown_kind(links):
     """Layers that do something besides what their kernel and activation function say."""
     first = links[0]
-    return Remedy(
+    return Fix(
         "not known",
         f"{listed([link.name for link in links])}: from the weights of {first.name} a "
         f"signal gain of {first.predicted_gain:.3g} follows, measured is "
@@ -363,9 +363,9 @@ def _below_zero(row, snapshot, profile):
                 "(frozen, or in evaluation), its moving statistics, which do not fit this "
                 "data."
             )
-            return Remedy("normalization", text)
-        return Remedy("not known", text)
-    return Remedy(
+            return Fix("normalization", text)
+        return Fix("not known", text)
+    return Fix(
         "not known",
         f"The size of the weights does not make zeros of the outputs of {layer.name}. "
         "Pre-activations below zero for all samples do: a bias far below zero, or weights "
@@ -375,7 +375,7 @@ def _below_zero(row, snapshot, profile):
 
 def _input_scale(link):
     factor = 1.0 / link.rms_in
-    return Remedy(
+    return Fix(
         "input scale",
         f"The weights of {link.name} are drawn for an input of rms 1; it is given "
         f"{link.rms_in:.3g}. Choose the learning rate anew afterwards: what suited the old "
@@ -393,18 +393,18 @@ def _input_scale(link):
 
 
 def _residual_stream(rows, profile):
-    """The residual segment that these rows belong to, if it is one."""
-    for segment in profile.segments:
-        points = {point.row for point in segment.points}
-        if segment.residual and segment.open and points & set(rows):
-            return segment
+    """The residual growth range that these rows belong to, if it is one."""
+    for growth_range in profile.growth_ranges:
+        points = {point.row for point in growth_range.points}
+        if growth_range.residual and growth_range.open and points & set(rows):
+            return growth_range
     return None
 
 
-def _residual(segment, snapshot, profile):
+def _residual(growth_range, snapshot, profile):
     graph = profile.graph
-    sums = [point.row for point in segment.points if point.sum]
-    trunk = {point.row for point in segment.points}
+    sums = [point.row for point in growth_range.points if point.sum]
+    trunk = {point.row for point in growth_range.points}
     last, inner = [], []
     for row in sums:
         while len(graph.parents[row]) == 1:  # what follows the sum
@@ -419,7 +419,7 @@ def _residual(segment, snapshot, profile):
     scale = {link: 0.0 if _passes_zero(link) else 1.0 / len(sums) for link in last}
     changed = list(scale.items())
     changed += [(link, 1.0) for link in inner if abs(link.excess) > _FAR]
-    return Remedy(
+    return Fix(
         "unscaled residual branch",
         f"{len(sums)} branches are added to the stream, each about as large as the stream "
         "itself, so that it grows at every sum. Let each block begin as the identity "
@@ -460,7 +460,7 @@ def _activation(links, snapshot, profile):
     ):
         if where:
             changes = (Change("in", 'activation="relu"', where, either), *changes)
-    return Remedy(
+    return Fix(
         "activation function",
         f"With {first.activation} {needs}, which no usual initializer draws (Schoenholz et "
         f"al. 2017){passed}.",
@@ -475,7 +475,7 @@ def _activation_behind(link, snapshot, profile):
     return snapshot.layers[row].name
 
 
-def between_layers(names: list[str], grows: bool, profile: DepthProfile) -> Remedy:
+def between_layers(names: list[str], grows: bool, profile: DepthProfile) -> Fix:
     """Of operations between layers, named by the tensors behind them."""
     suited = not any(abs(link.excess) > _EXCESS for link in profile.links.values())
     what = (
@@ -491,7 +491,7 @@ def between_layers(names: list[str], grows: bool, profile: DepthProfile) -> Reme
         "before": tuple(g for g, name in zip(given, names, strict=True) if g != name),
         "after": tuple(g for g, name in zip(given, names, strict=True) if g == name),
     }
-    return Remedy(
+    return Fix(
         "operation between layers",
         f"What stands between the weight layers is {what}."
         f"{' The initializers are right.' if suited else ''}",
@@ -509,7 +509,7 @@ def _shortcuts(code):
         "by about 1.2 per layer (Yang et al. 2019, A Mean Field Theory of Batch "
         "Normalization)."
     )
-    return Remedy(
+    return Fix(
         "depth without shortcuts",
         "Normalization keeps the signal's size, not the gradient's."
         f"{batch or ''} Shortcuts do: write x + f(x) around every one or two of these "
@@ -523,7 +523,7 @@ def _normalization(links, layers, snapshot, profile):
         "conv" in snapshot.layers[row].class_name.lower() for row in profile.links
     )
     kind = "BatchNormalization" if convolution else "LayerNormalization"
-    return Remedy(
+    return Fix(
         "missing normalization",
         "The weights are as their activation functions need them; what changes the size "
         "stands between them, and nothing sets it right.",

@@ -1,0 +1,247 @@
+"""How snapshots are laid out in a log: tags, tables, and what they are decoded into.
+
+Nothing here knows files or protos. `writer` and `reader` handle event files, and the plugin
+gets the same tensors from TensorBoard. All of them encode and decode here.
+
+Version 2 writes for each snapshot, as tensors of one step:
+
+* `activation_monitor/records/<quantity>`: the records of a quantity, a float64 array
+  `(layers, columns)`;
+* `activation_monitor/step`: the float64 array `(steps, loss)`;
+* `activation_monitor/strides`: how the histograms were sampled, `(layers,)`;
+* `activation_monitor/layers`: the rows and columns as JSON, at the first step and whenever
+  they change.
+
+Version 1 wrote the outputs' records, and `steps` and strides as further columns, to
+`activation_monitor/snapshot`, and the kernels' records to `activation_monitor/kernels`. It
+is still read.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+
+RUN = "activations"
+"""Name of the run folder below the log folder."""
+
+VALIDATION_RUN = "activations_validation"
+"""The same for the forward passes of evaluation."""
+
+PLUGIN = "activation_monitor"
+VERSION = 2
+LAYERS_TAG = f"{PLUGIN}/layers"
+STEP_TAG = f"{PLUGIN}/step"
+STRIDES_TAG = f"{PLUGIN}/strides"
+FINDINGS_TAG = f"{PLUGIN}/findings"
+IMAGE_TAG = f"{PLUGIN}/depth_by_step"
+RECORDS_TAGS = {quantity: f"{PLUGIN}/records/{quantity}" for quantity in records.QUANTITIES}
+"""Tag of each quantity's records."""
+
+HISTOGRAM_PREFIX = "activations/"
+"""Before the layer's name, the tag of the histogram of its output."""
+
+_SNAPSHOT_TAG_1, _KERNELS_TAG_1 = f"{PLUGIN}/snapshot", f"{PLUGIN}/kernels"
+_STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
+
+SNAPSHOT_TAGS = (
+    *(RECORDS_TAGS[records.OUTPUT], _SNAPSHOT_TAG_1),
+    *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
+    *(STEP_TAG, STRIDES_TAG, _KERNELS_TAG_1),
+)
+"""Tags that `decode` reads, of all versions. A step with one of the first two is a
+snapshot."""
+
+_LAYER_FIELDS = {field.name for field in dataclasses.fields(LayerInfo)}
+
+Stepped = TypeVar("Stepped")
+
+
+class Table(NamedTuple):
+    """What the rows and the columns of the tensors of a snapshot are."""
+
+    layers: tuple[LayerInfo, ...]
+    columns: tuple[str, ...]
+    evaluation: bool = False
+
+
+def is_evaluation(run: str) -> bool:
+    """Whether a run is one of evaluation, by its name: the path of its folder."""
+    return run.rpartition("/")[2] == VALIDATION_RUN
+
+
+def metadata_content() -> bytes:
+    """The plugin data that is written with the first value of each tag of ours."""
+    return json.dumps({"version": VERSION}).encode()
+
+
+def check_version(content: bytes) -> None:
+    """Refuse a log that a later version of this package wrote.
+
+    Args:
+        content: The plugin data of a tag, as `metadata_content` made it.
+
+    Raises:
+        ValueError: If the format is later than `VERSION`, or unknown.
+    """
+    try:
+        version = json.loads(content)["version"]
+    except (ValueError, KeyError, TypeError):
+        version = content[:40]
+    if version not in range(1, VERSION + 1):
+        raise ValueError(
+            f"expected a log of format {VERSION} or earlier. Received: format "
+            f"{version!r}. Install a newer activation-monitor to read it."
+        )
+
+
+def table_to_json(table: Table) -> str:
+    """The text that `table_from_json` reads."""
+    rows = [dataclasses.asdict(layer) for layer in table.layers]
+    return json.dumps(
+        {"layers": rows, "columns": table.columns, "evaluation": table.evaluation}
+    )
+
+
+def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
+    """A table; fields of a layer that a later version added are ignored.
+
+    Args:
+        text: The result of `table_to_json`.
+        evaluation: Whether the name of the run says that it is one of evaluation.
+            Defaults to `False`.
+
+    Raises:
+        ValueError, KeyError, TypeError: If it is no table.
+    """
+    written = json.loads(text)
+    layers = tuple(
+        LayerInfo(
+            **{
+                name: tuple(value) if name == "parents" else value
+                for name, value in row.items()
+                if name in _LAYER_FIELDS
+            }
+        )
+        for row in written["layers"]
+    )
+    return Table(
+        layers, tuple(written["columns"]), bool(written.get("evaluation") or evaluation)
+    )
+
+
+def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
+    """The table of a snapshot, and its arrays by tag, without the histograms."""
+    arrays = {RECORDS_TAGS[name]: array for name, array in snapshot.quantities.items()}
+    arrays[STEP_TAG] = np.array([snapshot.steps, snapshot.loss], np.float64)
+    if records.OUTPUT in snapshot.histograms:
+        # Edges and counts are in the histograms; how they were sampled is not.
+        arrays[STRIDES_TAG] = snapshot.histograms[records.OUTPUT][:, 0]
+    return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
+
+
+def decode(
+    step: int,
+    table: Table,
+    arrays: Mapping[str, np.ndarray],
+    histograms: Mapping[str, np.ndarray] | None = None,
+) -> Snapshot:
+    """The snapshot that the log holds as these arrays, of any version up to `VERSION`.
+
+    Args:
+        step: Of the snapshot.
+        table: What the rows and columns are.
+        arrays: By tag, those of `SNAPSHOT_TAGS` that the log holds for this step.
+        histograms: By layer, array `(buckets, 3)` of edges and counts, for those that
+            there are. Defaults to `None`, which decodes none.
+
+    Raises:
+        ValueError: If an array does not have the table's shape.
+    """
+    layers = len(table.layers)
+    shape = layers, len(table.columns)
+    quantities = {
+        name: _records(step, arrays[tag], table.columns, shape)
+        for name, tag in RECORDS_TAGS.items()
+        if tag in arrays
+    }
+    steps, loss = arrays.get(STEP_TAG, (1.0, math.nan))
+    strides = arrays.get(STRIDES_TAG)
+    if _SNAPSHOT_TAG_1 in arrays:
+        first = arrays[_SNAPSHOT_TAG_1]
+        quantities[records.OUTPUT] = _records(step, first, table.columns, shape)
+        steps = first[0, table.columns.index(_STEPS_1)]
+        if _STRIDE_1 in table.columns:
+            strides = first[:, table.columns.index(_STRIDE_1)]
+    if _KERNELS_TAG_1 in arrays:
+        quantities[records.WEIGHT] = _records(step, arrays[_KERNELS_TAG_1], table.columns)
+    packed = {}
+    if histograms is not None and strides is not None:
+        packed[records.OUTPUT] = histogram.none(layers)
+        for i, layer in enumerate(table.layers):
+            if layer.name in histograms:
+                counted = histogram.Histogram(int(strides[i]), histograms[layer.name])
+                packed[records.OUTPUT][i] = histogram.pack(counted)
+    return Snapshot(
+        step=step,
+        layers=table.layers,
+        quantities=quantities,
+        histograms=packed,
+        steps=int(steps),
+        loss=float(loss),
+        evaluation=table.evaluation,
+    )
+
+
+def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot:
+    """The snapshot with the histogram of one layer's output.
+
+    Args:
+        snapshot: Without histograms.
+        layer: Name of one of its layers.
+        rows: Array `(buckets, 3)` of edges and counts. It does not say how the elements
+            were sampled, and no caller asks.
+    """
+    packed = histogram.none(len(snapshot.layers))
+    counted = histogram.Histogram(1, rows)
+    packed[snapshot.names.index(layer)] = histogram.pack(counted)
+    return dataclasses.replace(snapshot, histograms={records.OUTPUT: packed})
+
+
+def _records(step, written, columns, shape=None):
+    """Records of today's fields; those that an older log does not have stay empty."""
+    if shape is not None and written.shape != shape:
+        raise ValueError(
+            f"step {step}: expected an array of {shape[0]} layers and {shape[1]} columns. "
+            f"Received: shape {written.shape}."
+        )
+    if columns[: len(records.FIELD_NAMES)] == records.FIELD_NAMES:
+        return np.array(written[:, : len(records.FIELD_NAMES)], np.float64)
+    found = records.empty(len(written))
+    for i, name in enumerate(records.FIELD_NAMES):
+        if name in columns:
+            found[:, i] = written[:, columns.index(name)]
+    return found
+
+
+def without_undone(written: list[Stepped]) -> list[Stepped]:
+    """What holds of what was written, in the order of the steps.
+
+    Where a step comes that is not beyond the one before it (a resumed run, a new one),
+    what was written from there on was undone, and the later holds.
+
+    Args:
+        written: Things with a `step`, in the order in which they were written.
+    """
+    kept = []
+    for one in written:
+        while kept and kept[-1].step >= one.step:
+            kept.pop()
+        kept.append(one)
+    return kept

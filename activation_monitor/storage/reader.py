@@ -1,0 +1,272 @@
+"""Reads recordings back from TensorBoard event files."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2
+from tensorboard.util import tensor_util
+
+from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.storage import log_format
+from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.storage.record_file import EVENT_FILES, read_records
+
+
+def read_recording(log_dir: str | Path) -> Recording | dict[str, Recording]:
+    """Read what an `ActivationMonitor` logged, also while it is being written.
+
+    Args:
+        log_dir: The `log_dir` of one monitor, or a folder with several of them below it.
+
+    Returns:
+        The `Recording`, if `log_dir` is the log of one run. If the runs are in folders
+        below it, their recordings by name, see `read_runs`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no run in it.
+        NotADirectoryError: If it is a file.
+        ValueError: If a later version of this package wrote it, or all of it is damaged.
+
+    Example:
+
+    ```python
+    recording = read_recording("logs/run1")
+    recording.statistic("rms", "sequential/dense")
+    ```
+    """
+    folder = _folder(log_dir, "read_recording")
+    own = [path for path in (folder / RUN, folder) if path.is_dir()]
+    if any(path.is_file() for top in own for path in top.glob(EVENT_FILES)):
+        return read_run(folder, "read_recording")
+    below = [found for found in _folders_with_events(folder) if found.name == RUN]
+    reader = read_runs if below else read_run
+    return reader(folder, "read_recording")
+
+
+def read_run(log_dir: str | Path, where: str = "read_run") -> Recording:
+    """Read back what one `EventLog` wrote.
+
+    Where a file begins before the end of the one before it (a resumed run, a new one),
+    that one's steps from there on were undone, and the later ones hold.
+
+    Nothing that can be read is left out. Of a damaged file, the steps before the damage
+    are read; those after it too, unless the length of a record or the list of layers is
+    in the damaged part. A warning says so. A file whose last record is cut, because it is
+    being written or because its writer was killed, is not damaged.
+
+    Args:
+        log_dir: The log folder, or the run folder itself.
+        where: The function that the user called, for messages. Defaults to `"read_run"`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no event file of ours in it.
+        NotADirectoryError: If it is a file.
+        ValueError: If a later version of this package wrote it, or all of it is damaged.
+    """
+    top = _folder(log_dir, where)
+    folder = top / RUN if (top / RUN).is_dir() else top
+    recording, damages = _read_folder(folder)
+    if not len(recording):
+        raise _why_nothing(where, top, damages)
+    for damage in damages:
+        warnings.warn(f"{where}: {damage}", stacklevel=3)
+    return recording
+
+
+def read_runs(log_dir: str | Path, where: str = "read_runs") -> dict[str, Recording]:
+    """All runs of training in a log folder and in the folders below it.
+
+    Damaged files are read as by `read_run`, with a warning for each.
+
+    Args:
+        log_dir: The folder to search.
+        where: The function that the user called, for messages. Defaults to `"read_runs"`.
+
+    Returns:
+        Recordings by name, in the order of the names: the path from the log folder to the
+        folder that was an `ActivationMonitor`'s `log_dir`. Runs of evaluation are left
+        out.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no run in it.
+        NotADirectoryError: If it is a file.
+        ValueError: If a later version of this package wrote one, or all are damaged.
+    """
+    top, runs, damages = _folder(log_dir, where), {}, []
+    for folder in _folders_with_events(top):
+        if folder.name == VALIDATION_RUN:
+            continue
+        recording, damaged = _read_folder(folder)
+        damages += damaged
+        if len(recording):
+            named = folder.parent if folder.name == RUN and folder != top else folder
+            name = named.relative_to(top).as_posix()
+            runs[top.resolve().name if name == "." else name] = recording
+    if not runs:
+        raise _why_nothing(where, top, damages, several=True)
+    for damage in damages:
+        warnings.warn(f"{where}: {damage}", stacklevel=3)
+    return runs
+
+
+def _folder(log_dir, where):
+    """The folder, which must be one."""
+    folder = Path(log_dir)
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{where}: expected the log folder of an ActivationMonitor. Received: "
+            f"{folder}, which does not exist."
+        )
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"{where}: expected the log folder of an ActivationMonitor. Received: "
+            f"{folder}, which is a file. Give the folder that it is in: {folder.parent}"
+        )
+    return folder
+
+
+def _folders_with_events(top):
+    return sorted({path.parent for path in top.rglob(EVENT_FILES) if path.is_file()})
+
+
+def _why_nothing(where, top, damages, several=False):
+    """The error for a folder of which no step was read."""
+    if damages:
+        return ValueError(f"{where}: no step in {top} can be read. {' '.join(damages)}")
+    folders = _folders_with_events(top)
+    names = [folder.relative_to(top).as_posix() for folder in folders]
+    in_them = f"in {_some(names)}" if names != ["."] else "in it"
+    validation = next((f for f in folders if f.name == VALIDATION_RUN), None)
+    runs = [folder.parent for folder in folders if folder.name == RUN]
+    own = (RUN,) if several else (RUN, VALIDATION_RUN)
+    if top.name in own or top / RUN in folders or (runs and several):
+        found = (
+            "whose log has no sampled step yet. Read it again after the first one is "
+            "measured"
+        )
+    elif runs:
+        found = f"with runs in the folders below it. Give one of them: {_some(runs)}"
+    elif validation is not None:
+        found = (
+            "with a run of evaluation only, none of training. In Python, "
+            f"`read_recording({str(validation)!r})` reads it"
+        )
+    elif folders:
+        found = f"with event files of other writers only, {in_them}"
+    elif any(top.iterdir()):
+        found = "with no event file in it or below it"
+    else:
+        found = "which is empty"
+    return FileNotFoundError(
+        f"{where}: no snapshots. Expected the log folder of an ActivationMonitor. "
+        f"Received: {top}, {found}."
+    )
+
+
+def _some(things, most=5):
+    """The first few, separated by commas."""
+    more = ["..."] if len(things) > most else []
+    return ", ".join([*map(str, things[:most]), *more])
+
+
+def _read_folder(folder):
+    """The recording in a folder's files, and for each that is damaged a sentence."""
+    written, damages = [], []
+    paths = [path for path in folder.glob(EVENT_FILES) if path.is_file()]
+    for path in sorted(paths, key=_when_made):
+        snapshots, damage = _read_file(path)
+        written += snapshots
+        damages += [damage] if damage else []
+    return Recording(log_format.without_undone(written)), damages
+
+
+def _when_made(path: Path) -> list[int]:
+    """The numbers in the file's name: the second, then the host's and the process's, and
+    a count within the process, of one digit or more."""
+    return [int(number) for number in re.findall(r"\d+", path.name)]
+
+
+def _read_file(path: Path) -> tuple[list[Snapshot], str]:
+    """The snapshots in a file; and what is wrong with it, empty if nothing is."""
+    table, snapshots, damaged, nameless = None, [], [], 0
+    for record in read_records(path):
+        event = _event(record)
+        if event is None:
+            damaged.append(record)
+            if record.data is None or log_format.LAYERS_TAG.encode() in record.data:
+                table = None
+            continue
+        _check_version(event, path)
+        values = {value.tag: value.tensor for value in event.summary.value}
+        try:
+            if log_format.LAYERS_TAG in values:
+                text = _array(values[log_format.LAYERS_TAG]).item()
+                table = _table(text, log_format.is_evaluation(path.parent.name))
+            if not values.keys().isdisjoint(log_format.SNAPSHOT_TAGS[:2]):
+                snapshots.append(_snapshot(event.step, values, table))
+        except (ValueError, TypeError) as error:
+            if not damaged:
+                raise ValueError(f"{path}: {error}") from None
+            nameless += 1  # the list of layers has changed in a damaged record
+    return snapshots, _damage(path, damaged, len(snapshots), nameless)
+
+
+def _event(record):
+    """The event in a record; None if it is damaged."""
+    if not record.intact:
+        return None
+    try:
+        return event_pb2.Event.FromString(record.data)
+    except Exception:  # protobuf's own, which has no public name in TensorBoard
+        return None
+
+
+def _check_version(event, path):
+    for value in event.summary.value:
+        if value.tag == log_format.LAYERS_TAG and value.HasField("metadata"):
+            try:
+                log_format.check_version(value.metadata.plugin_data.content)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+
+
+def _table(text, evaluation):
+    try:
+        return log_format.table_from_json(text, evaluation)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"its list of layers cannot be read ({type(error).__name__}: {error}). "
+            "Expected a log that an ActivationMonitor wrote."
+        ) from None
+
+
+def _snapshot(step, values, table):
+    if table is None:
+        raise ValueError(
+            "its list of layers is missing. Expected a log that an ActivationMonitor wrote."
+        )
+    arrays = {tag: _array(values[tag]) for tag in log_format.SNAPSHOT_TAGS if tag in values}
+    tags = {log_format.HISTOGRAM_PREFIX + layer.name: layer.name for layer in table.layers}
+    histograms = {name: _array(values[tag]) for tag, name in tags.items() if tag in values}
+    return log_format.decode(step, table, arrays, histograms)
+
+
+def _damage(path, damaged, read, nameless):
+    """A damaged file in words, empty if it is not: where, and what was read of it."""
+    if not damaged:
+        return ""
+    at = f"byte {damaged[0].start}"
+    if len(damaged) > 1:
+        at += f" and {len(damaged) - 1} more place{'s' if len(damaged) > 2 else ''}"
+    text = f"{path} is damaged at {at}: {read} step{'' if read == 1 else 's'} read"
+    if damaged[-1].data is None:
+        text += f", none after byte {damaged[-1].start}"
+    if nameless:
+        text += f", {nameless} left out, whose list of layers is in the damaged part"
+    return f"{text}. If it is a copy, copy it again."
+
+
+def _array(tensor) -> np.ndarray:
+    return tensor_util.make_ndarray(tensor)

@@ -1,0 +1,150 @@
+"""Writes snapshots to a TensorBoard event file.
+
+Everything of one step is one event, in a run folder of its own (`RUN` below the log
+folder): TensorBoard's Python reader follows only the newest file of a folder, so it is
+never shared with another writer. Besides the tags of `log_format` it holds
+
+* `activation_mean/<layer>`, `activation_std/<layer>`: scalars, unless switched off;
+* `activations/<layer>`: histograms;
+* `activation_monitor/findings`: the diagnosis in words, whenever it changes;
+* `activation_monitor/depth_by_step`: a picture of all layers at all steps, at the end.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util import tensor_util
+
+from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.storage import log_format
+
+_SAMPLED = (
+    f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
+    "strided sample, here one in {stride}."
+)
+
+
+class EventLog:
+    """Writes snapshots, off the calling thread.
+
+    Args:
+        log_dir: The log folder; the run folder is made below it.
+        run: Name of the run folder. Defaults to `log_format.RUN`.
+        scalars: Whether to write mean and std of each layer as scalars, for TensorBoard's
+            Scalars tab: two cards for each layer. Defaults to `True`.
+
+    Raises:
+        OSError, tensorflow.errors.OpError: If it cannot be written to. An error that
+            comes up later, while the background thread writes, is raised by the next
+            call.
+    """
+
+    def __init__(
+        self, log_dir: str | Path, run: str = log_format.RUN, scalars: bool = True
+    ):
+        self._scalars = scalars
+        self.run_dir = Path(log_dir) / run
+        self._writer = EventFileWriter(str(self.run_dir), max_queue_size=100, flush_secs=10)
+        self._tags = set()
+        self._table = None
+
+    def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
+        """Write everything of one step.
+
+        Args:
+            snapshot: What was measured.
+            findings: The diagnosis as Markdown, if it is new. Defaults to `None`.
+        """
+        summary = summary_pb2.Summary()
+        table, arrays = log_format.encode(snapshot)
+        if table != self._table:
+            self._table = table
+            text = log_format.table_to_json(table)
+            self._add(summary, log_format.LAYERS_TAG, text, _own_metadata())
+        for tag, array in arrays.items():
+            self._add(summary, tag, array, _own_metadata())
+        for statistic in ("mean", "std") if self._scalars else ():
+            metadata = scalar_metadata.create_summary_metadata("", "")
+            values = snapshot.statistic(statistic).astype(np.float32)
+            for name, value in zip(snapshot.names, values, strict=True):
+                self._add(summary, f"activation_{statistic}/{name}", value, metadata)
+        self._add_histograms(summary, snapshot)
+        if findings is not None:
+            self._add_findings(summary, findings)
+        self._write(snapshot.step, summary)
+
+    def write_verdict(self, step: int, findings: str) -> None:
+        """Write the diagnosis alone, as Markdown, as it is after this step."""
+        summary = summary_pb2.Summary()
+        self._add_findings(summary, findings)
+        self._write(step, summary)
+
+    def write_image(self, step: int, png: bytes, size: tuple[int, int], about: str) -> None:
+        """Write a picture for TensorBoard's Images tab.
+
+        Args:
+            step: The last step that it shows.
+            png: The content of the file.
+            size: Width and height in pixels.
+            about: What it shows.
+        """
+        summary = summary_pb2.Summary()
+        # An array of numpy's own byte strings would lose zeros at their ends.
+        content = np.array([b"%d" % size[0], b"%d" % size[1], png], object)
+        metadata = image_metadata.create_summary_metadata("", "")
+        self._add(summary, log_format.IMAGE_TAG, content, metadata, about)
+        self._write(step, summary)
+
+    def flush(self) -> None:
+        """Bring what was written so far to the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.close()
+
+    def _add_histograms(self, summary, snapshot):
+        vectors = snapshot.histograms.get(records.OUTPUT, ())
+        metadata = histogram_metadata.create_summary_metadata("", "")
+        for name, vector in zip(snapshot.names, vectors, strict=False):
+            counted = histogram.unpack(vector)
+            if counted is not None:
+                tag = log_format.HISTOGRAM_PREFIX + name
+                about = _SAMPLED.format(stride=counted.stride)
+                self._add(summary, tag, counted.rows, metadata, about)
+
+    def _add_findings(self, summary, findings):
+        metadata = text_metadata.create_summary_metadata("", "")
+        self._add(summary, log_format.FINDINGS_TAG, findings, metadata)
+
+    def _add(self, summary, tag, value, metadata, description=""):
+        if not isinstance(value, str):
+            value = np.asarray(value)
+        added = summary.value.add(tag=tag, tensor=tensor_util.make_tensor_proto(value))
+        if tag not in self._tags:  # TensorBoard reads metadata from a tag's first value
+            self._tags.add(tag)
+            added.metadata.CopyFrom(metadata)
+            added.metadata.summary_description = description
+
+    def _write(self, step, summary):
+        self._writer.add_event(
+            event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+        )
+
+
+def _own_metadata():
+    return summary_pb2.SummaryMetadata(
+        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+            plugin_name=log_format.PLUGIN, content=log_format.metadata_content()
+        ),
+        # Without a data class no reader of TensorBoard's sees the summary.
+        data_class=summary_pb2.DATA_CLASS_TENSOR,
+    )
