@@ -8,17 +8,14 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
-from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_ignored
 from activation_monitor.analysis.snapshot import Snapshot
-from activation_monitor.recording import inputs, measure
+from activation_monitor.recording import inputs
 from activation_monitor.recording.backends import backend
-from activation_monitor.recording.keras_private import (
-    all_layers,
-    chosen_layers,
-    steps_taken,
-)
+from activation_monitor.recording.keras_private import steps_taken
+from activation_monitor.recording.layers import all_layers, chosen_layers
+from activation_monitor.recording.precision import Precision
 from activation_monitor.recording.taps import Taps
 from activation_monitor.views import console
 
@@ -95,14 +92,14 @@ def audit(
         if not model.built:
             model(keras.tree.map_structure(lambda array: array[:1], x))
         with _unchanged(model):
-            draws = [_Looker(model, model).look(x, y)]
+            draws = [_ForwardPass(model, model).measured(x, y)]
             if seeds > 1:
-                draws += _looks_at_clones(model, x, y, range(1, seeds))
+                draws += _measured_clones(model, x, y, range(1, seeds))
     each = tuple(console.diagnose([snapshot], ignore) for snapshot in draws)
     return each[0] if seeds == 1 else _in_most(each)
 
 
-class _Looker:
+class _ForwardPass:
     """Measures forward passes of a model, or of a clone of it, traced once."""
 
     def __init__(self, model, original):
@@ -112,23 +109,26 @@ class _Looker:
         self.model = model
         self.original = original
         self.taps = Taps([model], chosen_layers(None, model), False, warn=ignore)
+        self._precision = Precision()
         self._passes = {}
         # A clone is drawn again, whatever the original has learned.
         trained = steps_taken(getattr(model, "optimizer", None)) if model is original else 0
         self._step = trained
 
-    def look(self, x, y) -> Snapshot:
-        found = self._measured(x, y, exact=False)
-        if measure.needs_exact(found.quantities[records.OUTPUT]).any():
-            found = self._measured(x, y, exact=True)
-        return Snapshot(step=self._step, **found._asdict())
+    def measured(self, x, y) -> Snapshot:
+        found = self._run(x, y)
+        self._precision.after(found)
+        if self._precision.exact:
+            found = self._run(x, y)
+            self._precision.after(found)
+        return Snapshot(self._step, *found)
 
-    def _measured(self, x, y, exact):
+    def _run(self, x, y):
+        exact = self._precision.exact
         if exact not in self._passes:
             forward = self.taps.during(self._forward, exact)
-            self._passes[exact] = backend.uncounted(backend.compiled(forward))
-        self.taps.measure_kernels()
-        self._passes[exact](x, y)
+            self._passes[exact] = backend.compiled(forward)
+        backend.run_step(self._passes[exact], x, y)
         return self.taps.read()
 
     def _forward(self, x, y):
@@ -138,19 +138,19 @@ class _Looker:
             self.taps.measure_gradients(loss)
 
 
-def _looks_at_clones(model, x, y, seeds):
-    looker = None
+def _measured_clones(model, x, y, seeds):
+    forward = None
     for seed in seeds:
         random.seed(seed)  # from which Keras' initializers draw their seeds
         np.random.seed(seed)  # noqa: NPY002 - for initializers of the user's own
         clone = _clone(model)
         if not clone.built:
             clone(keras.tree.map_structure(lambda array: array[:1], x))
-        if looker is None:
-            looker = _Looker(clone, model)
+        if forward is None:
+            forward = _ForwardPass(clone, model)
         else:
-            looker.model.set_weights(clone.get_weights())
-        yield looker.look(x, y)
+            forward.model.set_weights(clone.get_weights())
+        yield forward.measured(x, y)
 
 
 def _clone(model):

@@ -1,4 +1,4 @@
-"""The callback: where recording, analysis and views meet."""
+"""The callback."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -6,22 +6,20 @@ from pathlib import Path
 
 import keras
 
+from activation_monitor import loops
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding, check_ignored
 from activation_monitor.analysis.shown import count, one_line
-from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice, check
-from activation_monitor.recording.keras_private import (
-    all_layers,
-    chosen_layers,
-    steps_taken,
-)
+from activation_monitor.recording.keras_private import steps_taken
+from activation_monitor.recording.layers import all_layers, chosen_layers
 from activation_monitor.recording.step_count import StepCount
-from activation_monitor.recording.steps import Looks, TwoSteps, TwoTraces, schedule
-from activation_monitor.recording.taps import Taps
-from activation_monitor.run import Attempts, Run, warn
-from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.recording.steps import SampleEvery, Schedule
+from activation_monitor.recording.two_steps import TwoSteps
+from activation_monitor.run import Attempts
+from activation_monitor.session import Options, Session
 
 
 class ActivationMonitor(keras.callbacks.Callback):
@@ -29,50 +27,55 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     At sampled steps the model runs a second compiled training step, which does the same
     and measures each layer's output inside the step. All other steps run the model's own
-    training step, unchanged. The price is one more compilation, at the first sampled
-    step. Nothing is added to the model, its weights, its saved files or its history,
-    and no failure of the monitor ends training: it warns once and goes on with what
+    training step, unchanged. The cost is one more compilation, at the first sampled
+    step. Nothing is added to the model, its weights, its saved files or its `History`,
+    and no failure of the monitor ends training: it warns once and continues with what
     works.
 
     Args:
         log_dir: Folder for TensorBoard; events go to the run `activations` below it.
-            None writes nothing; the diagnosis is still made.
-        sample_every: Every how many steps to look, or a function of the step that returns
-            whether to. Steps are counted from the optimizer's `iterations`. Given a
-            number, the first steps are sampled densely: 0, 1, 2, 5, 10, 20 and 50.
-        layers: Which layers to measure. None: every leaf layer with a floating-point
-            output. Else one or a list of: a layer's name or path; a regular expression,
-            searched for in the path (a string or a compiled pattern); or a predicate of
-            the layer. A layer stands for all layers inside it.
-        histograms: Count histograms as well.
-        scalars: Write mean and std of every layer as scalars as well, two cards for each in
-            TensorBoard's Scalars tab. Figures and diagnosis do not need them.
-        validation: Measure the forward passes of `evaluate`, and of the validation inside
-            `fit`, as well: all batches of one evaluation make one snapshot, in
+            Defaults to `None`, which writes nothing; the diagnosis is still made.
+        sample_every: How many steps lie between two sampled steps; or a function of the
+            step, or of the step and the `Health` of the run, that returns whether to
+            sample. Steps are counted from the optimizer's `iterations`. With a number,
+            the first steps are sampled densely: 0, 1, 2, 5, 10, 20 and 50. Defaults to
+            `100`.
+        layers: Which layers to measure: one or a list of layer names, paths and regular
+            expressions (strings or compiled patterns, searched for in the path); or a
+            predicate of the layer. A layer includes all layers inside it. Defaults to
+            `None`: every leaf layer with a floating-point output.
+        histograms: Whether to count histograms. Defaults to `True`.
+        validation: Whether to measure the forward passes of `evaluate`, and of the
+            validation inside `fit`. All batches of one evaluation make one snapshot, in
             `validation_recording` and in the run `activations_validation`, at the step
-            that training has reached. It is never judged.
+            that training has reached. It is never judged. Defaults to `False`.
         on_finding: What to do when something is found: "warn", "stop" training (and
             warn), "raise" a RuntimeError, or a function that is called with the `Finding`.
             It happens once for each finding, and again when the finding has grown: its
-            severity has risen, or twice as many layers have joined.
-        ignore: Codes of findings that you do not want to hear of, `Finding.code`.
+            severity has risen, or twice as many layers have joined. Defaults to `"warn"`.
+        ignore: Codes of findings to ignore (`Finding.code`), one or several. Defaults to
+            `()`.
+        scalars: Whether to write mean and std of every layer as scalars as well, two cards
+            for each in TensorBoard's Scalars tab. Figures and diagnosis do not need them.
+            Defaults to `True`.
 
-    A monitor follows one model: given another one, it starts anew. Without `fit`, a
-    training step of your own is looked at by `watch` or `look`.
+    A monitor follows one model; with another model it starts again. Without `fit`, use
+    `watch` or `measure_step`.
 
-    Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. Of
-    several workers each measures its own share of the batch, and the chief writes; all of
-    them need the monitor, with the same arguments but for `log_dir`.
+    Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. With
+    several workers, each measures its own share of the batch, and the chief writes; all of
+    them need the monitor, with the same arguments except `log_dir`.
 
     Attributes:
-        recording: The snapshots, a `Recording`. At most 1000 are held, those of the first
-            steps and an evenly thinned rest; the event file has all.
-        validation_recording: Those of the evaluations, with `validation=True`.
-        diagnosis: What they say: a `Diagnosis`, which prints as a table.
+        recording: The snapshots, a `Recording`. It holds at most 1000: those of the first
+            steps and an evenly thinned rest. The event file has all.
+        validation_recording: The snapshots of evaluations, with `validation=True`.
+        diagnosis: What the snapshots say, a `Diagnosis`, which prints as a table.
 
     Raises:
-        TypeError, ValueError: For arguments of the wrong kind or value; and at the
+        TypeError, ValueError: If an argument is of the wrong kind or value; and at the
             start of `fit` if `layers` matches no layer.
+        NotImplementedError: If Keras runs on a backend that is not supported yet.
 
     Example:
 
@@ -86,7 +89,7 @@ class ActivationMonitor(keras.callbacks.Callback):
     def __init__(
         self,
         log_dir: str | Path | None = None,
-        sample_every: int | Callable[[int], bool] = 100,
+        sample_every: SampleEvery = 100,
         layers: LayerChoice = None,
         histograms: bool = True,
         validation: bool = False,
@@ -95,6 +98,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         scalars: bool = True,
     ):
         super().__init__()
+        backend.check()
         if log_dir is not None and not isinstance(log_dir, str | Path):
             raise TypeError(
                 "ActivationMonitor: `log_dir` must be the path of a folder, or None to "
@@ -107,49 +111,42 @@ class ActivationMonitor(keras.callbacks.Callback):
             )
         check(layers)
         self.log_dir = log_dir
-        self._is_sampled = schedule(sample_every)
-        self._sampled_by_function = callable(sample_every)
-        self._choice = layers
-        self._histograms = bool(histograms)
-        self._scalars = bool(scalars)
-        self._validation = bool(validation)
-        self._on_finding = on_finding
-        self._ignored = check_ignored(ignore, "ActivationMonitor")
+        self._options = Options(
+            log_dir=log_dir,
+            schedule=Schedule(sample_every),
+            layers=layers,
+            histograms=bool(histograms),
+            scalars=bool(scalars),
+            validation=bool(validation),
+            on_finding=on_finding,
+            ignored=check_ignored(ignore, "ActivationMonitor"),
+        )
         self._attempts = Attempts()
-        self._attempt = self._attempts.attempt
         self._in_fit = False
         self._follow(())
 
     def _follow(self, models):
-        """Start anew, with other models."""
-        self._models = tuple(models)
-        self._is_chief = all(backend.is_chief(m.distribute_strategy) for m in models)
-        log_dir = self.log_dir if self._is_chief else None
-        scalars = self._scalars
-        self._training = Run(self._attempts, log_dir, RUN, self._ignored, scalars=scalars)
-        self._evaluating = Run(self._attempts, log_dir, VALIDATION_RUN, scalars=scalars)
+        """Start again, with other models."""
+        self._session = Session(self._options, self._attempts, tuple(models))
         self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
-        self._watches = False
-        self._looks = None
-        self._first_step = None
         self._count = StepCount()
-        self._now = self._next_step = 0
-        self._looked = False
+        self._loop = None
+        self._watches = False
 
     @property
     def recording(self) -> Recording:
         """The snapshots of training."""
-        return self._training.recording
+        return self._session.training.recording
 
     @property
     def validation_recording(self) -> Recording:
         """The snapshots of evaluations, one for each."""
-        return self._evaluating.recording
+        return self._session.evaluating.recording
 
     @property
     def diagnosis(self) -> Diagnosis:
         """What the snapshots of training say so far; prints as a table."""
-        return self._training.diagnosis
+        return self._session.training.diagnosis
 
     def figure(self, kind: str = "depth_profile", **options):
         """A figure of training so far, which a notebook shows.
@@ -197,8 +194,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         """Find the layers; open the log."""
         self._in_fit = True
         if self._two_steps("train"):
+            self._session.stop = self._stop
             self._count.fit_begins()
-            self._training.open()
+            self._session.training.open()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Find out at which step it begins."""
@@ -206,58 +204,94 @@ class ActivationMonitor(keras.callbacks.Callback):
             return
         # Not before: another callback's `on_train_begin` may restore the optimizer.
         start = self._count.epoch_begins(self._steps_taken())
-        if self._first_step is None:
-            self._first_step = start
+        if self._session.first_step is None:
+            self._session.first_step = start
 
     def on_train_batch_begin(self, batch, logs=None):
         """Choose which of the two training steps runs now."""
         steps = self._made("train")
         if steps is not None:
-            together = self.model.steps_per_execution
-            self._now = self._count.batch_begins(batch, together)
-            self._attempt("this step is not measured", self._choose, steps, together)
+            session = self._session
+            session.together = self.model.steps_per_execution
+            session.now = self._count.batch_begins(batch, session.together)
+            if session.samples():
+                self._attempts.attempt("this step is not measured", steps.sample_next)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Count it; it does not come to this where the data has run out."""
+        """Count it; Keras does not call this where the data has run out."""
         self._count.batch_ends()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Let the log be read."""
-        self._training.flush()
-        self._evaluating.flush()
+        """Flush the log, so that it can be read."""
+        self._session.training.flush()
+        self._session.evaluating.flush()
 
     def on_train_end(self, logs=None):
         """Close the log; a later `fit` opens a new file beside it."""
         self._in_fit = False
-        self._training.close()
-        self._evaluating.close()
-        if self._made("train") and self._looked and not self.recording.snapshots:
+        self._session.training.close()
+        self._session.evaluating.close()
+        sampled = self._made("train") and self._session.has_sampled
+        if sampled and not self.recording.snapshots:
             self._attempts.warn_once(
-                "no layer was measured: none puts out dense floating-point numbers, or "
-                "the model's own `make_train_function` does not call `self.train_step`."
+                "no layer was measured: either no layer outputs a dense floating-point "
+                "tensor, or your `make_train_function` does not call `self.train_step`."
             )
 
     def on_test_begin(self, logs=None):
-        """Begin to measure an evaluation, if that is wanted."""
-        steps = self._two_steps("test") if self._validation else None
+        """Begin to measure an evaluation, if `validation` is set."""
+        steps = self._two_steps("test") if self._options.validation else None
         if steps is not None:
-            self._now = self._count.reached(self._steps_taken())
-            self._evaluating.open()
-            steps.looks.begin()
+            self._session.now = self._count.reached(self._steps_taken())
+            self._session.evaluating.open()
+            steps.sampled.begin()
 
     def on_test_batch_begin(self, batch, logs=None):
         """Let the next step of an evaluation be measured."""
         steps = self._made("test")
         if steps is not None:
-            self._attempt("this step of the evaluation is not measured", steps.sample_next)
+            self._attempts.attempt(
+                "this step of the evaluation is not measured", steps.sample_next
+            )
 
     def on_test_end(self, logs=None):
         """Keep what the evaluation measured."""
         steps = self._made("test")
         if steps is not None:
-            steps.looks.end()
+            steps.sampled.end()
             if not self._in_fit:
-                self._evaluating.close()
+                self._session.evaluating.close()
+
+    def _two_steps(self, kind):
+        """The model's two steps of a kind, made again if its layers have changed."""
+        model = self.model
+        if self._session.models != (model,):  # another model than in the `fit` before
+            self._follow((model,))
+        # A wrong choice of layers is reported before training starts.
+        chosen_layers(self._options.layers, model)
+        layers = [id(layer) for layer in all_layers(model)]
+        if kind not in self._steps or self._steps[kind][0] != layers:
+            sampled = self._session.sampled_step(lambda: self._end_measuring(kind), kind)
+            each = kind == "train"
+            steps = TwoSteps(model, sampled, kind, each) if sampled else None
+            self._steps[kind] = layers, steps
+        return self._steps[kind][1]
+
+    def _made(self, kind):
+        return self._steps.get(kind, (None, None))[1]
+
+    def _end_measuring(self, kind):
+        if kind in self._steps:
+            self._steps[kind] = self._steps[kind][0], None
+
+    def _steps_taken(self):
+        taken = self._attempts.attempt(
+            "steps are counted without the optimizer", steps_taken, self.model.optimizer
+        )
+        return taken or 0
+
+    def _stop(self):
+        self.model.stop_training = True
 
     # -- without `fit`
 
@@ -267,27 +301,28 @@ class ActivationMonitor(keras.callbacks.Callback):
         models: keras.Model | Sequence[keras.Model],
         first_step: int = 0,
     ) -> Callable:
-        """A training step that does what yours does, and is looked at now and then.
+        """A training step that does what yours does, and is measured at sampled steps.
 
-        A `tf.function` is traced a second time, with the layers of the models measured;
-        the sampled steps run that one, all others your own, unchanged. A Python function
-        runs eagerly, and is measured while it runs.
+        A compiled step (a `tf.function`) is traced a second time, with the layers of the
+        models measured. The sampled steps run that trace; all others run your own,
+        unchanged. A Python function runs eagerly, and is measured while it runs.
 
         Args:
-            step: The outermost function of the training step. If it is compiled, the
-                `tf.function` itself: what it calls must not be a `tf.function` again.
+            step: The outermost function of the training step. If it is compiled, pass the
+                `tf.function` itself; functions that it calls must not be a `tf.function`
+                again.
             models: The model, or the models, that it calls.
             first_step: The number of the first step, `int(optimizer.iterations)` in a run
-                that was resumed. From there each call counts as one.
+                that was resumed. From there each call counts as one. Defaults to `0`.
 
         Returns:
-            A function to be called in place of `step`; `step` itself, after a warning, if
+            A function to call in place of `step`; `step` itself, after a warning, if
             nothing can be measured.
 
         Raises:
-            TypeError: If `step` is no function, or `models` are no Keras models.
-            ValueError: If this monitor watches a step already, if `on_finding` is "stop",
-                or if a function decides what is sampled by several workers.
+            TypeError: If `step` is not a function, or `models` are not Keras models.
+            ValueError: If this monitor already watches a step, if `on_finding` is "stop",
+                or if a function decides what several workers sample.
 
         Example:
 
@@ -298,194 +333,50 @@ class ActivationMonitor(keras.callbacks.Callback):
             loss = train_step(x, y)
         ```
         """
-        if not callable(step) or isinstance(step, keras.Model):
-            raise TypeError(
-                "ActivationMonitor.watch: `step` must be a function, and the models come "
-                f"after it: watch(step, models). Received: step={step!r}."
-            )
-        models = _as_models(models, "watch")
+        loops.check_step(step)
+        models = loops.as_models(models, "watch")
         if self._watches:
             raise ValueError(
-                "ActivationMonitor.watch: this monitor watches a step already. Make "
+                "ActivationMonitor.watch: this monitor already watches a step. Make "
                 "another monitor for this one."
             )
         self._refuse_stop("watch")
         self._follow(models)
         self._watches = True
-        looks = self._looks_at(models, self._measured)
-        if looks is None:  # and a coordinator that schedules it wants a `tf.function`
-            return step
-        traces = TwoTraces(step, looks)
-        self._first_step = self._next_step = first_step
-        self._training.open()
-
-        def watched(*args, **kwargs):
-            self._now, self._next_step = self._next_step, self._next_step + 1
-            sampled = self._watches and self._attempt(
-                "this step is not measured", self._is_sampled, self._now, self._first_step
-            )
-            if not sampled:
-                return step(*args, **kwargs)
-            outputs = traces.run(*args, **kwargs)
-            self._training.flush()
-            return outputs
-
-        return watched
+        return loops.Loop(self._session, first_step).watched(step)
 
     @contextlib.contextmanager
-    def look(
+    def measure_step(
         self, models: keras.Model | Sequence[keras.Model], step: int | None = None
     ) -> Iterator[None]:
-        """Within the block, what runs eagerly is measured, as one step.
+        """Within the block, calls that run eagerly are measured, as one step.
 
         Args:
             models: The model, or the models, that are called there.
-            step: The number of the step; None counts the blocks.
+            step: The number of the step. Defaults to `None`, which counts the blocks.
 
         Raises:
-            TypeError: If `models` are no Keras models.
+            TypeError: If `models` are not Keras models.
             ValueError: If `on_finding` is "stop".
 
         Example:
 
         ```python
-        with monitor.look(model):
+        with monitor.measure_step(model):
             loss = train_step(x, y)
         ```
         """
-        models = _as_models(models, "look")
-        self._refuse_stop("look")
-        if self._looks is None or models != self._models:
+        models = loops.as_models(models, "measure_step")
+        self._refuse_stop("measure_step")
+        if self._loop is None or models != self._session.models:
             self._follow(models)
-            self._looks = self._looks_at(models, self._measured)
-            self._training.open()
-        if self._looks is None:
+            self._loop = loops.Loop(self._session)
+        with self._loop.measured(step):
             yield
-            return
-        self._now = self._next_step if step is None else step
-        self._next_step = self._now + 1
-        before = len(self.recording)
-        self._looks.begin()
-        with self._looks.taps.measuring(self._looks.exact):
-            yield
-        self._looks.end()
-        self._training.flush()
-        if len(self.recording) == before:
-            self._attempts.warn_once(
-                "nothing was measured: within `look` no layer was called eagerly. A step "
-                "that is a `tf.function` is looked at by `watch`."
-            )
-
-    # -- what happens then
-
-    def _two_steps(self, kind):
-        """The model's two steps of a kind, made anew if its layers are others."""
-        model = self.model
-        if self._models != (model,):  # another model than in the `fit` before
-            self._follow((model,))
-        # A wrong choice of layers is the user's to know before training starts.
-        chosen_layers(self._choice, model)
-        layers = [id(layer) for layer in all_layers(model)]
-        if kind not in self._steps or self._steps[kind][0] != layers:
-            receive = self._measured if kind == "train" else self._evaluated
-            looks = self._looks_at((model,), receive, kind)
-            each = kind == "train"
-            steps = TwoSteps(model, looks, kind, each) if looks else None
-            self._steps[kind] = layers, steps
-        return self._steps[kind][1]
-
-    def _made(self, kind):
-        return self._steps.get(kind, (None, None))[1]
-
-    def _looks_at(self, models, receive, kind="train"):
-        """What measures these models; None, after a warning, if nothing can."""
-        strategies = {id(s): s for s in (m.distribute_strategy for m in models)}.values()
-        together = max((backend.workers(strategy) for strategy in strategies), default=1)
-        if together > 1 and self._sampled_by_function:
-            # The first sampled step makes variables, whose values the workers tell each
-            # other. One that makes them alone ends training ("Collective instance ...
-            # expected type"), or waits for the others for ever.
-            raise ValueError(
-                "ActivationMonitor: with several workers `sample_every` must be a number, "
-                f"so that all {together} sample the same steps. Received: a function."
-            )
-        chosen = chosen_layers(self._choice, *models)
-
-        def make():
-            for strategy in strategies:
-                backend.check_strategy(strategy)
-            warn_once = self._attempts.warn_once
-            taps = Taps(models, chosen, self._histograms, warn=warn_once)
-            return Looks(
-                *(taps, receive, lambda error: self._gave_up(kind, error)),
-                kernels=kind == "train",
-                always_exact=together > 1,
-            )
-
-        return self._attempt("nothing is measured", make)
-
-    def _steps_taken(self):
-        taken = self._attempt(
-            "steps are counted without the optimizer", steps_taken, self.model.optimizer
-        )
-        return taken or 0
-
-    def _choose(self, steps, together):
-        numbers = range(self._now, self._now + together)
-        if any(self._is_sampled(number, self._first_step) for number in numbers):
-            self._looked = True
-            steps.sample_next()
-
-    def _measured(self, found):
-        if not found.layers:
-            return
-        steps = 1 if self.model is None else self.model.steps_per_execution
-        for finding in self._training.add(
-            Snapshot(self._now, steps=steps, **found._asdict())
-        ):
-            self._act_on(finding)
-
-    def _evaluated(self, found):
-        if found.layers:
-            found = found._asdict()
-            self._evaluating.add(Snapshot(self._now, **found, evaluation=True))
-
-    def _act_on(self, finding):
-        if not self._is_chief:
-            return
-        if callable(self._on_finding):
-            self._on_finding(finding)
-        elif self._on_finding == "raise":
-            raise RuntimeError(f"ActivationMonitor: {finding}")
-        else:
-            warn(finding)
-            if self._on_finding == "stop":
-                self.model.stop_training = True
 
     def _refuse_stop(self, where):
-        if self._on_finding == "stop":
+        if self._options.on_finding == "stop":
             raise ValueError(
-                f'ActivationMonitor.{where}: `on_finding` must not be "stop", for only '
-                '`fit` can be stopped. Use "raise", or a function of the finding.'
+                f'ActivationMonitor.{where}: `on_finding` must not be "stop": only `fit` '
+                'can be stopped. Use "raise", or a function of the finding.'
             )
-
-    def _gave_up(self, kind, error):
-        if kind in self._steps:
-            self._steps[kind] = self._steps[kind][0], None
-        self._watches = False
-        self._attempts.warn_once(
-            f"measuring failed here and is given up, training goes on "
-            f"({type(error).__name__}: {error})."
-        )
-
-
-def _as_models(models, where):
-    found = (models,)
-    if isinstance(models, list | tuple):
-        found = tuple(models)
-    if not found or not all(isinstance(model, keras.Model) for model in found):
-        raise TypeError(
-            f"ActivationMonitor.{where}: `models` must be a keras.Model or a list of "
-            f"them. Received: {models!r}."
-        )
-    return found

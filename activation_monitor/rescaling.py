@@ -8,7 +8,7 @@ from keras import layers
 
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording import inputs
-from activation_monitor.recording.keras_private import all_layers
+from activation_monitor.recording.layers import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
 from activation_monitor.views.console import RESCALING_VIEWS
 

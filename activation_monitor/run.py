@@ -91,6 +91,11 @@ class Run:
         self._log = None
 
     @property
+    def health(self) -> Health:
+        """What is known of the snapshots so far."""
+        return self._health
+
+    @property
     def diagnosis(self) -> Diagnosis:
         """What the snapshots say so far; prints as a table."""
         told = [f for f in self._health.findings if f.code not in self._ignored]

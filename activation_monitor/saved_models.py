@@ -13,7 +13,7 @@ import numpy as np
 
 from activation_monitor.foreign_errors import first_line
 from activation_monitor.recording.inputs import input_names
-from activation_monitor.recording.keras_private import all_layers
+from activation_monitor.recording.layers import all_layers
 
 _HDF5, _NPY, _ZIP = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PK"
 """How files of these kinds begin."""

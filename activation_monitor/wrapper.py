@@ -1,10 +1,10 @@
 """`Monitored`: a layer that keeps its own record, for hand-picked places and own loops."""
 
 import keras
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from activation_monitor.recording import shared
-from activation_monitor.recording.passes import Passes, is_training
+from activation_monitor.recording.keras_private import is_symbolic_call, is_training_call
+from activation_monitor.recording.layer_record import LayerRecord
 from activation_monitor.recording.transparent import Transparent
 
 
@@ -90,16 +90,16 @@ class Monitored(Transparent):
 
     def __init__(self, layer: keras.Layer, *, name: str | None = None):
         super().__init__(layer, name=name)
-        self._passes = Passes(layer)
+        self._record = LayerRecord(layer)
 
     def call_layer(self, *args, **kwargs):
         """Call the layer and measure what it puts out."""
-        if in_symbolic_scope():  # Keras asks for shapes only
+        if is_symbolic_call():  # Keras asks for shapes only
             return self.layer(*args, **kwargs)
-        training = is_training()
+        training = is_training_call()
         with shared.wanted(self.layer) as measured:
             outputs = self.layer(*args, **kwargs)
-        self._passes.put(outputs, training, measured)
+        self._record.put(outputs, training, measured)
         return outputs
 
     def statistics(self, training: bool = False):
@@ -123,13 +123,13 @@ class Monitored(Transparent):
         Raises:
             RuntimeError: If the layer has not been called.
         """
-        if not self._passes.seen:
+        if not self._record.seen:
             raise RuntimeError(
                 f"Monitored: {self.name!r} was expected to have been called. It has not "
                 "been, and there is nothing to tell. Run the model first."
             )
-        return self._passes.statistics(training)
+        return self._record.statistics(training)
 
     def reset_statistics(self) -> None:
         """Begin the record anew, that of training passes and that of inference."""
-        self._passes.clear()
+        self._record.clear()

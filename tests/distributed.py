@@ -153,7 +153,7 @@ def custom_loop(strategy, x, y, monitor=None, eager=False):
         for batch in strategy.experimental_distribute_dataset(rows):
             found["weights"].append(model.get_weights())
             if eager:
-                with monitor.look(model):
+                with monitor.measure_step(model):
                     strategy.run(lambda x, y: model(x, training=True), args=batch)
             else:
                 found["losses"].append(float(step(*batch)))

@@ -64,6 +64,8 @@ MAY_IMPORT = {
     "monitor.py": {"keras", "activation_monitor"},
     "run.py": {"activation_monitor"},
     "rescaling.py": {"keras", "activation_monitor"},
+    "session.py": {"keras", "activation_monitor"},
+    "loops.py": {"keras", "activation_monitor"},
     "cli.py": {"keras", "activation_monitor"},
     "foreign_errors.py": set(),
     "saved_models.py": {"keras", "activation_monitor"},

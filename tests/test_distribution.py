@@ -169,8 +169,10 @@ def test_a_batch_that_is_not_shared_out_evenly_is_merged_by_its_elements(mirrore
 
 @pytest.mark.parametrize("case", ["watched", "looked at"])
 def test_in_a_custom_loop_the_record_is_that_of_the_global_batch(mirrored, case):
-    """By `watch` of a step that calls `strategy.run`, or by `look` at an eager one; four
-    rows and three, and at last one row and none."""
+    """By `watch` of a step that calls `strategy.run`, or by `measure_step` at an eager one.
+
+    The replicas get four rows and three, and at last one row and none.
+    """
     found = mirrored[case]
     assert [snapshot.step for snapshot in found["snapshots"]] == [0, 1, 2]
     for i, snapshot in enumerate(found["snapshots"]):

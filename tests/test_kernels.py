@@ -5,12 +5,13 @@ import functools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import initializers, layers
 
 import models
+from activation_monitor import ActivationMonitor
 from activation_monitor.analysis import records
 from activation_monitor.recording import kernels
+from activation_monitor.recording.backends import backend
 
 
 def built(layer, shape):
@@ -227,12 +228,11 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize("case", WITHOUT)
-def test_a_layer_without_one_kernel_has_no_fan_in_and_no_record(case):
+def test_a_layer_without_one_kernel_has_no_fan_in(case):
     """Not one of several, not an integer one, not a table."""
     layer = WITHOUT[case]()
     assert kernels.kernel(layer) is None
     assert kernels.fan_in(layer, (2, 8)) == 0.0
-    assert kernels.record(layer) is None
 
 
 @pytest.mark.parametrize("cell", [layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell])
@@ -273,7 +273,7 @@ def test_the_record_of_a_broken_kernel_is_that_of_its_finite_numbers(value):
     drawn[3, 4] = value
     layer.kernel.assign(drawn)
     assert_record(layer)
-    assert records.field(kernels.record(layer), "nonfinite") == 1
+    assert records.field(record_of(layer), "nonfinite") == 1
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "mixed_bfloat16"])
@@ -283,10 +283,14 @@ def test_the_record_is_right_in_other_dtypes(dtype):
     assert_record(layer)
 
 
+def record_of(layer):
+    return backend.measure_once(kernels.kernel(layer), exact=True)
+
+
 def assert_record(layer):
     """All fields as float64 numpy finds them; the mean relative to the rms."""
     numbers = np.array(layer.kernel.numpy()).astype(np.float64)
-    expected, found = records.measure(numbers), kernels.record(layer)
+    expected, found = records.measure(numbers), record_of(layer)
     rms = np.sqrt(records.field(expected, "second_moment"))
     assert rms > 0
     for name in records.FIELD_NAMES:
@@ -297,22 +301,6 @@ def assert_record(layer):
             atol=1e-6 * rms if name == "mean" else 0.0,
             err_msg=name,
         )
-
-
-def test_a_second_kernel_of_a_kind_is_measured_without_tracing_again(monkeypatch):
-    """Tracing takes a tenth of a second, and after five times TensorFlow warns of it."""
-    first, second = (built(layers.Dense(6), (2, width)) for width in (50, 7))
-    kernels.record(first)
-    traced = []
-    trace = tf.function
-
-    def counted(*args, **kwargs):
-        traced.append(args)
-        return trace(*args, **kwargs)
-
-    monkeypatch.setattr(tf, "function", counted)
-    kernels.record(second)
-    assert traced == []
 
 
 # -- the initializer
@@ -379,7 +367,7 @@ def test_a_layer_that_does_not_say_has_no_initializer(layer):
 
 
 def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
-    """Weight layers have a fan-in, an initializer and, once, a record."""
+    """Weight layers have a fan-in, an initializer and a record."""
     model = models.image_network()
     before = {layer.name: layer.get_weights() for layer in model.layers}
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
@@ -403,11 +391,40 @@ def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
             np.testing.assert_allclose(record, kernel, rtol=1e-5, atol=1e-8)
         else:
             np.testing.assert_array_equal(record, records.empty())
-    assert [s.quantities.get("weight") is None for s in monitor.recording] == [
-        False,
-        True,
-        True,
-    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"jit_compile": True}, {"run_eagerly": True}])
+def test_the_kernels_of_each_sampled_step_are_those_before_it(settings):
+    """Not those that the step leaves behind: a callback sees them just before."""
+    model = models.perceptron(2)
+    seen = []
+    see = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(
+            [np.sqrt(np.mean(layer.get_weights()[0] ** 2.0)) for layer in model.layers]
+        )
+    )
+    model.compile("sgd", "mse", **settings)
+    x, y = models.data()
+    monitor = ActivationMonitor(sample_every=1)
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[see, monitor])
+    assert len({rms[0] for rms in seen}) == len(monitor.recording) > 2
+    for snapshot, expected in zip(monitor.recording, seen, strict=True):
+        rms = snapshot.statistic("rms", of="weight")
+        np.testing.assert_allclose(rms[~np.isnan(rms)], expected, rtol=1e-6)
+
+
+def test_with_several_steps_in_one_execution_the_kernels_are_those_before_the_first():
+    """Records of outputs are merged over the steps, those of weights are not."""
+    model = models.perceptron(2)
+    expected = [np.sqrt(np.mean(layer.get_weights()[0] ** 2.0)) for layer in model.layers]
+    model.compile("sgd", "mse", steps_per_execution=3)
+    x, y = models.data()
+    monitor, _ = models.watch(model, x, y)
+    first = monitor.recording[0]
+    rms = first.statistic("rms", of="weight")
+    np.testing.assert_allclose(rms[~np.isnan(rms)], expected, rtol=1e-6)
+    sizes = [layer.get_weights()[0].size for layer in model.layers]
+    np.testing.assert_array_equal(first.field("count", of="weight")[~np.isnan(rms)], sizes)
 
 
 def test_a_kernel_that_cannot_be_read_stops_no_training():

@@ -1,4 +1,4 @@
-"""Training steps of the user's own, without `fit`: `watch` and `look`."""
+"""Training steps of the user's own, without `fit`: `watch` and `measure_step`."""
 
 import warnings
 
@@ -262,7 +262,7 @@ def test_an_eager_step_is_measured_within_the_block():
         monitor = ActivationMonitor()
         for number in range(3):
             if looking and number != 1:
-                with monitor.look(model):
+                with monitor.measure_step(model):
                     step(X, Y)
             else:
                 step(X, Y)
@@ -278,7 +278,7 @@ def test_the_number_of_a_step_can_be_given():
     """By whoever counts."""
     model, monitor = models.perceptron(), ActivationMonitor()
     for number in (7, 12):
-        with monitor.look(model, step=number):
+        with monitor.measure_step(model, step=number):
             model(X)
     assert monitor.recording.steps == [7, 12]
 
@@ -289,7 +289,7 @@ def test_a_block_that_calls_no_layer_says_so():
     compiled = tf.function(lambda x: model(x))
     compiled(X)
     with pytest.warns(UserWarning, match="no layer was called eagerly"):
-        with monitor.look(model):
+        with monitor.measure_step(model):
             compiled(X)
 
 
@@ -307,7 +307,7 @@ def test_what_is_no_step_or_no_model_is_refused():
         with pytest.raises(TypeError, match="watch: `models` must be a keras.Model or a"):
             monitor.watch(len, models_given)
     with pytest.raises(TypeError, match="look: `models` must be a keras.Model"):
-        with monitor.look("net"):
+        with monitor.measure_step("net"):
             pass
 
 

@@ -171,7 +171,7 @@ def test_two_monitors_do_not_get_into_each_others_way():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sample_every": 0}, ValueError, "Received: sample_every=0. Use 1 to look at"),
+        ({"sample_every": 0}, ValueError, "Received: sample_every=0. Use 1 to sample"),
         ({"sample_every": "often"}, TypeError, "Received: sample_every='often'."),
         ({"sample_every": True}, TypeError, "Received: sample_every=True."),
         ({"on_finding": "shout"}, ValueError, "Received: on_finding='shout'."),
@@ -382,7 +382,7 @@ def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
 
 
 def test_one_copy_to_the_host_for_each_sampled_step(monkeypatch):
-    """Whatever the number of layers."""
+    """Outputs and kernels of all layers together."""
     reads = []
     original = backend.Reader._copy
     monkeypatch.setattr(
@@ -392,7 +392,7 @@ def test_one_copy_to_the_host_for_each_sampled_step(monkeypatch):
     )
     x, y = models.data()
     monitor, _ = models.watch(models.perceptron(depth=9), x, y, sample_every=1)
-    assert reads == 5 * [11]
+    assert reads == 5 * [11 + 10]
     assert len(monitor.recording) == 5
 
 
@@ -506,7 +506,7 @@ def test_a_schedule_that_raises_does_not_end_training():
 
 def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(monkeypatch):
     """Memory may run out for what the measuring needs on top."""
-    from activation_monitor.recording import steps
+    from activation_monitor.recording import two_steps
 
     def too_large(self, exact):
         def tapped(iterator):
@@ -514,12 +514,12 @@ def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(m
 
         return tapped
 
-    monkeypatch.setattr(steps.TwoSteps, "_make", too_large)
+    monkeypatch.setattr(two_steps.TwoSteps, "_make", too_large)
     x, y = models.data()
     monitor, warned = models.watch(models.perceptron(), x, y)
     assert len(warned) == 1
     assert (
-        "measuring failed here and is given up, training goes on (ResourceExhaustedError"
+        "measuring failed and ends here, training goes on (ResourceExhaustedError"
         in warned[0]
     )
     assert len(monitor.recording) == 0

@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+from activation_monitor.recording.keras_private import is_symbolic_call
 
 _NOTHING = object()
 
@@ -65,7 +66,7 @@ def wrapped_calls(
 
         @functools.wraps(call)
         def either(*args, **kwargs):
-            return (call if in_symbolic_scope() else wrapped)(*args, **kwargs)
+            return (call if is_symbolic_call() else wrapped)(*args, **kwargs)
 
         return either
 

@@ -10,7 +10,7 @@ import re
 import keras
 import numpy as np
 
-from activation_monitor.recording.keras_private import all_layers
+from activation_monitor.recording.layers import all_layers
 
 _NUMBERS = re.compile(r"(u?int|b?float|bool)")
 

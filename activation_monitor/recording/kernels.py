@@ -5,9 +5,6 @@ import math
 import keras
 import numpy as np
 
-from activation_monitor.recording import measure
-from activation_monitor.recording.backends import backend
-
 
 def kernel(layer: keras.Layer):
     """The one kernel that the layer multiplies its input with; None if there is no such.
@@ -28,17 +25,6 @@ def kernel(layer: keras.Layer):
         return None
     is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(found.dtype))
     return found if is_float else None
-
-
-def record(layer: keras.Layer) -> np.ndarray | None:
-    """The record of the layer's kernel as it is now; None if it has no such."""
-    found = kernel(layer)
-    if found is None:
-        return None
-    record = backend.measure_once(found, exact=False)
-    if measure.needs_exact(record[None])[0]:
-        record = backend.measure_once(found, exact=True)
-    return record
 
 
 _CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones, keras.initializers.Constant)

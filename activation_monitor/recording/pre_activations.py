@@ -14,7 +14,7 @@ from keras import layers
 
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import replaced, wrapped_calls
-from activation_monitor.recording.keras_private import (
+from activation_monitor.recording.layers import (
     all_layers,
     has_kernel,
     kind_of,

@@ -1,13 +1,15 @@
 """A wrapper that Keras cannot tell from the layer it wraps.
 
-Beside `taps` the one module that reaches into the insides of Keras: what Keras reads off
-a layer to decide how to convert its arguments, build it, name it and save it has to be
-what it would read off the wrapped layer, and part of that has no public name.
+Keras reads from a layer how to convert its arguments, build it, name it and save it. From
+the wrapper it must read what it would read from the wrapped layer. The private part of
+that is in `keras_private`.
 """
 
 import functools
 
 import keras
+
+from activation_monitor.recording.keras_private import WRAPPED_ATTRIBUTES, wrapper_methods
 
 
 def _of_the_layer(name):
@@ -47,8 +49,9 @@ def _class_around(kind, wrapped):
     def call(self, *args, **kwargs):
         return self.call_layer(*args, **kwargs)
 
-    body = {"build": build, "call": call, "__module__": kind.__module__}
-    made = type(wrapped.__name__, (kind,), {**body, "__doc__": kind.__doc__})
+    body = {"build": build, "call": call, **wrapper_methods()}
+    about = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    made = type(wrapped.__name__, (kind,), {**body, **about})
     made.kind = kind
     package, _, name = keras.saving.get_registered_name(kind).rpartition(">")
     if package:
@@ -96,12 +99,6 @@ class Transparent(keras.layers.Wrapper):
     supports_masking = _of_the_layer("supports_masking")
     trainable = _of_the_layer("trainable")
     variable_dtype = _of_the_layer("variable_dtype")
-    _allow_non_tensor_positional_args = _of_the_layer("_allow_non_tensor_positional_args")
-    _build_shapes_dict = _of_the_layer("_build_shapes_dict")
-    _call_context_args = _of_the_layer("_call_context_args")
-    _call_has_context_arg = _of_the_layer("_call_has_context_arg")
-    _convert_input_args = _of_the_layer("_convert_input_args")
-    _path = _of_the_layer("_path")
 
     def __getattr__(self, name):
         if "layer" in self.__dict__ and not name.startswith("__"):
@@ -135,15 +132,6 @@ class Transparent(keras.layers.Wrapper):
         """The call as it is: the layer rematerializes itself."""
         return layer_call
 
-    def _maybe_build(self, call_spec):
-        self.layer._maybe_build(call_spec)
-
-    def _open_name_scope(self):
-        # With the same name it is the same scope, which Keras opens once: the path of
-        # the kernel is `net/dense/kernel`, not `net/dense/dense/kernel`.
-        same = self.name == self.layer.name
-        return self.layer._open_name_scope() if same else super()._open_name_scope()
-
     # -- saving: the same files as those of the layer by itself
 
     def get_config(self):
@@ -176,14 +164,6 @@ class Transparent(keras.layers.Wrapper):
         """Load the layer's own."""
         self.layer.load_own_variables(store)
 
-    def __reduce__(self):
-        # As Keras has it, but for the class, which can be found by its name.
-        _, arguments = super().__reduce__()
-        return self.kind._unpickle_model, arguments
-
-    def _obj_type(self):
-        return self.layer._obj_type()
-
     def __dir__(self):
         # Keras finds what to save here: the layer's parts, each where it would be without
         # the wrapper, and not the layer once more below it. A layer with a `layer` of its
@@ -191,3 +171,7 @@ class Transparent(keras.layers.Wrapper):
         own = {name for name in dir(type(self)) if not name.startswith("_")}
         hidden = set() if hasattr(self.layer, "layer") else {"layer"}
         return sorted((own | {"layer"} | set(dir(self.layer))) - hidden)
+
+
+for _name in WRAPPED_ATTRIBUTES:
+    setattr(Transparent, _name, _of_the_layer(_name))

@@ -1,58 +1,185 @@
-"""What a backend has to offer: all that differs between TensorFlow, JAX and PyTorch.
+"""What a backend offers: everything that differs between TensorFlow, JAX and PyTorch.
 
-A backend is a module with these functions and classes. Records may leave the step as side
-effects (TensorFlow's variables) or as returned values: `Store` and `Reader` hide which.
+A backend is a module, or a package, with these functions and classes. It decides
+
+* how records leave the compiled step: `Store.put` measures a tensor of the running step,
+  and the record is in its store when `run_step` returns. TensorFlow assigns variables;
+  JAX returns records with the outputs of the step, which takes and returns state;
+* what a tensor was computed from, for the layer graph;
+* what is traced or runs now: replicas, functions inside functions, recomputation;
+* which processes train together.
+
+Everything else in `recording` is written in Keras alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 
 class Store(Protocol):
-    """Where the record of one tensor waits until the host reads it; no layer owns it."""
+    """Where the record of one tensor waits until the host reads it. No layer owns it."""
 
-    def put(self, tensor, **how) -> Any:
-        """Measure a tensor of the running step into this store."""
+    def put(
+        self,
+        tensor: Any,
+        *,
+        exact: bool,
+        fused: bool,
+        channel_axis: int = -1,
+        unsaturated: tuple[float, float] | None = None,
+        mask: Any = None,
+        alone: bool = False,
+    ) -> Any:
+        """Measure a tensor of the running step; returns its record there."""
+        ...
 
-    def merge(self, record) -> None:
+    def merge(self, record: Any) -> None:
         """Merge the record of another tensor of the running step."""
+        ...
 
     def read(self) -> np.ndarray:
         """The record on the host, `(len(records.FIELDS),)`."""
+        ...
 
     def clear(self) -> None:
         """Empty it."""
+        ...
 
 
 class Reader(Protocol):
     """Reads many stores with one copy to the host, and empties them."""
 
-    def read(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Records `(stores, FIELDS)`, and histograms `(stores, SLOTS)` if there are any."""
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Records `(stores, len(FIELDS))` and histograms `(stores, len(SLOTS))`."""
+        ...
 
 
 class Backend(Protocol):
-    """The module of one of Keras' backends."""
+    """The functions of a backend's module."""
 
     FRAMES: tuple[str, ...]
     COMPILED: str
 
+    def check(self) -> None:
+        """Raise NotImplementedError if this backend is not built yet."""
+        ...
+
+    # -- records
+
+    def Store(self, histograms: bool, first_only: bool = False) -> Store:  # noqa: N802
+        """A new store."""
+        ...
+
+    def Reader(self, stores: list[Store]) -> Reader:  # noqa: N802
+        """A new reader of stores."""
+        ...
+
+    def measure_once(self, x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
+        """The record of an array, measured as in a step."""
+        ...
+
+    # -- steps
+
+    def run_step(self, step: Callable, *args: Any) -> Any:
+        """Run a sampled step of a model; its records are in their stores afterwards.
+
+        `args` and the result are those of the model's own step: an iterator and logs for
+        TensorFlow and PyTorch, state and an iterator, logs and state for JAX.
+        """
+        ...
+
+    def compiled(self, function: Callable) -> Callable:
+        """A compiled version of a function of ours."""
+        ...
+
+    def second_trace(self, step: Callable) -> tuple[Callable, bool, bool]:
+        """A user's step with a trace of its own; whether it is compiled; whether by XLA."""
+        ...
+
+    def uncounted(self, function: Callable) -> Callable:
+        """A step made for the monitor, without the backend's warnings about retracing."""
+        ...
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether the device could not hold a sampled step."""
+        ...
+
+    # -- tensors and graphs
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether this is a dense tensor of the running step."""
+        ...
+
+    def is_ragged_or_sparse_float(self, value: Any) -> bool:
+        """Whether these are floating-point numbers outside of a dense tensor."""
+        ...
+
+    def same_but_new(self, tensor: Any) -> Any:
+        """The same values as a new tensor."""
+        ...
+
+    def computed_from(self, tensor: Any) -> list | None:
+        """The tensors that a traced tensor was computed from; None in an eager step."""
+        ...
+
+    def gradients(self, of: Any, by: Sequence[Any]) -> list:
+        """Gradients of a traced scalar with respect to traced tensors, None where none."""
+        ...
+
+    def graph(self) -> Hashable | None:
+        """What is being traced; None in an eager step."""
+        ...
+
+    def outermost_graph(self) -> Hashable | None:
+        """What the outermost function is being traced into; None in an eager step."""
+        ...
+
+    def in_function_within(self, root: Any) -> bool:
+        """Whether a function with a trace of its own is being traced within `root`."""
+        ...
+
+    def is_recomputing(self) -> bool:
+        """Whether this call repeats a forward pass for the backward pass."""
+        ...
+
+    def running_now(self) -> Hashable:
+        """Which replica runs the step's Python code now."""
+        ...
+
+    # -- processes
+
+    def strategies(self, models: Sequence[Any]) -> list:
+        """How these models are distributed, each way once."""
+        ...
+
+    def check_strategy(self, strategy: Any) -> None:
+        """Raise NotImplementedError for a distribution that cannot be measured."""
+        ...
+
+    def workers(self, strategy: Any) -> int:
+        """How many processes train together."""
+        ...
+
+    def is_chief(self, strategy: Any) -> bool:
+        """Whether this process writes files."""
+        ...
+
 
 class NotBuilt:
-    """In place of a backend that is not built yet: says so when anything is asked of it.
+    """Stands for a backend that is not built yet: raises when anything is asked of it.
 
     Args:
-        name: Of Keras' backend.
+        name: Name of Keras' backend.
         built: Names of the backends that are built.
     """
 
     def __init__(self, name: str, built: Sequence[str]):
         self._message = (
-            f"activation_monitor does not support Keras' {name} backend yet. Set the "
-            f'environment variable KERAS_BACKEND to "{built[0]}" before Keras is imported.'
+            f"activation_monitor does not support the {name} backend of Keras yet. Set the "
+            f"environment variable KERAS_BACKEND={built[0]} before Keras is imported."
         )
 
-    def __getattr__(self, name: str) -> Callable:
+    def __getattr__(self, name: str) -> Any:
         raise NotImplementedError(self._message)

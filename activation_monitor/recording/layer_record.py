@@ -5,15 +5,14 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
 from activation_monitor.analysis import records
 from activation_monitor.recording.backends import backend
-from activation_monitor.recording.keras_private import (
+from activation_monitor.recording.keras_private import mask_of
+from activation_monitor.recording.layers import (
     activation_name,
     channel_axis,
     is_float_tensor,
-    mask_of,
 )
 
 
@@ -34,7 +33,7 @@ class _Leaf:
         self.stores = stores
 
 
-class Passes:
+class LayerRecord:
     """Measures what a layer puts out, into variables that no layer owns.
 
     Args:
@@ -123,12 +122,6 @@ class Passes:
             return _named(store.read())
 
         return keras.tree.map_structure(of, self._outputs)
-
-
-def is_training() -> bool:
-    """Whether the layer call that is running is one for training, as Keras has it."""
-    context = global_state.get_global_attribute("current_call_ctx")
-    return bool(context is not None and context.get_value("training"))
 
 
 def _named(record: np.ndarray) -> dict[str, float]:

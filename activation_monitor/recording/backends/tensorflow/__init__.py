@@ -1,0 +1,71 @@
+"""The TensorFlow backend, see `protocol.Backend`."""
+
+from activation_monitor.recording.backends.tensorflow.graphs import (
+    computed_from,
+    gradients,
+    graph,
+    in_function_within,
+    is_ragged_or_sparse_float,
+    is_recomputing,
+    is_tensor,
+    outermost_graph,
+    running_now,
+    same_but_new,
+)
+from activation_monitor.recording.backends.tensorflow.processes import (
+    check_strategy,
+    is_chief,
+    strategies,
+    workers,
+)
+from activation_monitor.recording.backends.tensorflow.steps import (
+    compiled,
+    is_out_of_memory,
+    run_step,
+    second_trace,
+    uncounted,
+)
+from activation_monitor.recording.backends.tensorflow.stores import (
+    Reader,
+    Store,
+    measure_once,
+)
+
+FRAMES = ("tensorflow",)
+"""Packages whose frames stand between the user's line and ours in a stack."""
+
+COMPILED = "tf.function"
+"""The name of a compiled function, for messages."""
+
+
+def check() -> None:
+    """This backend is built."""
+
+
+__all__ = [
+    "COMPILED",
+    "FRAMES",
+    "Reader",
+    "Store",
+    "check",
+    "check_strategy",
+    "compiled",
+    "computed_from",
+    "gradients",
+    "graph",
+    "in_function_within",
+    "is_chief",
+    "is_out_of_memory",
+    "is_ragged_or_sparse_float",
+    "is_recomputing",
+    "is_tensor",
+    "measure_once",
+    "outermost_graph",
+    "run_step",
+    "running_now",
+    "same_but_new",
+    "second_trace",
+    "strategies",
+    "uncounted",
+    "workers",
+]

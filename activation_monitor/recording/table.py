@@ -1,0 +1,165 @@
+"""The tapped tensors: which layer made each of them, and where its records wait."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.snapshot import LayerInfo
+from activation_monitor.recording import kernels
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.backends.protocol import Store
+from activation_monitor.recording.layers import unique_paths
+from activation_monitor.recording.step_trace import Parents
+
+
+class Measured(NamedTuple):
+    """What a step measured: fields of a `Snapshot`."""
+
+    layers: tuple[LayerInfo, ...]
+    quantities: dict[str, np.ndarray]
+    histograms: dict[str, np.ndarray]
+
+
+@dataclass
+class Row:
+    """One tapped tensor."""
+
+    layer: keras.Layer
+    call: int
+    part: str  # "" for the only output, ":0" or ":key" for one of several, ":input"
+    kind: str = "other"
+    activation: str = "linear"
+    width: int = 1
+    fan_in: float = 0.0
+    dtype: str = ""
+    parents: Parents = Parents((), True, False)
+    stores: dict[str, Store] = field(default_factory=dict)  # by quantity
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        """Identifies the tensor in every trace of the step."""
+        return id(self.layer), self.call, self.part
+
+
+class Table:
+    """The tapped tensors of all traces of a step, in the order in which they were found.
+
+    Args:
+        models: The models, which name the layers.
+        histograms: Whether to count histograms of the outputs.
+    """
+
+    def __init__(self, models: tuple[keras.Model, ...], histograms: bool):
+        self.rows: list[Row] = []
+        self._models = models
+        self._histograms = histograms
+        self._index: dict[tuple, int] = {}
+        self._reader = None
+        self._layers = None  # until the step's Python code runs again
+        self._changed = set()
+
+    def note_changed(self, layers: list[keras.Layer]) -> None:
+        """Note which layers' weights have left their initial values."""
+        self._changed = {id(layer) for layer in layers if _is_changed(layer)}
+
+    def begin_trace(self) -> None:
+        """Before the step's Python code runs: what is known of the rows may change."""
+        self._layers = None
+
+    def index(self, layer: keras.Layer, call: int, part: str) -> int:
+        """The index of a row, which is added if it is new."""
+        row = Row(layer, call, part)
+        if row.key not in self._index:
+            self._index[row.key] = len(self.rows)
+            self.rows.append(row)
+        return self._index[row.key]
+
+    def find(self, layer: keras.Layer, call: int, part: str) -> int | None:
+        """The index of a row; None if there is none."""
+        return self._index.get((id(layer), call, part))
+
+    def drop_last(self) -> None:
+        """Remove the last row, which could not be measured."""
+        del self._index[self.rows.pop().key]
+        self._reader = None
+
+    def store(self, index: int, quantity: str) -> Store:
+        """The store of a quantity of a row, which is made if it is new."""
+        stores = self.rows[index].stores
+        if quantity not in stores:
+            stores[quantity] = backend.Store(
+                histograms=self._histograms and quantity == records.OUTPUT,
+                first_only=quantity == records.WEIGHT,
+            )
+            self._reader = None
+        return stores[quantity]
+
+    def clear(self) -> None:
+        """Empty all stores, after a step that was interrupted."""
+        for row in self.rows:
+            for store in row.stores.values():
+                store.clear()
+
+    def read(self) -> Measured:
+        """What the last step measured, with one copy to the host; then empties the stores.
+
+        Returns:
+            Layers, records and histograms by quantity, with empty records for tensors
+            that do not have the quantity. No layers if none was called.
+        """
+        if not self.rows:
+            return Measured((), {}, {})
+        places = [
+            (quantity, row, store)
+            for row, entry in enumerate(self.rows)
+            for quantity, store in entry.stores.items()
+        ]
+        if self._reader is None:
+            self._reader = backend.Reader([store for _, _, store in places])
+        if self._layers is None:
+            self._layers = self._infos()
+        found, counted = self._reader.read()
+        quantities, histograms = {}, {}
+        for quantity in records.QUANTITIES:
+            here = [i for i, (name, _, _) in enumerate(places) if name == quantity]
+            if here:
+                rows = [places[i][1] for i in here]
+                quantities[quantity] = records.empty(len(self.rows))
+                quantities[quantity][rows] = found[here]
+                if quantity == records.OUTPUT and self._histograms:
+                    histograms[quantity] = histogram.none(len(self.rows))
+                    histograms[quantity][rows] = counted[here]
+        return Measured(self._layers, quantities, histograms)
+
+    def _infos(self):
+        paths = unique_paths(*self._models)
+        several = {id(row.layer) for row in self.rows if row.call > 0}
+        return tuple(
+            LayerInfo(
+                name=paths[id(row.layer)]
+                + (f"/{row.call}" if id(row.layer) in several else "")
+                + row.part,
+                class_name=type(row.layer).__name__,
+                kind=row.kind,
+                activation=row.activation,
+                width=row.width,
+                fan_in=row.fan_in,
+                initializer=kernels.initializer(row.layer) if row.kind == "weight" else "",
+                dtype=row.dtype,
+                parents=row.parents.rows,
+                traced=row.parents.traced,
+                normalized=row.parents.normalized,
+                changed=row.kind != "input" and id(row.layer) in self._changed,
+            )
+            for row in self.rows
+        )
+
+
+def _is_changed(layer):
+    try:
+        return kernels.is_changed(layer)
+    except Exception:  # a layer of the user's own with names like ours
+        return False

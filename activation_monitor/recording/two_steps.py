@@ -1,0 +1,167 @@
+"""The plain step and the tapped step.
+
+A model's own `train_function` is never changed: it runs at all steps except the sampled
+ones. A second one is made from the same `train_step`, with taps. It takes the place of the
+first one for one call: the first thing it does is to put the plain step back. The same
+holds for `test_function`, and for a user's own step.
+"""
+
+from collections.abc import Callable
+
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.precision import Precision
+from activation_monitor.recording.table import Measured
+from activation_monitor.recording.taps import Taps
+
+
+class SampledStep:
+    """What happens before and after a sampled step, whatever runs it.
+
+    Args:
+        taps: The taps that measure.
+        measured: Called after each sampled step with what `Taps.read` returned.
+        gave_up: Called with an error after which nothing can be measured.
+        always_exact: See `Precision`. Defaults to `False`.
+    """
+
+    def __init__(
+        self,
+        taps: Taps,
+        measured: Callable[[Measured], None],
+        gave_up: Callable[[Exception], None],
+        always_exact: bool = False,
+    ):
+        self.taps = taps
+        self.gave_up = gave_up
+        self._measured = measured
+        self._precision = Precision(always_exact)
+        self._interrupted = False  # a step began, and was not read
+
+    @property
+    def exact(self) -> bool:
+        """Whether the next step takes the exact pass."""
+        return self._precision.exact
+
+    def begin(self) -> None:
+        """Before the step."""
+        if self._interrupted:
+            self.taps.clear()
+        self._interrupted = True
+
+    def end(self) -> None:
+        """After the step: read what it measured, and pass it on."""
+        try:
+            found = self.taps.read()
+        except Exception as error:
+            self.gave_up(error)
+            return
+        self._interrupted = False
+        if found.layers:
+            self._precision.after(found)
+        self._measured(found)
+
+
+class TwoSteps:
+    """Runs a model's sampled steps with taps.
+
+    Args:
+        model: A compiled model.
+        sampled: What happens before and after them.
+        kind: "train" or "test": which of the model's functions, which exists already.
+            Defaults to `"train"`.
+        each: Whether `sampled` begins and ends with each step. If not, the caller begins
+            and ends it. Defaults to `True`.
+    """
+
+    def __init__(self, model, sampled: SampledStep, kind: str = "train", each: bool = True):
+        self.model = model
+        self.sampled = sampled
+        self._kind = kind
+        self._each = each
+        self._plain = self._function
+        self._tapped = {}
+
+    def sample_next(self) -> None:
+        """Let the model's next step be a tapped one."""
+        # It may be another monitor's sampled step, which puts the plain one back.
+        current = getattr(self._function, "plain", self._function)
+        if current is not self._plain:
+            # The user made a new one (unfroze layers, compiled again).
+            self._plain = current
+            self._tapped.clear()
+        exact = self.sampled.exact
+        if exact not in self._tapped:
+            self._tapped[exact] = self._make(exact)
+        self._function = self._once(self._tapped[exact])
+
+    @property
+    def _function(self):
+        return getattr(self.model, f"{self._kind}_function")
+
+    @_function.setter
+    def _function(self, function):
+        setattr(self.model, f"{self._kind}_function", function)
+
+    def _once(self, tapped):
+        def sampled_step(*args):
+            self._function = self._plain
+            if self._each:
+                self.sampled.begin()
+            try:
+                result = backend.run_step(tapped, *args)
+            except Exception as error:
+                # The measuring may need too much memory; the plain step may fit.
+                if not backend.is_out_of_memory(error):
+                    raise
+                self.sampled.gave_up(error)
+                return self._plain(*args)
+            if self._each:
+                self.sampled.end()
+            return result
+
+        sampled_step.plain = self._plain
+        return sampled_step
+
+    def _make(self, exact):
+        model, step = self.model, f"{self._kind}_step"
+        make = getattr(model, f"make_{self._kind}_function")
+        before = model.__dict__.get(step)
+        model.__dict__[step] = self.sampled.taps.during(
+            getattr(model, step), exact, fused=bool(model.jit_compile)
+        )
+        try:
+            self._function = None  # the user's own `make` may know no `force`
+            make()
+            return backend.uncounted(self._function)
+        finally:
+            self._function = self._plain
+            if before is None:
+                del model.__dict__[step]
+            else:
+                model.__dict__[step] = before
+
+
+class TwoTraces:
+    """Runs the sampled calls of a user's own step with taps.
+
+    Args:
+        step: A compiled function, or a Python function that runs eagerly.
+        sampled: What happens before and after them.
+    """
+
+    def __init__(self, step: Callable, sampled: SampledStep):
+        self.sampled = sampled
+        self._step = step
+        self._tapped = {}
+
+    def run(self, *args, **kwargs):
+        """Run the step, measured; returns what it returns."""
+        exact = self.sampled.exact
+        if exact not in self._tapped:
+            self._tapped[exact] = backend.second_trace(self._step)
+        tapped, is_traced, fused = self._tapped[exact]
+        self.sampled.begin()
+        with self.sampled.taps.measuring(exact, fused, traced_inside=is_traced):
+            outputs = tapped(*args, **kwargs)
+        self.sampled.end()
+        return outputs

@@ -1,0 +1,152 @@
+"""What a monitor does with the models that it follows: measure, judge, log, act."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.choice import LayerChoice
+from activation_monitor.recording.layers import chosen_layers
+from activation_monitor.recording.steps import Schedule
+from activation_monitor.recording.table import Measured
+from activation_monitor.recording.taps import Taps
+from activation_monitor.recording.two_steps import SampledStep
+from activation_monitor.run import Attempts, Run, warn
+from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of an `ActivationMonitor`, checked."""
+
+    log_dir: str | Path | None
+    schedule: Schedule
+    layers: LayerChoice
+    histograms: bool
+    scalars: bool
+    validation: bool
+    on_finding: str | Callable[[Finding], None]
+    ignored: frozenset[str]
+
+
+class Session:
+    """The runs of some models.
+
+    Args:
+        options: The arguments of the monitor.
+        attempts: Calls what may fail.
+        models: The models to follow.
+
+    Attributes:
+        training: The run of training.
+        evaluating: The run of evaluations.
+        now: The number of the step that runs, or that training has reached.
+        first_step: The first step that was seen; None before it.
+        together: Steps that one execution runs.
+        stop: Ends training; None where it cannot be ended.
+        has_sampled: Whether any step was sampled.
+    """
+
+    def __init__(
+        self, options: Options, attempts: Attempts, models: tuple[keras.Model, ...]
+    ):
+        self.options = options
+        self.attempts = attempts
+        self.models = models
+        self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
+        log_dir = options.log_dir if self._is_chief else None
+        self.training = Run(attempts, log_dir, RUN, options.ignored, options.scalars)
+        self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, scalars=options.scalars)
+        self.now = 0
+        self.first_step = None
+        self.together = 1
+        self.stop = None
+        self.has_sampled = False
+
+    def sampled_step(
+        self,
+        gave_up: Callable[[], None],
+        kind: str = "train",
+    ) -> SampledStep | None:
+        """What measures a step of these models; None, after a warning, if nothing can.
+
+        Args:
+            gave_up: Called when nothing can be measured any more.
+            kind: "train" or "test". Defaults to `"train"`.
+
+        Raises:
+            ValueError: If the choice of layers matches none; or if a function decides
+                what several workers sample.
+        """
+        strategies = backend.strategies(self.models)
+        together = max(map(backend.workers, strategies), default=1)
+        if together > 1 and self.options.schedule.by_function:
+            # The first sampled step makes variables, whose values the workers exchange.
+            # A worker that makes them alone ends training ("Collective instance ...
+            # expected type"), or waits for the others for ever.
+            raise ValueError(
+                "ActivationMonitor: with several workers `sample_every` must be a number, "
+                f"so that all {together} sample the same steps. Received: a function."
+            )
+        chosen = chosen_layers(self.options.layers, *self.models)
+
+        def end(error):
+            gave_up()
+            self.attempts.warn_once(
+                "measuring failed and ends here, training goes on "
+                f"({type(error).__name__}: {error})."
+            )
+
+        def make():
+            for strategy in strategies:
+                backend.check_strategy(strategy)
+            taps = Taps(
+                self.models,
+                chosen,
+                histograms=self.options.histograms,
+                weights=kind == "train",
+                warn=self.attempts.warn_once,
+            )
+            receive = self._measured if kind == "train" else self._evaluated
+            return SampledStep(taps, receive, end, always_exact=together > 1)
+
+        return self.attempts.attempt("nothing is measured", make)
+
+    def samples(self) -> bool:
+        """Whether the step that runs now is sampled."""
+
+        def ask():
+            return self.options.schedule.samples(
+                self.now, self.together, self.first_step, self.training.health
+            )
+
+        sampled = self.attempts.attempt("this step is not measured", ask)
+        self.has_sampled = self.has_sampled or bool(sampled)
+        return bool(sampled)
+
+    def _measured(self, found: Measured):
+        if found.layers:
+            snapshot = Snapshot(self.now, *found, steps=self.together)
+            for finding in self.training.add(snapshot):
+                self._act_on(finding)
+
+    def _evaluated(self, found: Measured):
+        if found.layers:
+            self.evaluating.add(Snapshot(self.now, *found, evaluation=True))
+
+    def _act_on(self, finding):
+        on_finding = self.options.on_finding
+        if not self._is_chief:
+            return
+        if callable(on_finding):
+            on_finding(finding)
+        elif on_finding == "raise":
+            raise RuntimeError(f"ActivationMonitor: {finding}")
+        else:
+            warn(finding)
+            if on_finding == "stop" and self.stop is not None:
+                self.stop()
