@@ -62,6 +62,7 @@ def audit(
     assert audit(model, x[:64], seeds=5).healthy
     ```
     """
+    backend.check()
     ignore = check_ignored(ignore, "audit")
     if not isinstance(model, keras.Model):
         raise TypeError(

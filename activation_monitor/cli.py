@@ -7,9 +7,11 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from activation_monitor.analysis import chain, records
+from activation_monitor.analysis import chain
 from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.foreign_errors import first_line
@@ -20,95 +22,24 @@ _JIT = {"auto": "auto", "on": True, "off": False}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 passed, 1 failed, 2 could not be run, and of
-    `audit` 3 where nothing was found but not all could be assessed."""
+    """Run a command.
+
+    Args:
+        argv: The arguments. Defaults to `None`: those of the command line.
+
+    Returns:
+        The exit code: 0 passed, 1 failed, 2 could not be run; and 3 if `audit` found
+        nothing but could not assess everything.
+    """
     parser = argparse.ArgumentParser(
         prog="activation-monitor",
         description="Tells you why your Keras network does not train.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    calibration = commands.add_parser(
-        "calibrate",
-        help="prove on this machine that what the monitor measures is true",
-        description=(
-            "Shows the matmul-chain study, then runs the same chain as Keras layers "
-            "through model.fit with an ActivationMonitor and holds the measured growth "
-            "against the exact law. A right monitor fails by chance at most once in "
-            f"{1 / chain.FALSE_ALARMS:.0f} chains. Exit code 0: it passed; 1: it failed; "
-            "2: it could not be run."
-        ),
-    )
-    add = calibration.add_argument
-    add(
-        "--width",
-        type=_at_least(chain.NARROWEST),
-        default=512,
-        help="units per layer [512]",
-    )
-    add("--layers", type=_at_least(1), default=20, help="layers of the chain [20]")
-    add("--dtype", choices=_POLICIES, default="float32", help="dtype policy [float32]")
-    add("--jit", choices=_JIT, default="auto", help="XLA compilation [auto]")
-    add("--seed", type=_at_least(0), default=0, help="of the random weights [0]")
-    add("--no-study", action="store_true", help="only the calibration")
-    calibration.set_defaults(run=_calibrate)
-
-    auditing = commands.add_parser(
-        "audit",
-        help="diagnose a saved model before training",
-        description=(
-            "Makes one forward pass of a saved model and says what is wrong with its "
-            "initialization. Exit code 0: healthy; 1: something was found; 2: it could "
-            "not be audited; 3: nothing was found, but growth with depth could not be "
-            "assessed."
-        ),
-    )
-    add = auditing.add_argument
-    add("model", help="a file that `model.save` wrote")
-    add(
-        "--data",
-        help="a batch of inputs: .npy, or .npz with an array for each input, by name or "
-        "in order [Gaussian noise of mean 0 and std 1; small integers where those are "
-        "asked for]",
-    )
-    add("--batch", type=_at_least(1), default=64, help="samples to take [64]")
-    add("--seeds", type=_at_least(1), default=1, help="initializations to draw [1]")
-    add(
-        "--ignore",
-        nargs="*",
-        type=_code,
-        default=[],
-        metavar="CODE",
-        help="findings not to report; give the model first",
-    )
-    auditing.set_defaults(run=_audit)
-
-    reporting = commands.add_parser(
-        "report",
-        help="make one page of what monitors logged",
-        description=(
-            "Makes a self-contained HTML page of all runs in a log folder and below it. "
-            "Exit code 0: it was made, whatever it says; 2: it could not be."
-        ),
-    )
-    add = reporting.add_argument
-    add("log_dir", metavar="LOGDIR", help="the `log_dir` of a monitor, or a folder of them")
-    add("-o", "--output", help="the file to write [report.html; with --json the terminal]")
-    add("--json", action="store_true", help="the same for programs, as JSON")
-    reporting.set_defaults(run=_report)
-
-    comparing = commands.add_parser(
-        "compare",
-        help="say what differs between two runs, and from which layer on",
-        description=(
-            "Holds two logged runs against each other: layers, how they were drawn, sizes "
-            "at the first and the last step, findings. Exit code 0: they do not differ "
-            "beyond chance; 1: they do; 2: they could not be compared."
-        ),
-    )
-    for name in ("run_a", "run_b"):
-        comparing.add_argument(name, metavar=name.upper(), help="a monitor's `log_dir`")
-    comparing.set_defaults(run=_compare)
-
+    for name, (add_arguments, run, about, description) in _COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=description)
+        add_arguments(command.add_argument)
+        command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.error(f"expected a command: {', '.join(commands.choices)}. See --help.")
@@ -161,18 +92,57 @@ def _without_function(text):
     return re.sub(r"^(audit|calibrate|compare|read_runs|report): ", "", text)
 
 
+def _calibrate_arguments(add):
+    width = _at_least(chain.NARROWEST)
+    add("--width", type=width, default=512, help="units per layer [512]")
+    add("--layers", type=_at_least(1), default=20, help="layers of the chain [20]")
+    add("--dtype", choices=_POLICIES, default="float32", help="dtype policy [float32]")
+    add("--jit", choices=_JIT, default="auto", help="XLA compilation [auto]")
+    add("--seed", type=_at_least(0), default=0, help="seed of the random weights [0]")
+    add("--no-study", action="store_true", help="run only the calibration")
+
+
+def _audit_arguments(add):
+    add("model", help="a file that `model.save` wrote")
+    add(
+        "--data",
+        help="a batch of inputs: .npy, or .npz with an array for each input, by name or "
+        "in order [Gaussian noise of mean 0 and std 1; small integers for integer inputs]",
+    )
+    add("--batch", type=_at_least(1), default=64, help="samples to take [64]")
+    add("--seeds", type=_at_least(1), default=1, help="initializations to draw [1]")
+    about = "findings to ignore; name the model first"
+    add("--ignore", nargs="*", type=_code, default=[], metavar="CODE", help=about)
+
+
+def _report_arguments(add):
+    add("log_dir", metavar="LOGDIR", help="the `log_dir` of a monitor, or a folder of them")
+    add("-o", "--output", help="the file to write [report.html; with --json the terminal]")
+    add("--json", action="store_true", help="the same for programs, as JSON")
+
+
+def _compare_arguments(add):
+    for name in ("run_a", "run_b"):
+        add(name, metavar=name.upper(), help="a monitor's `log_dir`")
+
+
+def _explain_arguments(add):
+    add("code", type=_code, metavar="CODE", help=f"one of {', '.join(CODES)}")
+
+
 def _calibrate(arguments):
+    from activation_monitor import calibration
     from activation_monitor.views import console
 
     if not arguments.no_study:
-        for study in studies(arguments.seed):
+        for study in calibration.studies(arguments.seed):
             console.show(console.study_table(study))
     passed = []
     for trial, (kind, std) in enumerate(_STDS.items()):
         std = std or 1.0 / math.sqrt(arguments.width)
         if kind != "critical" and arguments.dtype in ("float16", "mixed_float16"):
             continue  # float16 ends after four such layers
-        calibration = calibrate(
+        found = calibration.calibrate(
             weight_std=std,
             width=arguments.width,
             layers=arguments.layers,
@@ -180,8 +150,8 @@ def _calibrate(arguments):
             jit_compile=_JIT[arguments.jit],
             seed=(arguments.seed, trial),
         )
-        console.show(console.calibration_table(calibration))
-        passed.append(calibration.passed)
+        console.show(console.calibration_table(found))
+        passed.append(found.passed)
     print(f"Calibration: {'PASS' if all(passed) else 'FAIL'}")
     return 0 if all(passed) else 1
 
@@ -253,6 +223,13 @@ def _verdict(diagnosis):
     return diagnosis.verdict
 
 
+def _explain(arguments):
+    from activation_monitor.views import explain
+
+    explain.show(arguments.code)
+    return 0
+
+
 def _compare(arguments):
     from activation_monitor.analysis import comparison
     from activation_monitor.storage import reader
@@ -266,99 +243,56 @@ def _compare(arguments):
     return 1 if found.differences else 0
 
 
-def studies(seed: int = 0) -> list[chain.Study]:
-    """The three experiments of the study, measured as in a training step."""
-    from activation_monitor.recording.backends import backend
+class _Command(NamedTuple):
+    """A command: its arguments, what it does, and what it says of itself."""
 
-    def measure(x):
-        return backend.measure_once(x, exact=True)
-
-    return [
-        chain.chain_study(1.0, seed=seed, measure=measure),
-        chain.chain_study(0.01, 0.01, seed=seed, measure=measure),
-        chain.single_product_study(1.0, seed=seed, measure=measure),
-        chain.single_product_study(1 / 25, seed=seed, measure=measure),
-    ]
+    arguments: Callable
+    run: Callable
+    about: str
+    description: str
 
 
-def calibrate(
-    weight_std: float,
-    width: int = 512,
-    layers: int = 20,
-    dtype: str = "float32",
-    jit_compile: bool | str = "auto",
-    seed: int | tuple[int, ...] = 0,
-    **fit_options,
-) -> chain.Calibration:
-    """Train a chain of linear Keras layers for one step and check what was measured.
-
-    Args:
-        weight_std: Standard deviation of the weights.
-        width: Units of every layer.
-        layers: Number of layers.
-        dtype: Keras dtype policy of the layers.
-        jit_compile: As in `model.compile`.
-        seed: Of the weights and the input.
-        **fit_options: Passed on to `model.compile`, such as `run_eagerly`.
-
-    Raises:
-        RuntimeError: If nothing was measured, with what the monitor warned of.
-    """
-    import keras
-    import numpy as np
-
-    from activation_monitor.monitor import ActivationMonitor
-
-    rng = np.random.default_rng(seed)
-    names = tuple(f"product_{i + 1}" for i in range(layers))
-    model = keras.Sequential(
-        [keras.Input((width,))]
-        + [
-            keras.layers.Dense(width, use_bias=False, dtype=dtype, name=name)
-            for name in names
-        ]
-    )
-    weights = [rng.normal(0.0, weight_std, (width, width)) for _ in names]
-    model.set_weights([w.astype(np.float32) for w in weights])
-    x = rng.standard_normal((1, width)).astype(np.float32)
-    # A loss with finite gradients for outputs of any size, and steps of size zero.
-    model.compile(
-        keras.optimizers.SGD(0.0),
-        lambda y, outputs: keras.ops.mean(keras.ops.tanh(outputs)),
-        jit_compile=jit_compile,
-        **fit_options,
-    )
-    # The monitor would rightly warn of two of the three chains.
-    monitor = ActivationMonitor(histograms=False, on_finding=lambda finding: None)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
-    if not len(monitor.recording):
-        said = [str(warning.message) for warning in caught] or ["no warning"]
-        more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
-        raise RuntimeError(
-            "calibrate: nothing was measured, so there is nothing to hold against the law. "
-            f"Expected a measured step of `fit`. Received: {said[0].rstrip('.')}.{more}"
-        )
-    for warning in caught:
-        warnings.warn_explicit(
-            *(warning.message, warning.category, warning.filename, warning.lineno)
-        )
-
-    measured = monitor.recording[0].statistic("rms")  # the input, then the layers
-    reference, y = [], x.astype(np.float64)
-    for matrix in [np.eye(width), *(np.float32(w).astype(np.float64) for w in weights)]:
-        y = y @ matrix
-        reference.append(float(records.STATISTICS["rms"](records.measure(y))))
-    return chain.calibrate(
-        title=f"{layers} Dense layers of {width}, weights of std {weight_std:.4g}, "
-        f"{dtype}, jit_compile={jit_compile}",
-        names=names,
-        rms=measured,
-        reference_rms=np.array(reference),
-        weight_std=weight_std,
-        width=width,
-    )
+_COMMANDS = {
+    "calibrate": _Command(
+        _calibrate_arguments,
+        _calibrate,
+        "prove on this machine that what the monitor measures is true",
+        "Shows the matmul-chain study, then runs the same chain as Keras layers through "
+        "model.fit with an ActivationMonitor and compares the measured growth with the "
+        "exact law. A correct monitor fails by chance at most once in "
+        f"{1 / chain.FALSE_ALARMS:.0f} chains. Exit code 0: it passed; 1: it failed; 2: it "
+        "could not be run.",
+    ),
+    "audit": _Command(
+        _audit_arguments,
+        _audit,
+        "diagnose a saved model before training",
+        "Makes one forward pass of a saved model and says what is wrong with its "
+        "initialization. Exit code 0: healthy; 1: something was found; 2: the model could "
+        "not be audited; 3: nothing was found, but growth with depth was not assessed.",
+    ),
+    "report": _Command(
+        _report_arguments,
+        _report,
+        "make one page of what monitors logged",
+        "Makes a self-contained HTML page of all runs in a log folder and below it. Exit "
+        "code 0: the page was made, whatever it says; 2: it could not be made.",
+    ),
+    "compare": _Command(
+        _compare_arguments,
+        _compare,
+        "say what differs between two runs, and from which layer on",
+        "Compares two logged runs: layers, how they were drawn, sizes at the first and "
+        "the last step, findings. Exit code 0: no difference beyond chance; 1: a "
+        "difference; 2: they could not be compared.",
+    ),
+    "explain": _Command(
+        _explain_arguments,
+        _explain,
+        "say what a finding means, how to fix it, and what it cannot see",
+        "Prints the section of the documentation on a finding.",
+    ),
+}
 
 
 if __name__ == "__main__":

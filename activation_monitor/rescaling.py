@@ -8,6 +8,7 @@ from keras import layers
 
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording import inputs
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.layers import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
 from activation_monitor.views.console import RESCALING_VIEWS
@@ -78,6 +79,7 @@ def rescale(model: keras.Model, x) -> Rescaling:
 
     Mishkin and Matas (2016), "All you need is a good init", https://arxiv.org/abs/1511.06422
     """
+    backend.check()
     with inputs.explained(model, _checked(model, x), "rescale"):
         return _rescaled(model, x)
 

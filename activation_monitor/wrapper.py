@@ -3,6 +3,7 @@
 import keras
 
 from activation_monitor.recording import shared
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import is_symbolic_call, is_training_call
 from activation_monitor.recording.layer_record import LayerRecord
 from activation_monitor.recording.transparent import Transparent
@@ -74,7 +75,8 @@ class Monitored(Transparent):
     keeps_own_record = True  # for the taps, which look through it at the layer
 
     def __new__(cls, layer, *args, **kwargs):
-        """Check before Keras looks at the layer."""
+        """Check before Keras handles the layer."""
+        backend.check()
         if not isinstance(layer, keras.Layer):
             raise TypeError(
                 "Monitored: `layer` must be a Keras layer. Received: "

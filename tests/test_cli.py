@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import models
-from activation_monitor import ActivationMonitor, cli
+from activation_monitor import ActivationMonitor, calibration, cli
 from activation_monitor.analysis import chain, theory
 from activation_monitor.analysis.findings import CODES
 
@@ -26,35 +26,33 @@ from activation_monitor.analysis.findings import CODES
     ],
     ids=str,
 )
-def calibration(request):
+def critical(request):
     """The critical chain, measured through `fit` by a monitor."""
-    return cli.calibrate(1 / math.sqrt(512), seed=7, **request.param)
+    return calibration.calibrate(1 / math.sqrt(512), seed=7, **request.param)
 
 
-def test_the_critical_chain_obeys_the_law(calibration):
+def test_the_critical_chain_obeys_the_law(critical):
     """Weights of std 1/sqrt(n): the signal stays, in every dtype and compilation."""
-    assert calibration.passed, calibration.verdict
-    exact = 2e-2 if "mixed" in calibration.title else 1e-5
-    assert max(row.error for row in calibration.rows) < exact
+    assert critical.passed, critical.verdict
+    exact = 2e-2 if "mixed" in critical.title else 1e-5
+    assert max(row.error for row in critical.rows) < exact
 
 
 @pytest.mark.parametrize("std", [1.0, 0.01])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_exploding_and_vanishing_chains_obey_the_law(std, jit_compile):
     """Beyond 1e19 and below 1e-19, where the plain float32 std is infinite or zero."""
-    calibration = cli.calibrate(std, seed=8, jit_compile=jit_compile)
-    assert calibration.passed, calibration.verdict
-    assert max(row.error for row in calibration.rows) < 1e-5
-    assert abs(math.log10(calibration.rows[-1].rms)) > 12
+    found = calibration.calibrate(std, seed=8, jit_compile=jit_compile)
+    assert found.passed, found.verdict
+    assert max(row.error for row in found.rows) < 1e-5
+    assert abs(math.log10(found.rows[-1].rms)) > 12
     low, high = (22.062, 23.162) if std == 1.0 else (0.22062, 0.23162)
-    np.testing.assert_allclose(
-        [calibration.law.low, calibration.law.high], [low, high], 1e-3
-    )
+    np.testing.assert_allclose([found.law.low, found.law.high], [low, high], 1e-3)
 
 
 def test_a_monitor_that_is_wrong_fails():
     """The calibration of one that is 10 % off, more with every layer."""
-    good = cli.calibrate(1 / math.sqrt(512), layers=10)
+    good = calibration.calibrate(1 / math.sqrt(512), layers=10)
     rms = np.array([1.0, *(row.rms for row in good.rows)])
     wrong = rms * 1.1 ** np.arange(11)
     reference = theory.chain_law(512, 1 / math.sqrt(512), 10).growth ** np.arange(11)

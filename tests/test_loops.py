@@ -231,7 +231,7 @@ def test_a_compiled_function_that_a_python_step_calls_is_left_alone():
     compiled = tf.function(lambda x: model(x))
     monitor = ActivationMonitor(sample_every=1)
     watched = monitor.watch(lambda x: compiled(x), model)
-    with pytest.warns(UserWarning, match="traced by itself.*to `watch`") as caught:
+    with pytest.warns(UserWarning, match="a trace of its own.*to `watch`") as caught:
         for _ in range(3):
             watched(X)
     assert len(caught) == 1

@@ -8,6 +8,7 @@ import numpy as np
 
 from activation_monitor.analysis import records
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.backends.protocol import Store
 from activation_monitor.recording.keras_private import mask_of
 from activation_monitor.recording.layers import (
     activation_name,
@@ -19,8 +20,8 @@ from activation_monitor.recording.layers import (
 class _Stores(NamedTuple):
     """Where the records of one output wait."""
 
-    inference: backend.Store
-    training: backend.Store
+    inference: Store
+    training: Store
 
 
 class _Leaf:

@@ -15,6 +15,7 @@ stay small: it is laid on every layer. So there are two ways to measure:
 Written in `keras.ops`; nothing here knows about layers, callbacks or files.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -42,7 +43,11 @@ def as_rows(x):
 
     A scalar is one row; a vector is one unit. Widening float16 and bfloat16 is exact.
     """
-    return _rows(x if x.dtype == "float64" else ops.cast(x, "float32"))
+    return _rows(x if _is_double(x) else ops.cast(x, "float32"))
+
+
+def _is_double(x):
+    return keras.backend.standardize_dtype(x.dtype) == "float64"
 
 
 def _rows(x):
@@ -102,7 +107,7 @@ def accumulate(
     """
     exact = exact or mask is not None
     # A float64 tensor needs neither scaling nor wider sums, up to squares of 1e308.
-    if exact or rows.dtype == "float64":
+    if exact or _is_double(rows):
         fields = _exact(rows, mask)
     else:
         fields = _quick(rows, fused)
@@ -237,7 +242,7 @@ def _exact(x, mask=None):
     there = ops.ones_like(x, dtype="bool") if mask is None else mask
     finite = ops.isfinite(x) & there
     y = ops.cast(ops.where(finite, x, ops.zeros_like(x)), "float64")
-    if x.dtype != "float64":
+    if not _is_double(x):
         bits = _bits_as(x, "int32")
         magnitude = ops.bitwise_and(bits, 0x7FFFFFFF)
         rebuilt = ops.cast(magnitude, "float64") * 2.0**-149
