@@ -10,13 +10,14 @@ import tensorflow as tf
 from activation_monitor.analysis import histogram, records
 from activation_monitor.recording import measure
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.backends.tensorflow import stores
 
 MODES = ("eager", "graph", "xla")
 
 
 @functools.cache
 def compiled(dtype, rank, mode, exact, histograms=True, channel_axis=-1, activation=""):
-    look = backend._look(
+    look = stores._measuring(
         dtype,
         rank,
         exact=exact,
