@@ -1,5 +1,6 @@
 """The diagnosis: healthy and sick networks, what explains what, and when it is seen."""
 
+import json
 import math
 
 import numpy as np
@@ -787,14 +788,51 @@ def test_a_finding_prints_its_code_severity_and_time_before_its_message():
     """One line for people and for logs, and the fix below; findings can be in a set."""
     snapshot = chain(1, 1, NAN, step=70)
     (finding,) = diagnose([snapshot]).findings
-    assert str(finding).removesuffix(f"\n{finding.fix}") == (
+    more = "More: activation-monitor explain nonfinite-activations"
+    assert str(finding).removesuffix(f"\n{finding.fix}\n{more}") == (
         "nonfinite-activations (critical, in training, step 70): 2 of 4 elements of the "
         "output (d3, float32) are NaN or infinite. Its own inputs have none; what "
         "is computed from it inherits them."
     )
     assert len({finding, *diagnose([snapshot]).findings}) == 1
     given = Finding("code", "warning", 0, ("a",), {}, "Words.", fix="Do this.")
-    assert str(given) == "code (warning, at initialization): Words.\nDo this."
+    assert str(given) == (
+        "code (warning, at initialization): Words.\nDo this.\n"
+        "More: activation-monitor explain code"
+    )
+
+
+def test_a_finding_as_plain_data():
+    """JSON takes it; it holds all that the report, the JSON output and the tab show."""
+    (finding,) = diagnose([chain(1, 30, 900, x=1 / 30, **weights(900.0))]).findings
+    data = json.loads(json.dumps(finding.to_dict(), allow_nan=False))
+    (change,) = finding.fix.changes
+    assert data == {
+        "code": EXPLODING,
+        "meaning": CODES[EXPLODING],
+        "severity": finding.severity,
+        "step": 0,
+        "last_step": 0,
+        "initial": True,
+        "when": "at initialization",
+        "title": finding.title,
+        "layers": ["d1", "d2", "d3"],
+        "evidence": finding.evidence,
+        "message": finding.message,
+        "cause": "initializer",
+        "reason": finding.fix.reason,
+        "changes": [{"place": change.place, "line": change.line}],
+        "docs": EXPLODING,
+    }
+
+
+def test_plain_data_has_none_for_what_is_not_finite_or_not_known():
+    """JSON has no number for infinity."""
+    finding = Finding(DEAD, "warning", 3, ("a",), {"growth": INF}, "Words.", last_step=9)
+    data = finding.to_dict()
+    assert data["evidence"] == {"growth": None}
+    assert (data["cause"], data["reason"], data["changes"]) == (None, None, [])
+    assert (data["step"], data["last_step"]) == (3, 9)
 
 
 def test_a_finding_at_initialization_brings_the_remedy():
@@ -803,7 +841,7 @@ def test_a_finding_at_initialization_brings_the_remedy():
     assert finding.code == EXPLODING
     assert finding.fix.cause == "initializer"
     assert finding.fix.changes[0].layers == ("d1", "d2", "d3")
-    assert str(finding).endswith(str(finding.fix))
+    assert f"\n{finding.fix}\n" in str(finding)
 
 
 def _rows_of_findings(rule, seed):

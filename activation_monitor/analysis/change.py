@@ -36,6 +36,10 @@ class Change(NamedTuple):
         """Where it belongs, in words."""
         return f"{self.where} {listed(self.layers)}"
 
+    def to_dict(self) -> dict[str, str]:
+        """The change as plain data: `place` and `line`."""
+        return {"place": self.place, "line": self.line}
+
     @one_line
     def __repr__(self) -> str:
         return f"{self.place}: {self.line}"

@@ -1,7 +1,8 @@
 """What a finding is, the codes there are, and the thresholds on which the rules turn."""
 
+import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.fixes import Fix
@@ -195,9 +196,54 @@ class Finding:
         """Code, severity and when it was seen."""
         return f"{self.code} ({self.severity}, {self.when})"
 
+    @property
+    def more(self) -> str:
+        """The command that prints the section of the documentation on this finding."""
+        return f"activation-monitor explain {self.code}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as plain data, which `json.dumps` takes.
+
+        The report, the JSON output and the TensorBoard tab all show this rendering.
+
+        Returns:
+            A dictionary with the keys:
+
+            * `code`, `meaning` (of the code), `severity`, `title`, `message`: strings.
+            * `step`, `last_step`: integers; equal if the finding was seen once.
+            * `initial`: whether it was seen at initialization; `when`: the same in words.
+            * `layers`: a list of names, in the order of the data path.
+            * `evidence`: name to number, None for a number that is not finite.
+            * `cause`, `reason`: strings, None if the cause is not known.
+            * `changes`: a list of `{"place": ..., "line": ...}`, empty if there are none.
+            * `docs`: the name of the documentation section.
+        """
+        fix = self.fix
+        return {
+            "code": self.code,
+            "meaning": CODES[self.code],
+            "severity": self.severity,
+            "step": self.step,
+            "last_step": self.step if self.last_step is None else self.last_step,
+            "initial": self.initial,
+            "when": self.when,
+            "title": self.title,
+            "layers": [*self.layers],
+            "evidence": {
+                name: float(value) if math.isfinite(value) else None
+                for name, value in self.evidence.items()
+            },
+            "message": self.message,
+            "cause": fix.cause if fix else None,
+            "reason": fix.reason if fix else None,
+            "changes": [change.to_dict() for change in fix.changes] if fix else [],
+            "docs": self.code,
+        }
+
     def __str__(self) -> str:
-        text = f"{self.title}: {self.message}"
-        return f"{text}\n{self.fix}" if self.fix else text
+        lines = [f"{self.title}: {self.message}"]
+        lines += [str(self.fix)] if self.fix else []
+        return "\n".join([*lines, f"More: {self.more}"])
 
     @one_line
     def __repr__(self) -> str:
