@@ -12,7 +12,7 @@ import pytest
 import networks
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.fixes import Change, Fix
+from activation_monitor.analysis.fix import Change, Fix
 from activation_monitor.views import console
 from networks import tap
 

@@ -1,6 +1,7 @@
 """The activation functions that are known: slopes, and how to draw weights for them."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,10 @@ def _silu_slope(h):
 _SELU = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
 NEGATIVE_SLOPE = {"linear": 1.0, "relu": 0.0, "leaky_relu": 0.2}  # the homogeneous ones
 
-ACTIVATIONS = {
+Function = Callable[[np.ndarray], np.ndarray]
+"""A function of arrays, element by element."""
+
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "elu": (_elu, _elu_slope),
     "erf": (special.erf, lambda h: 2.0 / math.sqrt(math.pi) * np.exp(-h * h)),
     "exponential": (np.exp, np.exp),

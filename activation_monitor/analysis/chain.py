@@ -1,7 +1,7 @@
 """The matmul-chain study, and the calibration that is made of it.
 
 A Gaussian vector is multiplied by random Gaussian matrices again and again. Its size
-after each product is known exactly (`theory`), so what a monitor measures on such a
+after each product is known exactly (`chance`), so what a monitor measures on such a
 chain can be held against the law. The plain float32 standard deviation fails long
 before the values do; the study shows where.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from activation_monitor.analysis import records, theory
+from activation_monitor.analysis import chance, records
 from activation_monitor.analysis.shown import count, one_line
 
 CONFIDENCE = 0.999
@@ -109,7 +109,7 @@ def chain_study(
     x = np.float32(input_std) * rng.standard_normal(width).astype(np.float32)
     log_start = math.log(float(records.STATISTICS["rms"](records.measure(x))))
     gain = math.log(weight_std * math.sqrt(width))
-    rms_step = theory.linear_step(width)
+    rms_step = chance.linear_step(width)
     std_mean, std_variance = _std_step(width)
 
     rows, naive_ends, values_end = [], None, None
@@ -174,7 +174,7 @@ def single_product_study(
     weights = rng.standard_normal((fan_in, fan_out)).astype(np.float32)
     y = x @ (weights * np.float32(weight_std))
     record = measure(y)
-    of_x, (std_mean, std_variance) = theory.linear_step(fan_in), _std_step(fan_out)
+    of_x, (std_mean, std_variance) = chance.linear_step(fan_in), _std_step(fan_out)
     expected, low, high = _interval(
         math.log(weight_std * math.sqrt(fan_in)) + of_x.mean + std_mean,
         of_x.variance + std_variance,
@@ -222,7 +222,7 @@ class Calibration:
     title: str
     rows: tuple[CalibrationRow, ...]
     growth: float
-    law: theory.ChainLaw
+    law: chance.ChainLaw
 
     @property
     def passed(self) -> bool:
@@ -294,5 +294,5 @@ def calibrate(
             for name, r, gain, e in zip(names, rms[1:], gains, errors, strict=True)
         ),
         growth=growth,
-        law=theory.chain_law(width, weight_std, layers, 1.0 - FALSE_ALARMS / 2),
+        law=chance.chain_law(width, weight_std, layers, 1.0 - FALSE_ALARMS / 2),
     )

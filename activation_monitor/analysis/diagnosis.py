@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from activation_monitor.analysis import shown
-from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import (
     SEVERITIES,
     Finding,
     check_ignored,
-    limit,
 )
 from activation_monitor.analysis.health import changed_up_to, judged, shows_initialization
-from activation_monitor.analysis.shown import one_line
+from activation_monitor.analysis.shown import listed, one_line
 from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.analysis.thresholds import limit
 
 VERDICTS = ("healthy", "not assessed", "findings")
 """From the best to the worst."""
@@ -172,7 +171,7 @@ def _why_not_assessed(first, profile):
         begins = merged or f"is that of step {first.step}"
         return (
             f"The first snapshot {begins}. Growth with depth shows a bad initialization up "
-            f"to step {limit('initialization_ends'):.0f}; later it may come from learning."
+            f"to step {limit('initialization-ends'):.0f}; later it may come from learning."
         )
     main = profile.main
     judged_to = [main.measured[-1].name] if main else first.names

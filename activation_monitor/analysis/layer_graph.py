@@ -3,7 +3,12 @@
 import numpy as np
 
 from activation_monitor.analysis.shown import count, one_line
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+
+
+def normalizes(layer: LayerInfo) -> bool:
+    """Whether a layer is a normalization, or an unmeasured normalization is before it."""
+    return layer.kind == "normalization" or layer.normalized
 
 
 class LayerGraph:

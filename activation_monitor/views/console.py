@@ -14,10 +14,10 @@ from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.diagnosis import diagnose as diagnose  # with the views
-from activation_monitor.analysis.findings import limit
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import count as _count
 from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.analysis.thresholds import limit
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 80
