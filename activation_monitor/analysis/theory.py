@@ -223,10 +223,10 @@ def critical_weight_variance(activation: str) -> float:
     """The weight variance at whose fixed point `chi_1` is 1, without bias.
 
     This is the edge of chaos (Poole et al. 2016; Schoenholz et al. 2017), for any
-    activation function as in Hayou et al. 2019, arXiv:1902.06853. If phi(0) = 0, the fixed point is
-    q = 0 and the variance is `1 / E phi'^2` there; the point attracts if `E phi^2 / q` does
-    not rise from 0 on. Otherwise `q` is a fixed point for the weight variance
-    `q / E phi^2`, with which `chi_1 = 1` is solved for `q`.
+    activation function as in Hayou et al. 2019, arXiv:1902.06853. If phi(0) = 0, the fixed
+    point is q = 0 and the variance is `1 / E phi'^2` there; the point attracts if
+    `E phi^2 / q` does not rise from 0 on. Otherwise `q` is a fixed point for the weight
+    variance `q / E phi^2`, with which `chi_1 = 1` is solved for `q`.
 
     Returns:
         `fan_in Var(w)`. NaN if no fixed point with `chi_1 = 1` attracts: with gelu, silu,

@@ -151,8 +151,8 @@ def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             f"The signal {'explodes' if grows else 'vanishes'} because of {how_many} "
             f"between weight layers: from {growth_range.begin} to {last.name} the rms of "
             f"the activations {'grows' if grows else 'falls'} from "
-            f"{growth_range.start:.3g} to {last.rms:.3g}. The largest change is from {largest.before} to "
-            f"{largest.name}: {10**largest.decades:.3g} times.",
+            f"{growth_range.start:.3g} to {last.rms:.3g}. The largest change is from "
+            f"{largest.before} to {largest.name}: {10**largest.decades:.3g} times.",
             Operations(names, grows),
             critical=abs(harm) > limit("critical") * at_most,
         )

@@ -62,8 +62,8 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             names,
             {"saturated_fraction": share[full].mean(), "layers": len(full)},
             f"The outputs of {listed(names)} are saturated: {share[full].mean():.0%} of "
-            f"them are within 1 % of the limits of {snapshot.layers[full[0]].activation}. There "
-            "its slope is near zero, and so is the gradient (Glorot & Bengio 2010).",
+            f"them are within 1 % of the limits of {snapshot.layers[full[0]].activation}. "
+            "There its slope is near zero, and so is the gradient (Glorot & Bengio 2010).",
             Weights(
                 rows=tuple(full),
                 links=profile.links_before(full),
