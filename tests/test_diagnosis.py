@@ -1,6 +1,9 @@
 """The diagnosis: healthy and sick networks, what explains what, and when it is seen."""
 
+import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,6 @@ from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, summary
 from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
-from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import console
 from networks import Drawn, chain, network, straight, tap, weights
@@ -641,8 +643,8 @@ def test_a_code_that_does_not_exist_is_refused(ignore, named):
     assert str(raised.value) == message
 
 
-def test_the_public_diagnose_silences_and_refuses():
-    """That of the package, which prints as a table."""
+def test_the_public_diagnose_ignores_and_refuses():
+    """`activation_monitor.diagnose`, whose result prints as a table."""
     assert console.diagnose([straight(3.0)], ignore=EXPLODING).healthy
     with pytest.raises(ValueError, match="diagnose: `ignore` must hold codes"):
         console.diagnose([straight(3.0)], ignore=["growth"])
@@ -669,11 +671,36 @@ def test_without_measurements_nobody_is_healthy():
     assert not diagnosis.healthy
 
 
-def test_a_diagnosis_is_shown_by_the_views_it_was_given():
-    """`print` shows what the view makes of it; without one, the one line."""
-    views = Views(text=lambda d: f"{len(d.steps)} steps")
-    assert str(diagnose([straight(0.0)], views=views)) == "1 steps"
-    assert str(diagnose([])) == repr(diagnose([]))
+def test_a_diagnosis_is_shown_by_the_registered_views():
+    """`print` and a notebook show it, whichever function made it."""
+    diagnosis = diagnose([straight(0.0)])
+    assert str(diagnosis) == console.diagnosis_text(diagnosis)
+    assert diagnosis._repr_html_() == console.diagnosis_html(diagnosis)
+
+
+ALONE = """
+from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.rescaling import Rescaling
+for result in (diagnose([]), Rescaling(())):
+    assert str(result) == repr(result), str(result)
+    assert result._repr_html_() is None
+try:
+    diagnose([]).figure()
+except TypeError as error:
+    print(error)
+"""
+
+
+def test_analysis_alone_shows_one_line():
+    """No view is registered where only the analysis is imported."""
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == (
+        "Diagnosis.figure: expected a view that draws it. Received: none, because only "
+        "`activation_monitor.analysis` is imported. Import "
+        "`activation_monitor.views.console` first.\n"
+    )
 
 
 # -- the words
@@ -686,6 +713,9 @@ INTERVALS = {
     3: "0.946 and 1.05",
     4: "0.953 and 1.05",
 }
+RANDOM = (
+    "Weights are random, so growth varies even with a correct initializer, here between"
+)
 
 
 @pytest.mark.parametrize(
@@ -693,48 +723,51 @@ INTERVALS = {
     [
         (
             chain(2, 20, 200, 2000, 20000, dtype="float16"),
-            "from d1 to d5 the rms of the activations grows from 2 to 2e+04: 10 times "
-            "per weight layer over 4 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[4]}. At this rate float16 overflows at depth 6.",
+            "The signal explodes with depth: from d1 to d5 the rms of the activations "
+            f"grows from 2 to 2e+04, 10 times per weight layer over 4 weight layers. "
+            f"{RANDOM} {INTERVALS[4]} times per layer. "
+            "At this rate float16 overflows at depth 6.",
         ),
         (
             chain(1, 30, dtype="float64"),
-            "from d1 to d2 the rms of the activations grows from 1 to 30: 30 times "
-            "per weight layer over 1 weight layer, where chance leaves a well scaled "
-            f"network between {INTERVALS[1]}.",
+            "The signal explodes with depth: from d1 to d2 the rms of the activations "
+            f"grows from 1 to 30, 30 times per weight layer over 1 weight layer. "
+            f"{RANDOM} {INTERVALS[1]} times per layer.",
         ),
         (
             chain(1, 1e10, 1e20, INF, NAN),
-            "from d1 to d3 the rms of the activations grows from 1 to 1e+20: 1e+10 times "
-            "per weight layer over 2 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[2]}. At d4 the values are no longer finite.",
+            "The signal explodes with depth: from d1 to d3 the rms of the activations "
+            f"grows from 1 to 1e+20, 1e+10 times per weight layer over 2 weight layers. "
+            f"{RANDOM} {INTERVALS[2]} times per layer. At d4, values are no longer finite.",
         ),
         (
             chain(0.5, 0.05, 0.005, 5e-4),
-            "from d1 to d4 the rms of the activations falls from 0.5 to 0.0005: 0.1 times "
-            "per weight layer over 3 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[3]}. At this rate float32 underflows at depth 39.",
+            "The signal vanishes with depth: from d1 to d4 the rms of the activations "
+            f"falls from 0.5 to 0.0005, 0.1 times per weight layer over 3 weight layers. "
+            f"{RANDOM} {INTERVALS[3]} times per layer. "
+            "At this rate float32 underflows at depth 39.",
         ),
         (
             chain(1, 1e-10, 1e-20, 0, 0),
-            "from d1 to d3 the rms of the activations falls from 1 to 1e-20: 1e-10 times "
-            "per weight layer over 2 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[2]}. At d4 nothing but zeros is left.",
+            "The signal vanishes with depth: from d1 to d3 the rms of the activations "
+            f"falls from 1 to 1e-20, 1e-10 times per weight layer over 2 weight layers. "
+            f"{RANDOM} {INTERVALS[2]} times per layer. At d4, only zeros are left.",
         ),
         (
             chain(1, 0, 0),
-            "all outputs of d2 are zero for every input, so no layer after it sees the "
-            "data and no layer before it learns.",
+            "All outputs of d2 are zero for every input. No layer after it receives the "
+            "data, and no layer before it learns.",
         ),
         (
             chain(1, 1, NAN, NAN, dtype="float16"),
-            "2 of 4 elements of the output (d3, float16) are NaN or infinite. Its own "
-            "inputs have none; what is computed from it inherits them.",
+            "2 of 4 elements of the output (d3, float16) are NaN or infinite. Its "
+            "inputs are finite; everything that is computed from it inherits them.",
         ),
         (
             chain(NAN, x=NAN),
             "2 of 4 elements of the input of the model (x, float32) are NaN or infinite. "
-            "The batch itself has them; what is computed from it inherits them.",
+            "The batch itself contains them; everything that is computed from it inherits "
+            "them.",
         ),
         (
             network(
@@ -742,7 +775,7 @@ INTERVALS = {
                 *(tap("c", NAN), tap("head", NAN)),
             ),
             "2 of 4 elements of a sum in the model (c:input, float32) are NaN or infinite. "
-            "Its own inputs have none; what is computed from it inherits them.",
+            "Its inputs are finite; everything that is computed from it inherits them.",
         ),
     ],
 )
@@ -768,12 +801,24 @@ def test_the_intervals_of_the_messages_are_those_of_the_golden_step_law():
         (SATURATED, "(Glorot & Bengio 2010)"),
         (DEAD, "512 of 512 units of b are zero for all 64 samples"),
         (COLLAPSED, "(Schoenholz et al. 2017"),
-        (GRADIENTS_UP, "from d6 back to d1 gradients must grow to 1e+02 times"),
-        (GRADIENTS_DOWN, "from d11 back to d1 gradients must shrink to 0.0001 times"),
-        (UNSCALED, "what d1 is given is 99, and of what the last layer is given still 99"),
+        (
+            GRADIENTS_UP,
+            "from d6 back to d1, gradients grow to 2.51 times their size per layer, 1e+02 "
+            "times in all",
+        ),
+        (
+            GRADIENTS_DOWN,
+            "from d11 back to d1, gradients shrink to 0.398 of their size per layer, to "
+            "0.0001 in all",
+        ),
+        (
+            UNSCALED,
+            "the rms is 99 at the input of d1 and still 99 at the input of the last layer",
+        ),
         (
             OUTLIER,
-            "d4 multiplies the rms of its input by 1e+03, where its peers would by 1.",
+            "d4 stands out: it multiplies the rms of its input by 1e+03, but its peers "
+            "multiply it by 1.",
         ),
     ],
 )
@@ -787,14 +832,51 @@ def test_a_finding_prints_its_code_severity_and_time_before_its_message():
     """One line for people and for logs, and the fix below; findings can be in a set."""
     snapshot = chain(1, 1, NAN, step=70)
     (finding,) = diagnose([snapshot]).findings
-    assert str(finding).removesuffix(f"\n{finding.fix}") == (
+    more = "More: activation-monitor explain nonfinite-activations"
+    assert str(finding).removesuffix(f"\n{finding.fix}\n{more}") == (
         "nonfinite-activations (critical, in training, step 70): 2 of 4 elements of the "
-        "output (d3, float32) are NaN or infinite. Its own inputs have none; what "
-        "is computed from it inherits them."
+        "output (d3, float32) are NaN or infinite. Its inputs are finite; "
+        "everything that is computed from it inherits them."
     )
     assert len({finding, *diagnose([snapshot]).findings}) == 1
     given = Finding("code", "warning", 0, ("a",), {}, "Words.", fix="Do this.")
-    assert str(given) == "code (warning, at initialization): Words.\nDo this."
+    assert str(given) == (
+        "code (warning, at initialization): Words.\nDo this.\n"
+        "More: activation-monitor explain code"
+    )
+
+
+def test_a_finding_as_plain_data():
+    """JSON takes it; it holds all that the report, the JSON output and the tab show."""
+    (finding,) = diagnose([chain(1, 30, 900, x=1 / 30, **weights(900.0))]).findings
+    data = json.loads(json.dumps(finding.to_dict(), allow_nan=False))
+    (change,) = finding.fix.changes
+    assert data == {
+        "code": EXPLODING,
+        "meaning": CODES[EXPLODING],
+        "severity": finding.severity,
+        "step": 0,
+        "last_step": 0,
+        "initial": True,
+        "when": "at initialization",
+        "title": finding.title,
+        "layers": ["d1", "d2", "d3"],
+        "evidence": finding.evidence,
+        "message": finding.message,
+        "cause": "initializer",
+        "reason": finding.fix.reason,
+        "changes": [{"place": change.place, "line": change.line}],
+        "docs": EXPLODING,
+    }
+
+
+def test_plain_data_has_none_for_what_is_not_finite_or_not_known():
+    """JSON has no number for infinity."""
+    finding = Finding(DEAD, "warning", 3, ("a",), {"growth": INF}, "Words.", last_step=9)
+    data = finding.to_dict()
+    assert data["evidence"] == {"growth": None}
+    assert (data["cause"], data["reason"], data["changes"]) == (None, None, [])
+    assert (data["step"], data["last_step"]) == (3, 9)
 
 
 def test_a_finding_at_initialization_brings_the_remedy():
@@ -803,7 +885,7 @@ def test_a_finding_at_initialization_brings_the_remedy():
     assert finding.code == EXPLODING
     assert finding.fix.cause == "initializer"
     assert finding.fix.changes[0].layers == ("d1", "d2", "d3")
-    assert str(finding).endswith(str(finding.fix))
+    assert f"\n{finding.fix}\n" in str(finding)
 
 
 def _rows_of_findings(rule, seed):

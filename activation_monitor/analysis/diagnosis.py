@@ -1,15 +1,20 @@
-"""What the snapshots of a run say: the findings, and what could be assessed."""
+"""What the snapshots of a run show: the findings, and what could be assessed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from activation_monitor.analysis import shown
-from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
-from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
+from activation_monitor.analysis.findings import (
+    SEVERITIES,
+    Finding,
+    check_ignored,
+)
 from activation_monitor.analysis.health import changed_up_to, judged, shows_initialization
-from activation_monitor.analysis.shown import Views, one_line
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.shown import listed, one_line
+from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.analysis.thresholds import limit
 
 VERDICTS = ("healthy", "not assessed", "findings")
 """From the best to the worst."""
@@ -17,16 +22,15 @@ VERDICTS = ("healthy", "not assessed", "findings")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the snapshots say about the network.
+    """What the snapshots of a run show about the network.
 
     Attributes:
         findings: One for each code, in the order in which they were first seen.
         first: The first snapshot; None if nothing was measured.
         profile: The first snapshot along depth; None if nothing was measured.
-        steps: Steps that were sampled.
+        steps: The sampled steps.
         last: The last snapshot; None if nothing was measured.
-        draws: From an audit with several seeds, the diagnosis of each initialization.
-        views: What shows it in full; None if it was made without.
+        draws: The diagnosis of each initialization, for an audit with several seeds.
     """
 
     findings: tuple[Finding, ...]
@@ -35,12 +39,11 @@ class Diagnosis:
     steps: tuple[int, ...]
     last: Snapshot | None = None
     draws: tuple["Diagnosis", ...] = ()
-    views: Views | None = field(default=None, compare=False)
 
     @property
     def verdict(self) -> str:
-        """ "findings", "healthy", or "not assessed": nothing was found, but growth with
-        depth could not be judged, for the reason in `not_assessed`."""
+        """One of `VERDICTS`. "not assessed" means that nothing was found, but that growth
+        with depth could not be judged, for the reason in `not_assessed`."""
         if self.findings:
             return "findings"
         return "not assessed" if self.not_assessed else "healthy"
@@ -49,7 +52,7 @@ class Diagnosis:
     def not_assessed(self) -> str:
         """Why growth with depth could not be judged, as a sentence; empty if it was.
 
-        Of several initializations, where it could not in most of them."""
+        With several initializations, empty if growth could be judged in half of them."""
         if not self.draws:
             return _why_not_assessed(self.first, self.profile)
         reasons = [reason for draw in self.draws if (reason := draw.not_assessed)]
@@ -62,49 +65,44 @@ class Diagnosis:
 
     @property
     def worst_by_layer(self) -> dict[str, Finding]:
-        """By name of layer, the worst finding that concerns it."""
+        """The most severe finding that concerns a layer, by the name of the layer."""
         worst_last = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         return {name: found for found in worst_last for name in found.layers}
 
     @property
     def worst_layer(self) -> str | None:
-        """Name of the layer to look at first: where the first finding ends; else the
-        deepest that growth was read to; else the last. None if nothing was measured."""
-        if self.first is None:
+        """The name of the layer to check first; None if nothing was measured.
+
+        This is the last layer of the first finding; without findings, the deepest layer up
+        to which growth was read; else the last layer.
+        """
+        if self.first is None or self.profile is None:
             return None
         names = self.first.names
-        worst_by_layer = [name for found in self.findings[:1] for name in found.layers]
+        found = [name for finding in self.findings[:1] for name in finding.layers]
         main = self.profile.main
         judged = [point.name for point in main.measured] if main else []
-        return next(
-            (n for n in (*worst_by_layer[::-1], *judged[::-1]) if n in names), names[-1]
-        )
+        return next((n for n in (*found[::-1], *judged[::-1]) if n in names), names[-1])
 
-    def figure(self, kind: str = "layer_graph", **options):
+    def figure(self, kind: str = "depth_profile", **options: Any) -> Any:
         """A figure of the first snapshot, which a notebook shows.
 
         Args:
-            kind: "layer_graph" with the findings marked, or "depth_profile" with the
-                gradients, where they were measured.
-            **options: `dark=True` for a dark page; for the profile a `statistic` as well.
+            kind: `"depth_profile"` with the gradients, if they were measured, or
+                `"layer_graph"` with the findings marked. Defaults to `"depth_profile"`.
+            **options: `dark=True` for a dark page, and `statistic`.
 
         Returns:
             A `plotly.graph_objects.Figure`.
 
         Raises:
             ValueError: If nothing was measured, or there is no such figure.
-            TypeError: If the diagnosis was made without views.
+            TypeError: If the views are not imported, see `analysis.shown`.
         """
-        if self.views is None or self.views.figure is None:
-            raise TypeError(
-                "Diagnosis.figure: expected a diagnosis that knows how it is drawn. "
-                "Received: one made by `analysis.diagnosis`. Make it by "
-                "`activation_monitor.diagnose`."
-            )
-        return self.views.figure(self, kind, **options)
+        return shown.figure(self, kind, **options)
 
     def __str__(self) -> str:
-        return self.views.text(self) if self.views else repr(self)
+        return shown.text(self)
 
     @one_line
     def __repr__(self) -> str:
@@ -121,30 +119,38 @@ class Diagnosis:
         return f"of {when}: {found}; print() shows all"
 
     def _repr_html_(self) -> str | None:
-        return shown.html(self)
+        return shown.in_notebook(self)
 
 
 def diagnose(
-    snapshots: Iterable[Snapshot],
-    ignore: frozenset[str] = frozenset(),
-    views: Views | None = None,
+    snapshots: Iterable[Snapshot], ignore: str | Collection[str] = ()
 ) -> Diagnosis:
     """Diagnose a run from its snapshots.
 
     Args:
         snapshots: In the order of the steps, a `Recording` for example.
-        ignore: Codes of findings not to report.
-        views: What shows it in full.
+        ignore: Code, or codes, of findings not to report. Defaults to `()`.
+
+    Raises:
+        ValueError: If `ignore` holds an unknown code.
     """
+    ignore = check_ignored(ignore, "diagnose")
     snapshots = list(snapshots)
     health = judged(snapshots)
-    # What is not to be reported explains others all the same.
-    told = [finding for finding in health.findings if finding.code not in ignore]
-    return summary(snapshots, told, views)
+    # A finding that is not reported still explains others.
+    reported = [finding for finding in health.findings if finding.code not in ignore]
+    return summary(snapshots, reported)
 
 
-def summary(snapshots, findings, views: Views | None = None) -> Diagnosis:
-    """A diagnosis of snapshots whose findings are known."""
+def summary(
+    snapshots: Recording | Sequence[Snapshot], findings: Iterable[Finding]
+) -> Diagnosis:
+    """A diagnosis of snapshots whose findings are known.
+
+    Args:
+        snapshots: In the order of the steps.
+        findings: What `judge` found in them.
+    """
     first, last = (snapshots[0], snapshots[-1]) if len(snapshots) else (None, None)
     return Diagnosis(
         findings=tuple(findings),
@@ -152,22 +158,21 @@ def summary(snapshots, findings, views: Views | None = None) -> Diagnosis:
         profile=depth_profile(first) if first else None,
         steps=tuple(snapshot.step for snapshot in snapshots),
         last=last,
-        views=views,
     )
 
 
-def _why_not_assessed(first, profile):
+def _why_not_assessed(first: Snapshot | None, profile: DepthProfile | None) -> str:
     """Why growth with depth could not be judged, as a sentence; empty if it was."""
-    if first is None:
+    if first is None or profile is None:
         return "Nothing has been measured yet."
     if first.evaluation:
-        return "These are forward passes of evaluation: they are measured and not judged."
+        return "These are forward passes of evaluation, which are measured but not judged."
     if not shows_initialization(first):
         merged = first.steps > 1 and f"merges steps {first.step} to {first.last_step}"
-        begins = merged or f"is that of step {first.step}"
+        begins = merged or f"is from step {first.step}"
         return (
             f"The first snapshot {begins}. Growth with depth shows a bad initialization up "
-            f"to step {limit('initialization_ends'):.0f}; later it may come from learning."
+            f"to step {limit('initialization-ends'):.0f}; later it may come from learning."
         )
     main = profile.main
     judged_to = [main.measured[-1].name] if main else first.names
@@ -175,24 +180,23 @@ def _why_not_assessed(first, profile):
     if changed:
         return (
             f"The weights of {listed(changed)} have changed since they were drawn "
-            "(trained, loaded or assigned), so growth with depth tells nothing of an "
+            "(trained, loaded or assigned), so growth with depth shows nothing about the "
             "initialization."
         )
     if main is None and not _held_by_normalization(profile):
         return (
-            "Growth with depth was not judged: it needs two weight layers in a row before "
-            "the last one, with nothing between them that sets the size (normalization, "
-            "sigmoid, saturated tanh, zeros or NaN)."
+            "Growth with depth was not judged: this needs two weight layers in a row "
+            "before the last one, and nothing between them that sets the size of the "
+            "signal (normalization, sigmoid, saturated tanh, zeros or NaN)."
         )
     return ""
 
 
-def _held_by_normalization(profile):
+def _held_by_normalization(profile: DepthProfile) -> bool:
     """Whether normalization sets the size, before it falls so far that the epsilon of a
-    normalization would matter. What grows in between, a pre-norm stream, does no harm."""
-    growth_ranges = [
-        growth_range for growth_range in profile.growth_ranges if growth_range.layers
-    ]
+    normalization matters. Growth between normalizations, as in a pre-norm stream, does no
+    harm."""
+    ranges = [one for one in profile.growth_ranges if one.layers]
     return any(segment.normalized for segment in profile.segments) and all(
-        growth_range.decades >= -limit("vanishing") for growth_range in growth_ranges
+        one.decades >= -limit("vanishing") for one in ranges
     )

@@ -9,15 +9,15 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from activation_monitor.analysis import diagnosis as rules
+from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import check_ignored, limit
+from activation_monitor.analysis.diagnosis import diagnose as diagnose  # with the views
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
-from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.shown import count as _count
 from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.analysis.thresholds import limit
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 80
@@ -195,23 +195,13 @@ def _beyond_chance(diagnosis, main):
     return ""
 
 
-def diagnose(snapshots, ignore=()) -> Diagnosis:
-    """Diagnose a run from its snapshots, a `Recording` for example; prints as a table, and
-    shows table and figure in a notebook.
-
-    Args:
-        snapshots: In the order of the steps.
-        ignore: Codes of findings that you do not want to hear of.
-    """
-    ignore = check_ignored(ignore, "diagnose")
-    return rules.diagnose(snapshots, ignore, DIAGNOSIS_VIEWS)
-
-
+@results.text.register
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """The same as plain text, for `print`."""
     return _as_text(diagnosis_table(diagnosis))
 
 
+@results.figure.register
 def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options):
     """A plotly figure of the diagnosis, see `figures.draw`."""
     from activation_monitor.views.figures import draw  # plotly is loaded when it is used
@@ -220,15 +210,12 @@ def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options):
     return draw(kind, recording, diagnosis, **options)
 
 
+@results.html.register
 def diagnosis_html(diagnosis: Diagnosis) -> str:
     """The same for a notebook, see `notebook.diagnosis_html`."""
     import activation_monitor.views.notebook as notebook  # it loads plotly
 
     return notebook.diagnosis_html(diagnosis)
-
-
-DIAGNOSIS_VIEWS = Views(diagnosis_text, diagnosis_html, diagnosis_figure)
-"""What shows a diagnosis that a user gets."""
 
 
 def verdict_lines(diagnosis: Diagnosis) -> list[str]:
@@ -364,20 +351,18 @@ def _mark(differs):
     return "!" if differs else " "
 
 
+@results.text.register
 def rescaling_text(report: Rescaling) -> str:
     """The same as plain text, for `print`."""
     return _as_text(rescaling_table(report))
 
 
+@results.html.register
 def rescaling_html(report: Rescaling) -> str:
     """The same for a notebook, see `notebook.rescaling_html`."""
     import activation_monitor.views.notebook as notebook
 
     return notebook.rescaling_html(report)
-
-
-RESCALING_VIEWS = Views(rescaling_text, rescaling_html)
-"""What shows the result of `rescale`."""
 
 
 def show(renderable) -> None:
