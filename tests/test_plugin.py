@@ -26,7 +26,9 @@ from activation_monitor.storage import log_format, writer
 from activation_monitor.views.plugin import tab
 
 ROOT = Path(__file__).parent.parent
+NEWER = log_format.VERSION + 1
 STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
+OUTPUTS = log_format.RECORDS_TAGS[records.OUTPUT]
 SICK = "sick/activations"
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -99,7 +101,7 @@ def logs(tmp_path_factory):
     (folder / "empty" / log_format.RUN).mkdir(parents=True)
     (folder / "empty" / log_format.RUN / path.name).write_bytes(b"")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(log_format, "VERSION", 2)
+        patched.setattr(log_format, "VERSION", NEWER)
         write(folder / "newer", range(3))
     return folder
 
@@ -251,7 +253,7 @@ def test_of_two_fits_in_one_run_the_later_holds(client, logs):
 def test_a_run_of_a_newer_format_says_so_and_the_others_are_shown(client):
     """With what to do."""
     run = client.json("run", run="newer/activations")
-    assert "format 2" in run["problem"] and "Install a newer" in run["problem"]
+    assert f"format {NEWER}" in run["problem"] and "Install a newer" in run["problem"]
     assert run["steps"] == []
     answer = client.get("figure", kind="heat_map", run="newer/activations")
     assert answer.status_code == 404
@@ -646,9 +648,7 @@ def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
             self._read = provider.read_tensors
 
         def read_tensors(self, *args, downsample, **kwargs):
-            if downsample > 1000 and kwargs["run_tag_filter"].tags == {
-                log_format.SNAPSHOT_TAG
-            }:
+            if downsample > 1000 and kwargs["run_tag_filter"].tags == {OUTPUTS}:
                 raise RuntimeError("RESOURCE_EXHAUSTED")
             return self._read(*args, downsample=downsample, **kwargs)
 
@@ -687,18 +687,18 @@ class InMemory:
 
     def __init__(self, layers, steps, bad=None):
         rng = np.random.default_rng(0)
-        table, array = log_format.snapshot_to_array(measured(layers, 0, rng=rng))
+        table, arrays = log_format.encode(measured(layers, 0, rng=rng))
         text = np.array(log_format.table_to_json(table).encode(), object)
         self._data = {
             log_format.LAYERS_TAG: [provider.TensorDatum(0, 0.0, text)],
-            log_format.SNAPSHOT_TAG: [
-                provider.TensorDatum(i, float(i), array * (1 + 0.01 * rng.random()))
-                for i in range(steps)
+            OUTPUTS: [
+                provider.TensorDatum(i, float(i), arrays[OUTPUTS] * factor)
+                for i, factor in enumerate(1 + 0.01 * rng.random(steps))
             ],
         }
         if bad is not None:  # a step at which the last layer has some NaN
             nonfinite = records.FIELD_NAMES.index("nonfinite")
-            self._data[log_format.SNAPSHOT_TAG][bad].numpy[-1, nonfinite] = 3.0
+            self._data[OUTPUTS][bad].numpy[-1, nonfinite] = 3.0
 
     def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
         described = {
@@ -738,7 +738,7 @@ def test_a_spike_is_drawn_however_many_steps_there_are():
     """A heat map shows some of the steps; those of findings are among them."""
     layers = chain(["a", "b", "c"])
     recording = Recording(
-        Snapshot(i, layers, {"output": records.empty(3)}) for i in range(5000)
+        Snapshot(i, layers, {"output": records.empty(len(layers))}) for i in range(5000)
     )
     kept = tab._thinned(recording, 500, keep={1234}).steps
     assert len(kept) in (500, 501)
@@ -891,7 +891,7 @@ def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
     assert first.text.startswith("Run sick: 1 finding\n")
     assert "vanishing-activations" in first.text
     assert "Copy" in first.text
-    assert "format 2" in find(page, "#findings").text
+    assert f"format {NEWER}" in find(page, "#findings").text
     for place in ("profile", "heat"):
         assert find(page, f"#{place} .plotly").is_displayed()
     assert len(page.find_elements("css selector", "#layers-drawn .plotly")) >= 1
