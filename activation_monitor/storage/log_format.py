@@ -27,6 +27,7 @@ import numpy as np
 
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.storage.plugin_name import PLUGIN
 
 RUN = "activations"
 """Name of the run folder below the log folder."""
@@ -34,8 +35,9 @@ RUN = "activations"
 VALIDATION_RUN = "activations_validation"
 """The same for the forward passes of evaluation."""
 
-PLUGIN = "activation_monitor"
 VERSION = 2
+"""Version of the format that `encode` writes."""
+
 LAYERS_TAG = f"{PLUGIN}/layers"
 STEP_TAG = f"{PLUGIN}/step"
 STRIDES_TAG = f"{PLUGIN}/strides"

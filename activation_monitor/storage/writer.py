@@ -25,6 +25,7 @@ from tensorboard.util import tensor_util
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.storage import log_format
+from activation_monitor.storage.plugin_name import PLUGIN
 
 _SAMPLED = (
     f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
@@ -143,7 +144,7 @@ class EventLog:
 def _own_metadata():
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(
-            plugin_name=log_format.PLUGIN, content=log_format.metadata_content()
+            plugin_name=PLUGIN, content=log_format.metadata_content()
         ),
         # Without a data class no reader of TensorBoard's sees the summary.
         data_class=summary_pb2.DATA_CLASS_TENSOR,

@@ -1,7 +1,7 @@
-"""What TensorBoard holds of a run: read, made into snapshots, judged and kept.
+"""Reads the runs that TensorBoard holds, judges them, and caches the result.
 
-TensorBoard answers a tag at a time, with every step of it. What was converted and judged
-before is kept, and only what is new is converted and judged.
+TensorBoard returns one tag at a time, with all of its steps. Snapshots that were decoded and
+judged before are cached, so only new ones are decoded and judged.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorboard import errors
@@ -20,16 +20,22 @@ from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.storage import log_format
+from activation_monitor.storage.plugin_name import PLUGIN
 from activation_monitor.storage.record_file import EVENT_FILES, Checked, check
 
 _HISTOGRAMS = "histograms"
 _KEEP_RUNS = 16
+"""Number of runs in the cache."""
+
 _EVERYTHING = 1_000_000_000
+"""As many steps as there are: TensorBoard requires a number."""
+
 _IF_TOO_MANY = 1000
+"""Number of steps that are requested if all of them are too many for one answer."""
 
 
 class State(NamedTuple):
-    """By what is seen that a run has grown."""
+    """The last step of a run and its time. A new one means that the run has grown."""
 
     step: int
     wall_time: float
@@ -45,16 +51,17 @@ class Datum(NamedTuple):
 
 @dataclass
 class Run:
-    """A run as far as it was read.
+    """A run as far as it has been read.
 
     Attributes:
         recording: Its snapshots.
-        health: What is known of them.
-        diagnosis: What they say.
-        problem: Why it cannot be shown; empty if it can.
-        note: What is not shown of it; empty if all is.
-        state, written: What TensorBoard had of it when it was read.
-        checked: Its files, as far as they were checked for damage.
+        health: The state of the rules after the last snapshot.
+        diagnosis: The diagnosis of the snapshots; None if the run cannot be read.
+        problem: Why the run cannot be shown; empty if it can.
+        note: Which part of the run is not shown; empty if everything is.
+        state: The state of the run when it was read.
+        written: Step and wall time of each snapshot.
+        checked: The result of the check for damage of each file.
     """
 
     recording: Recording = field(default_factory=Recording)
@@ -68,26 +75,49 @@ class Run:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was found; nothing in a run that cannot be read."""
+        """The findings; none for a run that cannot be read."""
         return self.diagnosis.findings if self.diagnosis else ()
 
     @property
     def verdict(self) -> str:
-        """`Diagnosis.verdict`, "not assessed" for a run that cannot be read."""
+        """`Diagnosis.verdict`; "not assessed" for a run that cannot be read."""
         return self.diagnosis.verdict if self.diagnosis else "not assessed"
 
     @property
     def reason(self) -> str:
-        """Why growth with depth could not be assessed, if that is the verdict."""
+        """Why growth with depth could not be judged, if the verdict is "not assessed"."""
         unknown = self.diagnosis is None or self.verdict != "not assessed"
         return "" if unknown else self.diagnosis.not_assessed
 
     @property
-    def layers(self) -> list[tuple[str, int]]:
-        """Names and depths of all layers, in the order of the calls; of the first snapshot
-        and then what later ones have besides."""
+    def worst_layer(self) -> str | None:
+        """`Diagnosis.worst_layer`: the layer to inspect first."""
+        return self.diagnosis.worst_layer if self.diagnosis else None
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """All layers for the page: `name`, `depth`, and the `severity` of the worst finding
+        that concerns the layer, None if there is none. Names are in the order of `names`."""
+        worst_by_layer = self.diagnosis.worst_by_layer if self.diagnosis else {}
+        return [
+            {
+                "name": name,
+                "depth": depth,
+                "severity": worst_by_layer[name].severity if name in worst_by_layer else None,
+            }
+            for name, depth in self._depths.items()
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all layers in the order of the calls: those of the first snapshot, then
+        those that only later snapshots have."""
+        return [*self._depths]
+
+    @property
+    def _depths(self):
         if self.diagnosis is None or self.diagnosis.first is None:
-            return []
+            return {}
         first, depths = self.diagnosis.first, self.diagnosis.profile.depths
         found = dict(zip(first.names, map(int, depths), strict=True))
         seen = {id(first.layers)}
@@ -96,10 +126,10 @@ class Run:
                 seen.add(id(snapshot.layers))
                 for name in snapshot.names:
                     found.setdefault(name, max(found.values(), default=0))
-        return [*found.items()]
+        return found
 
     def at(self, step: int) -> Snapshot:
-        """The snapshot of this step, or the last one before it, or the first."""
+        """The last snapshot up to this step; the first one if there is none."""
         later = np.searchsorted(self.recording.steps, step, side="right")
         return self.recording[max(int(later) - 1, 0)]
 
@@ -108,9 +138,10 @@ class Runs:
     """The runs of a log folder.
 
     Args:
-        data_provider: TensorBoard's, whichever loader is behind it.
-        logdir: The log folder, whose files are checked for damage, of which TensorBoard
-            does not tell. If it is not a folder of this machine, nothing is checked.
+        data_provider: The data provider of TensorBoard, with either loader.
+        logdir: The log folder. Its files are checked for damage, which TensorBoard does not
+            report. Nothing is checked if it is not a folder on this machine. Defaults to
+            `""`.
     """
 
     def __init__(self, data_provider: provider.DataProvider, logdir: str = ""):
@@ -121,9 +152,9 @@ class Runs:
         self._lock = threading.Lock()
 
     def states(self, context, experiment: str) -> dict[str, State]:
-        """The runs that hold anything of ours, sorted by name, and how far they are.
+        """The runs with data of the plugin, sorted by name, and their states.
 
-        TensorBoard's fast loader lists them in another order at every start.
+        TensorBoard's fast loader lists the runs in a different order at every start.
         """
         listed = self._list(context, experiment)
         return {
@@ -136,16 +167,17 @@ class Runs:
         }
 
     def read(self, context, experiment: str, name: str, refresh: bool = False) -> Run:
-        """A run, with all that TensorBoard has of it.
+        """A run with everything that TensorBoard holds of it.
 
         Args:
             context: TensorBoard's request context.
-            experiment: Its experiment id.
-            name: Of the run.
-            refresh: Whether to look for what is new, if it was read before.
+            experiment: TensorBoard's experiment id.
+            name: Name of the run.
+            refresh: Whether to read new steps if the run is in the cache. Defaults to
+                `False`.
 
         Raises:
-            tensorboard.errors.NotFoundError: If there is none of that name.
+            tensorboard.errors.NotFoundError: If there is no run of that name.
         """
         key = experiment, name
         with self._lock:
@@ -163,9 +195,9 @@ class Runs:
         return run
 
     def with_histograms(self, context, experiment: str, name: str, layer: str) -> Recording:
-        """The snapshots of which TensorBoard has kept this layer's histogram, with it.
+        """The snapshots whose histogram of this layer TensorBoard has kept, with it.
 
-        TensorBoard keeps a random sample of them, as for its own tab of histograms.
+        TensorBoard keeps a random sample of histograms, as for its own Histograms tab.
         """
         run = self.read(context, experiment, name)
         tag = log_format.HISTOGRAM_PREFIX + layer
@@ -181,7 +213,7 @@ class Runs:
         return self._provider.list_tensors(
             context,
             experiment_id=experiment,
-            plugin_name=log_format.PLUGIN,
+            plugin_name=PLUGIN,
             run_tag_filter=provider.RunTagFilter(runs=None if name is None else [name]),
         )
 
@@ -202,13 +234,13 @@ class Runs:
             for tag in tags.values():
                 log_format.check_version(tag.plugin_content)
             run = self._grown(context, experiment, name, tags, before, state)
-        except Exception as error:  # whatever is in the file: the other runs are shown
+        except Exception as error:  # a file may hold anything; the other runs are shown
             return Run(problem=f"{name}: {error} {damage}".rstrip())
         run.note, run.checked = f"{run.note} {damage}".strip(), checked
         return run
 
     def _check(self, name, before):
-        """The files of a run that can be read, with what is known of them."""
+        """The files of a run that can be opened, with the result of their check."""
         folder = Path(self._logdir) / name
         if not self._logdir or not folder.is_dir():
             return {}
@@ -222,11 +254,11 @@ class Runs:
         def written(tag, most=_EVERYTHING):
             if tag not in tags:
                 return []
-            found = self._tag(context, experiment, name, tag, log_format.PLUGIN, most)
+            found = self._tag(context, experiment, name, tag, PLUGIN, most)
             return log_format.without_undone(found)
 
         def snapshots_with(most=_EVERYTHING):
-            # A run that a newer version resumed has both, the older one's first.
+            # A run that a newer version resumed has both tags, those of the older one first.
             found = [
                 (tag, one)
                 for tag in reversed(log_format.SNAPSHOT_TAGS[:2])
@@ -239,17 +271,17 @@ class Runs:
         note = ""
         try:
             arrays, by_time = snapshots_with()
-        except Exception:  # more than the fast loader hands over at once: 256 MiB
+        except Exception:  # an answer of the fast loader is limited to 256 MiB
             arrays, by_time = snapshots_with(_IF_TOO_MANY)
             note = (
-                f"{name} has more steps than TensorBoard can hand over at once; shown are "
-                f"{len(arrays)}, taken at random. With --load_fast=false all are."
+                f"{name} has more steps than TensorBoard can return at once. A random "
+                f"sample of {len(arrays)} steps is shown. --load_fast=false shows all."
             )
         tables = written(log_format.LAYERS_TAG)
         if arrays and not tables:
             raise ValueError(
-                "its list of layers is missing. Expected is a log that an "
-                "ActivationMonitor wrote."
+                "its list of layers is missing. Expected a log that an ActivationMonitor "
+                "wrote."
             )
         keys = [(one.step, one.wall_time) for one in arrays]
         run = Run(state=state, note=note, written=keys)
@@ -290,10 +322,10 @@ class Runs:
 
 
 def _damage(checked):
-    """The damaged files of a run in words; empty if there is none."""
+    """A sentence for each damaged file of a run; empty if there is none."""
     return " ".join(
-        f"{path.name} is damaged at byte {found.damaged}: TensorBoard reads no further, or "
-        "shows damaged numbers. `activation-monitor report` shows all that can be read."
+        f"{path.name} is damaged at byte {found.damaged}: TensorBoard stops reading there, or "
+        "shows wrong numbers. `activation-monitor report` shows everything that can be read."
         for path, found in checked.items()
         if found.damaged is not None
     )
