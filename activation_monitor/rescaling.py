@@ -10,7 +10,7 @@ from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording import inputs
 from activation_monitor.recording.keras_private import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
-from activation_monitor.views.console import RESCALING_VIEWS
+from activation_monitor.views import console  # noqa: F401 - shows the result
 
 _SIGMOIDS = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
 
@@ -149,7 +149,7 @@ def _rescaled(model, x):
         )
         for name in names
     ]
-    return Rescaling(tuple(rows), views=RESCALING_VIEWS)
+    return Rescaling(tuple(rows))
 
 
 def _checked(model, x):

@@ -94,7 +94,7 @@ class Run:
     def diagnosis(self) -> Diagnosis:
         """What the snapshots say so far; prints as a table."""
         told = [f for f in self._health.findings if f.code not in self._ignored]
-        return summary(self.recording, told, console.DIAGNOSIS_VIEWS)
+        return summary(self.recording, told)
 
     def open(self) -> None:
         """Open the log, if there is to be one and it is not open."""

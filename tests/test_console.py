@@ -165,8 +165,8 @@ def test_a_line_of_code_is_not_broken():
 
 
 def test_print_shows_the_table():
-    """A diagnosis that is given the view prints as its text."""
-    diagnosis = diagnose([network(2.0, 3.0)], views=console.DIAGNOSIS_VIEWS)
+    """A diagnosis prints as the text of the console view."""
+    diagnosis = diagnose([network(2.0, 3.0)])
     assert str(diagnosis) == NO_GROWTH
 
 

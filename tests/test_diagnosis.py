@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, summary
 from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
-from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import console
 from networks import Drawn, chain, network, straight, tap, weights
@@ -642,8 +643,8 @@ def test_a_code_that_does_not_exist_is_refused(ignore, named):
     assert str(raised.value) == message
 
 
-def test_the_public_diagnose_silences_and_refuses():
-    """That of the package, which prints as a table."""
+def test_the_public_diagnose_ignores_and_refuses():
+    """`activation_monitor.diagnose`, whose result prints as a table."""
     assert console.diagnose([straight(3.0)], ignore=EXPLODING).healthy
     with pytest.raises(ValueError, match="diagnose: `ignore` must hold codes"):
         console.diagnose([straight(3.0)], ignore=["growth"])
@@ -670,11 +671,36 @@ def test_without_measurements_nobody_is_healthy():
     assert not diagnosis.healthy
 
 
-def test_a_diagnosis_is_shown_by_the_views_it_was_given():
-    """`print` shows what the view makes of it; without one, the one line."""
-    views = Views(text=lambda d: f"{len(d.steps)} steps")
-    assert str(diagnose([straight(0.0)], views=views)) == "1 steps"
-    assert str(diagnose([])) == repr(diagnose([]))
+def test_a_diagnosis_is_shown_by_the_registered_views():
+    """`print` and a notebook show it, whichever function made it."""
+    diagnosis = diagnose([straight(0.0)])
+    assert str(diagnosis) == console.diagnosis_text(diagnosis)
+    assert diagnosis._repr_html_() == console.diagnosis_html(diagnosis)
+
+
+ALONE = """
+from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.rescaling import Rescaling
+for result in (diagnose([]), Rescaling(())):
+    assert str(result) == repr(result), str(result)
+    assert result._repr_html_() is None
+try:
+    diagnose([]).figure()
+except TypeError as error:
+    print(error)
+"""
+
+
+def test_analysis_alone_shows_one_line():
+    """No view is registered where only the analysis is imported."""
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == (
+        "Diagnosis.figure: expected a view that draws it. Received: none, because only "
+        "`activation_monitor.analysis` is imported. Import "
+        "`activation_monitor.views.console` first.\n"
+    )
 
 
 # -- the words

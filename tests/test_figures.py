@@ -930,9 +930,10 @@ def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):
 
 
 def test_a_diagnosis_draws_its_first_snapshot(monitor):
-    """The graph with the findings; so does one that was made again from the recording."""
+    """The depth profile by default; the graph marks the findings."""
     for diagnosis in (monitor.diagnosis, public_diagnose(monitor.recording)):
-        figure = diagnosis.figure()
+        assert diagnosis.figure().layout.title.text == "rms over depth"
+        figure = diagnosis.figure("layer_graph")
         assert any(
             trace.name == "vanishing-activations (critical)" for trace in figure.data
         )
@@ -948,15 +949,13 @@ def test_the_diagnosis_of_an_audit_draws_the_gradients():
 
 
 def test_a_figure_that_cannot_be_drawn_says_why(monitor):
-    """A wrong kind; nothing measured yet; a diagnosis without views."""
+    """A wrong kind; nothing measured yet."""
     with pytest.raises(ValueError, match="`kind` must be one of .* kind='pie'"):
         monitor.figure("pie")
     with pytest.raises(ValueError, match="before anything was measured"):
         ActivationMonitor().figure()
     with pytest.raises(ValueError, match="before anything was measured"):
         ActivationMonitor().diagnosis.figure()
-    with pytest.raises(TypeError, match="Make it by `activation_monitor.diagnose`"):
-        diagnose(monitor.recording).figure()
 
 
 def test_the_worst_layer_is_where_the_finding_ends_or_the_deepest_judged():

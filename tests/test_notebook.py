@@ -22,8 +22,8 @@ from activation_monitor import analysis
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
-from activation_monitor.analysis.shown import LONGEST, Views, one_line
-from activation_monitor.views import console
+from activation_monitor.analysis.shown import LONGEST, one_line
+from activation_monitor.views import console, notebook
 from activation_monitor.views.console import diagnose
 from networks import Drawn, network, tap
 
@@ -280,7 +280,7 @@ def test_every_result_has_its_one_line():
 
 
 def test_results_compare_hash_and_pickle_by_their_fields():
-    """The line changes nothing about the dataclass; views are no part of it."""
+    """The line changes nothing about the dataclass, and a result holds no view."""
     snapshot = Drawn(1).chain(8, variance=0.02).snapshot(0)
     made = diagnose([snapshot])
     finding = made.findings[0]
@@ -293,9 +293,7 @@ def test_results_compare_hash_and_pickle_by_their_fields():
     ]
     again = pickle.loads(pickle.dumps(made))
     assert str(again) == str(made) and again._repr_html_() == made._repr_html_()
-    without = dataclasses.replace(made, views=None)
-    assert without.findings == made.findings and without.profile is made.profile
-    report = Rescaling((RescaledLayer("a", 2.0, 1.0, 0.5),), console.RESCALING_VIEWS)
+    report = Rescaling((RescaledLayer("a", 2.0, 1.0, 0.5),))
     assert report == Rescaling(report.layers) and hash(report) == hash(
         Rescaling(report.layers)
     )
@@ -377,25 +375,20 @@ def test_a_layer_that_was_left_alone_says_why():
     assert "1 of 2 weight layers rescaled." in shown.text
 
 
-def test_a_view_that_fails_leaves_the_one_line(capsys):
-    """A cell shows that instead, without a traceback; so does a result without views."""
+def test_a_view_that_fails_leaves_the_one_line(capsys, monkeypatch):
+    """A cell shows the one line instead of a traceback."""
 
     def fails(made):
         raise RuntimeError("no such thing")
 
     made = chain_of(3)
-    broken = dataclasses.replace(made, views=Views(console.diagnosis_text, fails))
-    for shown in (
-        broken,
-        dataclasses.replace(made, views=None),
-        dataclasses.replace(made, profile=None),
-        Rescaling((), Views(console.rescaling_text, fails)),
-        Rescaling(()),
-    ):
+    assert set(DisplayFormatter().format(made)[0]) == {"text/plain", "text/html"}
+    monkeypatch.setattr(notebook, "diagnosis_html", fails)
+    monkeypatch.setattr(notebook, "rescaling_html", fails)
+    for shown in (made, dataclasses.replace(made, profile=None), Rescaling(())):
         data, _ = DisplayFormatter().format(shown)
         assert data == {"text/plain": repr(shown)}
     assert capsys.readouterr() == ("", "")
-    assert set(DisplayFormatter().format(made)[0]) == {"text/plain", "text/html"}
 
 
 PROBE = """

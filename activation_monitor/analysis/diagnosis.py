@@ -1,15 +1,21 @@
 """What the snapshots of a run say: the findings, and what could be assessed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from activation_monitor.analysis import shown
 from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
-from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
+from activation_monitor.analysis.findings import (
+    SEVERITIES,
+    Finding,
+    check_ignored,
+    limit,
+)
 from activation_monitor.analysis.health import changed_up_to, judged, shows_initialization
-from activation_monitor.analysis.shown import Views, one_line
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.shown import one_line
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 
 VERDICTS = ("healthy", "not assessed", "findings")
 """From the best to the worst."""
@@ -26,7 +32,6 @@ class Diagnosis:
         steps: Steps that were sampled.
         last: The last snapshot; None if nothing was measured.
         draws: From an audit with several seeds, the diagnosis of each initialization.
-        views: What shows it in full; None if it was made without.
     """
 
     findings: tuple[Finding, ...]
@@ -35,7 +40,6 @@ class Diagnosis:
     steps: tuple[int, ...]
     last: Snapshot | None = None
     draws: tuple["Diagnosis", ...] = ()
-    views: Views | None = field(default=None, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -80,31 +84,25 @@ class Diagnosis:
             (n for n in (*worst_by_layer[::-1], *judged[::-1]) if n in names), names[-1]
         )
 
-    def figure(self, kind: str = "layer_graph", **options):
+    def figure(self, kind: str = "depth_profile", **options: Any) -> Any:
         """A figure of the first snapshot, which a notebook shows.
 
         Args:
-            kind: "layer_graph" with the findings marked, or "depth_profile" with the
-                gradients, where they were measured.
-            **options: `dark=True` for a dark page; for the profile a `statistic` as well.
+            kind: `"depth_profile"` with the gradients, if they were measured, or
+                `"layer_graph"` with the findings marked. Defaults to `"depth_profile"`.
+            **options: `dark=True` for a dark page, and `statistic`.
 
         Returns:
             A `plotly.graph_objects.Figure`.
 
         Raises:
             ValueError: If nothing was measured, or there is no such figure.
-            TypeError: If the diagnosis was made without views.
+            TypeError: If the views are not imported, see `analysis.shown`.
         """
-        if self.views is None or self.views.figure is None:
-            raise TypeError(
-                "Diagnosis.figure: expected a diagnosis that knows how it is drawn. "
-                "Received: one made by `analysis.diagnosis`. Make it by "
-                "`activation_monitor.diagnose`."
-            )
-        return self.views.figure(self, kind, **options)
+        return shown.figure(self, kind, **options)
 
     def __str__(self) -> str:
-        return self.views.text(self) if self.views else repr(self)
+        return shown.text(self)
 
     @one_line
     def __repr__(self) -> str:
@@ -121,30 +119,38 @@ class Diagnosis:
         return f"of {when}: {found}; print() shows all"
 
     def _repr_html_(self) -> str | None:
-        return shown.html(self)
+        return shown.in_notebook(self)
 
 
 def diagnose(
-    snapshots: Iterable[Snapshot],
-    ignore: frozenset[str] = frozenset(),
-    views: Views | None = None,
+    snapshots: Iterable[Snapshot], ignore: str | Collection[str] = ()
 ) -> Diagnosis:
     """Diagnose a run from its snapshots.
 
     Args:
         snapshots: In the order of the steps, a `Recording` for example.
-        ignore: Codes of findings not to report.
-        views: What shows it in full.
+        ignore: Code, or codes, of findings not to report. Defaults to `()`.
+
+    Raises:
+        ValueError: If `ignore` holds an unknown code.
     """
+    ignore = check_ignored(ignore, "diagnose")
     snapshots = list(snapshots)
     health = judged(snapshots)
     # What is not to be reported explains others all the same.
     told = [finding for finding in health.findings if finding.code not in ignore]
-    return summary(snapshots, told, views)
+    return summary(snapshots, told)
 
 
-def summary(snapshots, findings, views: Views | None = None) -> Diagnosis:
-    """A diagnosis of snapshots whose findings are known."""
+def summary(
+    snapshots: Recording | Sequence[Snapshot], findings: Iterable[Finding]
+) -> Diagnosis:
+    """A diagnosis of snapshots whose findings are known.
+
+    Args:
+        snapshots: In the order of the steps.
+        findings: What `judge` found in them.
+    """
     first, last = (snapshots[0], snapshots[-1]) if len(snapshots) else (None, None)
     return Diagnosis(
         findings=tuple(findings),
@@ -152,7 +158,6 @@ def summary(snapshots, findings, views: Views | None = None) -> Diagnosis:
         profile=depth_profile(first) if first else None,
         steps=tuple(snapshot.step for snapshot in snapshots),
         last=last,
-        views=views,
     )
 
 

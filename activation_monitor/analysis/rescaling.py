@@ -1,9 +1,9 @@
 """What `rescale` did to a model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from activation_monitor.analysis import shown
-from activation_monitor.analysis.shown import Views, one_line
+from activation_monitor.analysis.shown import one_line
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class Rescaling:
     """What `rescale` did, layer by layer in the order of the data; prints as a table."""
 
     layers: tuple[RescaledLayer, ...]
-    views: Views | None = field(default=None, compare=False)
 
     @property
     def summary(self) -> str:
@@ -45,11 +44,11 @@ class Rescaling:
         return f"{done} of {len(self.layers)} weight layers rescaled"
 
     def __str__(self) -> str:
-        return self.views.text(self) if self.views else repr(self)
+        return shown.text(self)
 
     @one_line
     def __repr__(self) -> str:
         return f"with {self.summary}"
 
     def _repr_html_(self) -> str | None:
-        return shown.html(self)
+        return shown.in_notebook(self)

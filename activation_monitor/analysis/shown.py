@@ -1,26 +1,72 @@
-"""How a result shows itself: in one line everywhere, in full by the views it carries."""
+"""How a result is shown: one line everywhere, in full where a view is registered.
+
+`text`, `html` and `figure` are generic functions (`functools.singledispatch`). Analysis
+knows neither rich nor plotly, so here they have only a fallback. Each view registers itself
+for the type of its result:
+
+```python
+@shown.text.register
+def diagnosis_text(diagnosis: Diagnosis) -> str: ...
+```
+
+All public functions that return a result import the views, so a result of theirs is shown
+in full. Analysis imported alone shows the one line.
+"""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 LONGEST = 200
 """Characters of the one line at most: two lines of a terminal or three of a notebook."""
 
 
-class Views(NamedTuple):
-    """What shows a result in full. Analysis knows neither rich nor plotly, so a result
-    carries these functions of it.
+@functools.singledispatch
+def text(result: Any) -> str:
+    """The text that `print` shows: the one line if no view is registered."""
+    return repr(result)
 
-    Attributes:
-        text: Makes the text that `print` shows.
-        html: Makes the HTML that a notebook shows.
-        figure: Makes a figure, from the result, a kind and options.
+
+@functools.singledispatch
+def html(result: Any) -> str | None:
+    """The HTML that a notebook shows: None if no view is registered."""
+    del result
+    return None
+
+
+@functools.singledispatch
+def figure(result: Any, kind: str, **options: Any) -> Any:
+    """A figure of the result.
+
+    Args:
+        result: The result to draw.
+        kind: The name of the figure.
+        **options: Options of that figure.
+
+    Returns:
+        A `plotly.graph_objects.Figure`.
+
+    Raises:
+        TypeError: If no view is registered.
     """
+    raise TypeError(
+        f"{type(result).__name__}.figure: expected a view that draws it. Received: none, "
+        "because only `activation_monitor.analysis` is imported. Import "
+        "`activation_monitor.views.console` first."
+    )
 
-    text: Callable[[Any], str]
-    html: Callable[[Any], str] | None = None
-    figure: Callable[..., Any] | None = None
+
+def in_notebook(result: Any) -> str | None:
+    """The HTML that a notebook shows of a result.
+
+    Returns:
+        HTML. None if no view is registered or the view fails: the notebook then shows the
+        one line. A cell must not fail because of how its result is shown.
+    """
+    try:
+        return html(result)
+    except Exception:
+        return None
 
 
 def one_line(words: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -40,21 +86,6 @@ def one_line(words: Callable[[Any], str]) -> Callable[[Any], str]:
         return line if len(line) <= LONGEST else f"{line[: LONGEST - 2]}…>"
 
     return described
-
-
-def html(result) -> str | None:
-    """What a notebook shows of a result with `views`.
-
-    Returns:
-        HTML; None, for which a notebook shows the one line, if the result has no such
-        view or the view fails.
-    """
-    if result.views is None or result.views.html is None:
-        return None
-    try:
-        return result.views.html(result)
-    except Exception:  # a cell must not fail for how its result is shown
-        return None
 
 
 def count(n: int, what: str) -> str:

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -10,7 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.verdict import sentences
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -94,9 +97,27 @@ def shown(value: float, statistic: str) -> str:
     return (percent if "fraction" in statistic else number)(value)
 
 
+@results.text.register
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """The table of the layers, the verdict and the findings, as plain text for `print`."""
     return as_text(diagnosis_table(diagnosis))
+
+
+@results.html.register
+def diagnosis_html(diagnosis: Diagnosis) -> str:
+    """The same as HTML, see `notebook.diagnosis_html`."""
+    from activation_monitor.views import notebook  # loads plotly
+
+    return notebook.diagnosis_html(diagnosis)
+
+
+@results.figure.register
+def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options: Any) -> Any:
+    """A plotly figure of the first snapshot, see `figures.draw`."""
+    from activation_monitor.views.figures import draw  # loads plotly
+
+    recording = Recording([diagnosis.first] if diagnosis.first else [])
+    return draw(kind, recording, diagnosis, **options)
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:

@@ -3,10 +3,11 @@
 from rich.console import Group
 from rich.text import Text
 
+from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
-from activation_monitor.views.console import narrow, number, table
+from activation_monitor.views.console import as_text, narrow, number, table
 
 
 def _law_table(title, before, last):
@@ -66,6 +67,20 @@ def rescaling_row(layer: RescaledLayer) -> tuple[str, ...]:
     factor = "" if layer.reason else number(layer.factor)
     sizes = number(layer.std_before), number(layer.std_after)
     return (layer.name, *sizes, factor, layer.reason)
+
+
+@results.text.register
+def rescaling_text(report: Rescaling) -> str:
+    """The table of `rescaling_table` as plain text, for `print`."""
+    return as_text(rescaling_table(report))
+
+
+@results.html.register
+def rescaling_html(report: Rescaling) -> str:
+    """The same as HTML, see `notebook.rescaling_html`."""
+    from activation_monitor.views import notebook  # loads plotly
+
+    return notebook.rescaling_html(report)
 
 
 def rescaling_table(report: Rescaling) -> Group:
