@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import records
-from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.diagnosis import Diagnosis, diagnose
 from activation_monitor.analysis.findings import check_ignored
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import inputs, measure
@@ -20,7 +20,7 @@ from activation_monitor.recording.keras_private import (
     steps_taken,
 )
 from activation_monitor.recording.taps import Taps
-from activation_monitor.views import console
+from activation_monitor.views import console  # noqa: F401 - shows the result
 
 
 def audit(
@@ -98,7 +98,7 @@ def audit(
             draws = [_Looker(model, model).look(x, y)]
             if seeds > 1:
                 draws += _looks_at_clones(model, x, y, range(1, seeds))
-    each = tuple(console.diagnose([snapshot], ignore) for snapshot in draws)
+    each = tuple(diagnose([snapshot], ignore) for snapshot in draws)
     return each[0] if seeds == 1 else _in_most(each)
 
 

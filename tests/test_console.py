@@ -13,7 +13,7 @@ import networks
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.fixes import Change, Fix
-from activation_monitor.views import console
+from activation_monitor.views import console, in_words, tables
 from networks import tap
 
 
@@ -73,9 +73,11 @@ Cause: initializer. dense_0 was drawn by RandomNormal(stddev=0.01).
 Change:
   in dense_0 and dense_1:
       kernel_initializer="lecun_normal"  # std 0.125
+More: activation-monitor explain vanishing-activations
 * nonfinite-activations (critical, at initialization): 2 of 4 elements of the
 output (dense_3, float32) are NaN or infinite. Its own inputs have none; what is
-computed from it inherits them."""
+computed from it inherits them.
+More: activation-monitor explain nonfinite-activations"""
 
 NO_GROWTH = """\
 Activations at step 0
@@ -93,7 +95,7 @@ Not assessed: no findings; 1 step sampled."""
 
 def test_nothing_measured_has_a_verdict_in_markdown_too():
     """The same sentence as in the table's place."""
-    assert console.diagnosis_markdown(diagnose([])) == (
+    assert in_words.markdown(diagnose([])) == (
         "ActivationMonitor: nothing has been measured yet."
     )
 
@@ -238,12 +240,12 @@ def test_a_number_has_three_digits_or_is_a_dash(value, expected):
 
 def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
     """What TensorBoard's Text tab shows: the same words without the table."""
-    assert console.diagnosis_markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
+    assert in_words.markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
         "Growth per weight layer: 1 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 "
         "to dense_1.\n\nHealthy: no findings; 1 step sampled."
     )
     dead = with_remedies(diagnose([network(0.0, 1.0)]), REMEDY)
-    assert console.diagnosis_markdown(dead) == (
+    assert in_words.markdown(dead) == (
         "Growth with depth was not judged: it needs two weight layers in a row before the "
         "last one, with nothing between them that sets the size (normalization, sigmoid, "
         "saturated tanh, zeros or NaN).\n\n"
@@ -253,10 +255,13 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
         "learns.\n\n"
         "*Cause: initializer.* dense_0 was drawn by RandomNormal(stddev=0.01).\n\n"
         "Change in dense_0 and dense_1:\n\n"
-        '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```'
+        '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```\n\n'
+        "More: `activation-monitor explain zero-activations`"
     )
     unknown = with_remedies(diagnose([network(0.0, 1.0)]), None)
-    assert console.diagnosis_markdown(unknown).endswith("no layer before it learns.")
+    assert in_words.markdown(unknown).endswith(
+        "no layer before it learns.\n\nMore: `activation-monitor explain zero-activations`"
+    )
 
 
 # -- the study and the calibration
@@ -276,7 +281,7 @@ def test_a_study_prints_its_rows_and_notes(capsys, monkeypatch):
     )
     study = chain.Study("Two products", rows, ("The naive one ends.",), 2, None)
     assert (
-        printed(console.study_table(study), capsys)
+        printed(tables.study_table(study), capsys)
         == """\
 Two products
 
@@ -288,7 +293,7 @@ Two products
 
 The naive one ends."""
     )
-    table = console.study_table(study).renderables[0]
+    table = tables.study_table(study).renderables[0]
     assert [row.style for row in table.rows] == [None, "yellow"]
 
 
@@ -307,7 +312,7 @@ def test_a_calibration_prints_its_rows_and_verdict(
     monkeypatch.setenv("COLUMNS", "100")
     rms = np.array([1.0, first_gain, 500.0])
     calibration = chain.calibrate("Dense", ("a", "b"), rms, rms * 1.001, 1.0, 512)
-    shown = printed(console.calibration_table(calibration), capsys)
+    shown = printed(tables.calibration_table(calibration), capsys)
     lines = shown.splitlines()
     assert lines[0] == "Dense"
     assert lines[2].split() == "law: law: law: vs".split()
@@ -325,6 +330,6 @@ def test_a_calibration_prints_its_rows_and_verdict(
     assert all(line.endswith("1.0e-03") for line in lines[4:6])
     assert " ".join(lines[7:]) == calibration.verdict
     assert calibration.verdict.startswith(f"{verdict}: growth 22.361 per layer")
-    table, words = console.calibration_table(calibration).renderables
+    table, words = tables.calibration_table(calibration).renderables
     assert [row.style for row in table.rows] == styles
     assert words.style == style

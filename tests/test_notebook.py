@@ -18,13 +18,12 @@ import nbformat
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from activation_monitor import analysis
+from activation_monitor import analysis, diagnose
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import LONGEST, one_line
-from activation_monitor.views import console, notebook
-from activation_monitor.views.console import diagnose
+from activation_monitor.views import console, in_words, notebook
 from networks import Drawn, network, tap
 
 ROOT = Path(__file__).parent.parent
@@ -329,7 +328,7 @@ def test_every_state_has_html(state):
     source = console.diagnosis_html(made)  # what fails, fails here
     assert made._repr_html_() == source
     shown = Elements(source)
-    for line in console.verdict_lines(made):
+    for line in in_words.sentences(made):
         assert line in shown.text
     assert shown.count("table") == (made.first is not None)
     drawable = state not in ("nothing measured", "not called")
@@ -354,7 +353,7 @@ def test_a_name_stays_text_in_a_cell():
     assert made.findings[0].message in shown.text
     assert shown.text.count(names[0][-20:]) >= 4
     report = Rescaling((RescaledLayer(HOSTILE, 2.0, 1.0, 0.5, HOSTILE),))
-    shown = Elements(console.rescaling_html(report))
+    shown = Elements(notebook.rescaling_html(report))
     assert shown.count("script") == 0 and shown.cells.count(HOSTILE) == 2
 
 
@@ -364,7 +363,7 @@ def test_a_layer_that_was_left_alone_says_why():
         RescaledLayer("a", 2.0, 1.0, 0.5),
         RescaledLayer("b", math.nan, 3.0, 1.0, "frozen"),
     )
-    shown = Elements(console.rescaling_html(Rescaling(layers)))
+    shown = Elements(notebook.rescaling_html(Rescaling(layers)))
     assert shown.cells[5:] == ["a", "2", "1", "0.5", "", "b", "-", "3", "", "frozen"]
     rows = [
         attributes["class"]

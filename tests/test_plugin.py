@@ -21,8 +21,9 @@ from werkzeug import test, wrappers
 import board
 from activation_monitor import diagnose, read_recording
 from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
-from activation_monitor.storage import log_format, writer
+from activation_monitor.storage import log_format, plugin_name, writer
 from activation_monitor.views.plugin import tab
 
 ROOT = Path(__file__).parent.parent
@@ -150,12 +151,10 @@ def test_the_entry_point_is_declared_and_is_the_loader():
     """In pyproject.toml, under the name that TensorBoard looks for."""
     import tomllib
 
-    from activation_monitor.views.plugin import entry
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["entry-points"]["tensorboard_plugins"]
-    assert declared == {log_format.PLUGIN: "activation_monitor.views.plugin.entry:Loader"}
-    assert entry.PLUGIN == log_format.PLUGIN
+    assert declared == {plugin_name.PLUGIN: "activation_monitor.views.plugin.entry:Loader"}
+    assert plugin_name.PLUGIN == "activation_monitor"
 
 
 @pytest.mark.parametrize(
@@ -220,13 +219,18 @@ def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
     run = client.json("run", run=f"{name}/activations")
     assert run["steps"] == recording.steps
     expected = diagnose(recording).findings
+    assert run["worst_layer"] == diagnose(recording).worst_layer
+    severities = {layer["name"]: layer["severity"] for layer in run["layers"]}
+    worst = diagnose(recording).worst_by_layer
+    assert {name: s for name, s in severities.items() if s} == {
+        name: finding.severity for name, finding in worst.items()
+    }
     assert [finding["code"] for finding in run["findings"]] == [f.code for f in expected]
     for told, finding in zip(run["findings"], expected, strict=True):
         assert told["message"] == finding.message
         assert told["layers"] == [*finding.layers]
         assert told["step"] == finding.step
-        changes = finding.fix.changes if finding.fix else ()
-        assert [change["line"] for change in told["changes"]] == [c.line for c in changes]
+        assert told == json.loads(json.dumps(finding.to_dict()))
 
 
 def test_the_sick_run_is_found_sick_and_the_healthy_one_is_not(client):
@@ -596,8 +600,8 @@ def test_a_damaged_file_is_told_of_where_its_run_is_shown(tmp_path, loader):
         assert shown["problem"] == ""
         assert shown["steps"][:3] == [0, 1, 2]
         assert shown["note"] == (
-            f"{path.name} is damaged at byte {start}: TensorBoard reads no further, or "
-            "shows damaged numbers. `activation-monitor report` shows all that can be read."
+            f"{path.name} is damaged at byte {start}: TensorBoard stops reading there or "
+            "shows wrong numbers. `activation-monitor report` shows all that can be read."
         )
 
 
@@ -657,7 +661,7 @@ def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
     limited = runs.Runs(Limited(client.provider))
     run = limited.read(None, "", "activations")
     assert run.recording.steps == [*range(20)]
-    assert "more steps than TensorBoard can hand over" in run.note
+    assert "more steps than TensorBoard can return" in run.note
 
 
 @pytest.mark.parametrize("loader", [*board.LOADERS])
@@ -1163,9 +1167,8 @@ def told_of(page, **fields):
     return page.execute_async_script(SHOWN, [run | {"evaluation": False} | fields])[0]
 
 
-FOUND = {"code": "dead-units", "meaning": "m", "severity": "warning", "initial": False}
-FOUND |= {"step": 5, "layers": ["d1"], "message": "It is so.", "evidence": []}
-FOUND |= {"cause": "", "reason": "", "changes": []}
+FOUND = Finding("dead-units", "warning", 5, ("d1",), {"a_b": 0.95, "c": np.nan}, "It is.")
+FOUND = dataclasses.replace(FOUND, initial=False, last_step=360)
 
 
 @in_browser
@@ -1178,12 +1181,11 @@ def test_a_verdict_has_a_colour_and_a_reason(page):
     dot, said = told_of(page, verdict="not assessed", evaluation=True)
     assert (dot, said) == ("dot evaluation", "Run r: measured, not judged")
     assert told_of(page, evaluation=True)[0] == "dot evaluation"
-    dot, said = told_of(page, verdict="findings", findings=[FOUND])
+    dot, said = told_of(page, verdict="findings", findings=[FOUND.to_dict()])
     assert dot == "dot warning" and said.startswith("Run r: 1 finding")
-    assert "since step 5" in said
-    when = "in training, steps 5 to 360"
-    _, said = told_of(page, verdict="findings", findings=[FOUND | {"when": when}])
-    assert when in said and "since step" not in said
+    assert "in training, steps 5 to 360" in said
+    assert "a b0.95" in said and "cnot finite" in said
+    assert "More: activation-monitor explain dead-units" in said
 
 
 @in_browser

@@ -1,1 +1,1 @@
-"""What people see: each module turns a diagnosis or a recording into text, HTML, figures."""
+"""What people see: each module turns a diagnosis or a recording into text or figures."""

@@ -14,7 +14,7 @@ from rich.text import Text
 from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views.verdict import sentences
+from activation_monitor.views.in_words import sentences
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 80
@@ -121,7 +121,7 @@ def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options: Any) -> Any:
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
-    """The layers along the data path with their statistics, the verdict and the findings."""
+    """The layers along the data path, their statistics, the verdict and the findings."""
     if diagnosis.first is None:
         return Group(*_verdict(diagnosis))
     snapshots = [diagnosis.first]
@@ -199,6 +199,6 @@ def _verdict(diagnosis) -> Iterator[Text]:
     yield Text(verdict, style="green" if diagnosis.healthy else "bold")
     for finding in diagnosis.findings:
         for line in f"* {finding}".splitlines():
-            # An indented line is code to be copied: it must not be broken.
-            options = {"no_wrap": True, "overflow": "ignore"} if line.startswith(" ") else {}
-            yield Text(line, style=_STYLES[finding.severity], **options)
+            # Indented lines are code to be copied, which must not be broken.
+            code = {"no_wrap": True, "overflow": "ignore"} if line.startswith(" ") else {}
+            yield Text(line, style=_STYLES[finding.severity], **code)

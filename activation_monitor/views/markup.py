@@ -46,7 +46,7 @@ def layer_table(
 
     Args:
         diagnosis: The diagnosis of the run. The rows are the layers of its first snapshot.
-        snapshots: One snapshot for each step. Of two snapshots of one step the later counts.
+        snapshots: One snapshot for each step. If two have the same step, the later counts.
         settings: Names of fields of `LayerInfo`.
     """
     at = {snapshot.step: snapshot for snapshot in snapshots}

@@ -17,7 +17,7 @@ from html import escape
 
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.rescaling import Rescaling
-from activation_monitor.views import console, markup
+from activation_monitor.views import console, in_words, markup, tables
 from activation_monitor.views.figures.svg import svg
 
 _CLASS = "activation-monitor"
@@ -65,7 +65,7 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
     if diagnosis.findings:
         severities = {finding.severity for finding in diagnosis.findings}
         kind = "critical" if "critical" in severities else "warning"
-    parts = [f'<div class="verdict {kind}">{markup.verdict(diagnosis)}</div>']
+    parts = [f'<div class="verdict {kind}">{in_words.html(diagnosis)}</div>']
     if diagnosis.first is not None:
         figure = console.diagnosis_figure(diagnosis, "depth_profile")
         snapshots = (diagnosis.first, diagnosis.last or diagnosis.first)
@@ -81,15 +81,15 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
 
 def rescaling_html(report: Rescaling) -> str:
     """Std before and after, and the factor, of each weight layer."""
-    name, *figures, reason = console.RESCALING_HEADINGS
+    name, *figures, reason = tables.RESCALING_HEADINGS
     columns = {name: "", **dict.fromkeys(figures, "number"), reason: ""}
     rows = [
-        ("left-alone" if layer.reason else "", console.rescaling_row(layer))
+        ("left-alone" if layer.reason else "", tables.rescaling_row(layer))
         for layer in report.layers
     ]
     return _framed(
         [
-            f'<p class="title">{escape(console.RESCALING_TITLE)}</p>',
+            f'<p class="title">{escape(tables.RESCALING_TITLE)}</p>',
             markup.table(columns, rows),
             f"<p>{escape(report.summary)}.</p>",
         ]

@@ -9,7 +9,7 @@ from plotly import graph_objects, offline
 
 from activation_monitor.analysis.diagnosis import VERDICTS
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views import figures, markup
+from activation_monitor.views import figures, in_words, markup
 from activation_monitor.views.report_page import PAGE
 from activation_monitor.views.summary import (
     compared,
@@ -82,7 +82,7 @@ _WORDS = {"findings": "Something was found", "not assessed": "Not assessed"}
 
 def _verdict(run, diagnosis):
     kind = {"healthy": "healthy", "findings": "sick"}.get(diagnosis.verdict, "unassessed")
-    said = markup.verdict(diagnosis)
+    said = in_words.html(diagnosis)
     return f'<article class="{kind}"><h2>{escape(run)}</h2>{said}</article>'
 
 

@@ -7,7 +7,7 @@ from activation_monitor.analysis import comparison
 from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis, diagnose
 from activation_monitor.analysis.records import STATISTICS
 from activation_monitor.analysis.snapshot import Recording, Snapshot
-from activation_monitor.views.verdict import sentences
+from activation_monitor.views.in_words import sentences
 
 FORMAT = 3
 """Version of the data that `summary` returns.
@@ -94,7 +94,7 @@ def compared(
 def reference_first(
     runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
 ) -> dict[str, Recording]:
-    """The runs in their order, after the reference: the first of those with the best verdict."""
+    """The reference, which is the first run with the best verdict; then the other runs."""
     order = sorted(runs, key=lambda run: VERDICTS.index(diagnoses[run].verdict))
     return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
 

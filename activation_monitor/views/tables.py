@@ -1,4 +1,4 @@
-"""Tables for the terminal: the matmul-chain study, calibration, rescaling and comparison."""
+"""Tables for the terminal: matmul-chain study, calibration, rescaling and comparison."""
 
 from rich.console import Group
 from rich.text import Text

@@ -1,7 +1,7 @@
 """Reads the runs that TensorBoard holds, judges them, and caches the result.
 
-TensorBoard returns one tag at a time, with all of its steps. Snapshots that were decoded and
-judged before are cached, so only new ones are decoded and judged.
+TensorBoard returns one tag at a time, with all of its steps. Snapshots that were decoded
+and judged before are cached, so only new ones are decoded and judged.
 """
 
 import contextlib
@@ -96,14 +96,17 @@ class Run:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """All layers for the page: `name`, `depth`, and the `severity` of the worst finding
-        that concerns the layer, None if there is none. Names are in the order of `names`."""
-        worst_by_layer = self.diagnosis.worst_by_layer if self.diagnosis else {}
+        """All layers for the page, in the order of `names`.
+
+        Each has a `name`, a `depth`, and the `severity` of the worst finding that concerns
+        it, None if there is none.
+        """
+        worst = self.diagnosis.worst_by_layer if self.diagnosis else {}
         return [
             {
                 "name": name,
                 "depth": depth,
-                "severity": worst_by_layer[name].severity if name in worst_by_layer else None,
+                "severity": worst[name].severity if name in worst else None,
             }
             for name, depth in self._depths.items()
         ]
@@ -258,7 +261,7 @@ class Runs:
             return log_format.without_undone(found)
 
         def snapshots_with(most=_EVERYTHING):
-            # A run that a newer version resumed has both tags, those of the older one first.
+            # A run that a newer version resumed has both tags; the older one is first.
             found = [
                 (tag, one)
                 for tag in reversed(log_format.SNAPSHOT_TAGS[:2])
@@ -324,8 +327,8 @@ class Runs:
 def _damage(checked):
     """A sentence for each damaged file of a run; empty if there is none."""
     return " ".join(
-        f"{path.name} is damaged at byte {found.damaged}: TensorBoard stops reading there, or "
-        "shows wrong numbers. `activation-monitor report` shows everything that can be read."
+        f"{path.name} is damaged at byte {found.damaged}: TensorBoard stops reading there "
+        "or shows wrong numbers. `activation-monitor report` shows all that can be read."
         for path, found in checked.items()
         if found.damaged is not None
     )

@@ -188,9 +188,7 @@ class Tab(base_plugin.TBPlugin):
     def _layer_over_time(self, request, runs, dark):
         layer = _layer(request, runs)
         having = {
-            label(name): run.recording
-            for name, run in runs.items()
-            if layer in run.names
+            label(name): run.recording for name, run in runs.items() if layer in run.names
         }
         return _figures().layer_over_time(
             having, layer, dark=dark, places=self._places(request)
@@ -304,7 +302,7 @@ def _first_and(run, step):
 
 
 def _thinned(recording, most, keep=()):
-    """At most `most` snapshots, evenly spaced, and in addition those of the steps `keep`."""
+    """At most `most` snapshots, evenly spaced, and those of the steps `keep` as well."""
     n = len(recording)
     if n <= most:
         return recording
@@ -315,7 +313,7 @@ def _thinned(recording, most, keep=()):
 
 @functools.cache
 def _plotly_script():
-    """plotly.js from the installed plotly package, which is not imported; compressed once."""
+    """plotly.js of the installed package, which is not imported; compressed once."""
     folder = Path(importlib.util.find_spec("plotly").origin).parent
     script = (folder / "package_data" / "plotly.min.js").read_bytes()
     return gzip.compress(script, 6, mtime=0)

@@ -59,8 +59,8 @@ def _beyond_chance(diagnosis, main):
         return ""
     if -limit("vanishing") <= main.decades <= limit("exploding"):
         return (
-            "; this is more than chance explains, but harmless over so few layers (a factor "
-            f"of {10**main.decades:.3g} in total)"
+            "; this is more than chance explains, but harmless over so few layers (a "
+            f"factor of {10**main.decades:.3g} in total)"
         )
     return ""
 
