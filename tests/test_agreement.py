@@ -71,31 +71,33 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
     live = monitor.diagnosis
     assert live.verdict == verdict
     assert {f.code: f.last_step or f.step for f in live.findings} == last_steps
-    told = [
-        (f.code, f.severity, [*f.layers], f.step, f.when, f.message) for f in live.findings
-    ]
+    codes = [finding.code for finding in live.findings]
 
-    again = diagnose(read_recording(tmp_path / "run"))
-    assert again.verdict == verdict and again.findings == live.findings
+    for what in (monitor, monitor.recording, tmp_path / "run"):
+        again = diagnose(what)
+        assert again.verdict == verdict and again.findings == live.findings
+    assert read_recording(tmp_path / "run").steps == list(live.steps)
 
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["runs"]) == {"run"}  # none of evaluations
     assert report["runs"]["run"]["verdict"] == verdict
-    assert [f["code"] for f in report["runs"]["run"]["findings"]] == [f[0] for f in told]
+    as_data = json.loads(json.dumps([finding.to_dict() for finding in live.findings]))
+    assert report["runs"]["run"]["findings"] == as_data
+    assert report["runs"]["run"]["worst_layer"] == live.worst_layer
     page = tmp_path / "report.html"
     assert cli.main(["report", str(tmp_path), "-o", str(page)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    codes = ", ".join(f[0] for f in told)
-    assert line == f"run: {f'findings: {codes}' if told else verdict}"
+    words = f"findings: {', '.join(codes)}" if codes else verdict
+    assert line == f"run: {words}"
 
     client = board.Client(tmp_path)
     client.wait_for("run/activations", step=live.steps[-1])
     shown = client.json("run", run="run/activations")
     assert shown["verdict"] == verdict
-    keys = ("code", "severity", "layers", "step", "when", "message")
-    assert [tuple(f[key] for key in keys) for f in shown["findings"]] == told
+    assert shown["findings"] == as_data
+    assert shown["worst_layer"] == live.worst_layer
 
     if len(monitor.validation_recording):
         assert diagnose(monitor.validation_recording).findings == ()

@@ -308,7 +308,7 @@ def test_a_sampled_histogram_is_labelled_as_such(run):
     assert "here one in 1." in description("activations/head")
     wide = description("activations/conv")
     assert wide == (
-        "Of at most 16384 elements all are counted; of more an evenly strided sample, "
+        "Up to 16384 elements are all counted. Larger tensors are sampled at equal "
         "here one in 1."
     )
 
@@ -465,7 +465,7 @@ def test_no_step_is_read_with_the_names_of_other_layers(tmp_path):
     read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 1, 4, 5]
     assert {snapshot.names for snapshot in read} == {("a", "b")}
-    assert "4 steps read, 1 left out, whose list of layers is in the damaged" in warning
+    assert "4 steps read, 1 skipped because the list of layers is damaged" in warning
 
 
 def test_a_record_that_is_no_event_is_damaged(tmp_path):
@@ -546,7 +546,7 @@ NOTHING = {
     "empty": (lambda folder: None, "which is empty"),
     "of other files": (
         lambda folder: (folder / "notes.txt").write_text("x"),
-        "with no event file in it or below it",
+        "with no event file in it",
     ),
     "of other writers": (
         keras_log,
@@ -562,7 +562,7 @@ NOTHING = {
     ),
     "a file": (
         lambda folder: (folder.rmdir(), folder.write_text("x")),
-        "which is a file. Give the folder that it is in: ",
+        "which is a file. Pass the folder that contains it: ",
     ),
 }
 
@@ -593,7 +593,7 @@ def test_the_messages_for_folders_without_a_run_differ():
 def test_an_event_file_is_not_a_folder(tmp_path):
     """The message names the folder to give instead, which can be read."""
     path = logged(tmp_path, 0)
-    with pytest.raises(NotADirectoryError, match="is a file. Give the folder") as caught:
+    with pytest.raises(NotADirectoryError, match="is a file. Pass the folder") as caught:
         read_recording(path)
     assert str(caught.value).endswith(f"it is in: {path.parent}")
     assert read_recording(path.parent).steps == [0]
@@ -605,7 +605,7 @@ def test_a_folder_of_several_runs_gives_a_recording_for_each(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert read_recording(tmp_path).keys() == {"one", "two"}
     assert read_recording(tmp_path)["one"].steps == read_recording(one).steps
-    expected = f"with runs in the folders below it. Give one of them: {one}, {two}."
+    expected = f"with runs in the folders inside it. Pass one of them: {one}, {two}."
     with pytest.raises(FileNotFoundError, match=re.escape(expected)):
         read_run(tmp_path)
 

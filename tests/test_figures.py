@@ -96,7 +96,7 @@ def test_other_statistics_are_drawn_by_their_own_values(statistic):
     }[statistic]
     for name, tensor in net.tensors.items():
         np.testing.assert_allclose(found[name], of(tensor), rtol=1e-10)
-    assert not named(figure, "expected of a well scaled network")
+    assert not named(figure, "expected range of a well-scaled network")
 
 
 def test_a_negative_mean_is_drawn_hollow():
@@ -138,7 +138,7 @@ def test_the_band_is_what_chance_allows_a_well_scaled_network():
     """From the first tensor on, mean and variance growing evenly: three sd either side."""
     net = drawn(10)
     figure = figures.depth_profile({"run": recording(net)})
-    band, key = named(figure, "expected of a well scaled network")
+    band, key = named(figure, "expected range of a well-scaled network")
     assert not band.showlegend and tuple(key.x) == (None,)
     high, low = np.log10(band.y[:10]), np.log10(band.y[10:][::-1])
     np.testing.assert_allclose(band.x[:10], range(1, 11))
@@ -156,7 +156,7 @@ def test_only_a_healthy_network_stays_in_its_band(variance):
     """So that the picture alone says whether the network is sick."""
     net = drawn(20, variance=variance)
     figure = figures.depth_profile({"run": recording(net)})
-    band, _ = named(figure, "expected of a well scaled network")
+    band, _ = named(figure, "expected range of a well-scaled network")
     found = by_layer(named(figure, "step 0")[0])
     high, low = band.y[:20], band.y[20:][::-1]
     inside = [low[i] <= found[f"d{i + 1}"] <= high[i] for i in range(1, 20)]
@@ -533,7 +533,7 @@ def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
             continue  # not those of ReLU
         np.testing.assert_allclose(colour, of(nets[at].tensors[name]), atol=1e-9)
     words = "|mean|" if statistic == "mean" else statistic.replace("_", " ")
-    assert figure.layout.title.text == f"The layer graph, {words} at step {10 * at}"
+    assert figure.layout.title.text == f"Layer graph, {words} at step {10 * at}"
     assert layers.marker.colorbar.title.text == words
     first = figures.layer_graph(steps, diagnosis)
     assert figure.data[1].name == "vanishing-activations (critical)"
@@ -663,7 +663,7 @@ def test_the_key_of_the_expected_bands_has_the_colour_of_no_run():
     keys = []
     for runs in ("a", "ab", "bc"):
         figure = figures.depth_profile({run: recording(drawn()) for run in runs})
-        expected = named(figure, "expected of a well scaled network")
+        expected = named(figure, "expected range of a well-scaled network")
         (key,) = (trace for trace in expected if trace.showlegend is not False)
         keys.append(key.fillcolor)
     assert set(keys) == {style.translucent(style.LIGHT.ink, 0.18)}
@@ -855,7 +855,7 @@ def test_an_empty_history_is_a_clear_error(kind):
         (lambda h: figures.depth_profile({"a": h}, steps="last"), "steps='last'"),
         (lambda h: figures.depth_profile({"a": h}, steps=[None]), r"steps=\[None\]"),
         (lambda h: figures.depth_profile({}), "expected a run"),
-        (lambda h: figures.comparison({"a": h}), "two runs at least. Received: a"),
+        (lambda h: figures.comparison({"a": h}), "at least two runs. Received: a"),
         (
             lambda h: figures.layer_over_time({"a": h}, "no"),
             "no layer named .no.. There are: x, d1, .* one of the runs .a..",
@@ -920,13 +920,13 @@ def test_the_figure_of_a_monitor_is_its_depth_profile(monitor):
 def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):
     """As the depth profile does."""
     figure = monitor.figure("layer_graph", statistic="zero_fraction", steps=[2])
-    assert figure.layout.title.text == "The layer graph, zero fraction at step 2"
+    assert figure.layout.title.text == "Layer graph, zero fraction at step 2"
     expected = figures.layer_graph(
         monitor.recording, monitor.diagnosis, "zero_fraction", steps=2
     )
     assert figure.to_json() == expected.to_json()
     of_diagnosis = monitor.diagnosis.figure("layer_graph", statistic="std")
-    assert of_diagnosis.layout.title.text == "The layer graph, std at step 0"
+    assert of_diagnosis.layout.title.text == "Layer graph, std at step 0"
 
 
 def test_a_diagnosis_draws_its_first_snapshot(monitor):

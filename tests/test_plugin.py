@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 NEWER = log_format.VERSION + 1
 STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
 OUTPUTS = log_format.RECORDS_TAGS[records.OUTPUT]
-SICK = "sick/activations"
+SHRINKING = "shrinking/activations"
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
@@ -91,7 +91,7 @@ def logs(tmp_path_factory):
     """A log folder with all kinds of runs."""
     folder = tmp_path_factory.mktemp("logs")
     write(folder / "healthy", range(0, 300, 2))
-    write(folder / "sick", range(30), gain=0.2)
+    write(folder / "shrinking", range(30), gain=0.2)
     write(folder / "twofits", range(50))
     time.sleep(1.1)  # the files are told apart by the second
     write(folder / "twofits", range(30, 40), chain(["other/a", "other/b", "other/c"]))
@@ -112,7 +112,9 @@ def client(logs, request):
     """The tab on that folder, with each of TensorBoard's loaders."""
     made = board.Client(logs, request.param)
     made.wait_for("healthy/activations", step=298)
-    made.wait_for(*(f"{run}/activations" for run in ("sick", "half", "twofits", "newer")))
+    made.wait_for(
+        *(f"{run}/activations" for run in ("shrinking", "half", "twofits", "newer"))
+    )
     made.wait_for("hostile/x&y=z#<b>/activations", step=1)
     return made
 
@@ -212,7 +214,7 @@ def test_every_step_is_there(client):
     assert [layer["depth"] for layer in run["layers"]] == [*range(13)]
 
 
-@pytest.mark.parametrize("name", ["healthy", "sick", "half", "twofits"])
+@pytest.mark.parametrize("name", ["healthy", "shrinking", "half", "twofits"])
 def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
     """`read_recording` reads the same files by another way."""
     recording = read_recording(logs / name)
@@ -235,7 +237,7 @@ def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
 
 def test_the_sick_run_is_found_sick_and_the_healthy_one_is_not(client):
     """The two runs above are what they are called."""
-    (finding,) = client.json("run", run=SICK)["findings"]
+    (finding,) = client.json("run", run=SHRINKING)["findings"]
     assert finding["code"] == "vanishing-activations"
     assert finding["evidence"]
     assert client.json("run", run="healthy/activations")["findings"] == []
@@ -324,7 +326,7 @@ def test_the_graph_is_that_of_the_step_and_the_statistic_asked_for(
     query |= {} if asked is None else {"step": asked}
     figure = figured(client, "layer_graph", **query)
     words = statistic.replace("_", " ")
-    title = f"The layer graph, {words} at step {shown}"
+    title = f"Layer graph, {words} at step {shown}"
     assert figure["layout"]["title"]["text"] == title
     expected = read_recording(logs / "healthy")[shown // 2].statistic(statistic)
     expected = np.log10(expected) if statistic == "rms" else expected
@@ -348,9 +350,9 @@ def test_a_run_has_the_colour_of_its_place_in_the_log(client, kind):
     for others in ([], ["half/activations"], ["healthy/activations", "half/activations"]):
         if kind == "comparison" and not others:
             continue
-        asked = {"run": [*others, SICK], "layer": "net/dense_3"}
-        found = colours_of(figured(client, kind, **asked), "sick")
-        assert found == {palette[names.index(SICK) % len(palette)]}
+        asked = {"run": [*others, SHRINKING], "layer": "net/dense_3"}
+        found = colours_of(figured(client, kind, **asked), "shrinking")
+        assert found == {palette[names.index(SHRINKING) % len(palette)]}
 
 
 def test_the_only_run_of_a_log_has_a_colour_for_each_step(tmp_path):
@@ -453,23 +455,23 @@ def texts(figure):
         ("figure", {"kind": "heat_map"}, 400),
         (
             "figure",
-            {"kind": "heat_map", "run": ["sick/activations", "half/activations"]},
+            {"kind": "heat_map", "run": ["shrinking/activations", "half/activations"]},
             400,
         ),
         ("figure", {"kind": "heat_map", "run": "nowhere"}, 404),
         (
             "figure",
-            {"kind": "heat_map", "run": SICK, "statistic": "os.system"},
+            {"kind": "heat_map", "run": SHRINKING, "statistic": "os.system"},
             400,
         ),
         (
             "figure",
-            {"kind": "depth_profile", "run": SICK, "step": "1e9x"},
+            {"kind": "depth_profile", "run": SHRINKING, "step": "1e9x"},
             400,
         ),
         (
             "figure",
-            {"kind": "layer_over_time", "run": SICK, "layer": "none"},
+            {"kind": "layer_over_time", "run": SHRINKING, "layer": "none"},
             404,
         ),
     ],
@@ -638,7 +640,7 @@ def test_a_user_who_keeps_fewer_steps_is_told_so(tmp_path):
     client = board.Client(tmp_path, "fast", flag)
     client.wait_for("activations", step=19)
     assert len(client.json("run", run="activations")["steps"]) == 5
-    assert "keep 5 steps" in client.json("runs")["note"]
+    assert "random sample of 5 steps" in client.json("runs")["note"]
 
 
 def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
@@ -789,11 +791,11 @@ def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
             own = "plugin/activation_monitor/"
             board.until(lambda: [r["name"] for r in get(own + "runs")["runs"]], bool)
             run_read = board.until(
-                lambda: get(own + "run?run=sick/activations"),
+                lambda: get(own + "run?run=shrinking/activations"),
                 lambda r: len(r["steps"]) == 30,
             )
             assert run_read["findings"][0]["code"] == "vanishing-activations"
-            asked = own + "figure?kind=depth_profile&run=sick/activations"
+            asked = own + "figure?kind=depth_profile&run=shrinking/activations"
             assert get(asked)["data"]
             for path in STATIC.iterdir():
                 served = urllib.request.urlopen(url + own + path.name).read()
@@ -888,11 +890,11 @@ def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
         "healthy",
         HOSTILE_RUN,
         "newer",
-        "sick",
+        "shrinking",
         "twofits",
     ]
     first = find(page, "#findings section")
-    assert first.text.startswith("Run sick: 1 finding\n")
+    assert first.text.startswith("Run shrinking: 1 finding\n")
     assert "vanishing-activations" in first.text
     assert "Copy" in first.text
     assert f"format {NEWER}" in find(page, "#findings").text
@@ -1091,12 +1093,12 @@ def test_the_layer_graph_follows_slider_and_statistic(page):
 
     from selenium.webdriver.common.keys import Keys
 
-    last = graph("The layer graph, rms at step 298")
+    last = graph("Layer graph, rms at step 298")
     find(page, "#step").send_keys(Keys.HOME)
-    first = graph("The layer graph, rms at step 0")
+    first = graph("Layer graph, rms at step 0")
     assert first != last
     find(page, "#statistic").send_keys("zero")
-    shares = graph("The layer graph, zero fraction at step 0")
+    shares = graph("Layer graph, zero fraction at step 0")
     assert all(0 <= share <= 1 for share in shares) and shares != first
 
 
@@ -1128,7 +1130,11 @@ def colours_drawn(page):
 def test_a_run_keeps_its_colour_when_others_are_hidden(page):
     """In every figure and in the list; also one that is left alone."""
     before = {}
-    for shown in (("half", "healthy", "sick"), ("healthy", "sick"), ("sick",)):
+    for shown in (
+        ("half", "healthy", "shrinking"),
+        ("healthy", "shrinking"),
+        ("shrinking",),
+    ):
         only(page, *shown)
         found = colours_drawn(page)
         assert {*found} == {*shown}
@@ -1312,4 +1318,4 @@ def test_the_tab_draws_below_a_path_prefix(logs, driver):
 def test_an_empty_log_folder_is_explained(tmp_path, driver):
     """Once there is a tab at all: TensorBoard shows it where it is asked for."""
     board.open_tab(driver, board.serve(tmp_path))
-    assert "Train with ActivationMonitor" in find(driver, "#empty").text
+    assert "Add ActivationMonitor" in find(driver, "#empty").text

@@ -34,7 +34,7 @@ def vanishing(step=0):
 
 
 RUNS = {
-    "a_sick": Recording([vanishing(), vanishing(10)]),
+    "a_vanishing": Recording([vanishing(), vanishing(10)]),
     "b_fine": Recording([healthy(), healthy(1, 10)]),
     "c_fine": Recording([healthy(2), healthy(3, 10)]),
 }
@@ -52,7 +52,7 @@ def write(folder, recording, run="activations"):
 def logs(tmp_path_factory):
     """A folder with the three runs, one of them deeper, one with an evaluation."""
     top = tmp_path_factory.mktemp("logs")
-    write(top / "a_sick", RUNS["a_sick"])
+    write(top / "a_vanishing", RUNS["a_vanishing"])
     write(top / "b_fine", RUNS["b_fine"])
     write(top / "b_fine", RUNS["c_fine"], "activations_validation")
     write(top / "deeper" / "c_fine", RUNS["c_fine"])
@@ -101,17 +101,17 @@ def test_the_verdict_comes_first(page):
     text = page.text
     order = [
         "three runs",
-        "Something was found in 1 of 3 runs: a_sick.",
+        "Findings in 1 of 3 runs: a_vanishing.",
         "vanishing-activations (critical, at initialization)",
         "Cause: initializer.",
         "Healthy: no findings; 2 steps sampled, up to step 10.",
         "Figures",
         "Layers",
-        "What was measured, and how",
+        "What was measured",
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
-    finding = diagnose(RUNS["a_sick"]).findings[0]
+    finding = diagnose(RUNS["a_vanishing"]).findings[0]
     assert finding.message in text
     for change in finding.fix.changes:
         assert change.line in text
@@ -132,12 +132,12 @@ def test_one_run_has_its_depth_profile():
     """Nothing to compare with; no headings for a single run."""
     one = Page(report.page({"run": RUNS["b_fine"]}, "one"))
     assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0"}
-    assert "Nothing was found." in one.text
+    assert "No findings." in one.text
 
 
 def test_what_differs_is_held_against_the_healthy_run(page):
     """The first healthy one, wherever it stands."""
-    assert "What differs between b_fine and a_sick" in page.text
+    assert "What differs between b_fine and a_vanishing" in page.text
     assert "What differs between b_fine and c_fine" in page.text
     ratio = page.figures["comparison"]["light"]["layout"]["yaxis2"]["title"]["text"]
     assert ratio == "ratio to b_fine"
@@ -149,8 +149,8 @@ def test_the_table_has_every_layer_with_its_figures(page):
     for name in ("d1", "d8"):
         assert f"{np.sqrt(np.mean(net.tensors[name] ** 2)):.3g}" in page.text
     rows = sum(tag == "tr" for tag, _ in page.tags)
-    assert rows == 3 * (1 + len(RUNS["a_sick"][0].layers))
-    worst_by_layer = diagnose(RUNS["a_sick"]).findings[0].layers
+    assert rows == 3 * (1 + len(RUNS["a_vanishing"][0].layers))
+    worst_by_layer = diagnose(RUNS["a_vanishing"]).findings[0].layers
     assert sum(a.get("class") == "critical" for t, a in page.tags if t == "tr") == len(
         worst_by_layer
     )
@@ -196,13 +196,13 @@ def test_the_json_says_what_the_page_says():
     found = json.loads(json.dumps(summary(RUNS), allow_nan=False))
     assert found["format"] == 3 and not found["healthy"]
     assert found["reference"] == "b_fine"
-    assert set(found["differences"]) == {"a_sick", "c_fine"}
+    assert set(found["differences"]) == {"a_vanishing", "c_fine"}
     assert found["differences"]["c_fine"] == [] or all(
         "last step" in line for line in found["differences"]["c_fine"]
     )
-    sick = found["runs"]["a_sick"]
-    (expected,) = diagnose(RUNS["a_sick"]).findings
-    (finding,) = sick["findings"]
+    vanishes = found["runs"]["a_vanishing"]
+    (expected,) = diagnose(RUNS["a_vanishing"]).findings
+    (finding,) = vanishes["findings"]
     assert finding["code"] == "vanishing-activations" == expected.code
     assert finding["layers"] == list(expected.layers)
     assert finding["evidence"] == expected.evidence
@@ -210,9 +210,9 @@ def test_the_json_says_what_the_page_says():
     net = Drawn(1).chain(8, variance=0.02)
     size = {name: math.sqrt(np.mean(x**2)) for name, x in net.tensors.items()}
     growth = (size["d8"] / size["d1"]) ** (1 / 7)
-    np.testing.assert_allclose(sick["growth"]["per_layer"], growth, rtol=1e-6)
-    assert (sick["growth"]["from"], sick["growth"]["to"]) == ("d1", "d8")
-    layer = sick["layers"][2]
+    np.testing.assert_allclose(vanishes["growth"]["per_layer"], growth, rtol=1e-6)
+    assert (vanishes["growth"]["from"], vanishes["growth"]["to"]) == ("d1", "d8")
+    layer = vanishes["layers"][2]
     assert (layer["name"], layer["depth"]) == ("d2", 2)
     np.testing.assert_allclose(layer["first"]["rms"], size["d2"])
 
@@ -231,7 +231,7 @@ def test_json_has_none_for_what_is_no_number():
 def test_all_runs_below_a_folder_are_read(logs):
     """By the path of the monitor's log folder; no evaluations, no other writer's files."""
     runs = read_runs(logs)
-    assert list(runs) == ["a_sick", "b_fine", "deeper/c_fine"]
+    assert list(runs) == ["a_vanishing", "b_fine", "deeper/c_fine"]
     for name, recording in zip(runs, RUNS.values(), strict=True):
         assert runs[name].steps == recording.steps
         np.testing.assert_array_equal(runs[name][1].records(), recording[1].records())
@@ -240,8 +240,8 @@ def test_all_runs_below_a_folder_are_read(logs):
 @pytest.mark.parametrize("where", [".", "activations"])
 def test_a_log_folder_alone_is_a_run(logs, where):
     """Named after itself, whether it is the log folder or the run folder in it."""
-    (name,) = read_runs(logs / "a_sick" / where)
-    assert name == ("a_sick" if where == "." else "activations")
+    (name,) = read_runs(logs / "a_vanishing" / where)
+    assert name == ("a_vanishing" if where == "." else "activations")
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
@@ -254,7 +254,7 @@ def test_a_folder_without_runs_is_an_error(tmp_path):
 
 
 VERDICTS = """\
-a_sick: findings: vanishing-activations
+a_vanishing: findings: vanishing-activations
 b_fine: healthy
 deeper/c_fine: healthy
 """
@@ -275,7 +275,7 @@ def test_the_report_command_writes_a_file_and_prints_the_verdict_of_every_run(
     if options:
         assert json.loads(content) == summary(read_runs(logs))
     else:
-        assert "Something was found in 1 of 3 runs: a_sick." in Page(content).text
+        assert "Findings in 1 of 3 runs: a_vanishing." in Page(content).text
 
 
 @pytest.mark.parametrize(
@@ -308,10 +308,12 @@ def test_a_log_folder_that_cannot_be_read_is_exit_code_2(command, logs, tmp_path
     output = ["-o", str(tmp_path / "page.html")] if command == "report" else []
     for where, message in [
         (tmp_path / "missing", "which does not exist."),
-        (file, f"which is a file. Give the folder that it is in: {tmp_path}."),
-        (tmp_path, "with no event file in it or below it."),
+        (file, f"which is a file. Pass the folder that contains it: {tmp_path}."),
+        (tmp_path, "with no event file in it."),
     ]:
-        runs = [str(where)] if command == "report" else [str(logs / "a_sick"), str(where)]
+        runs = (
+            [str(where)] if command == "report" else [str(logs / "a_vanishing"), str(where)]
+        )
         assert cli.main([command, *runs, *output]) == 2
         captured = capsys.readouterr()
         (line,) = captured.err.splitlines()
@@ -372,7 +374,7 @@ def test_a_damaged_log_is_told_in_one_line_and_read_all_the_same(command, tmp_pa
 
 def test_the_compare_command_tells_by_its_exit_code(logs, tmp_path, capsys):
     """0 where nothing differs, 1 where something does, 2 where nothing can be said."""
-    a, b = str(logs / "a_sick"), str(logs / "b_fine")
+    a, b = str(logs / "a_vanishing"), str(logs / "b_fine")
     assert cli.main(["compare", a, a]) == 0
     assert "No difference between" in capsys.readouterr().out
     assert cli.main(["compare", b, a]) == 1

@@ -1,9 +1,9 @@
-"""A plotly figure of curves as inline SVG, for places where plotly.js is not at hand.
+"""A plotly figure of curves as inline SVG, for pages without plotly.js.
 
-Drawn is what the figures over depth are made of: scatter traces, one panel above the
-other, horizontal lines, and the legend; the vertical axes are linear or logarithmic. Text,
-axes and grid have the colour of the text around the picture, so that it suits a light and
-a dark page alike.
+It supports what the figures over depth consist of: scatter traces in panels one above the
+other, horizontal lines, annotations and the legend. Vertical axes are linear or
+logarithmic. Text, axes and grid have the colour of the surrounding text, which suits a
+light and a dark page.
 """
 
 import html
@@ -19,13 +19,13 @@ from activation_monitor.views.figures.style import DARK, LIGHT
 WIDTH = 760
 
 _SHRUNK = 0.75
-"""Height of a panel relative to the figure's: a notebook's cell is lower than a page."""
+"""Height of a panel relative to the figure: a notebook cell is lower than a page."""
 
 _TOP = 34
 """Pixels above the panels, for the title."""
 
 _LEGEND = 45
-"""Pixels of the figure's height that its legend takes."""
+"""Height of the legend in the plotly figure, in pixels."""
 
 _DASHES = {"dot": "2 3", "dash": "7 4", "dashdot": "7 3 2 3", "longdash": "11 4"}
 _DASHES["longdashdot"] = "11 3 2 3"
@@ -35,8 +35,8 @@ _STEPS = (1, 2, 5)
 
 
 class _Axis(NamedTuple):
-    """From values to pixels, and the ticks: pairs of a place and a text. `low` and `high`
-    are places, of a logarithmic axis powers of ten."""
+    """Maps values to pixels. The ticks are pairs of a place and a text. `low` and `high`
+    are places; on a logarithmic axis places are exponents of ten."""
 
     low: float
     high: float
@@ -49,7 +49,7 @@ class _Axis(NamedTuple):
         return self.at_place(math.log10(value) if self.log else value)
 
     def at_place(self, place):
-        """Of a place on the axis: of a logarithmic one the power of ten."""
+        """The pixel of a place; on a logarithmic axis the place is the exponent of ten."""
         share = (place - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
@@ -61,7 +61,7 @@ def svg(figure: graph_objects.Figure) -> str:
     """The figure as an `<svg>` element.
 
     Args:
-        figure: Of scatter traces; all texts escaped, as plotly wants them.
+        figure: A figure of scatter traces. All its texts are escaped, as plotly requires.
     """
     layout = figure.layout
     below = _below(layout)
@@ -80,7 +80,7 @@ def svg(figure: graph_objects.Figure) -> str:
         parts += _trace(trace, *panels[_suffix(trace.yaxis)])
     for note in layout.annotations:
         x, y = panels[_suffix(note.yref)]
-        # plotly takes the place, not the value, of an annotation on a logarithmic axis
+        # On a logarithmic axis, plotly uses the exponent as the place of an annotation.
         parts.append(_text(x.start + 4, y.at_place(note.y) - 4, note.text))
     entries, height = _legend(figure, left, bottom + below + 12)
     return (
@@ -100,7 +100,7 @@ def _suffix(reference):
 
 
 def _below(layout):
-    """Pixels that the ticks and the title of the horizontal axis take."""
+    """Height of the ticks and the title of the horizontal axis, in pixels."""
     names = layout.xaxis.ticktext
     if not layout.xaxis.tickangle or not names:
         return 52.0
@@ -108,13 +108,13 @@ def _below(layout):
 
 
 def _left(layout):
-    """Pixels on the left: for the ticks, and for the slanted name of the first layer."""
+    """Width of the left margin, for the ticks and the slanted name of the first layer."""
     names = layout.xaxis.ticktext
     return max(layout.margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
 
 
 def _panels(figure, left, bottom):
-    """By suffix of their axes, from the top: the horizontal and the vertical axis."""
+    """Suffix of a panel to its horizontal and vertical axis, from the top."""
     x = _horizontal(figure, left, WIDTH - figure.layout.margin.r)
     panels = {}
     for suffix in sorted({_suffix(trace.yaxis) for trace in figure.data}):
@@ -142,7 +142,7 @@ def _horizontal(figure, start, end):
 
 
 def _ends(each):
-    """The smallest and the largest of some arrays' finite values; not the same."""
+    """The smallest and the largest finite value of some arrays, made different if equal."""
     values = np.concatenate([[], *(np.asarray(v, float) for v in each)])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
@@ -150,7 +150,7 @@ def _ends(each):
 
 
 def _ticks(axis, low, high, most):
-    """Round values, whole ones on an axis of depths or of powers."""
+    """Ticks at round values; at whole values on an axis of depths or exponents."""
     scale = 10.0 ** max(0, math.floor(math.log10((high - low) / most)))
     each = (f * step for f in (scale, 10.0 * scale) for step in _STEPS)
     step = next(step for step in each if (high - low) / step <= most)
@@ -162,7 +162,7 @@ def _ticks(axis, low, high, most):
 
 
 def _frame(x, y, layout, suffix, below):
-    """Grid, ticks and titles of one panel; the last one has pixels below it for names."""
+    """Grid, ticks and titles of a panel. The last one has a height `below` for names."""
     faint = 'stroke="currentColor" stroke-opacity="0.15"'
     for value, text in y.ticks:
         at = y.at_place(value)
@@ -182,7 +182,7 @@ def _frame(x, y, layout, suffix, below):
         yield _text((x.start + x.end) / 2, y.start + below - 10, title, "middle")
 
 
-# -- what is drawn
+# -- traces and the legend
 
 
 def _trace(trace, x, y):
@@ -210,12 +210,12 @@ def _trace(trace, x, y):
 
 
 def _each(value, count):
-    """One value for all, or one for each."""
+    """One value for each of `count` points, from one for all or one for each."""
     return [value] * count if value is None or isinstance(value, str) else list(value)
 
 
 def _line(line, points):
-    """A line through the points, broken where one is missing."""
+    """A line through the points, interrupted where one is missing."""
     path, pen = "", "M"
     for point in points:
         path += f"{pen}{point[0]} {point[1]}" if point else ""
@@ -243,7 +243,7 @@ def _mark(symbol, x, y, size, colour, outline):
 
 
 def _legend(figure, left, top) -> tuple[list[str], float]:
-    """Entries in rows, and where they end."""
+    """The entries in rows, and the bottom of the last row."""
     parts, x, y = [], left, top
     for trace in figure.data:
         if trace.showlegend is False or not trace.name:
@@ -271,7 +271,7 @@ def _legend(figure, left, top) -> tuple[list[str], float]:
 
 
 def _colour(colour):
-    """A colour of the light theme as one that suits both themes."""
+    """A colour between those of the light and the dark theme, which suits both."""
     if colour in (None, LIGHT.ink, LIGHT.grid):
         return "currentColor"
     for light, dark in zip(LIGHT.runs, DARK.runs, strict=True):
@@ -288,7 +288,7 @@ def _colour(colour):
 
 
 def _text(x, y, text, anchor="start", angle=None, size=None):
-    """A text in plotly's HTML, of which superscripts are kept."""
+    """A text in plotly's HTML as SVG. Only superscripts are kept."""
     turned = f' transform="rotate({angle} {x:g} {y:g})"' if angle else ""
     size = f' font-size="{size}"' if size else ""
     before, *above = re.split("</?sup>", text or "")
@@ -302,5 +302,5 @@ def _text(x, y, text, anchor="start", angle=None, size=None):
 
 
 def _plain(text):
-    """The text that plotly would show, for SVG."""
+    """The text that plotly would show, escaped for SVG."""
     return html.escape(html.unescape((text or "").replace("<br>", " ")))
