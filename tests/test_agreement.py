@@ -15,7 +15,7 @@ X, Y = models.data(64)
 
 
 def fit(folder, model=None, callbacks=(), **options):
-    """Fit for ten steps under a monitor with validation."""
+    """Fit for ten steps with a monitor and validation."""
     monitor = ActivationMonitor(
         folder / "run", sample_every=1, validation=True, on_finding=lambda finding: None
     )
@@ -27,7 +27,7 @@ def fit(folder, model=None, callbacks=(), **options):
 
 
 def killed(folder):
-    """ReLU layers die one after the other, from the second step on."""
+    """A fit in which ReLU layers die one after the other, from the second step on."""
     model = models.perceptron(6)
 
     def kill(batch, logs):
@@ -40,7 +40,7 @@ def killed(folder):
 
 
 def watched(folder):
-    """A loop with a step of its own, of a network that explodes."""
+    """A custom training loop of a network whose signal explodes."""
     model = models.perceptron(6, initializer=keras.initializers.RandomNormal(stddev=2.0))
     monitor = ActivationMonitor(folder / "run", 1, on_finding=lambda finding: None)
     step = monitor.watch(tf.function(lambda x: model(x, training=True)), model)
@@ -65,7 +65,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
-    """Verdict, codes, layers, first and last step; evaluations are judged nowhere."""
+    """Verdict, codes, layers, first and last step. Evaluations are never judged."""
     make, verdict, last_steps = RUNS[name]
     monitor = make(tmp_path)
     live = monitor.diagnosis
@@ -108,7 +108,8 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
 
 
 def test_a_finding_that_spreads_is_told_a_few_times(tmp_path):
-    """Four layers die in turn: told when it begins, doubles and becomes critical."""
+    """Four layers die in turn. The finding is reported when it begins, when it doubles, and
+    when it becomes critical."""
     told = []
     model = models.perceptron(6)
     model.compile("sgd", "mse")

@@ -94,7 +94,7 @@ Not assessed: no findings; 1 step sampled."""
 
 
 def test_nothing_measured_has_a_verdict_in_markdown_too():
-    """The same sentence as in the table's place."""
+    """The same sentence as in the terminal."""
     assert in_words.markdown(diagnose([])) == (
         "ActivationMonitor: nothing has been measured yet."
     )
@@ -112,7 +112,7 @@ REMEDY = Fix(
 
 
 def with_remedies(diagnosis, *fixes):
-    """The same findings with these fixes."""
+    """The diagnosis with these fixes in its findings."""
     findings = zip(diagnosis.findings, fixes, strict=True)
     replaced = (dataclasses.replace(f, fix=fix) for f, fix in findings)
     return dataclasses.replace(diagnosis, findings=tuple(replaced))
@@ -129,7 +129,7 @@ def with_remedies(diagnosis, *fixes):
     ids=["healthy", "sick", "too short for growth", "nothing"],
 )
 def test_a_diagnosis_prints_as_this_table(snapshots, fixes, expected):
-    """Literally: figures of the first and the last snapshot, growth, findings, steps."""
+    """Literally: statistics of the first and the last snapshot, growth, findings, steps."""
     diagnosis = with_remedies(diagnose(snapshots), *fixes)
     assert console.diagnosis_text(diagnosis) == expected
 
@@ -145,7 +145,7 @@ def test_a_diagnosis_prints_as_this_table(snapshots, fixes, expected):
     ],
 )
 def test_a_profile_is_shown_as_a_line_of_bars(sizes, expected):
-    """On a logarithmic scale, zeros and what is not finite marked."""
+    """On a logarithmic scale. Zeros and non-finite values are marked."""
     assert console.spark_line(sizes) == expected
 
 
@@ -158,7 +158,7 @@ def test_a_deep_profile_fits_the_line():
 
 
 def test_a_line_of_code_is_not_broken():
-    """Copied from the terminal it is one line, however long."""
+    """A line copied from the terminal stays one line, whatever its length."""
     code = Change("in", 'kernel_initializer="he_normal"', ("dense_0",), "x" * 90)
     diagnosis = with_remedies(diagnose([network(0.0, 1.0)]), Fix("a", "b.", (code,)))
     lines = console.diagnosis_text(diagnosis).splitlines()
@@ -173,7 +173,7 @@ def test_print_shows_the_table():
 
 
 def test_layers_of_a_finding_are_coloured_by_its_severity():
-    """Yellow for a warning, red for what is critical, the others plain."""
+    """Yellow for a warning, red for a critical finding."""
 
     def styles(*sizes):
         return [r.style for r in table_of(diagnose([network(*sizes)])).rows]
@@ -190,7 +190,8 @@ def test_layers_of_a_finding_are_coloured_by_its_severity():
 
 
 def test_a_layer_of_two_findings_has_the_colour_of_the_worse():
-    """Exploding to one head, critically; vanishing to the other."""
+    """The signal explodes towards one head, which is critical, and vanishes towards the
+    other."""
     snapshot = networks.network(
         *(tap("a"), tap("up", 1e4), tap("aux")),
         *(tap("down", 1e-3, after="a"), tap("head")),
@@ -200,7 +201,7 @@ def test_a_layer_of_two_findings_has_the_colour_of_the_worse():
 
 
 def test_a_long_name_is_folded_not_cut():
-    """However long a layer's path, all of it is there."""
+    """The whole path of a layer is shown, whatever its length."""
     name = "/".join(f"block_{i}" for i in range(30))
     lines = text(network(1.0, 1.0, names=[name, "head"])).splitlines()
     rows = lines[3 : lines.index("", 3)]
@@ -210,12 +211,12 @@ def test_a_long_name_is_folded_not_cut():
 
 @pytest.mark.parametrize("name", ["attention[query]", "a[/b]", "[red]dense"])
 def test_brackets_in_a_name_are_no_markup(name):
-    """A layer's name is shown as it is, and no name breaks `print`."""
+    """The name of a layer is shown unchanged, and no name breaks `print`."""
     assert f"  {name} " in text(network(1.0, 1.0, names=[name, "head"]))
 
 
 def test_a_layer_that_was_not_called_has_dashes_in_all_columns():
-    """Where nothing was measured there is a dash, for the fractions as well."""
+    """A dash means "not measured", also for fractions."""
     line = text(network(1.0, 1.0, None)).splitlines()[6]
     assert line.split() == ["dense_2", "0", "-", "-", "-", "-", "-"]
 
@@ -234,12 +235,12 @@ def test_a_layer_that_was_not_called_has_dashes_in_all_columns():
     ],
 )
 def test_a_number_has_three_digits_or_is_a_dash(value, expected):
-    """A dash stands where nothing was measured."""
+    """A dash means "not measured"."""
     assert console.number(value) == expected
 
 
 def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
-    """What TensorBoard's Text tab shows: the same words without the table."""
+    """For TensorBoard's Text tab: the same words without the table."""
     assert in_words.markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
         "Growth per weight layer: 1 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 "
         "to dense_1.\n\nHealthy: no findings; 1 step sampled."
@@ -273,7 +274,7 @@ def printed(renderable, capsys):
 
 
 def test_a_study_prints_its_rows_and_notes(capsys, monkeypatch):
-    """Literally; infinite where the naive std is, and the notes below."""
+    """Literally, with an infinite naive std and the notes below."""
     monkeypatch.setenv("COLUMNS", "100")
     rows = (
         chain.Product(1, 0.01, 22.123, 22.6, 20.4, 25.1, 22.123),
@@ -308,7 +309,7 @@ The naive one ends."""
 def test_a_calibration_prints_its_rows_and_verdict(
     first_gain, verdict, styles, style, capsys, monkeypatch
 ):
-    """Figures of every layer, and PASS or FAIL in the colour of it."""
+    """Numbers of each layer, and PASS or FAIL in its colour."""
     monkeypatch.setenv("COLUMNS", "100")
     rms = np.array([1.0, first_gain, 500.0])
     calibration = chain.calibrate("Dense", ("a", "b"), rms, rms * 1.001, 1.0, 512)
