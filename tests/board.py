@@ -40,7 +40,7 @@ def _starting(board):
 
 
 def _configured(logdir, loader, *flags):
-    # Not those that are installed, one of which may be another version of ours.
+    # Not the installed plugins, which may include another version of this one.
     board = program.TensorBoard(plugins=[*default.get_static_plugins(), Loader])
     reload = ["--reload_interval", "1"]
     if loader == "python":

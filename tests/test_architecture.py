@@ -43,10 +43,12 @@ MAY_IMPORT = {
         "activation_monitor.storage.plugin_name",
         "activation_monitor.views.plugin.tab",
     },
+    "views/plugin/run.py": {"activation_monitor.analysis", "activation_monitor.storage"},
     "views/plugin/runs.py": {
         "tensorboard",
         "activation_monitor.analysis",
         "activation_monitor.storage",
+        "activation_monitor.views.plugin.run",
     },
     "views/plugin/": {
         "tensorboard",
@@ -54,7 +56,7 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.storage",
         "activation_monitor.views.figures",
-        "activation_monitor.views.plugin.runs",
+        "activation_monitor.views.plugin",
     },
     "views/in_words.py": {"activation_monitor.analysis"},
     "views/summary.py": {

@@ -51,7 +51,7 @@ Growth per weight layer: 1.02 over 2 layers (chance alone: 0.935 to 1.07), from
 dense_0 to dense_2.
 Healthy: no findings; 2 steps sampled, up to step 20."""
 
-SICK = """\
+WITH_FINDINGS = """\
 Activations at step 5
 
   layer     depth   mean     std     rms   zeros   non-finite
@@ -100,7 +100,7 @@ def test_nothing_measured_has_a_verdict_in_markdown_too():
     )
 
 
-REMEDY = Fix(
+FIX = Fix(
     "initializer",
     "dense_0 was drawn by RandomNormal(stddev=0.01).",
     (
@@ -111,7 +111,7 @@ REMEDY = Fix(
 )
 
 
-def with_remedies(diagnosis, *fixes):
+def with_fixes(diagnosis, *fixes):
     """The diagnosis with these fixes in its findings."""
     findings = zip(diagnosis.findings, fixes, strict=True)
     replaced = (dataclasses.replace(f, fix=fix) for f, fix in findings)
@@ -122,15 +122,15 @@ def with_remedies(diagnosis, *fixes):
     ("snapshots", "fixes", "expected"),
     [
         ([network(1.0, 1.0, 1.04, 250.0), network(1, 1, 1, 250, step=20)], (), HEALTHY),
-        ([network(1.0, 1e-5, 0.0, math.nan, step=5)], (REMEDY, None), SICK),
+        ([network(1.0, 1e-5, 0.0, math.nan, step=5)], (FIX, None), WITH_FINDINGS),
         ([network(2.0, 3.0)], (), NO_GROWTH),
         ([], (), "ActivationMonitor: nothing has been measured yet."),
     ],
-    ids=["healthy", "sick", "too short for growth", "nothing"],
+    ids=["healthy", "findings", "too short for growth", "nothing"],
 )
 def test_a_diagnosis_prints_as_this_table(snapshots, fixes, expected):
     """Literally: statistics of the first and the last snapshot, growth, findings, steps."""
-    diagnosis = with_remedies(diagnose(snapshots), *fixes)
+    diagnosis = with_fixes(diagnose(snapshots), *fixes)
     assert console.diagnosis_text(diagnosis) == expected
 
 
@@ -160,7 +160,7 @@ def test_a_deep_profile_fits_the_line():
 def test_a_line_of_code_is_not_broken():
     """A line copied from the terminal stays one line, whatever its length."""
     code = Change("in", 'kernel_initializer="he_normal"', ("dense_0",), "x" * 90)
-    diagnosis = with_remedies(diagnose([network(0.0, 1.0)]), Fix("a", "b.", (code,)))
+    diagnosis = with_fixes(diagnose([network(0.0, 1.0)]), Fix("a", "b.", (code,)))
     lines = console.diagnosis_text(diagnosis).splitlines()
     assert f"      {code.line}" in lines
     assert max(len(line) for line in lines if "kernel" not in line) <= 80
@@ -245,7 +245,7 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
         "Growth per weight layer: 1 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 "
         "to dense_1.\n\nHealthy: no findings; 1 step sampled."
     )
-    dead = with_remedies(diagnose([network(0.0, 1.0)]), REMEDY)
+    dead = with_fixes(diagnose([network(0.0, 1.0)]), FIX)
     assert in_words.markdown(dead) == (
         "Growth with depth was not judged: it needs two weight layers in a row before the "
         "last one, with nothing between them that sets the size (normalization, sigmoid, "
@@ -259,7 +259,7 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
         '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```\n\n'
         "More: `activation-monitor explain zero-activations`"
     )
-    unknown = with_remedies(diagnose([network(0.0, 1.0)]), None)
+    unknown = with_fixes(diagnose([network(0.0, 1.0)]), None)
     assert in_words.markdown(unknown).endswith(
         "no layer before it learns.\n\nMore: `activation-monitor explain zero-activations`"
     )

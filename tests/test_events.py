@@ -306,11 +306,11 @@ def test_a_sampled_histogram_is_labelled_as_such(run):
     def description(tag):
         return accumulator.SummaryMetadata(tag).summary_description
 
-    assert "here one in 1." in description("activations/head")
+    assert "here one element in 1." in description("activations/head")
     wide = description("activations/conv")
     assert wide == (
         "Up to 16384 elements are all counted. Larger tensors are sampled at equal "
-        "here one in 1."
+        "distances, here one element in 1."
     )
 
 
@@ -322,7 +322,7 @@ def test_the_stride_of_a_large_tensor_is_in_its_description(tmp_path):
     metadata = accumulated(tmp_path / "activations").SummaryMetadata(
         "activations/net/hidden_0:input"
     )
-    assert metadata.summary_description.endswith("here one in 5.")
+    assert metadata.summary_description.endswith("here one element in 5.")
 
 
 def test_the_log_is_readable_while_training_runs(tmp_path):
@@ -596,7 +596,7 @@ def test_an_event_file_is_not_a_folder(tmp_path):
     path = logged(tmp_path, 0)
     with pytest.raises(NotADirectoryError, match="is a file. Pass the folder") as caught:
         read_recording(path)
-    assert str(caught.value).endswith(f"it is in: {path.parent}")
+    assert str(caught.value).endswith(f"contains it: {path.parent}")
     assert read_recording(path.parent).steps == [0]
 
 

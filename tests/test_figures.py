@@ -856,7 +856,7 @@ def test_an_empty_history_is_a_clear_error(kind):
         (lambda h: figures.depth_profile({"a": h}, steps=[]), r"`steps` must .*=\[\]"),
         (lambda h: figures.depth_profile({"a": h}, steps="last"), "steps='last'"),
         (lambda h: figures.depth_profile({"a": h}, steps=[None]), r"steps=\[None\]"),
-        (lambda h: figures.depth_profile({}), "expected a run"),
+        (lambda h: figures.depth_profile({}), "expected at least one run"),
         (lambda h: figures.comparison({"a": h}), "at least two runs. Received: a"),
         (
             lambda h: figures.layer_over_time({"a": h}, "no"),
@@ -954,16 +954,16 @@ def test_a_figure_that_cannot_be_drawn_says_why(monitor):
     """An unknown kind, or nothing measured yet."""
     with pytest.raises(ValueError, match="`kind` must be one of .* kind='pie'"):
         monitor.figure("pie")
-    with pytest.raises(ValueError, match="before anything was measured"):
+    with pytest.raises(ValueError, match="expected a recording with at least one snapshot"):
         ActivationMonitor().figure()
-    with pytest.raises(ValueError, match="before anything was measured"):
+    with pytest.raises(ValueError, match="expected a recording with at least one snapshot"):
         ActivationMonitor().diagnosis.figure()
 
 
 def test_the_worst_layer_is_where_the_finding_ends_or_the_deepest_judged():
     """None if nothing was measured."""
-    sick = diagnose([networks.straight(10.0)])
-    assert sick.worst_layer == sick.findings[0].layers[-1]
+    exploding = diagnose([networks.straight(10.0)])
+    assert exploding.worst_layer == exploding.findings[0].layers[-1]
     assert diagnose([chain(1.0, 1.0, 1.0)]).worst_layer == "d3"
     assert diagnose([network(tap("a"))]).worst_layer == "a"
     assert diagnose([]).worst_layer is None

@@ -138,7 +138,7 @@ def printed(cells, name):
 
 
 EXPECTED = str(diagnose([Drawn(1).chain(8, variance=0.02).snapshot(0)]))
-"""In this process, which is no kernel."""
+"""In this process, which is not a kernel."""
 
 
 def test_the_text_in_a_kernel_is_that_of_a_plain_process(cells):
@@ -223,7 +223,7 @@ def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
 
 
 def test_a_rescaling_in_a_cell_is_a_table(cells):
-    """Of every weight layer: name, std before and after, factor."""
+    """Each weight layer has its name, std before and after, and factor."""
     shown = Elements(result(cells, "rescaled")["text/html"])
     assert shown.count("table") == 1 and shown.count("tr") == 5
     text = eval(result(cells, "rescale")["text/plain"])

@@ -93,7 +93,7 @@ def logs(tmp_path_factory):
     write(folder / "healthy", range(0, 300, 2))
     write(folder / "shrinking", range(30), gain=0.2)
     write(folder / "twofits", range(50))
-    time.sleep(1.1)  # the files are told apart by the second
+    time.sleep(1.1)  # the names of the files differ by the second
     write(folder / "twofits", range(30, 40), chain(["other/a", "other/b", "other/c"]))
     write(folder / "hostile" / "x&y=z#<b>", [0, 1], chain(HOSTILE))
     (path,) = (write(folder / "half", range(40)) / log_format.RUN).iterdir()
@@ -399,7 +399,7 @@ def test_a_run_has_one_of_three_verdicts(tmp_path, layers, gain, verdict):
 
 @pytest.mark.parametrize("gain", [1.0, 0.2])
 def test_a_run_of_evaluations_is_not_judged(tmp_path, gain):
-    """There are no findings, in the graph neither, whatever was measured."""
+    """There are no findings, also in the graph, for any measurements."""
     write(tmp_path / "run", [0, 5], gain=gain, run=log_format.VALIDATION_RUN)
     client = board.Client(tmp_path)
     name = f"run/{log_format.VALIDATION_RUN}"
@@ -869,7 +869,7 @@ def only(page, *runs):
         box = page.find_elements("css selector", "#runs input")[i]
         if box.is_enabled() and box.is_selected() != (label in runs):
             before = board.ready(page)
-            box.click()  # all rows are made anew
+            box.click()  # all rows are made again
             board.until(lambda n=before: board.ready(page) > n, bool)
 
 
@@ -1014,7 +1014,7 @@ def test_no_button_sends_a_figure_away(page):
     assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
 
 
-# Of the layers at 5 to 8 of `LAYERS` at step 2.
+# The layers 5 to 8 of `LAYERS` at step 2.
 CELLS = {
     "net/dense_4": "0",
     "net/dense_5": "NaN; 3 of 4096 elements are NaN or infinite; without them 1",

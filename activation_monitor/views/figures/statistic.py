@@ -103,7 +103,7 @@ def _text(count, nonfinite, value, statistic):
     if not nonfinite:
         return known
     how_many = nonfinite_text(count, nonfinite)
-    if not is_log(statistic):  # fractions and counts are defined all the same
+    if not is_log(statistic):  # fractions and counts are defined in any case
         return f"{known}; {how_many}"
     rest = "" if nonfinite == count else f"; without them {known}"
     return f"NaN; {how_many}{rest}"

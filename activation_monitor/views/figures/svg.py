@@ -7,54 +7,29 @@ light and a dark page.
 """
 
 import html
-import math
 import re
-from typing import NamedTuple
 
 import numpy as np
 from plotly import colors, graph_objects
 
 from activation_monitor.views.figures.style import DARK, LIGHT
-
-WIDTH = 760
+from activation_monitor.views.figures.svg_axes import (
+    TOP,
+    WIDTH,
+    height_below,
+    margin_left,
+    panel_of,
+    panels_of,
+)
 
 _SHRUNK = 0.75
 """Height of a panel relative to the figure: a notebook cell is lower than a page."""
-
-_TOP = 34
-"""Pixels above the panels, for the title."""
 
 _LEGEND = 45
 """Height of the legend in the plotly figure, in pixels."""
 
 _DASHES = {"dot": "2 3", "dash": "7 4", "dashdot": "7 3 2 3", "longdash": "11 4"}
 _DASHES["longdashdot"] = "11 3 2 3"
-
-_STEPS = (1, 2, 5)
-"""Distances of ticks, times powers of ten."""
-
-
-class _Axis(NamedTuple):
-    """Maps values to pixels. The ticks are pairs of a place and a text. `low` and `high`
-    are places; on a logarithmic axis places are exponents of ten."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: list[tuple[float, str]]
-    log: bool = False
-
-    def at(self, value):
-        return self.at_place(math.log10(value) if self.log else value)
-
-    def at_place(self, place):
-        """The pixel of a place; on a logarithmic axis the place is the exponent of ten."""
-        share = (place - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-    def shows(self, value):
-        return math.isfinite(value) and (value > 0 or not self.log)
 
 
 def svg(figure: graph_objects.Figure) -> str:
@@ -64,22 +39,22 @@ def svg(figure: graph_objects.Figure) -> str:
         figure: A figure of scatter traces. All its texts are escaped, as plotly requires.
     """
     layout = figure.layout
-    below = _below(layout)
+    below = height_below(layout)
     inside = layout.height - layout.margin.t - below - _LEGEND
-    left, bottom = _left(layout), _TOP + _SHRUNK * inside
-    panels = _panels(figure, left, bottom)
-    parts = [_text(left, _TOP - 16, layout.title.text, size=14)]
+    left, bottom = margin_left(layout), TOP + _SHRUNK * inside
+    panels = panels_of(figure, left, bottom)
+    parts = [_text(left, TOP - 16, layout.title.text, size=14)]
     for suffix, (x, y) in panels.items():
         is_last = suffix == max(panels)
         parts += _frame(x, y, layout, suffix, below if is_last else None)
     for shape in layout.shapes:
-        x, y = panels[_suffix(shape.yref)]
+        x, y = panels[panel_of(shape.yref)]
         ends = (x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))
         parts.append(_line(shape.line, ends))
     for trace in figure.data:
-        parts += _trace(trace, *panels[_suffix(trace.yaxis)])
+        parts += _trace(trace, *panels[panel_of(trace.yaxis)])
     for note in layout.annotations:
-        x, y = panels[_suffix(note.yref)]
+        x, y = panels[panel_of(note.yref)]
         # On a logarithmic axis, plotly uses the exponent as the place of an annotation.
         parts.append(_text(x.start + 4, y.at_place(note.y) - 4, note.text))
     entries, height = _legend(figure, left, bottom + below + 12)
@@ -92,73 +67,6 @@ def svg(figure: graph_objects.Figure) -> str:
 
 
 # -- axes
-
-
-def _suffix(reference):
-    """The panel of an axis: "2" of "y2" and of "y2 domain", "" of "y" and None."""
-    return re.sub(r"[^0-9]", "", reference or "")
-
-
-def _below(layout):
-    """Height of the ticks and the title of the horizontal axis, in pixels."""
-    names = layout.xaxis.ticktext
-    if not layout.xaxis.tickangle or not names:
-        return 52.0
-    return 44.0 + 3.0 * max(len(html.unescape(name)) for name in names)
-
-
-def _left(layout):
-    """Width of the left margin, for the ticks and the slanted name of the first layer."""
-    names = layout.xaxis.ticktext
-    return max(layout.margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
-
-
-def _panels(figure, left, bottom):
-    """Suffix of a panel to its horizontal and vertical axis, from the top."""
-    x = _horizontal(figure, left, WIDTH - figure.layout.margin.r)
-    panels = {}
-    for suffix in sorted({_suffix(trace.yaxis) for trace in figure.data}):
-        axis = figure.layout[f"yaxis{suffix}"]
-        low, high = axis.range or _ends(trace.y for trace in figure.data)
-        start, end = (
-            bottom - share * (bottom - _TOP) for share in axis.domain or (0.0, 1.0)
-        )
-        log = axis.type == "log"
-        ticks = _ticks(axis, low, high, (start - end) // 30)
-        panels[suffix] = x, _Axis(low, high, start, end, ticks, log)
-    return panels
-
-
-def _horizontal(figure, start, end):
-    low, high = _ends(trace.x for trace in figure.data)
-    spare = 0.03 * (high - low)
-    low, high = low - spare, high + spare
-    axis = figure.layout.xaxis
-    if axis.tickvals is not None:
-        ticks = list(zip(axis.tickvals, axis.ticktext, strict=True))
-    else:
-        ticks = _ticks(axis, low, high, 12)
-    return _Axis(low, high, start, end, ticks)
-
-
-def _ends(each):
-    """The smallest and the largest finite value of some arrays, made different if equal."""
-    values = np.concatenate([[], *(np.asarray(v, float) for v in each)])
-    values = values[np.isfinite(values)]
-    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _ticks(axis, low, high, most):
-    """Ticks at round values; at whole values on an axis of depths or exponents."""
-    scale = 10.0 ** max(0, math.floor(math.log10((high - low) / most)))
-    each = (f * step for f in (scale, 10.0 * scale) for step in _STEPS)
-    step = next(step for step in each if (high - low) / step <= most)
-    first = math.ceil(low / step)
-    values = [i * step for i in range(first, math.floor(high / step) + 1)]
-    if axis.type == "log":
-        return [(value, f"10<sup>{value:g}</sup>") for value in values]
-    return [(value, f"{value:{axis.tickformat or 'g'}}") for value in values]
 
 
 def _frame(x, y, layout, suffix, below):

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tensorboard import errors, plugin_util
+from tensorboard import errors
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.log_format import RUN, is_evaluation
 from activation_monitor.storage.plugin_name import PLUGIN
+from activation_monitor.views.plugin import query
 from activation_monitor.views.plugin.runs import Runs
 
 _STATIC = Path(__file__).parent / "static"
@@ -99,7 +99,7 @@ class Tab(base_plugin.TBPlugin):
 
     @wrappers.Request.application
     def _list(self, request):
-        states = self._runs.states(*_where(request))
+        states = self._runs.states(*query.where(request))
         note = ""
         if self._kept:
             note = (
@@ -121,8 +121,8 @@ class Tab(base_plugin.TBPlugin):
 
     @wrappers.Request.application
     def _run(self, request):
-        name = _asked(request, "run")
-        run = self._runs.read(*_where(request), name, refresh=True)
+        name = query.value(request, "run")
+        run = self._runs.read(*query.where(request), name, refresh=True)
         return _json(
             request,
             {
@@ -143,13 +143,15 @@ class Tab(base_plugin.TBPlugin):
 
     @wrappers.Request.application
     def _figure(self, request):
-        kind = _asked(request, "kind")
+        kind = query.value(request, "kind")
         if kind not in self._drawn_by:
             raise errors.InvalidArgumentError(
                 f"`kind` must be one of {', '.join(self._drawn_by)}. Received: {kind!r}."
             )
-        where = _where(request)
-        runs = {name: self._runs.read(*where, name) for name in _all_asked(request, "run")}
+        where = query.where(request)
+        runs = {
+            name: self._runs.read(*where, name) for name in query.values(request, "run")
+        }
         for run in runs.values():
             if run.problem or not len(run.recording):
                 raise errors.NotFoundError(run.problem or "Nothing has been measured yet.")
@@ -161,18 +163,18 @@ class Tab(base_plugin.TBPlugin):
         """The index of each run among all runs of the log, which selects its colour: a run
         keeps its colour when others are hidden. None for a log with one run, because then
         the steps have colours."""
-        names = self._runs.states(*_where(request))
+        names = self._runs.states(*query.where(request))
         return {label(n): i for i, n in enumerate(names)} if len(names) > 1 else None
 
     def _depth_profile(self, request, runs, dark):
-        step, statistic = _step(request), _statistic(request)
+        step, statistic = query.step(request), query.statistic(request)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
         return _figures().depth_profile(
             chosen, statistic, dark=dark, places=self._places(request)
         )
 
     def _comparison(self, request, runs, dark):
-        step, statistic = _step(request), _statistic(request)
+        step, statistic = query.step(request), query.statistic(request)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
         return _figures().comparison(
             chosen, statistic, dark=dark, places=self._places(request)
@@ -183,10 +185,10 @@ class Tab(base_plugin.TBPlugin):
         found = {finding.step for finding in run.diagnosis.findings}
         # The figure would thin a longer recording again and could drop these steps.
         recording = _thinned(run.recording, _DRAWN_STEPS - len(found), found)
-        return _figures().heat_map(recording, _statistic(request), dark=dark)
+        return _figures().heat_map(recording, query.statistic(request), dark=dark)
 
     def _layer_over_time(self, request, runs, dark):
-        layer = _layer(request, runs)
+        layer = query.layer(request, runs)
         having = {
             label(name): run.recording for name, run in runs.items() if layer in run.names
         }
@@ -197,8 +199,8 @@ class Tab(base_plugin.TBPlugin):
     def _histogram_over_time(self, request, runs, dark):
         _only(runs)
         ((name, run),) = runs.items()
-        layer = _layer(request, runs)
-        recording = self._runs.with_histograms(*_where(request), name, layer)
+        layer = query.layer(request, runs)
+        recording = self._runs.with_histograms(*query.where(request), name, layer)
         if not len(recording):  # the figure then says why it is empty
             recording = Recording(s for s in run.recording if layer in s.names)
         recording = _thinned(recording, _DRAWN_HISTOGRAMS)
@@ -208,7 +210,8 @@ class Tab(base_plugin.TBPlugin):
     def _layer_graph(self, request, runs, dark):
         run = _only(runs)
         return _figures().layer_graph(
-            *(run.recording, run.diagnosis, _statistic(request), _step(request)), dark=dark
+            *(run.recording, run.diagnosis, query.statistic(request), query.step(request)),
+            dark=dark,
         )
 
     _drawn_by = {
@@ -235,26 +238,8 @@ def label(run: str) -> str:
     return run
 
 
-def _where(request):
-    return (
-        plugin_util.context(request.environ),
-        plugin_util.experiment_id(request.environ),
-    )
-
-
 def _json(request, content):
     return http_util.Respond(request, content, "application/json")
-
-
-def _all_asked(request, name):
-    found = request.args.getlist(name)
-    if not found:
-        raise errors.InvalidArgumentError(f"The query must have the parameter `{name}`.")
-    return found
-
-
-def _asked(request, name):
-    return _all_asked(request, name)[0]
 
 
 def _only(runs):
@@ -264,35 +249,6 @@ def _only(runs):
         )
     (run,) = runs.values()
     return run
-
-
-def _step(request):
-    """The requested step; without one infinity, which selects the last."""
-    text = request.args.get("step", "")
-    try:
-        return int(text) if text else np.inf
-    except ValueError:
-        raise errors.InvalidArgumentError(
-            f"`step` must be an integer. Received: {text!r}."
-        ) from None
-
-
-def _statistic(request):
-    statistic = request.args.get("statistic", "rms")
-    if statistic not in _figures().STATISTICS_SHOWN:
-        raise errors.InvalidArgumentError(
-            f"`statistic` must be one of {', '.join(_figures().STATISTICS_SHOWN)}. "
-            f"Received: {statistic!r}."
-        )
-    return statistic
-
-
-def _layer(request, runs):
-    layer = _asked(request, "layer")
-    known = [name for run in runs.values() for name in run.names]
-    if layer not in known:
-        raise errors.NotFoundError(f"These runs have {no_such('layer', layer, known)}")
-    return layer
 
 
 def _first_and(run, step):

@@ -3,19 +3,13 @@
 // server makes the figures.
 
 import {byId, element, script} from './dom.js';
+import {ask, figure as drawFigure} from './figure.js';
 import {bySeverity, findings, verdict, verdictText} from './findings.js';
 import * as host from './host.js';
+import {page} from './page.js';
 
 const POLL_MS = 10_000;
 const SHOWN_LAYERS = 4;
-const CONFIG = {
-  displaylogo: false,
-  displayModeBar: 'hover',
-  responsive: true,
-  // Listed explicitly: the default buttons include one that uploads the figure.
-  modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
-  showSendToCloud: false,
-};
 
 const view = {
   hidden: new Set(), // names of runs that are not drawn
@@ -60,12 +54,6 @@ function writeView() {
 }
 
 // -- the server
-
-async function ask(route, query = []) {
-  const answer = await fetch(`${route}?${new URLSearchParams(query)}`);
-  if (!answer.ok) throw new Error(`${route}: ${answer.status} ${await answer.text()}`);
-  return answer.json();
-}
 
 /** Reads new runs and new steps; returns whether there are any. */
 async function refresh() {
@@ -132,33 +120,8 @@ function chosenLayers() {
 
 // -- figures
 
-const turns = new Map(); // by place, the number of its newest request
-
-/** Draws a figure in its place. An older request that is answered later is dropped. */
-async function figure(place, kind, query) {
-  const turn = (turns.get(place) ?? 0) + 1;
-  turns.set(place, turn);
-  const parameters = [['kind', kind], ['dark', view.dark ? '1' : '0'], ...query];
-  place.classList.add('waiting');
-  try {
-    const {data, layout} = await ask('figure', parameters);
-    if (turns.get(place) !== turn) return;
-    layout.autosize = true;
-    layout.uirevision = 'kept'; // new steps keep the zoom
-    delete layout.width;
-    place.style.height = `${layout.height ?? 460}px`;
-    await window.Plotly.react(place, data, layout, CONFIG);
-    place.removeAllListeners('plotly_click');
-    place.on('plotly_click', ({points, event}) => clicked(points, event));
-    place.dataset.drawn = parameters.map((pair) => pair.join('=')).join('&');
-  } catch (error) {
-    if (turns.get(place) !== turn) return;
-    window.Plotly.purge(place);
-    place.replaceChildren(element('p', {className: 'notice'}, error.message));
-  } finally {
-    if (turns.get(place) === turn) place.classList.remove('waiting');
-  }
-}
+const figure = (place, kind, query) =>
+  drawFigure(place, kind, query, view.dark, clicked);
 
 function clicked(points, event) {
   const known = layersDrawn();
@@ -354,43 +317,6 @@ async function draw() {
   if (drawn().length) await Promise.all([drawStep(), drawRun(), drawLayers()]);
   document.documentElement.dataset.ready = String(
     Number(document.documentElement.dataset.ready ?? 0) + 1);
-}
-
-function page() {
-  const card = (id, title, hint, open) => {
-    const made = element('details', {id: `${id}-card`, className: 'card', open},
-      element('summary', {}, title), element('p', {className: 'dim'}, hint),
-      element('div', {id, className: 'plot'}));
-    return made;
-  };
-  return [
-    element('aside', {},
-      element('h2', {}, 'Runs'), element('div', {id: 'runs'}),
-      element('h2', {}, 'Statistic'), element('select', {id: 'statistic', ariaLabel: 'statistic'}),
-      element('h2', {}, 'Step ', element('output', {id: 'step-shown'})),
-      element('input', {type: 'range', id: 'step', min: 0, step: 1, ariaLabel: 'step'}),
-      element('h2', {}, 'Layers'),
-      element('input', {type: 'search', id: 'layer-filter', placeholder: 'filter'}),
-      element('div', {id: 'layers'}),
-      element('p', {className: 'dim'}, 'Shift-click to select up to four.')),
-    element('main', {id: 'main'},
-      element('p', {id: 'status', className: 'dim', role: 'status'}),
-      element('p', {id: 'note', className: 'notice'}),
-      element('p', {id: 'empty', className: 'notice', hidden: true}),
-      element('div', {id: 'findings'}),
-      element('div', {id: 'figures', hidden: true},
-        element('div', {className: 'card'}, element('div', {id: 'profile', className: 'plot'})),
-        element('div', {className: 'card'},
-          element('div', {className: 'dim'}, 'Run ', element('strong', {className: 'focus'})),
-          element('div', {id: 'heat', className: 'plot'}),
-          element('p', {className: 'dim'}, 'Click a cell to show its layer below. ',
-            element('span', {id: 'thinned'}))),
-        element('div', {className: 'card'}, element('div', {id: 'layers-drawn'})),
-        card('comparison', 'Runs compared',
-          'At the first and at the selected step, with the ratio to the first run.', true),
-        card('graph', 'Layer graph',
-          'One run at the selected step, with its findings.', false))),
-  ];
 }
 
 function listen() {
