@@ -1,4 +1,4 @@
-"""Reads the parameters of a request. TensorBoard answers a request with the errors raised."""
+"""Reads the parameters of a request. TensorBoard answers with the errors raised here."""
 
 from collections.abc import Mapping
 
