@@ -20,7 +20,7 @@ _PUBLIC = {
     "Monitored": "activation_monitor.wrapper",
     "Snapshot": "activation_monitor.analysis.snapshot",
     "audit": "activation_monitor.auditing",
-    "diagnose": "activation_monitor.views.console",
+    "diagnose": "activation_monitor.diagnosing",
     "read_recording": "activation_monitor.storage.reader",
     "rescale": "activation_monitor.rescaling",
 }

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
-from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.diagnosis import Diagnosis, diagnose
 from activation_monitor.analysis.findings import check_ignored
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import inputs
@@ -17,7 +17,7 @@ from activation_monitor.recording.keras_private import steps_taken
 from activation_monitor.recording.layers import all_layers, chosen_layers
 from activation_monitor.recording.precision import Precision
 from activation_monitor.recording.taps import Taps
-from activation_monitor.views import console
+from activation_monitor.views import console  # noqa: F401 - shows the result
 
 
 def audit(
@@ -96,7 +96,7 @@ def audit(
             draws = [_ForwardPass(model, model).measured(x, y)]
             if seeds > 1:
                 draws += _measured_clones(model, x, y, range(1, seeds))
-    each = tuple(console.diagnose([snapshot], ignore) for snapshot in draws)
+    each = tuple(diagnose([snapshot], ignore) for snapshot in draws)
     return each[0] if seeds == 1 else _in_most(each)
 
 

@@ -132,11 +132,11 @@ def _explain_arguments(add):
 
 def _calibrate(arguments):
     from activation_monitor import calibration
-    from activation_monitor.views import console
+    from activation_monitor.views import console, tables
 
     if not arguments.no_study:
         for study in calibration.studies(arguments.seed):
-            console.show(console.study_table(study))
+            console.show(tables.study_table(study))
     passed = []
     for trial, (kind, std) in enumerate(_STDS.items()):
         std = std or 1.0 / math.sqrt(arguments.width)
@@ -150,7 +150,7 @@ def _calibrate(arguments):
             jit_compile=_JIT[arguments.jit],
             seed=(arguments.seed, trial),
         )
-        console.show(console.calibration_table(found))
+        console.show(tables.calibration_table(found))
         passed.append(found.passed)
     print(f"Calibration: {'PASS' if all(passed) else 'FAIL'}")
     return 0 if all(passed) else 1
@@ -232,14 +232,15 @@ def _explain(arguments):
 
 def _compare(arguments):
     from activation_monitor.analysis import comparison
+    from activation_monitor.analysis.diagnosis import diagnose
     from activation_monitor.storage import reader
-    from activation_monitor.views import console
+    from activation_monitor.views import console, tables
 
     names = (arguments.run_a, arguments.run_b)
     recordings = [reader.read_run(name, "compare") for name in names]
-    diagnoses = tuple(console.diagnose(recording) for recording in recordings)
+    diagnoses = tuple(diagnose(recording) for recording in recordings)
     found = comparison.compare(*recordings, diagnoses, names)
-    console.show(console.comparison_table(found, names))
+    console.show(tables.comparison_table(found, names))
     return 1 if found.differences else 0
 
 

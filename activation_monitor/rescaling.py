@@ -11,7 +11,7 @@ from activation_monitor.recording import inputs
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.layers import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
-from activation_monitor.views import console  # noqa: F401 - shows the result
+from activation_monitor.views import tables  # noqa: F401 - shows the result
 
 _SIGMOIDS = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
 

@@ -12,7 +12,10 @@ from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.recording.backends import backend
 from activation_monitor.storage.writer import EventLog
-from activation_monitor.views import console
+from activation_monitor.views import (
+    console,  # noqa: F401 - shows the diagnosis
+    in_words,
+)
 
 _KEEP = 1000
 
@@ -132,7 +135,7 @@ class Run:
 
     def _verdict(self):
         return self._attempts.attempt(
-            "the log has no verdict", lambda: console.diagnosis_markdown(self.diagnosis)
+            "the log has no verdict", lambda: in_words.markdown(self.diagnosis)
         )
 
     def flush(self) -> None:

@@ -29,7 +29,8 @@ def _stop_servers():
 
 @contextlib.contextmanager
 def _starting(board):
-    """TensorBoard lets go of its data server's process and folder at once: warnings."""
+    """TensorBoard drops the process and the folder of its data server at once, which
+    warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
@@ -39,7 +40,7 @@ def _starting(board):
 
 
 def _configured(logdir, loader, *flags):
-    # Not those that are installed, one of which may be another version of ours.
+    # Not the installed plugins, which may include another version of this one.
     board = program.TensorBoard(plugins=[*default.get_static_plugins(), Loader])
     reload = ["--reload_interval", "1"]
     if loader == "python":
@@ -72,7 +73,7 @@ class Client:
         self._reload = board._ingester.start if loader == "python" else lambda: None
 
     def get(self, route, **query):
-        """The answer of one of the tab's routes."""
+        """The answer of one of the routes of the tab."""
         path = f"{self._prefix}/data/plugin/activation_monitor/{route}"
         return self._client.get(path, query_string=query)
 
@@ -81,13 +82,13 @@ class Client:
         return self._client.get(self._prefix + path)
 
     def json(self, route, **query):
-        """The same, which must be a good one, as Python objects."""
+        """The answer as Python objects. It must not be an error."""
         answer = self.get(route, **query)
         assert answer.status_code == 200, answer.data
         return answer.json
 
     def wait_for(self, *runs, step=None):
-        """Until TensorBoard has loaded these runs, up to a step."""
+        """Wait until TensorBoard has loaded these runs, up to a step."""
 
         def loaded():
             self._reload()
@@ -101,7 +102,7 @@ class Client:
 
 
 def until(ask, good, seconds=30):
-    """Ask again until the answer is good; returns it."""
+    """Ask until the answer is good; returns it."""
     end = time.monotonic() + seconds
     while not good(answer := ask()):
         assert time.monotonic() < end, f"still {answer!r} after {seconds} s"
@@ -110,14 +111,14 @@ def until(ask, good, seconds=30):
 
 
 def serve(logdir, *flags):
-    """Start TensorBoard in this process, with the fast loader; returns its address."""
+    """Start TensorBoard in this process with the fast loader; returns its address."""
     board = _configured(logdir, "fast", "--port", "0", "--host", "127.0.0.1", *flags)
     with _starting(board):
         return board.launch()
 
 
 def why_no_browser():
-    """What is missing for `browser`; empty if nothing is."""
+    """What is missing for `browser`; empty if nothing is missing."""
     missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
     if importlib.util.find_spec("selenium") is None:
         missing.append("the Python package selenium")
@@ -128,7 +129,7 @@ def why_no_browser():
 
 @contextlib.contextmanager
 def browser(width=1440, height=900):
-    """A headless Chromium, as a selenium driver."""
+    """A headless Chromium as a selenium driver."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -160,7 +161,7 @@ def browser(width=1440, height=900):
 
 
 def open_tab(driver, url, settings="", drawn=True):
-    """Open the tab and step into its frame; by default wait until all is drawn."""
+    """Open the tab and enter its frame. By default, wait until everything is drawn."""
     driver.switch_to.default_content()
     driver.get("about:blank")  # else only the hash changes
     driver.get(f"{url}#activation_monitor{settings}")
@@ -172,7 +173,7 @@ def open_tab(driver, url, settings="", drawn=True):
 
 
 def ready(driver):
-    """How many times everything was drawn."""
+    """The number of times that everything was drawn."""
     return driver.execute_script(
         "return Number(document.documentElement.dataset.ready ?? 0)"
     )

@@ -1,4 +1,4 @@
-"""Pictures of the tab: the one in the README, or all that are looked at when it changes.
+"""Screenshots of the tab: the one in the README, or all to check after a change.
 
     python tests/screenshots.py README.png
     python tests/screenshots.py --all FOLDER
@@ -22,13 +22,13 @@ import board
 RUNS = {
     "glorot": "glorot_uniform",
     "he": "he_normal",
-    "small": "random_normal",  # std 0.05, whatever the fan-in
+    "small": "random_normal",  # std 0.05 for any fan-in
 }
 """Name of each run and its initializer."""
 
 
 def train(folder, depth=20, epochs=8):
-    """Train the same ReLU network on the digits from each of `RUNS`."""
+    """Train one ReLU network on the digits with each initializer of `RUNS`."""
     import keras
     from sklearn.datasets import load_digits
 
@@ -57,7 +57,7 @@ def train(folder, depth=20, epochs=8):
 
 
 def picture(driver, url, path, settings="", theme="light", scroll=None):
-    """Photograph the tab: from the top, or from where the element of this id begins."""
+    """Take a screenshot of the tab, from its top or from the element with this id."""
     driver.get(url)
     driver.execute_script(
         "localStorage.setItem('_tb_global_settings', arguments[0])",
@@ -81,7 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("to", help="PNG file, or the folder with --all")
     parser.add_argument("--all", action="store_true", help="every part, light and dark")
-    parser.add_argument("--logs", help="a log folder that is there already")
+    parser.add_argument("--logs", help="an existing log folder")
     arguments = parser.parse_args()
     if missing := board.why_no_browser():
         sys.exit(f"screenshots: {missing}")

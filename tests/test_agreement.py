@@ -15,7 +15,7 @@ X, Y = models.data(64)
 
 
 def fit(folder, model=None, callbacks=(), **options):
-    """Fit for ten steps under a monitor with validation."""
+    """Fit for ten steps with a monitor and validation."""
     monitor = ActivationMonitor(
         folder / "run", sample_every=1, validation=True, on_finding=lambda finding: None
     )
@@ -27,7 +27,7 @@ def fit(folder, model=None, callbacks=(), **options):
 
 
 def killed(folder):
-    """ReLU layers die one after the other, from the second step on."""
+    """A fit in which ReLU layers die one after the other, from the second step on."""
     model = models.perceptron(6)
 
     def kill(batch, logs):
@@ -40,7 +40,7 @@ def killed(folder):
 
 
 def watched(folder):
-    """A loop with a step of its own, of a network that explodes."""
+    """A custom training loop of a network whose signal explodes."""
     model = models.perceptron(6, initializer=keras.initializers.RandomNormal(stddev=2.0))
     monitor = ActivationMonitor(folder / "run", 1, on_finding=lambda finding: None)
     step = monitor.watch(tf.function(lambda x: model(x, training=True)), model)
@@ -65,37 +65,39 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
-    """Verdict, codes, layers, first and last step; evaluations are judged nowhere."""
+    """Verdict, codes, layers, first and last step. Evaluations are never judged."""
     make, verdict, last_steps = RUNS[name]
     monitor = make(tmp_path)
     live = monitor.diagnosis
     assert live.verdict == verdict
     assert {f.code: f.last_step or f.step for f in live.findings} == last_steps
-    told = [
-        (f.code, f.severity, [*f.layers], f.step, f.when, f.message) for f in live.findings
-    ]
+    codes = [finding.code for finding in live.findings]
 
-    again = diagnose(read_recording(tmp_path / "run"))
-    assert again.verdict == verdict and again.findings == live.findings
+    for what in (monitor, monitor.recording, tmp_path / "run"):
+        again = diagnose(what)
+        assert again.verdict == verdict and again.findings == live.findings
+    assert read_recording(tmp_path / "run").steps == list(live.steps)
 
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["runs"]) == {"run"}  # none of evaluations
     assert report["runs"]["run"]["verdict"] == verdict
-    assert [f["code"] for f in report["runs"]["run"]["findings"]] == [f[0] for f in told]
+    as_data = json.loads(json.dumps([finding.to_dict() for finding in live.findings]))
+    assert report["runs"]["run"]["findings"] == as_data
+    assert report["runs"]["run"]["worst_layer"] == live.worst_layer
     page = tmp_path / "report.html"
     assert cli.main(["report", str(tmp_path), "-o", str(page)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    codes = ", ".join(f[0] for f in told)
-    assert line == f"run: {f'findings: {codes}' if told else verdict}"
+    words = f"findings: {', '.join(codes)}" if codes else verdict
+    assert line == f"run: {words}"
 
     client = board.Client(tmp_path)
     client.wait_for("run/activations", step=live.steps[-1])
     shown = client.json("run", run="run/activations")
     assert shown["verdict"] == verdict
-    keys = ("code", "severity", "layers", "step", "when", "message")
-    assert [tuple(f[key] for key in keys) for f in shown["findings"]] == told
+    assert shown["findings"] == as_data
+    assert shown["worst_layer"] == live.worst_layer
 
     if len(monitor.validation_recording):
         assert diagnose(monitor.validation_recording).findings == ()
@@ -106,7 +108,8 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
 
 
 def test_a_finding_that_spreads_is_told_a_few_times(tmp_path):
-    """Four layers die in turn: told when it begins, doubles and becomes critical."""
+    """Four layers die in turn. The finding is reported when it begins, when it doubles, and
+    when it becomes critical."""
     told = []
     model = models.perceptron(6)
     model.compile("sgd", "mse")

@@ -13,7 +13,7 @@ import networks
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.fix import Change, Fix
-from activation_monitor.views import console
+from activation_monitor.views import console, in_words, tables
 from networks import tap
 
 
@@ -51,7 +51,7 @@ Growth per weight layer: 1.02 over 2 layers (chance alone: 0.935 to 1.07), from
 dense_0 to dense_2.
 Healthy: no findings; 2 steps sampled, up to step 20."""
 
-SICK = """\
+WITH_FINDINGS = """\
 Activations at step 5
 
   layer     depth   mean     std     rms   zeros   non-finite
@@ -74,9 +74,11 @@ Cause: initializer. dense_0 was drawn by RandomNormal(stddev=0.01).
 Change:
   in dense_0 and dense_1:
       kernel_initializer="lecun_normal"  # std 0.125
+More: activation-monitor explain vanishing-activations
 * nonfinite-activations (critical, at initialization): 2 of 4 elements of the
 output (dense_3, float32) are NaN or infinite. Its inputs are finite; everything
-that is computed from it inherits them."""
+that is computed from it inherits them.
+More: activation-monitor explain nonfinite-activations"""
 
 NO_GROWTH = """\
 Activations at step 0
@@ -93,13 +95,13 @@ Not assessed: no findings; 1 step sampled."""
 
 
 def test_nothing_measured_has_a_verdict_in_markdown_too():
-    """The same sentence as in the table's place."""
-    assert console.diagnosis_markdown(diagnose([])) == (
+    """The same sentence as in the terminal."""
+    assert in_words.markdown(diagnose([])) == (
         "ActivationMonitor: nothing has been measured yet."
     )
 
 
-REMEDY = Fix(
+FIX = Fix(
     "initializer",
     "dense_0 was drawn by RandomNormal(stddev=0.01).",
     (
@@ -110,8 +112,8 @@ REMEDY = Fix(
 )
 
 
-def with_remedies(diagnosis, *fixes):
-    """The same findings with these fixes."""
+def with_fixes(diagnosis, *fixes):
+    """The diagnosis with these fixes in its findings."""
     findings = zip(diagnosis.findings, fixes, strict=True)
     replaced = (dataclasses.replace(f, fix=fix) for f, fix in findings)
     return dataclasses.replace(diagnosis, findings=tuple(replaced))
@@ -121,15 +123,15 @@ def with_remedies(diagnosis, *fixes):
     ("snapshots", "fixes", "expected"),
     [
         ([network(1.0, 1.0, 1.04, 250.0), network(1, 1, 1, 250, step=20)], (), HEALTHY),
-        ([network(1.0, 1e-5, 0.0, math.nan, step=5)], (REMEDY, None), SICK),
+        ([network(1.0, 1e-5, 0.0, math.nan, step=5)], (FIX, None), WITH_FINDINGS),
         ([network(2.0, 3.0)], (), NO_GROWTH),
         ([], (), "ActivationMonitor: nothing has been measured yet."),
     ],
-    ids=["healthy", "sick", "too short for growth", "nothing"],
+    ids=["healthy", "findings", "too short for growth", "nothing"],
 )
 def test_a_diagnosis_prints_as_this_table(snapshots, fixes, expected):
-    """Literally: figures of the first and the last snapshot, growth, findings, steps."""
-    diagnosis = with_remedies(diagnose(snapshots), *fixes)
+    """Literally: statistics of the first and the last snapshot, growth, findings, steps."""
+    diagnosis = with_fixes(diagnose(snapshots), *fixes)
     assert console.diagnosis_text(diagnosis) == expected
 
 
@@ -144,7 +146,7 @@ def test_a_diagnosis_prints_as_this_table(snapshots, fixes, expected):
     ],
 )
 def test_a_profile_is_shown_as_a_line_of_bars(sizes, expected):
-    """On a logarithmic scale, zeros and what is not finite marked."""
+    """On a logarithmic scale. Zeros and non-finite values are marked."""
     assert console.spark_line(sizes) == expected
 
 
@@ -157,9 +159,9 @@ def test_a_deep_profile_fits_the_line():
 
 
 def test_a_line_of_code_is_not_broken():
-    """Copied from the terminal it is one line, however long."""
+    """A line copied from the terminal stays one line, whatever its length."""
     code = Change("in", 'kernel_initializer="he_normal"', ("dense_0",), "x" * 90)
-    diagnosis = with_remedies(diagnose([network(0.0, 1.0)]), Fix("a", "b.", (code,)))
+    diagnosis = with_fixes(diagnose([network(0.0, 1.0)]), Fix("a", "b.", (code,)))
     lines = console.diagnosis_text(diagnosis).splitlines()
     assert f"      {code.line}" in lines
     assert max(len(line) for line in lines if "kernel" not in line) <= 80
@@ -172,7 +174,7 @@ def test_print_shows_the_table():
 
 
 def test_layers_of_a_finding_are_coloured_by_its_severity():
-    """Yellow for a warning, red for what is critical, the others plain."""
+    """Yellow for a warning, red for a critical finding."""
 
     def styles(*sizes):
         return [r.style for r in table_of(diagnose([network(*sizes)])).rows]
@@ -189,7 +191,8 @@ def test_layers_of_a_finding_are_coloured_by_its_severity():
 
 
 def test_a_layer_of_two_findings_has_the_colour_of_the_worse():
-    """Exploding to one head, critically; vanishing to the other."""
+    """The signal explodes towards one head, which is critical, and vanishes towards the
+    other."""
     snapshot = networks.network(
         *(tap("a"), tap("up", 1e4), tap("aux")),
         *(tap("down", 1e-3, after="a"), tap("head")),
@@ -199,7 +202,7 @@ def test_a_layer_of_two_findings_has_the_colour_of_the_worse():
 
 
 def test_a_long_name_is_folded_not_cut():
-    """However long a layer's path, all of it is there."""
+    """The whole path of a layer is shown, whatever its length."""
     name = "/".join(f"block_{i}" for i in range(30))
     lines = text(network(1.0, 1.0, names=[name, "head"])).splitlines()
     rows = lines[3 : lines.index("", 3)]
@@ -209,12 +212,12 @@ def test_a_long_name_is_folded_not_cut():
 
 @pytest.mark.parametrize("name", ["attention[query]", "a[/b]", "[red]dense"])
 def test_brackets_in_a_name_are_no_markup(name):
-    """A layer's name is shown as it is, and no name breaks `print`."""
+    """The name of a layer is shown unchanged, and no name breaks `print`."""
     assert f"  {name} " in text(network(1.0, 1.0, names=[name, "head"]))
 
 
 def test_a_layer_that_was_not_called_has_dashes_in_all_columns():
-    """Where nothing was measured there is a dash, for the fractions as well."""
+    """A dash means "not measured", also for fractions."""
     line = text(network(1.0, 1.0, None)).splitlines()[6]
     assert line.split() == ["dense_2", "0", "-", "-", "-", "-", "-"]
 
@@ -233,18 +236,18 @@ def test_a_layer_that_was_not_called_has_dashes_in_all_columns():
     ],
 )
 def test_a_number_has_three_digits_or_is_a_dash(value, expected):
-    """A dash stands where nothing was measured."""
+    """A dash means "not measured"."""
     assert console.number(value) == expected
 
 
 def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
-    """What TensorBoard's Text tab shows: the same words without the table."""
-    assert console.diagnosis_markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
+    """For TensorBoard's Text tab: the same words without the table."""
+    assert in_words.markdown(diagnose([network(1.0, 1.0, 1.0)])) == (
         "Growth per weight layer: 1 over 1 layer (chance alone: 0.91 to 1.1), from dense_0 "
         "to dense_1.\n\nHealthy: no findings; 1 step sampled."
     )
-    dead = with_remedies(diagnose([network(0.0, 1.0)]), REMEDY)
-    assert console.diagnosis_markdown(dead) == (
+    dead = with_fixes(diagnose([network(0.0, 1.0)]), FIX)
+    assert in_words.markdown(dead) == (
         "Growth with depth was not judged: this needs two weight layers in a row before the "
         "last one, and nothing between them that sets the size of the signal "
         "(normalization, sigmoid, saturated tanh, zeros or NaN).\n\n"
@@ -254,10 +257,13 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
         "learns.\n\n"
         "*Cause: initializer.* dense_0 was drawn by RandomNormal(stddev=0.01).\n\n"
         "Change in dense_0 and dense_1:\n\n"
-        '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```'
+        '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```\n\n'
+        "More: `activation-monitor explain zero-activations`"
     )
-    unknown = with_remedies(diagnose([network(0.0, 1.0)]), None)
-    assert console.diagnosis_markdown(unknown).endswith("no layer before it learns.")
+    unknown = with_fixes(diagnose([network(0.0, 1.0)]), None)
+    assert in_words.markdown(unknown).endswith(
+        "no layer before it learns.\n\nMore: `activation-monitor explain zero-activations`"
+    )
 
 
 # -- the study and the calibration
@@ -269,7 +275,7 @@ def printed(renderable, capsys):
 
 
 def test_a_study_prints_its_rows_and_notes(capsys, monkeypatch):
-    """Literally; infinite where the naive std is, and the notes below."""
+    """Literally, with an infinite naive std and the notes below."""
     monkeypatch.setenv("COLUMNS", "100")
     rows = (
         chain.Product(1, 0.01, 22.123, 22.6, 20.4, 25.1, 22.123),
@@ -277,7 +283,7 @@ def test_a_study_prints_its_rows_and_notes(capsys, monkeypatch):
     )
     study = chain.Study("Two products", rows, ("The naive one ends.",), 2, None)
     assert (
-        printed(console.study_table(study), capsys)
+        printed(tables.study_table(study), capsys)
         == """\
 Two products
 
@@ -289,7 +295,7 @@ Two products
 
 The naive one ends."""
     )
-    table = console.study_table(study).renderables[0]
+    table = tables.study_table(study).renderables[0]
     assert [row.style for row in table.rows] == [None, "yellow"]
 
 
@@ -304,11 +310,11 @@ The naive one ends."""
 def test_a_calibration_prints_its_rows_and_verdict(
     first_gain, verdict, styles, style, capsys, monkeypatch
 ):
-    """Figures of every layer, and PASS or FAIL in the colour of it."""
+    """Numbers of each layer, and PASS or FAIL in its colour."""
     monkeypatch.setenv("COLUMNS", "100")
     rms = np.array([1.0, first_gain, 500.0])
     calibration = chain.calibrate("Dense", ("a", "b"), rms, rms * 1.001, 1.0, 512)
-    shown = printed(console.calibration_table(calibration), capsys)
+    shown = printed(tables.calibration_table(calibration), capsys)
     lines = shown.splitlines()
     assert lines[0] == "Dense"
     assert lines[2].split() == "law: law: law: vs".split()
@@ -326,6 +332,6 @@ def test_a_calibration_prints_its_rows_and_verdict(
     assert all(line.endswith("1.0e-03") for line in lines[4:6])
     assert " ".join(lines[7:]) == calibration.verdict
     assert calibration.verdict.startswith(f"{verdict}: growth 22.361 per layer")
-    table, words = console.calibration_table(calibration).renderables
+    table, words = tables.calibration_table(calibration).renderables
     assert [row.style for row in table.rows] == styles
     assert words.style == style

@@ -645,9 +645,9 @@ def test_a_code_that_does_not_exist_is_refused(ignore, named):
 
 def test_the_public_diagnose_ignores_and_refuses():
     """`activation_monitor.diagnose`, whose result prints as a table."""
-    assert console.diagnose([straight(3.0)], ignore=EXPLODING).healthy
+    assert diagnose([straight(3.0)], ignore=EXPLODING).healthy
     with pytest.raises(ValueError, match="diagnose: `ignore` must hold codes"):
-        console.diagnose([straight(3.0)], ignore=["growth"])
+        diagnose([straight(3.0)], ignore=["growth"])
 
 
 # -- the diagnosis

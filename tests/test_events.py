@@ -27,7 +27,7 @@ from activation_monitor.views.figures.image import heat_image
 
 
 def accumulated(folder):
-    """All that TensorBoard's Python reader finds in a run folder."""
+    """Everything that TensorBoard's Python reader finds in a run folder."""
     accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     accumulator.Reload()
     return accumulator
@@ -53,7 +53,7 @@ LAYERS = (
 
 
 def taken(step, kernels=None):
-    """A snapshot of two layers, the second of them with a kernel."""
+    """A snapshot of two layers, the second one with a kernel."""
     rng = np.random.default_rng(step)
     found = [records.measure(rng.standard_normal((5, 3)), "tanh") for _ in LAYERS]
     weights = {} if kernels is None else {"weight": kernels}
@@ -61,12 +61,12 @@ def taken(step, kernels=None):
 
 
 def kernels():
-    """Their records: an empty one, and one of numbers that float32 has not."""
+    """Records of the kernels: an empty one, and one of numbers that float32 cannot hold."""
     return np.stack([records.empty(), records.measure(np.full((2, 3), 1e-60) / 3)])
 
 
 def written_and_read(folder, *snapshots):
-    """What is read back of snapshots."""
+    """Snapshots after writing and reading."""
     log = writer.EventLog(folder)
     for snapshot in snapshots:
         log.write(snapshot)
@@ -75,7 +75,7 @@ def written_and_read(folder, *snapshots):
 
 
 def assert_same(read, written):
-    """All that is in a snapshot, to the last bit."""
+    """All fields of a snapshot are equal, bit for bit."""
     for ours, theirs in zip(written, read, strict=True):
         assert theirs.step == ours.step
         assert theirs.layers == ours.layers
@@ -102,7 +102,7 @@ def run(tmp_path_factory):
 
 
 def test_every_tensor_has_two_scalars_and_a_histogram(run):
-    """Under the tags that the README names, shown by the plugins they are meant for."""
+    """With the tags in the README, for the plugins that show them."""
     folder, monitor = run
     names = monitor.recording[0].names
     assert len(names) == 9
@@ -123,7 +123,8 @@ def test_every_tensor_has_two_scalars_and_a_histogram(run):
 
 
 def test_the_scalars_are_the_statistics(run):
-    """Mean and std of each layer at each sampled step, rank 0 as TensorBoard wants them."""
+    """Mean and std of each layer at each sampled step, as rank 0, which TensorBoard
+    requires."""
     folder, monitor = run
     accumulator = accumulated(folder / "activations")
     assert monitor.recording.steps == [0, 1, 2, 3, 5, 6]
@@ -138,7 +139,7 @@ def test_the_scalars_are_the_statistics(run):
 
 
 def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
-    """Of the last step; as TensorFlow decodes it, a row of pixels for each layer."""
+    """At the last step. TensorFlow decodes it to a row of pixels for each layer."""
     folder, monitor = run
     written = values(
         accumulated(folder / "activations"), "activation_monitor/depth_by_step"
@@ -153,7 +154,7 @@ def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
 
 
 def test_scalars_can_be_switched_off(tmp_path):
-    """All the rest is there, and it is read back the same."""
+    """All other data are there and are read back the same."""
     monitor, _ = models.watch(
         models.perceptron(), *models.data(), log_dir=tmp_path, scalars=False
     )
@@ -166,7 +167,7 @@ def test_scalars_can_be_switched_off(tmp_path):
 
 
 def test_a_picture_that_fails_does_not_end_the_log(tmp_path, monkeypatch):
-    """It warns, and all that was measured is there."""
+    """It warns, and all measurements are there."""
 
     def fails(recording):
         raise OSError("no paint")
@@ -179,7 +180,7 @@ def test_a_picture_that_fails_does_not_end_the_log(tmp_path, monkeypatch):
 
 
 def test_history_is_read_back_without_loss(run):
-    """Every number, every layer, every histogram; and it is judged the same."""
+    """Each number, layer and histogram. The diagnosis is the same."""
     folder, monitor = run
     for where in (folder, folder / "activations"):
         read = read_recording(where)
@@ -193,7 +194,7 @@ def test_history_is_read_back_without_loss(run):
 
 @pytest.mark.parametrize("measured", [(True, True), (True, False), (False, True), (False,)])
 def test_kernels_are_read_back_of_the_steps_at_which_they_were_measured(tmp_path, measured):
-    """And of no others, whatever came before."""
+    """And of no other steps."""
     snapshots = [taken(i, kernels() if there else None) for i, there in enumerate(measured)]
     read = written_and_read(tmp_path, *snapshots)
     assert_same(read, snapshots)
@@ -203,7 +204,7 @@ def test_kernels_are_read_back_of_the_steps_at_which_they_were_measured(tmp_path
 
 
 def test_a_log_of_version_1_is_read():
-    """A file that version 1 of the format wrote, against what its monitor held then."""
+    """A file in format 1, compared with what its monitor held."""
     folder = DATA / "version_1"
     expected = np.load(folder / "expected.npz")
     assert tuple(expected["fields"]) == records.FIELD_NAMES
@@ -224,7 +225,7 @@ def test_a_log_of_version_1_is_read():
 
 
 def test_columns_that_an_older_log_does_not_have_are_empty():
-    """As in one that was written before saturated elements and dead units were counted."""
+    """For example a log from before saturated elements and dead units were counted."""
     known = records.FIELD_NAMES[: records.FIELD_NAMES.index("saturated")]
     (_, arrays), layers = log_format.encode(taken(3)), taken(3).layers
     old = {tag: array[..., : len(known)] for tag, array in arrays.items()}
@@ -238,7 +239,7 @@ def test_columns_that_an_older_log_does_not_have_are_empty():
 
 
 def test_what_a_layer_did_not_have_in_an_older_log_has_its_default():
-    """As one that was written before fan-in and initializer were known."""
+    """For example a log from before fan-in and initializer were recorded."""
     table = json.loads(log_format.table_to_json(log_format.encode(taken(3))[0]))
     for row in table["layers"]:
         del row["fan_in"], row["initializer"]
@@ -247,7 +248,7 @@ def test_what_a_layer_did_not_have_in_an_older_log_has_its_default():
 
 
 def test_a_log_of_a_later_version_is_refused(tmp_path, monkeypatch):
-    """It says which file, which format, and what to do; nothing is guessed."""
+    """The message names the file, the format, and what to do."""
     with monkeypatch.context() as patched:
         patched.setattr(log_format, "VERSION", log_format.VERSION + 1)
         log = writer.EventLog(tmp_path)
@@ -259,7 +260,7 @@ def test_a_log_of_a_later_version_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_path):
-    """The other shape of the same."""
+    """The optional parts of a snapshot."""
     x, y = models.data()
     model = models.perceptron()
     model.compile("sgd", "mse", steps_per_execution=2)
@@ -271,7 +272,7 @@ def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_pa
 
 
 def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
-    """Element by element and as metadata, read by the same reader from both files."""
+    """Same elements and same metadata, read from both files by one reader."""
     x, y = models.data(samples=32)
     model = models.perceptron(depth=1)
     model.compile(keras.optimizers.SGD(0.0), "mse")
@@ -298,30 +299,30 @@ def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
 
 
 def test_a_sampled_histogram_is_labelled_as_such(run):
-    """In the description that TensorBoard shows beside it."""
+    """In the description that TensorBoard shows."""
     folder, _ = run
     accumulator = accumulated(folder / "activations")
 
     def description(tag):
         return accumulator.SummaryMetadata(tag).summary_description
 
-    assert "here one in 1." in description("activations/head")
+    assert "here one element in 1." in description("activations/head")
     wide = description("activations/conv")
     assert wide == (
-        "Of at most 16384 elements all are counted; of more an evenly strided sample, "
-        "here one in 1."
+        "Up to 16384 elements are all counted. Larger tensors are sampled at equal "
+        "distances, here one element in 1."
     )
 
 
 def test_the_stride_of_a_large_tensor_is_in_its_description(tmp_path):
-    """One in five of 64 x 768 = 49152 elements: 2 and 3 divide the number of units, and
-    one in five is the first that leaves at most 16384."""
+    """One in five of 64 x 768 = 49152 elements: 2 and 3 divide the number of units, and 5
+    is the first stride that leaves at most 16384."""
     x, y = models.data(samples=64, inputs=768)
     models.watch(models.perceptron(1, inputs=768), x, y, batch_size=64, log_dir=tmp_path)
     metadata = accumulated(tmp_path / "activations").SummaryMetadata(
         "activations/net/hidden_0:input"
     )
-    assert metadata.summary_description.endswith("here one in 5.")
+    assert metadata.summary_description.endswith("here one element in 5.")
 
 
 def test_the_log_is_readable_while_training_runs(tmp_path):
@@ -342,7 +343,7 @@ def test_the_log_is_readable_while_training_runs(tmp_path):
 
 
 def test_a_second_fit_writes_a_second_file_of_the_same_run(tmp_path):
-    """Read together as one recording."""
+    """They are read as one recording."""
     x, y = models.data()
     model = models.perceptron()
     monitor, _ = models.watch(model, x, y, log_dir=tmp_path)
@@ -352,7 +353,7 @@ def test_a_second_fit_writes_a_second_file_of_the_same_run(tmp_path):
 
 
 def test_a_half_written_file_is_read_as_far_as_it_goes(run, tmp_path):
-    """As a killed process leaves it; without a warning, for it is not damaged."""
+    """For example after a killed process, without a warning, because it is not damaged."""
     folder, monitor = run
     (path,) = (folder / "activations").iterdir()
     content = path.read_bytes()
@@ -366,7 +367,7 @@ def test_a_half_written_file_is_read_as_far_as_it_goes(run, tmp_path):
 
 
 def logged(folder, *steps, layers=LAYERS, run=log_format.RUN):
-    """The file of a log of these steps."""
+    """The file of a log with these steps."""
     before = {*(folder / run).glob("*")}
     log = writer.EventLog(folder, run)
     for step in steps:
@@ -377,7 +378,7 @@ def logged(folder, *steps, layers=LAYERS, run=log_format.RUN):
 
 
 def starts(path):
-    """Where the records of an intact file begin; the first holds no step."""
+    """The starts of the records of an intact file. The first record holds no step."""
     content, found = path.read_bytes(), [0]
     while found[-1] < len(content):
         (length,) = struct.unpack_from("<Q", content, found[-1])
@@ -394,14 +395,14 @@ def flip(path, *places):
 
 
 def damaged_data(path, *found):
-    """Damage the data of these records of a file; returns where the first begins."""
+    """Damage the data of these records of a file; returns the start of the first."""
     begin = starts(path)
     flip(path, *(begin[record] + 100 for record in found))
     return begin[found[0]]
 
 
 def read_with_warning(read, folder):
-    """What is read, and the one warning that comes with it."""
+    """The recording, and the one warning."""
     with pytest.warns(UserWarning) as caught:
         found = read(folder)
     (warning,) = caught
@@ -410,7 +411,7 @@ def read_with_warning(read, folder):
 
 
 def test_a_damaged_record_is_left_out_and_all_others_are_read(tmp_path):
-    """The warning says which file, at which byte, and how many steps were read."""
+    """The warning names the file, the byte and the number of steps that were read."""
     path = logged(tmp_path, *range(6))
     at = damaged_data(path, 3)  # after the one that names the format, and steps 0 and 1
     read, warning = read_with_warning(read_recording, tmp_path)
@@ -423,7 +424,7 @@ def test_a_damaged_record_is_left_out_and_all_others_are_read(tmp_path):
 
 
 def test_several_damaged_records_are_counted(tmp_path):
-    """The first of them is named."""
+    """The warning names the first of them."""
     path = logged(tmp_path, *range(6))
     at = damaged_data(path, 2, 4, 5)
     read, warning = read_with_warning(read_recording, tmp_path)
@@ -432,7 +433,7 @@ def test_several_damaged_records_are_counted(tmp_path):
 
 
 def test_after_a_damaged_length_no_more_is_read_of_the_file(tmp_path):
-    """Where the next record begins is not known; the warning says so."""
+    """The start of the next record is unknown. The warning says so."""
     path = logged(tmp_path, *range(6))
     at = starts(path)[3]
     flip(path, at)
@@ -442,7 +443,7 @@ def test_after_a_damaged_length_no_more_is_read_of_the_file(tmp_path):
 
 
 def test_the_later_files_of_a_resumed_run_are_read(tmp_path):
-    """Whatever the damage in an earlier one."""
+    """Whatever the damage in an earlier file."""
     first = logged(tmp_path, *range(4))
     logged(tmp_path, *range(4, 7))
     flip(first, starts(first)[2])
@@ -452,8 +453,8 @@ def test_the_later_files_of_a_resumed_run_are_read(tmp_path):
 
 
 def test_no_step_is_read_with_the_names_of_other_layers(tmp_path):
-    """Where the record that told of new layers is damaged, the steps after it are left
-    out, up to the next that tells of layers."""
+    """If the record with new layers is damaged, the steps after it are skipped until the
+    next list of layers."""
     other = tuple(dataclasses.replace(one, name=f"other_{one.name}") for one in LAYERS)
     log = writer.EventLog(tmp_path)
     for step, layers in enumerate([LAYERS, LAYERS, other, other, LAYERS, LAYERS]):
@@ -465,11 +466,11 @@ def test_no_step_is_read_with_the_names_of_other_layers(tmp_path):
     read, warning = read_with_warning(read_recording, tmp_path)
     assert read.steps == [0, 1, 4, 5]
     assert {snapshot.names for snapshot in read} == {("a", "b")}
-    assert "4 steps read, 1 left out, whose list of layers is in the damaged" in warning
+    assert "4 steps read, 1 skipped because the list of layers is damaged" in warning
 
 
 def test_a_record_that_is_no_event_is_damaged(tmp_path):
-    """Its checksum is right, what is in it is not."""
+    """Its checksum is correct, but its content is not an event."""
     path = logged(tmp_path, 0)
     with path.open("ab") as file:
         RecordWriter(file).write(b"\xff\xff no event")
@@ -480,7 +481,7 @@ def test_a_record_that_is_no_event_is_damaged(tmp_path):
 
 
 def test_a_file_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_path):
-    """Not that there are no snapshots: there are."""
+    """The message does not say that there are no snapshots, because there are."""
     path = logged(tmp_path, 0, 1)
     at = damaged_data(path, 1)
     for read in (read_recording, read_runs):
@@ -490,7 +491,7 @@ def test_a_file_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_path):
 
 
 def test_a_damaged_run_is_no_hindrance_to_the_others(tmp_path):
-    """One warning for each file that is damaged; what can be read is there."""
+    """There is one warning for each damaged file, and everything readable is read."""
     logged(tmp_path / "fine", *range(3))
     bad = logged(tmp_path / "bad", *range(3))
     at = damaged_data(bad, 2)
@@ -503,7 +504,7 @@ def test_a_damaged_run_is_no_hindrance_to_the_others(tmp_path):
 
 
 def test_a_damaged_evaluation_is_not_told_of_by_a_report_of_training(tmp_path):
-    """Runs of evaluation are not read by `read_runs`; by `read_recording` they are."""
+    """`read_runs` does not read runs of evaluation; `read_recording` does."""
     logged(tmp_path, *range(3))
     damaged_data(logged(tmp_path, *range(3), run=log_format.VALIDATION_RUN), 2)
     assert read_runs(tmp_path)[tmp_path.name].steps == [0, 1, 2]
@@ -512,7 +513,7 @@ def test_a_damaged_evaluation_is_not_told_of_by_a_report_of_training(tmp_path):
 
 
 def test_reading_a_log_loads_neither_tensorflow_nor_keras(tmp_path):
-    """Which takes longer than reading it."""
+    """Loading them would take longer than reading."""
     logged(tmp_path, 0)
     code = (
         "import sys; from activation_monitor.storage.reader import read_recording; "
@@ -528,7 +529,7 @@ def test_reading_a_log_loads_neither_tensorflow_nor_keras(tmp_path):
 
 
 def keras_log(folder):
-    """What Keras' own TensorBoard callback writes."""
+    """A log of the TensorBoard callback of Keras."""
     model = models.perceptron(depth=1)
     model.compile("sgd", "mse")
     board = keras.callbacks.TensorBoard(folder)
@@ -546,7 +547,7 @@ NOTHING = {
     "empty": (lambda folder: None, "which is empty"),
     "of other files": (
         lambda folder: (folder / "notes.txt").write_text("x"),
-        "with no event file in it or below it",
+        "with no event file in it",
     ),
     "of other writers": (
         keras_log,
@@ -562,7 +563,7 @@ NOTHING = {
     ),
     "a file": (
         lambda folder: (folder.rmdir(), folder.write_text("x")),
-        "which is a file. Give the folder that it is in: ",
+        "which is a file. Pass the folder that contains it: ",
     ),
 }
 
@@ -570,7 +571,7 @@ NOTHING = {
 @pytest.mark.parametrize("read", [read_recording, read_runs])
 @pytest.mark.parametrize("kind", [*NOTHING])
 def test_a_folder_without_a_run_is_an_error_that_says_what_is_there(tmp_path, kind, read):
-    """Where, what was expected, what came, and what to do, in a message of its own."""
+    """Each message says where, what was expected, what was received, and what to do."""
     make, expected = NOTHING[kind]
     folder = tmp_path / "logs"
     folder.mkdir()
@@ -585,17 +586,17 @@ def test_a_folder_without_a_run_is_an_error_that_says_what_is_there(tmp_path, ki
 
 
 def test_the_messages_for_folders_without_a_run_differ():
-    """Each says what is there: the test above cannot pass by one message for all."""
+    """So the test above cannot pass with one message for all cases."""
     told = [expected for _, expected in NOTHING.values()]
     assert len({*told}) == len(told) == 7
 
 
 def test_an_event_file_is_not_a_folder(tmp_path):
-    """The message names the folder to give instead, which can be read."""
+    """The message names the folder to pass instead, which can be read."""
     path = logged(tmp_path, 0)
-    with pytest.raises(NotADirectoryError, match="is a file. Give the folder") as caught:
+    with pytest.raises(NotADirectoryError, match="is a file. Pass the folder") as caught:
         read_recording(path)
-    assert str(caught.value).endswith(f"it is in: {path.parent}")
+    assert str(caught.value).endswith(f"contains it: {path.parent}")
     assert read_recording(path.parent).steps == [0]
 
 
@@ -605,7 +606,7 @@ def test_a_folder_of_several_runs_gives_a_recording_for_each(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert read_recording(tmp_path).keys() == {"one", "two"}
     assert read_recording(tmp_path)["one"].steps == read_recording(one).steps
-    expected = f"with runs in the folders below it. Give one of them: {one}, {two}."
+    expected = f"with runs in the folders inside it. Pass one of them: {one}, {two}."
     with pytest.raises(FileNotFoundError, match=re.escape(expected)):
         read_run(tmp_path)
 
@@ -631,7 +632,7 @@ def test_a_folder_whose_name_is_like_an_event_file_is_passed_over(tmp_path):
 def test_a_log_without_its_list_of_layers_is_an_error_that_names_the_file(
     tmp_path, monkeypatch
 ):
-    """As another program may have written it: nothing is damaged."""
+    """For example a file of another program, which is not damaged."""
     monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
     path = logged(tmp_path, 0)
     expected = f"{re.escape(str(path))}: its list of layers cannot be read"
@@ -660,7 +661,7 @@ def test_the_findings_are_written_as_text(tmp_path):
 
 
 def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):
-    """The training thread hands the event over; a slow disk costs it nothing."""
+    """The training thread only queues the event, so a slow disk does not delay it."""
     from tensorboard.summary.writer import record_writer
 
     slow = record_writer.RecordWriter.write

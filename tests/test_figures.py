@@ -38,7 +38,7 @@ DRAWN = {
 
 
 def drawn(depth=5, seed=0, **options):
-    """A network drawn by numpy, with its head."""
+    """A random network computed by numpy, with its head."""
     net = Drawn(seed).chain(depth, **options)
     net.snapshot()
     return net
@@ -68,7 +68,7 @@ def by_layer(trace):
 
 
 def test_the_depth_profile_is_the_rms_over_depth():
-    """At the first and the last step, on a log axis; depth counts weight layers."""
+    """At the first and the last step, on a logarithmic axis. Depth counts weight layers."""
     nets = [drawn(seed=seed) for seed in range(3)]
     figure = figures.depth_profile({"run": recording(*nets)})
     for step, net in ((0, nets[0]), (20, nets[2])):
@@ -84,7 +84,7 @@ def test_the_depth_profile_is_the_rms_over_depth():
 
 @pytest.mark.parametrize("statistic", ["std", "within_std", "mean", "zero_fraction"])
 def test_other_statistics_are_drawn_by_their_own_values(statistic):
-    """Without the sign where there is one, which a log axis cannot have."""
+    """As absolute values, because the axis is logarithmic."""
     net = drawn()
     figure = figures.depth_profile({"run": recording(net)}, statistic)
     found = by_layer(named(figure, "step 0")[0])
@@ -96,11 +96,11 @@ def test_other_statistics_are_drawn_by_their_own_values(statistic):
     }[statistic]
     for name, tensor in net.tensors.items():
         np.testing.assert_allclose(found[name], of(tensor), rtol=1e-10)
-    assert not named(figure, "expected of a well scaled network")
+    assert not named(figure, "expected range of a well-scaled network")
 
 
 def test_a_negative_mean_is_drawn_hollow():
-    """The place is that of its size; the sign is in the marker."""
+    """The place shows its size, the marker its sign."""
     snapshot = network(tap("a", 2.0, mean=0.5), tap("b", 2.0, mean=-0.5))
     figure = figures.depth_profile({"run": Recording([snapshot])}, "mean")
     (curve,) = named(figure, "step 0")
@@ -109,7 +109,7 @@ def test_a_negative_mean_is_drawn_hollow():
 
 
 def test_steps_that_were_not_sampled_show_the_last_before():
-    """The first snapshot for a step before it; no curve twice."""
+    """A step before the first snapshot shows the first one. No curve is drawn twice."""
     nets = [drawn(seed=seed) for seed in range(3)]
     figure = figures.depth_profile({"run": recording(*nets)}, steps=[-1, 4, 12, 15, 99])
     shown = [trace.name for trace in figure.data if trace.customdata is not None]
@@ -118,14 +118,14 @@ def test_steps_that_were_not_sampled_show_the_last_before():
 
 @pytest.mark.parametrize("steps", [10, np.int64(14), [10]])
 def test_one_step_may_stand_without_a_list(steps):
-    """A number is as good as a list of one."""
+    """A number has the same effect as a list of one number."""
     nets = [drawn(seed=seed) for seed in range(3)]
     figure = figures.depth_profile({"run": recording(*nets)}, steps=steps)
     assert [t.name for t in figure.data if t.customdata is not None] == ["step 10"]
 
 
 def test_the_steps_of_a_run_among_others_have_dashes_that_differ():
-    """The last one is solid, the others are not."""
+    """The last step is solid, the others are not."""
     nets = [drawn(seed=seed) for seed in range(3)]
     runs = {"a": recording(*nets), "b": recording(*nets)}
     figure = figures.depth_profile(runs, "std", steps=[0, 10, 20])
@@ -135,10 +135,10 @@ def test_the_steps_of_a_run_among_others_have_dashes_that_differ():
 
 
 def test_the_band_is_what_chance_allows_a_well_scaled_network():
-    """From the first tensor on, mean and variance growing evenly: three sd either side."""
+    """From the first tensor on: mean and variance grow evenly, three sd on either side."""
     net = drawn(10)
     figure = figures.depth_profile({"run": recording(net)})
-    band, key = named(figure, "expected of a well scaled network")
+    band, key = named(figure, "expected range of a well-scaled network")
     assert not band.showlegend and tuple(key.x) == (None,)
     high, low = np.log10(band.y[:10]), np.log10(band.y[10:][::-1])
     np.testing.assert_allclose(band.x[:10], range(1, 11))
@@ -153,10 +153,10 @@ def test_the_band_is_what_chance_allows_a_well_scaled_network():
 
 @pytest.mark.parametrize("variance", [2.0, 40.0, 0.1])
 def test_only_a_healthy_network_stays_in_its_band(variance):
-    """So that the picture alone says whether the network is sick."""
+    """So the figure alone shows whether the network is healthy."""
     net = drawn(20, variance=variance)
     figure = figures.depth_profile({"run": recording(net)})
-    band, _ = named(figure, "expected of a well scaled network")
+    band, _ = named(figure, "expected range of a well-scaled network")
     found = by_layer(named(figure, "step 0")[0])
     high, low = band.y[:20], band.y[20:][::-1]
     inside = [low[i] <= found[f"d{i + 1}"] <= high[i] for i in range(1, 20)]
@@ -164,7 +164,7 @@ def test_only_a_healthy_network_stays_in_its_band(variance):
 
 
 def test_zeros_and_what_is_not_finite_are_marked_at_the_edges():
-    """A gap in the curve is never all that is seen of them."""
+    """They are never visible as a gap only."""
     snapshot = chain(1.0, 1e-3, 0.0, math.nan)
     figure = figures.depth_profile({"run": Recording([snapshot])})
     (zeros,), (others,) = named(figure, "zero"), named(figure, "NaN or infinite elements")
@@ -180,7 +180,7 @@ def test_zeros_and_what_is_not_finite_are_marked_at_the_edges():
 
 
 def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
-    """Largest float32 3.4e38, smallest normal 1.18e-38, of float16 65504 and 6.1e-5."""
+    """Largest float32 3.4e38, smallest normal 1.18e-38; for float16 65504 and 6.1e-5."""
 
     def lines(dtype, *sizes):
         figure = figures.depth_profile({"r": Recording([chain(*sizes, dtype=dtype)])})
@@ -201,7 +201,7 @@ def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
 
 
 def test_gradients_have_a_panel_of_their_own():
-    """Their rms, on a log axis; where none were recorded there is one panel."""
+    """Their rms on a logarithmic axis; without gradients there is one panel."""
     taps = [tap(f"d{i}", 1.0, gradient=10.0**-i) for i in range(1, 4)]
     lost = tap("lost", 1.0, gradient=0.0)
     snapshot = network(*taps, lost)
@@ -217,7 +217,7 @@ def test_gradients_have_a_panel_of_their_own():
 
 
 def test_what_stands_beside_the_trunk_is_not_on_the_curve():
-    """A residual stream is one line; its branches are points of their own."""
+    """The residual stream is a line; layers of its branches are points."""
     figure = figures.depth_profile({"run": Recording([blocks(3, lambda i: 2.0**i)])})
     line, points = named(figure, "step 0")
     stream = ["stem", "sum1", "sum2", "sum3", "head"]
@@ -233,13 +233,13 @@ def test_what_stands_beside_the_trunk_is_not_on_the_curve():
 
 @pytest.fixture(scope="module")
 def three():
-    """A network at three steps: healthy, with a zero, with half of one not finite."""
+    """A network at three steps: healthy, with a zero, with one half not finite."""
     steps = [chain(1.0, 10.0), chain(100.0, 0.0, step=5), chain(1e-3, math.nan, step=9)]
     return Recording(steps)
 
 
 def test_the_heat_map_is_log10_of_the_rms_by_layer_and_step(three):
-    """Rows from the input down, columns by step; zeros and non-finite are marked."""
+    """Rows start at the input, columns are steps. Zeros and NaN are marked."""
     figure = figures.heat_map(three)
     sizes, marks, *_ = figure.data
     assert tuple(sizes.customdata) == tuple(sizes.y) == ("x", "d1", "d2", "head")
@@ -255,8 +255,8 @@ def test_the_heat_map_is_log10_of_the_rms_by_layer_and_step(three):
 
 
 def test_a_cell_of_the_heat_map_says_its_value_whatever_other_cells_hold(three):
-    """Zeros and NaN as such, with how many elements are not finite; the marks, which lie
-    above all cells, say nothing."""
+    """Zeros and NaN have a tooltip with the number of elements; the marks above them have
+    none."""
     sizes, marks, *_ = figures.heat_map(three).data
     half = "NaN; 2 of 4 elements are NaN or infinite; without them 1"
     assert sizes.text.tolist() == [
@@ -270,7 +270,7 @@ def test_a_cell_of_the_heat_map_says_its_value_whatever_other_cells_hold(three):
 
 
 def test_a_healthy_heat_map_says_the_values_and_has_no_marks():
-    """Found again by numpy; plain numbers, not powers of 10."""
+    """The same values as with numpy, as plain numbers instead of powers of 10."""
     net = drawn()
     (sizes,) = figures.heat_map(recording(net)).data
     said = dict(zip(sizes.customdata, sizes.text[:, 0], strict=True))
@@ -278,7 +278,7 @@ def test_a_healthy_heat_map_says_the_values_and_has_no_marks():
 
 
 def test_tooltips_of_shares_are_percent_and_never_round_a_fault_away():
-    """One element in a million that is not finite is not 0 %."""
+    """One non-finite element in a million is not shown as 0 %."""
     few = np.ones((1000, 1000))
     few[0, 0] = np.nan
     steps = Recording([network(tap("a", few), tap("b", np.zeros((4, 2))), tap("c", None))])
@@ -293,7 +293,7 @@ def test_tooltips_of_shares_are_percent_and_never_round_a_fault_away():
 
 
 def test_a_layer_that_was_not_measured_says_so():
-    """At the steps at which it was not there."""
+    """At the steps at which it did not exist."""
     later = network(tap("x", 1.0, "input"), tap("d1", 10.0), tap("new", 100.0), step=1)
     sizes = figures.heat_map(Recording([chain(1.0), later])).data[0]
     said = dict(zip(sizes.customdata, sizes.text.tolist(), strict=True))
@@ -302,7 +302,7 @@ def test_a_layer_that_was_not_measured_says_so():
 
 
 def test_the_colours_of_sizes_have_1_in_the_middle(three):
-    """Blue below, red above; a healthy network is pale: three decades at least."""
+    """Blue below and red above. With at least three decades, a healthy network is pale."""
     sizes = figures.heat_map(three).data[0]
     assert (sizes.zmin, sizes.zmax) == (-3.0, 3.0)
     wide = figures.heat_map(Recording([chain(1.0, 1e20)])).data[0]
@@ -314,7 +314,7 @@ def test_the_colours_of_sizes_have_1_in_the_middle(three):
 
 @pytest.mark.parametrize("far", [1.0, 1e2, 5e3, 1e7, 3e20, 1e38])
 def test_the_key_of_sizes_has_whole_powers_of_10(far):
-    """Three at least, with 1 in the middle, and none beside the scale."""
+    """At least three with 1 in the middle, all on the scale."""
     steps = Recording([chain(1.0, far)])
     graph = figures.layer_graph(steps, diagnose(steps))
     (layers,) = named(graph, "")
@@ -332,14 +332,14 @@ def test_the_key_of_sizes_has_whole_powers_of_10(far):
 
 
 def test_a_key_of_counts_has_whole_numbers():
-    """Of dead units there are no halves."""
+    """There are no half dead units."""
     few = [tap("a", 1.0, dead=0, width=8), tap("b", 1.0, dead=2, width=8)]
     bar = figures.heat_map(Recording([network(*few)]), "dead_units").data[0].colorbar
     assert bar.dtick == 1
 
 
 def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
-    """With the first and the last."""
+    """Including the first and the last."""
     snapshot = chain(1.0)
     many = Recording(dataclasses.replace(snapshot, step=i) for i in range(2001))
     x = [int(step) for step in figures.heat_map(many).data[0].x]
@@ -348,7 +348,7 @@ def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
 
 
 def test_a_layer_that_comes_later_has_a_row_without_what_was_not_measured():
-    """Layers are those of all steps."""
+    """The rows are the layers of all steps."""
     later = network(tap("x", 1.0, "input"), tap("d1", 10.0), tap("new", 100.0), step=1)
     sizes = figures.heat_map(Recording([chain(1.0), later])).data[0]
     found = dict(zip(sizes.customdata, sizes.z, strict=True))
@@ -357,7 +357,7 @@ def test_a_layer_that_comes_later_has_a_row_without_what_was_not_measured():
 
 
 def test_the_picture_has_a_block_of_pixels_for_each_layer_and_step(three):
-    """White at 1, blue below, red above; grey for zeros, yellow for NaN."""
+    """White at 1, blue below, red above, grey for zeros, yellow for NaN."""
     pixels = image.heat_image(three)
     assert pixels.shape == (360, 639, 3) and pixels.dtype == np.uint8
     blocks = pixels.reshape(4, 90, 3, 213, 3)
@@ -374,7 +374,7 @@ def test_the_picture_has_a_block_of_pixels_for_each_layer_and_step(three):
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 7, 3), (90, 4, 3)])
 def test_the_png_is_read_as_the_same_pixels(shape):
-    """By TensorFlow's decoder."""
+    """By the decoder of TensorFlow."""
     pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     np.testing.assert_array_equal(tf.io.decode_png(image.png(pixels)), pixels)
 
@@ -383,7 +383,7 @@ def test_the_png_is_read_as_the_same_pixels(shape):
 
 
 def test_a_layer_over_time_shows_mean_std_extremes_and_shares():
-    """All found again with numpy on the tensors."""
+    """All equal those that numpy computes from the tensors."""
     nets = [drawn(seed=seed) for seed in range(3)]
     figure = figures.layer_over_time({"run": recording(*nets)}, "d2")
     tensors = [net.tensors["d2"] for net in nets]
@@ -400,7 +400,7 @@ def test_a_layer_over_time_shows_mean_std_extremes_and_shares():
 
 
 def test_steps_with_nan_are_marked_in_the_layer_over_time(three):
-    """Above all that is drawn, with the share."""
+    """Above all curves, with the fraction."""
     figure = figures.layer_over_time({"run": three}, "d2")
     (marks,) = named(figure, "NaN or infinite elements")
     assert tuple(marks.x) == (9,)
@@ -409,7 +409,7 @@ def test_steps_with_nan_are_marked_in_the_layer_over_time(three):
 
 
 def test_steps_with_nan_of_several_runs_have_one_entry_in_the_legend(three):
-    """The outline of a mark has its run's colour, its tooltip the run's name."""
+    """The outline of a mark has the colour of its run, the tooltip its name."""
     runs = {"good": recording(*[drawn()] * 2), "a": three, "b": three}
     figure = figures.layer_over_time(runs, "d2")
     marks = named(figure, "NaN or infinite elements")
@@ -421,7 +421,8 @@ def test_steps_with_nan_of_several_runs_have_one_entry_in_the_legend(three):
 
 
 def test_runs_without_the_layer_are_left_out():
-    """One that has it is enough; it has the colour that it has beside the others."""
+    """One run with the layer is enough. It keeps the colour that it has among the
+    others."""
     runs = {"a": Recording([chain(1.0)]), "b": Recording([chain(1.0, 2.0)])}
     figure = figures.layer_over_time(runs, "d2")
     assert not any(trace.name.startswith("a:") for trace in figure.data)
@@ -435,7 +436,7 @@ def test_runs_without_the_layer_are_left_out():
     [([7], {"tickvals": (7,)}), ([0, 3], {"dtick": 1}), ([0, 500], {"dtick": None})],
 )
 def test_no_tick_stands_between_two_steps(steps, ticks):
-    """Nor at half a depth; on a longer axis plotly's own are whole."""
+    """Nor at half a depth. On a longer axis the ticks of plotly are whole numbers."""
     taken = Recording(chain(1.0, 2.0, step=step) for step in steps)
     axis = figures.layer_over_time({"a": taken}, "d2").layout.xaxis
     assert {name: axis[name] for name in ticks} == ticks
@@ -457,8 +458,7 @@ def with_histograms(x, step):
 
 
 def test_histograms_stand_one_above_the_other_in_the_order_of_the_steps():
-    """Shape and edges are those of numpy's histogram; the fullest bucket is as high
-    everywhere."""
+    """Shape and edges equal those of numpy. All histograms are equally high."""
     tensors = [np.random.default_rng(i).standard_normal((50, 8)) * (i + 1) for i in (0, 1)]
     steps = Recording(with_histograms(x, 10 * i) for i, x in enumerate(tensors))
     figure = figures.histogram_over_time(steps, "a")
@@ -474,7 +474,7 @@ def test_histograms_stand_one_above_the_other_in_the_order_of_the_steps():
 
 
 def test_without_histograms_the_figure_says_so(three):
-    """In the place of an empty one."""
+    """Instead of staying empty."""
     figure = figures.histogram_over_time(three, "d1")
     assert not figure.data
     assert "No histograms were recorded" in figure.layout.annotations[0].text
@@ -484,7 +484,7 @@ def test_without_histograms_the_figure_says_so(three):
 
 
 def test_the_layer_graph_has_a_line_for_each_edge_and_rings_on_what_was_found():
-    """All layers at their depth, branches beside the trunk."""
+    """All layers are at their depth, branches beside the trunk."""
     snapshot = blocks(6, lambda i: 6.0**i)
     diagnosis = diagnose([snapshot])
     assert [f.code for f in diagnosis.findings] == ["exploding-activations"]
@@ -513,7 +513,7 @@ def test_the_layer_graph_has_a_line_for_each_edge_and_rings_on_what_was_found():
 @pytest.mark.parametrize("statistic", ["rms", "std", "mean", "zero_fraction", "dead_units"])
 @pytest.mark.parametrize("step", [None, 0, 10, 14, [20]])
 def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
-    """In the colours of the heat map; both are in the title, the rings are as they were."""
+    """In the colours of the heat map. Both are in the title; the rings do not change."""
     nets = [drawn(8, seed=seed, variance=0.05) for seed in range(3)]
     steps = recording(*nets)
     diagnosis = diagnose(steps)
@@ -533,7 +533,7 @@ def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
             continue  # not those of ReLU
         np.testing.assert_allclose(colour, of(nets[at].tensors[name]), atol=1e-9)
     words = "|mean|" if statistic == "mean" else statistic.replace("_", " ")
-    assert figure.layout.title.text == f"The layer graph, {words} at step {10 * at}"
+    assert figure.layout.title.text == f"Layer graph, {words} at step {10 * at}"
     assert layers.marker.colorbar.title.text == words
     first = figures.layer_graph(steps, diagnosis)
     assert figure.data[1].name == "vanishing-activations (critical)"
@@ -546,7 +546,7 @@ def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
 
 
 def test_the_layer_graph_says_the_values(three):
-    """As the heat map does, at each step."""
+    """In tooltips like those of the heat map, at each step."""
     figure = figures.layer_graph(three, diagnose(three), steps=9)
     said = {
         name: text.split("<br>")[-1]
@@ -559,7 +559,7 @@ def test_the_layer_graph_says_the_values(three):
 
 
 def test_the_layer_graph_of_the_share_that_is_not_finite_has_colours_for_it(three):
-    """There the share is the value, and no mark hides it."""
+    """The fraction is the value here, so no mark covers it."""
     figure = figures.layer_graph(three, diagnose(three), "nonfinite_fraction", steps=9)
     (layers,) = named(figure, "")
     found = dict(zip(layers.customdata, layers.marker.color, strict=True))
@@ -568,7 +568,7 @@ def test_the_layer_graph_of_the_share_that_is_not_finite_has_colours_for_it(thre
 
 
 def test_the_layer_graph_gives_zeros_and_nan_colours_of_their_own():
-    """Not that of a healthy layer, which the finite rest of a tensor may have."""
+    """Different from a healthy layer, whose colour the finite elements might have."""
     steps = Recording([chain(1.0, 0.0, math.nan)])
     figure = figures.layer_graph(steps, diagnose(steps))
     assert tuple(named(figure, "zero")[0].customdata) == ("d2",)
@@ -579,7 +579,7 @@ def test_the_layer_graph_gives_zeros_and_nan_colours_of_their_own():
 
 
 def test_the_comparison_is_the_ratio_to_the_first_run():
-    """Layer by layer on a log axis, at the first and at the last step."""
+    """Layer by layer on a logarithmic axis, at the first and at the last step."""
     nets = {"a": [drawn(seed=0), drawn(seed=1)]}
     nets["b"] = [drawn(seed=2, variance=8.0), drawn(seed=3, variance=8.0)]
     runs = {name: recording(*both) for name, both in nets.items()}
@@ -594,7 +594,7 @@ def test_the_comparison_is_the_ratio_to_the_first_run():
 
 
 def test_layers_of_other_names_are_compared_by_their_place():
-    """Keras numbers the models of one program: no name is in both."""
+    """Keras numbers the models of one process, so two runs may share no name."""
     first = network(tap("m/a", 1.0), tap("m/b", 1.0))
     second = network(tap("m_1/a_2", 10.0), tap("m_1/b_2", 1000.0))
     figure = figures.comparison({"a": Recording([first]), "b": Recording([second])})
@@ -614,7 +614,7 @@ COLOURED = {
 
 
 def colours_in(figure):
-    """By run, the colours of its lines."""
+    """Run to the colours of its lines."""
     found = {}
     for trace in figure.data:
         for run in "abcd":
@@ -627,7 +627,7 @@ def colours_in(figure):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("left", ["abcd", "bd", "cd", "d"])
 def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
-    """By its place among all runs; also one that is left alone."""
+    """Its index among all runs selects it, also if it is the only one drawn."""
     if kind == "comparison" and len(left) == 1:
         left = "ad"
     runs = {run: recording(drawn(seed=i)) for i, run in enumerate("abcd")}
@@ -640,14 +640,14 @@ def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
 
 @pytest.mark.parametrize("kind", COLOURED)
 def test_without_places_runs_have_their_colours_in_turn(kind):
-    """As in a report, which shows all that it was given."""
+    """As in a report, which shows all runs."""
     runs = {run: recording(drawn(seed=i)) for i, run in enumerate("ca")}
     palette = style.LIGHT.runs
     assert colours_in(COLOURED[kind](runs)) == {"c": {palette[0]}, "a": {palette[1]}}
 
 
 def test_a_histogram_has_the_colour_of_its_run():
-    """Line and area; the first one's by default."""
+    """Line and area. The default is the colour of the first run."""
     x = np.random.default_rng(0).standard_normal((50, 8))
     steps = Recording([with_histograms(x, 0)])
     for options, place in (({}, 0), ({"place": 2}, 2), ({"place": 8}, 2)):
@@ -659,18 +659,19 @@ def test_a_histogram_has_the_colour_of_its_run():
 
 
 def test_the_key_of_the_expected_bands_has_the_colour_of_no_run():
-    """Else it would change with the runs that are hidden."""
+    """It does not change when runs are hidden."""
     keys = []
     for runs in ("a", "ab", "bc"):
         figure = figures.depth_profile({run: recording(drawn()) for run in runs})
-        expected = named(figure, "expected of a well scaled network")
+        expected = named(figure, "expected range of a well-scaled network")
         (key,) = (trace for trace in expected if trace.showlegend is not False)
         keys.append(key.fillcolor)
     assert set(keys) == {style.translucent(style.LIGHT.ink, 0.18)}
 
 
 def test_long_names_of_runs_are_cut_in_the_legend_and_whole_in_tooltips():
-    """Lines belong together by the whole name, for two may be cut to the same."""
+    """Lines are grouped by the whole name, because two names may be cut to the same
+    text."""
     long = ["lr/" + "very_" * 9 + end + "_deep" * 9 for end in ("0.1", "0.2")]
     runs = {name: recording(drawn(), drawn(seed=1)) for name in long}
     for figure in (figures.depth_profile(runs), figures.layer_over_time(runs, "d2")):
@@ -690,8 +691,8 @@ SIZES = ["rms", "std", "within_std", "between_std", "mean", "minimum", "maximum"
 @pytest.mark.parametrize("statistic", SIZES)
 @pytest.mark.parametrize("sizes", [(1.0, 1.01, 0.99), (1.0, 10.0, 1e3), (1e-9, 1.0, 1e9)])
 def test_sizes_have_a_log_axis_with_three_powers_of_10_at_least(statistic, sizes):
-    """In every panel that shows them, however little they differ: plotly puts its ticks
-    at whole powers, so no `10^0.01` comes about."""
+    """In each panel, also for nearly equal sizes. Ticks are at whole powers, never at
+    `10^0.01`."""
     steps = Recording([chain(*sizes, mean=0.5, within=0.5)])
     one = figures.depth_profile({"a": steps}, statistic)
     two = figures.comparison({"a": steps, "b": steps}, statistic)
@@ -706,7 +707,7 @@ def test_sizes_have_a_log_axis_with_three_powers_of_10_at_least(statistic, sizes
 
 
 def test_small_and_large_activations_are_written_as_powers_of_10():
-    """Not as 10n or 2M, plotly's own choice."""
+    """Not as 10n or 2M, the default of plotly."""
     x = 1e-8 * np.random.default_rng(0).standard_normal((50, 8))
     steps = Recording([with_histograms(x, 0)])
     over_time = figures.layer_over_time({"a": steps}, "a").layout.yaxis
@@ -716,7 +717,7 @@ def test_small_and_large_activations_are_written_as_powers_of_10():
 
 @pytest.mark.parametrize("statistic", ["zero_fraction", "saturated_fraction", "dead_units"])
 def test_shares_and_counts_have_a_linear_axis(statistic):
-    """Zero is on it."""
+    """It includes zero."""
     steps = recording(drawn())
     one = figures.depth_profile({"a": steps}, statistic)
     two = figures.comparison({"a": steps, "b": steps}, statistic)
@@ -725,7 +726,7 @@ def test_shares_and_counts_have_a_linear_axis(statistic):
 
 
 def test_the_largest_numbers_of_float64_are_drawn():
-    """Marks beyond them are still numbers."""
+    """Marks at the edge are still finite numbers."""
     snapshot = chain(1.0, 1.0, 0.0, math.nan, dtype="float64")
     snapshot.field("maximum")[1:3] = 1e308, 1e-308
     figure = figures.depth_profile({"a": Recording([snapshot])}, "maximum")
@@ -739,7 +740,7 @@ def test_the_largest_numbers_of_float64_are_drawn():
 
 
 def text_of(figure):
-    """All that a figure may show as text: everything but the data and `customdata`."""
+    """Everything that a figure may show as text: all but the data and `customdata`."""
     plain = json.loads(figure.to_json())
     for trace in plain["data"]:
         trace.pop("customdata", None)
@@ -749,7 +750,8 @@ def text_of(figure):
 @pytest.mark.parametrize("kind", DRAWN)
 @pytest.mark.parametrize("dark", [False, True])
 def test_hostile_names_are_text_in_every_figure(kind, dark):
-    """Of layers, classes and runs; `customdata` has the layer's name as it is."""
+    """Names of layers, classes and runs. `customdata` has the unescaped name of the
+    layer."""
     taps = (tap(f"{HOSTILE}{i}", 10.0**i, class_name=HOSTILE) for i in range(6))
     steps = Recording([network(*taps, tap("n", math.nan), tap("z", 0.0))])
     diagnosis = diagnose(steps)
@@ -767,7 +769,7 @@ def test_hostile_names_are_text_in_every_figure(kind, dark):
 
 
 def test_text_is_escaped_so_that_it_reads_as_it_was():
-    """What plotly decodes again is the name."""
+    """Plotly decodes it to the same name."""
     assert not {"<", "$", "%"} & set(style.escape(HOSTILE))
     assert html.unescape(style.escape(HOSTILE)) == HOSTILE
     cut = html.unescape(style.short("network/" + "very/" * 10 + "dense_7", 12))
@@ -777,7 +779,7 @@ def test_text_is_escaped_so_that_it_reads_as_it_was():
 @pytest.mark.parametrize("kind", DRAWN)
 @pytest.mark.parametrize("layers", [1, 5, 500])
 def test_every_figure_is_drawn_for_few_and_many_layers(kind, layers):
-    """As JSON without NaN or infinity, with labels that do not crowd the axes."""
+    """As JSON without NaN or infinity, and with labels that do not crowd the axes."""
     steps = Recording([drawn(layers, width=16).snapshot(step) for step in (0, 1)])
     figure = DRAWN[kind](steps, diagnose(steps))
     json.dumps(json.loads(figure.to_json()), allow_nan=False)
@@ -790,7 +792,7 @@ def test_every_figure_is_drawn_for_few_and_many_layers(kind, layers):
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_light_and_dark_differ_in_colours_only(kind):
-    """The same data on another page."""
+    """The data are the same."""
     steps = recording(drawn(seed=0), drawn(seed=1))
     light, dark = (DRAWN[kind](steps, diagnose(steps), dark=d) for d in (False, True))
     assert (
@@ -813,8 +815,8 @@ def luminance(colour):
 
 @pytest.mark.parametrize("theme", [style.LIGHT, style.DARK], ids=["light", "dark"])
 def test_text_and_curves_stand_out_from_the_page(theme):
-    """Contrast of 7 for text and about 2 for every colour of a curve, a mark, a finding:
-    WCAG asks for 3 where nothing else tells, and here dashes and shapes do."""
+    """Contrast of 7 for text and about 2 for curves, marks and findings. WCAG asks for 3 if
+    colour is the only cue; here there are dashes and shapes as well."""
 
     def contrast(colour):
         low, high = sorted([luminance(colour), luminance(theme.paper)])
@@ -827,7 +829,7 @@ def test_text_and_curves_stand_out_from_the_page(theme):
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_an_empty_history_is_a_clear_error(kind):
-    """It says what came, and what to do."""
+    """It says what was received and what to do."""
     layer = {"layer_over_time", "histogram_over_time"} & {kind}
     if layer:
         with pytest.raises(
@@ -854,8 +856,8 @@ def test_an_empty_history_is_a_clear_error(kind):
         (lambda h: figures.depth_profile({"a": h}, steps=[]), r"`steps` must .*=\[\]"),
         (lambda h: figures.depth_profile({"a": h}, steps="last"), "steps='last'"),
         (lambda h: figures.depth_profile({"a": h}, steps=[None]), r"steps=\[None\]"),
-        (lambda h: figures.depth_profile({}), "expected a run"),
-        (lambda h: figures.comparison({"a": h}), "two runs at least. Received: a"),
+        (lambda h: figures.depth_profile({}), "expected at least one run"),
+        (lambda h: figures.comparison({"a": h}), "at least two runs. Received: a"),
         (
             lambda h: figures.layer_over_time({"a": h}, "no"),
             "no layer named .no.. There are: x, d1, .* one of the runs .a..",
@@ -867,7 +869,7 @@ def test_an_empty_history_is_a_clear_error(kind):
     ],
 )
 def test_what_cannot_be_drawn_is_refused(call, message):
-    """With what was expected, and what came."""
+    """The message says what was expected and what was received."""
     with pytest.raises(ValueError, match=message):
         call(recording(drawn(), drawn(seed=1)))
 
@@ -877,7 +879,7 @@ def test_what_cannot_be_drawn_is_refused(call, message):
 
 @pytest.fixture(scope="module")
 def monitor():
-    """A monitor of a few steps of a network that vanishes."""
+    """A monitor after a few steps of a network whose signal vanishes."""
     model = perceptron(8, initializer="random_normal")
     found, _ = watch(model, *data(), on_finding=lambda finding: None)
     return found
@@ -888,7 +890,7 @@ def monitor():
     ["depth_profile", "heat_map", "layer_graph", "layer_over_time", "histogram_over_time"],
 )
 def test_a_monitor_draws_its_figures_by_name(monitor, kind):
-    """The same as the function of that name; of the worst layer if none is named."""
+    """They equal those of the function of that name. The default layer is the worst one."""
     figure = monitor.figure(kind, dark=True)
     layer = monitor.diagnosis.worst_layer
     assert layer == monitor.diagnosis.findings[0].layers[-1]
@@ -910,7 +912,7 @@ def test_a_monitor_draws_its_figures_by_name(monitor, kind):
 
 
 def test_the_figure_of_a_monitor_is_its_depth_profile(monitor):
-    """Options are those of the figure."""
+    """Options are passed to the figure."""
     assert monitor.figure().layout.title.text == "rms over depth"
     figure = monitor.figure(statistic="std", steps=[1])
     assert figure.layout.title.text == "std over depth"
@@ -918,15 +920,15 @@ def test_the_figure_of_a_monitor_is_its_depth_profile(monitor):
 
 
 def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):
-    """As the depth profile does."""
+    """Like the depth profile."""
     figure = monitor.figure("layer_graph", statistic="zero_fraction", steps=[2])
-    assert figure.layout.title.text == "The layer graph, zero fraction at step 2"
+    assert figure.layout.title.text == "Layer graph, zero fraction at step 2"
     expected = figures.layer_graph(
         monitor.recording, monitor.diagnosis, "zero_fraction", steps=2
     )
     assert figure.to_json() == expected.to_json()
     of_diagnosis = monitor.diagnosis.figure("layer_graph", statistic="std")
-    assert of_diagnosis.layout.title.text == "The layer graph, std at step 0"
+    assert of_diagnosis.layout.title.text == "Layer graph, std at step 0"
 
 
 def test_a_diagnosis_draws_its_first_snapshot(monitor):
@@ -941,7 +943,7 @@ def test_a_diagnosis_draws_its_first_snapshot(monitor):
 
 
 def test_the_diagnosis_of_an_audit_draws_the_gradients():
-    """Where targets were given, and of several seeds the first."""
+    """If it had targets. With several seeds, the first one is drawn."""
     model = perceptron(4)
     model.compile("sgd", "mse")
     figure = audit(model, *data(), seeds=2).figure("depth_profile")
@@ -949,19 +951,19 @@ def test_the_diagnosis_of_an_audit_draws_the_gradients():
 
 
 def test_a_figure_that_cannot_be_drawn_says_why(monitor):
-    """A wrong kind; nothing measured yet."""
+    """An unknown kind, or nothing measured yet."""
     with pytest.raises(ValueError, match="`kind` must be one of .* kind='pie'"):
         monitor.figure("pie")
-    with pytest.raises(ValueError, match="before anything was measured"):
+    with pytest.raises(ValueError, match="expected a recording with at least one snapshot"):
         ActivationMonitor().figure()
-    with pytest.raises(ValueError, match="before anything was measured"):
+    with pytest.raises(ValueError, match="expected a recording with at least one snapshot"):
         ActivationMonitor().diagnosis.figure()
 
 
 def test_the_worst_layer_is_where_the_finding_ends_or_the_deepest_judged():
-    """Of nothing there is none."""
-    sick = diagnose([networks.straight(10.0)])
-    assert sick.worst_layer == sick.findings[0].layers[-1]
+    """None if nothing was measured."""
+    exploding = diagnose([networks.straight(10.0)])
+    assert exploding.worst_layer == exploding.findings[0].layers[-1]
     assert diagnose([chain(1.0, 1.0, 1.0)]).worst_layer == "d3"
     assert diagnose([network(tap("a"))]).worst_layer == "a"
     assert diagnose([]).worst_layer is None

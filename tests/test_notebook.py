@@ -18,13 +18,12 @@ import nbformat
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from activation_monitor import analysis
+from activation_monitor import analysis, diagnose
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import LONGEST, one_line
-from activation_monitor.views import console, notebook
-from activation_monitor.views.console import diagnose
+from activation_monitor.views import console, in_words, notebook
 from networks import Drawn, network, tap
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +103,7 @@ out.getvalue()""",
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
-    """Outputs of each cell of one notebook, by its name or expression."""
+    """Outputs of each cell of one notebook, by the name or expression of the cell."""
     folder = tmp_path_factory.mktemp("notebook")
     named = {"setup": SETUP, **OTHERS} | {each: each for each in (*ONE_LINE, *SEVERAL)}
     notebook = nbformat.v4.new_notebook(
@@ -126,24 +125,24 @@ def cells(tmp_path_factory):
 
 
 def result(cells, name):
-    """The one result of a cell, by type; nothing else may have been shown."""
+    """The only result of a cell, by type. The cell must not show anything else."""
     (output,) = cells[name]
     assert output.output_type == "execute_result"
     return output.data
 
 
 def printed(cells, name):
-    """What a cell printed; it may have shown nothing else."""
+    """The printed text of a cell. The cell must not show anything else."""
     assert {output.output_type for output in cells[name]} == {"stream"}
     return "".join(output.text for output in cells[name])
 
 
 EXPECTED = str(diagnose([Drawn(1).chain(8, variance=0.02).snapshot(0)]))
-"""In this process, which is no kernel."""
+"""In this process, which is not a kernel."""
 
 
 def test_the_text_in_a_kernel_is_that_of_a_plain_process(cells):
-    """As `str`, in an f-string, and in a file; nothing is displayed on the way."""
+    """With `str`, in an f-string and in a file. Nothing is displayed on the way."""
     assert "vanishing-activations (critical, at initialization)" in EXPECTED
     assert printed(cells, "str") == str(len(EXPECTED))
     assert eval(result(cells, "f-string")["text/plain"]) == EXPECTED
@@ -152,19 +151,19 @@ def test_the_text_in_a_kernel_is_that_of_a_plain_process(cells):
 
 
 def test_print_shows_a_diagnosis_once(cells):
-    """As text on stdout; no second, displayed copy."""
+    """As text on stdout, without a second, displayed copy."""
     assert printed(cells, "print") == f"{EXPECTED}\n"
 
 
 def test_what_is_shown_can_be_redirected(cells):
-    """The tables of the commands go to `sys.stdout` in a kernel as well, in colour."""
+    """In a kernel, too, the tables of the commands go to `sys.stdout`, in colour."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", eval(result(cells, "show")["text/plain"]))
     assert [line.rstrip() for line in text.splitlines()][:4] == EXPECTED.splitlines()[:4]
 
 
 @pytest.mark.parametrize("expression", ONE_LINE)
 def test_a_result_is_one_line_of_text(cells, expression):
-    """With the name of its class and what matters most."""
+    """With the name of its class and the most important facts."""
     line = result(cells, expression)["text/plain"]
     assert line.startswith(f"<{ONE_LINE[expression]}")
     assert line.endswith(">") and "\n" not in line and len(line) <= LONGEST
@@ -224,7 +223,7 @@ def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
 
 
 def test_a_rescaling_in_a_cell_is_a_table(cells):
-    """Of every weight layer: name, std before and after, factor."""
+    """Each weight layer has its name, std before and after, and factor."""
     shown = Elements(result(cells, "rescaled")["text/html"])
     assert shown.count("table") == 1 and shown.count("tr") == 5
     text = eval(result(cells, "rescale")["text/plain"])
@@ -238,7 +237,7 @@ def test_a_rescaling_in_a_cell_is_a_table(cells):
 
 
 class Described:
-    """Has words of its own."""
+    """A class that describes itself in words."""
 
     def __init__(self, words):
         self.words = words
@@ -249,7 +248,7 @@ class Described:
 
 
 def test_one_line_stays_one_line_and_short():
-    """Whatever the names of the layers are."""
+    """Whatever the names of the layers."""
     assert repr(Described("a\nb\tc  d")) == "<Described a b c d>"
     line = repr(Described("x" * 1000))
     assert len(line) == LONGEST and line.endswith("x…>")
@@ -258,7 +257,7 @@ def test_one_line_stays_one_line_and_short():
 
 
 def test_one_line_never_fails():
-    """A half-made object has a line as well."""
+    """An incomplete object has a line as well."""
     assert repr(Described(lambda: 1 / 0)) == (
         "<Described without a description (ZeroDivisionError)>"
     )
@@ -268,7 +267,7 @@ def test_one_line_never_fails():
 
 
 def test_every_result_has_its_one_line():
-    """No dataclass of the analysis shows its fields, of which some are arrays."""
+    """No dataclass of the analysis prints its fields, some of which are arrays."""
     found = []
     for module in pkgutil.iter_modules(analysis.__path__, f"{analysis.__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
@@ -280,7 +279,7 @@ def test_every_result_has_its_one_line():
 
 
 def test_results_compare_hash_and_pickle_by_their_fields():
-    """The line changes nothing about the dataclass, and a result holds no view."""
+    """The one line does not change the dataclass, and a result holds no view."""
     snapshot = Drawn(1).chain(8, variance=0.02).snapshot(0)
     made = diagnose([snapshot])
     finding = made.findings[0]
@@ -324,12 +323,12 @@ STATES = {
 
 @pytest.mark.parametrize("state", STATES)
 def test_every_state_has_html(state):
-    """With the verdict; with a table, and a figure if there is something to draw."""
+    """With the verdict and a table, and a figure if there is something to draw."""
     made = STATES[state]
     source = console.diagnosis_html(made)  # what fails, fails here
     assert made._repr_html_() == source
     shown = Elements(source)
-    for line in console.verdict_lines(made):
+    for line in in_words.sentences(made):
         assert line in shown.text
     assert shown.count("table") == (made.first is not None)
     drawable = state not in ("nothing measured", "not called")
@@ -345,7 +344,7 @@ def hostile():
 
 
 def test_a_name_stays_text_in_a_cell():
-    """Every layer's name is escaped: in the table, in the findings, on the axis."""
+    """Names of layers are escaped in the table, the findings and the axis."""
     made, names = hostile()
     shown = Elements(made._repr_html_())
     assert shown.count("script") == shown.count("b") - 1 == 0  # <b> before the cause
@@ -354,17 +353,17 @@ def test_a_name_stays_text_in_a_cell():
     assert made.findings[0].message in shown.text
     assert shown.text.count(names[0][-20:]) >= 4
     report = Rescaling((RescaledLayer(HOSTILE, 2.0, 1.0, 0.5, HOSTILE),))
-    shown = Elements(console.rescaling_html(report))
+    shown = Elements(notebook.rescaling_html(report))
     assert shown.count("script") == 0 and shown.cells.count(HOSTILE) == 2
 
 
 def test_a_layer_that_was_left_alone_says_why():
-    """Without a factor, in grey."""
+    """It has no factor and is grey."""
     layers = (
         RescaledLayer("a", 2.0, 1.0, 0.5),
         RescaledLayer("b", math.nan, 3.0, 1.0, "frozen"),
     )
-    shown = Elements(console.rescaling_html(Rescaling(layers)))
+    shown = Elements(notebook.rescaling_html(Rescaling(layers)))
     assert shown.cells[5:] == ["a", "2", "1", "0.5", "", "b", "-", "3", "", "frozen"]
     rows = [
         attributes["class"]
@@ -417,7 +416,7 @@ document.title = JSON.stringify(shown);
     reason="needs Debian's chromium: apt-get install chromium",
 )
 def test_a_cell_suits_a_light_and_a_dark_page(tmp_path):
-    """Text and axes have the page's colour, a long table scrolls, no style leaks."""
+    """Text and axes have the colour of the page, a long table scrolls, no style leaks."""
     made = chain_of(200, 0.02)._repr_html_()
     places = {
         "light": "color: #222; background: #fff",

@@ -21,13 +21,16 @@ from werkzeug import test, wrappers
 import board
 from activation_monitor import diagnose, read_recording
 from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
-from activation_monitor.storage import log_format, writer
+from activation_monitor.storage import log_format, plugin_name, writer
 from activation_monitor.views.plugin import tab
 
 ROOT = Path(__file__).parent.parent
+NEWER = log_format.VERSION + 1
 STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
-SICK = "sick/activations"
+OUTPUTS = log_format.RECORDS_TAGS[records.OUTPUT]
+SHRINKING = "shrinking/activations"
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
@@ -39,7 +42,7 @@ HOSTILE = [
 
 
 def chain(names, width=64):
-    """A chain of ReLU layers after an input."""
+    """A chain of ReLU layers after an input layer."""
     first = LayerInfo("given", "InputLayer", "input", "linear", width, "float32", ())
     return first, *(
         LayerInfo(
@@ -55,7 +58,7 @@ LAYERS = chain([f"net/dense_{i}" for i in range(12)])
 
 
 def measured(layers, step, gain=1.0, samples=64, rng=None):
-    """Activations of random networks of these layers whose signal grows by `gain`."""
+    """A snapshot of a random network with these layers, whose signal grows by `gain`."""
     rng = rng or np.random.default_rng(step)
     found, histograms = [], histogram.none(len(layers))
     kernels = records.empty(len(layers))
@@ -75,7 +78,7 @@ def measured(layers, step, gain=1.0, samples=64, rng=None):
 
 
 def write(folder, steps, layers=LAYERS, gain=1.0, run=log_format.RUN):
-    """A log of these steps."""
+    """Write a log with these steps."""
     log = writer.EventLog(folder, run)
     for step in steps:
         log.write(measured(layers, step, gain))
@@ -88,9 +91,9 @@ def logs(tmp_path_factory):
     """A log folder with all kinds of runs."""
     folder = tmp_path_factory.mktemp("logs")
     write(folder / "healthy", range(0, 300, 2))
-    write(folder / "sick", range(30), gain=0.2)
+    write(folder / "shrinking", range(30), gain=0.2)
     write(folder / "twofits", range(50))
-    time.sleep(1.1)  # the files are told apart by the second
+    time.sleep(1.1)  # the names of the files differ by the second
     write(folder / "twofits", range(30, 40), chain(["other/a", "other/b", "other/c"]))
     write(folder / "hostile" / "x&y=z#<b>", [0, 1], chain(HOSTILE))
     (path,) = (write(folder / "half", range(40)) / log_format.RUN).iterdir()
@@ -99,7 +102,7 @@ def logs(tmp_path_factory):
     (folder / "empty" / log_format.RUN).mkdir(parents=True)
     (folder / "empty" / log_format.RUN / path.name).write_bytes(b"")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(log_format, "VERSION", 2)
+        patched.setattr(log_format, "VERSION", NEWER)
         write(folder / "newer", range(3))
     return folder
 
@@ -109,7 +112,9 @@ def client(logs, request):
     """The tab on that folder, with each of TensorBoard's loaders."""
     made = board.Client(logs, request.param)
     made.wait_for("healthy/activations", step=298)
-    made.wait_for(*(f"{run}/activations" for run in ("sick", "half", "twofits", "newer")))
+    made.wait_for(
+        *(f"{run}/activations" for run in ("shrinking", "half", "twofits", "newer"))
+    )
     made.wait_for("hostile/x&y=z#<b>/activations", step=1)
     return made
 
@@ -133,7 +138,7 @@ Loader().fix_flags(object())
 
 
 def test_loading_the_entry_point_loads_no_framework():
-    """TensorBoard loads it at its start, whatever the user came for."""
+    """TensorBoard loads it at its start, for every user."""
     heavy = {"tensorflow", "keras", "plotly", "scipy", "rich"}
     assert loaded_by(LOAD) & heavy == set()
 
@@ -145,15 +150,13 @@ def test_the_check_of_what_is_loaded_would_notice(heavy):
 
 
 def test_the_entry_point_is_declared_and_is_the_loader():
-    """In pyproject.toml, under the name that TensorBoard looks for."""
+    """In pyproject.toml, under the name of the plugin."""
     import tomllib
-
-    from activation_monitor.views.plugin import entry
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["entry-points"]["tensorboard_plugins"]
-    assert declared == {log_format.PLUGIN: "activation_monitor.views.plugin.entry:Loader"}
-    assert entry.PLUGIN == log_format.PLUGIN
+    assert declared == {plugin_name.PLUGIN: "activation_monitor.views.plugin.entry:Loader"}
+    assert plugin_name.PLUGIN == "activation_monitor"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_the_entry_point_is_declared_and_is_the_loader():
     [({}, {"activation_monitor": 0}), ({"activation_monitor": 7}, None)],
 )
 def test_all_steps_are_kept_unless_the_user_says_otherwise(given, kept):
-    """0 is TensorBoard's word for all."""
+    """For TensorBoard, 0 means all steps."""
     from activation_monitor.views.plugin.entry import Loader
 
     class Flags:
@@ -183,7 +186,7 @@ def test_flags_of_another_tensorboard_do_no_harm(flags):
 
 
 def test_tensorboard_shows_the_tab(client):
-    """By its name, with a page to load."""
+    """With its name and the script of its page."""
     listing = client.page("/data/plugins_listing").json["activation_monitor"]
     assert listing["enabled"]
     assert listing["tab_name"] == "Activations"
@@ -193,7 +196,7 @@ def test_tensorboard_shows_the_tab(client):
 
 
 def test_runs_are_listed_by_name_with_the_last_step_of_each(client):
-    """Empty ones are not there; the order does not change from start to start."""
+    """Empty runs are not listed. The order is the same at every start."""
     found = {run["name"]: run["state"][0] for run in client.json("runs")["runs"]}
     assert list(found) == sorted(found)
     assert found["healthy/activations"] == 298
@@ -202,7 +205,7 @@ def test_runs_are_listed_by_name_with_the_last_step_of_each(client):
 
 
 def test_every_step_is_there(client):
-    """No sampling: 150 steps, where TensorBoard's default keeps 10 or 100."""
+    """All 150 steps, although TensorBoard keeps 10 or 100 by default."""
     run = client.json("run", run="healthy/activations")
     assert run["steps"] == [*range(0, 300, 2)]
     assert run["problem"] == run["note"] == ""
@@ -211,32 +214,37 @@ def test_every_step_is_there(client):
     assert [layer["depth"] for layer in run["layers"]] == [*range(13)]
 
 
-@pytest.mark.parametrize("name", ["healthy", "sick", "half", "twofits"])
+@pytest.mark.parametrize("name", ["healthy", "shrinking", "half", "twofits"])
 def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
-    """`read_recording` reads the same files by another way."""
+    """The tab and `read_recording` read the same files in different ways."""
     recording = read_recording(logs / name)
     run = client.json("run", run=f"{name}/activations")
     assert run["steps"] == recording.steps
     expected = diagnose(recording).findings
+    assert run["worst_layer"] == diagnose(recording).worst_layer
+    severities = {layer["name"]: layer["severity"] for layer in run["layers"]}
+    worst = diagnose(recording).worst_by_layer
+    assert {name: s for name, s in severities.items() if s} == {
+        name: finding.severity for name, finding in worst.items()
+    }
     assert [finding["code"] for finding in run["findings"]] == [f.code for f in expected]
     for told, finding in zip(run["findings"], expected, strict=True):
         assert told["message"] == finding.message
         assert told["layers"] == [*finding.layers]
         assert told["step"] == finding.step
-        changes = finding.fix.changes if finding.fix else ()
-        assert [change["line"] for change in told["changes"]] == [c.line for c in changes]
+        assert told == json.loads(json.dumps(finding.to_dict()))
 
 
-def test_the_sick_run_is_found_sick_and_the_healthy_one_is_not(client):
-    """The two runs above are what they are called."""
-    (finding,) = client.json("run", run=SICK)["findings"]
+def test_the_shrinking_run_has_a_finding_and_the_healthy_one_has_none(client):
+    """The runs are what their names say."""
+    (finding,) = client.json("run", run=SHRINKING)["findings"]
     assert finding["code"] == "vanishing-activations"
     assert finding["evidence"]
     assert client.json("run", run="healthy/activations")["findings"] == []
 
 
 def test_of_two_fits_in_one_run_the_later_holds(client, logs):
-    """From the step on at which it begins, with the layers that it has."""
+    """From its first step on, with its own layers."""
     run = client.json("run", run="twofits/activations")
     assert run["steps"] == [*range(40)]
     names = {layer["name"] for layer in run["layers"]}
@@ -249,9 +257,9 @@ def test_of_two_fits_in_one_run_the_later_holds(client, logs):
 
 
 def test_a_run_of_a_newer_format_says_so_and_the_others_are_shown(client):
-    """With what to do."""
+    """The message says what to do."""
     run = client.json("run", run="newer/activations")
-    assert "format 2" in run["problem"] and "Install a newer" in run["problem"]
+    assert f"format {NEWER}" in run["problem"] and "Install a newer" in run["problem"]
     assert run["steps"] == []
     answer = client.get("figure", kind="heat_map", run="newer/activations")
     assert answer.status_code == 404
@@ -268,7 +276,7 @@ def array(values):
 
 
 def figured(client, kind, **query):
-    """A figure, as the page gets it."""
+    """A figure as the page receives it."""
     return client.json("figure", kind=kind, **query)
 
 
@@ -285,7 +293,7 @@ def figured(client, kind, **query):
 )
 @pytest.mark.parametrize("dark", ["0", "1"])
 def test_every_figure_is_there_in_light_and_dark(client, kind, query, dark):
-    """As plotly's JSON, in the colours asked for."""
+    """As JSON of plotly, in the requested colours."""
     query = {"run": "healthy/activations", "dark": dark, **query}
     figure = figured(client, kind, **query)
     assert figure["data"]
@@ -294,7 +302,7 @@ def test_every_figure_is_there_in_light_and_dark(client, kind, query, dark):
 
 
 def test_the_profile_is_that_of_the_step_asked_for(client, logs):
-    """And of the first; between two steps, that of the one before."""
+    """It also shows the first step. A step that was not sampled shows the one before it."""
     recording = read_recording(logs / "healthy")
     asked = {"run": "healthy/activations", "statistic": "rms", "step": 101}
     named = {
@@ -313,12 +321,12 @@ def test_the_profile_is_that_of_the_step_asked_for(client, logs):
 def test_the_graph_is_that_of_the_step_and_the_statistic_asked_for(
     client, logs, statistic, asked, shown
 ):
-    """Of the last step if none is; between two steps, that of the one before."""
+    """Defaults to the last step. A step that was not sampled shows the one before it."""
     query = {"run": "healthy/activations", "statistic": statistic}
     query |= {} if asked is None else {"step": asked}
     figure = figured(client, "layer_graph", **query)
     words = statistic.replace("_", " ")
-    title = f"The layer graph, {words} at step {shown}"
+    title = f"Layer graph, {words} at step {shown}"
     assert figure["layout"]["title"]["text"] == title
     expected = read_recording(logs / "healthy")[shown // 2].statistic(statistic)
     expected = np.log10(expected) if statistic == "rms" else expected
@@ -327,7 +335,7 @@ def test_the_graph_is_that_of_the_step_and_the_statistic_asked_for(
 
 
 def colours_of(figure, run):
-    """The colours of a run's lines."""
+    """The colours of the lines of a run."""
     named = (trace for trace in figure["data"] if "name" in trace)
     starts = f"{run}, step", f"{run}: mean"
     return {t["line"]["color"] for t in named if t["name"].startswith(starts)}
@@ -335,20 +343,20 @@ def colours_of(figure, run):
 
 @pytest.mark.parametrize("kind", ["depth_profile", "comparison", "layer_over_time"])
 def test_a_run_has_the_colour_of_its_place_in_the_log(client, kind):
-    """Whichever others are asked for with it."""
+    """Its colour does not depend on the other runs in the figure."""
     listed = client.json("runs")
     names = [run["name"] for run in listed["runs"]]
     palette = listed["colours"]["light"]
     for others in ([], ["half/activations"], ["healthy/activations", "half/activations"]):
         if kind == "comparison" and not others:
             continue
-        asked = {"run": [*others, SICK], "layer": "net/dense_3"}
-        found = colours_of(figured(client, kind, **asked), "sick")
-        assert found == {palette[names.index(SICK) % len(palette)]}
+        asked = {"run": [*others, SHRINKING], "layer": "net/dense_3"}
+        found = colours_of(figured(client, kind, **asked), "shrinking")
+        assert found == {palette[names.index(SHRINKING) % len(palette)]}
 
 
 def test_the_only_run_of_a_log_has_a_colour_for_each_step(tmp_path):
-    """There is no other to keep it apart from."""
+    """There is no other run to distinguish it from."""
     write(tmp_path / "run", [0, 5])
     client = board.Client(tmp_path)
     client.wait_for("run/activations", step=5)
@@ -359,8 +367,8 @@ def test_the_only_run_of_a_log_has_a_colour_for_each_step(tmp_path):
 
 
 def test_a_spike_is_among_the_columns_of_the_heat_map():
-    """However many steps there are: its finding's step is drawn, also in the middle, where
-    the figure would leave one of too many columns out."""
+    """The step of a finding is drawn, also if there are too many steps to draw all of
+    them."""
     held = InMemory(LAYERS[:4], 2000, bad=1000)
     routes = tab.Tab(base_plugin.TBContext(data_provider=held)).get_plugin_apps()
     run = test.Client(routes["/run"], wrappers.Response).get("/?run=run").json
@@ -379,7 +387,7 @@ def test_a_spike_is_among_the_columns_of_the_heat_map():
     ],
 )
 def test_a_run_has_one_of_three_verdicts(tmp_path, layers, gain, verdict):
-    """And a reason why it was not assessed, if it was not."""
+    """And the reason, if it was not assessed."""
     write(tmp_path / "run", [0, 5], layers, gain)
     client = board.Client(tmp_path)
     client.wait_for("run/activations", step=5)
@@ -391,7 +399,7 @@ def test_a_run_has_one_of_three_verdicts(tmp_path, layers, gain, verdict):
 
 @pytest.mark.parametrize("gain", [1.0, 0.2])
 def test_a_run_of_evaluations_is_not_judged(tmp_path, gain):
-    """Whatever was measured: no findings, none in its graph, no verdict."""
+    """There are no findings, also in the graph, for any measurements."""
     write(tmp_path / "run", [0, 5], gain=gain, run=log_format.VALIDATION_RUN)
     client = board.Client(tmp_path)
     name = f"run/{log_format.VALIDATION_RUN}"
@@ -406,7 +414,7 @@ def test_a_run_of_evaluations_is_not_judged(tmp_path, gain):
 
 
 def test_histograms_come_with_the_steps_at_which_they_were_kept(client):
-    """Of TensorBoard's own sample of them: the newest is always there."""
+    """TensorBoard keeps a sample of them, which always includes the newest."""
     query = {"run": "healthy/activations", "layer": "net/dense_3"}
     figure = figured(client, "histogram_over_time", **query)
     names = [trace["name"] for trace in figure["data"] if "name" in trace]
@@ -415,7 +423,7 @@ def test_histograms_come_with_the_steps_at_which_they_were_kept(client):
 
 
 def test_hostile_names_arrive_as_they_are_and_are_escaped_in_figures(client):
-    """JSON for the page, which shows text; escaped where plotly would read HTML."""
+    """The page receives unescaped JSON; figures are escaped because plotly reads HTML."""
     name = "hostile/x&y=z#<b>/activations"
     run = client.json("run", run=name)
     assert run["name"] == name
@@ -430,7 +438,7 @@ def test_hostile_names_arrive_as_they_are_and_are_escaped_in_figures(client):
 
 
 def texts(figure):
-    """All of a figure but the names that a click hands back."""
+    """All of a figure except the names that a click returns."""
     for trace in figure["data"]:
         trace.pop("customdata", None)
     return json.dumps(figure)
@@ -447,29 +455,29 @@ def texts(figure):
         ("figure", {"kind": "heat_map"}, 400),
         (
             "figure",
-            {"kind": "heat_map", "run": ["sick/activations", "half/activations"]},
+            {"kind": "heat_map", "run": ["shrinking/activations", "half/activations"]},
             400,
         ),
         ("figure", {"kind": "heat_map", "run": "nowhere"}, 404),
         (
             "figure",
-            {"kind": "heat_map", "run": SICK, "statistic": "os.system"},
+            {"kind": "heat_map", "run": SHRINKING, "statistic": "os.system"},
             400,
         ),
         (
             "figure",
-            {"kind": "depth_profile", "run": SICK, "step": "1e9x"},
+            {"kind": "depth_profile", "run": SHRINKING, "step": "1e9x"},
             400,
         ),
         (
             "figure",
-            {"kind": "layer_over_time", "run": SICK, "layer": "none"},
+            {"kind": "layer_over_time", "run": SHRINKING, "layer": "none"},
             404,
         ),
     ],
 )
 def test_a_wrong_question_gets_an_error_that_says_so(client, route, query, code):
-    """And no traceback, no server error."""
+    """Without a traceback and without a server error."""
     answer = client.get(route, **query)
     assert answer.status_code == code, answer.data
     assert b"Traceback" not in answer.data
@@ -490,14 +498,14 @@ def test_a_wrong_question_gets_an_error_that_says_so(client, route, query, code)
     ],
 )
 def test_no_path_leads_out_of_the_page(client, path):
-    """Each file has a route of its own: there is nothing to traverse."""
+    """Each file has its own route, so a path cannot leave the folder."""
     answer = client.get(path)
     assert answer.status_code in (400, 404), answer.data
     assert b"import" not in answer.data
 
 
 def test_the_page_is_served_with_its_types_and_without_sniffing(client):
-    """All of its files, and plotly's script as the installed package has it."""
+    """All files of the page, and plotly.js of the installed package."""
     import plotly
 
     for path in STATIC.iterdir():
@@ -514,7 +522,7 @@ def test_the_page_is_served_with_its_types_and_without_sniffing(client):
 
 
 def test_the_page_makes_no_html_of_data_and_imports_only_its_own_files():
-    """By its source: none of the ways to do so occurs in it."""
+    """Its source has none of the ways to make HTML of data."""
     for path in STATIC.glob("*.js"):
         source = path.read_text()
         ways = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\("
@@ -529,7 +537,7 @@ def test_the_page_makes_no_html_of_data_and_imports_only_its_own_files():
 
 @pytest.mark.parametrize("loader", [*board.LOADERS])
 def test_a_run_that_grows_is_read_on(tmp_path, loader):
-    """What is new is added and judged; a file that is cut at any place does no harm."""
+    """New steps are added and judged. A file may be cut at any byte."""
     log = writer.EventLog(tmp_path / "run")
     log.write(measured(LAYERS, 0))
     log.flush()
@@ -550,12 +558,12 @@ def test_a_run_that_grows_is_read_on(tmp_path, loader):
 
 @pytest.mark.parametrize("loader", [*board.LOADERS])
 def test_a_log_folder_that_holds_nothing_of_ours_has_no_runs(tmp_path, loader):
-    """The page says then how to get some."""
+    """The page then says how to create one."""
     assert board.Client(tmp_path, loader).json("runs")["runs"] == []
 
 
 def test_a_log_without_its_list_of_layers_says_so(tmp_path, monkeypatch):
-    """As one cut at its start: the run is listed with what is wrong."""
+    """For example a file that is cut at its start: the run is listed with the problem."""
     monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
     write(tmp_path, range(2))
     client = board.Client(tmp_path)
@@ -564,8 +572,7 @@ def test_a_log_without_its_list_of_layers_says_so(tmp_path, monkeypatch):
 
 
 def damage(folder, step, at=-1000):
-    """Damage a bit of the record of this step, so far from its end; returns where it
-    begins, and the file."""
+    """Damage one bit of the record of a step, at a distance from its end."""
     (path,) = (folder / log_format.RUN).iterdir()
     content, starts = bytearray(path.read_bytes()), [0]
     while starts[-1] < len(content):
@@ -578,8 +585,7 @@ def damage(folder, step, at=-1000):
 
 @pytest.mark.parametrize("loader", [*board.LOADERS])
 def test_a_damaged_file_is_told_of_where_its_run_is_shown(tmp_path, loader):
-    """TensorBoard itself says nothing: one loader ends there, the other shows what is
-    damaged if it can be read as numbers. The other runs have no such notice."""
+    """TensorBoard itself does not report damage. Other runs have no notice."""
     write(tmp_path / "fine", range(6))
     begins = {}
     for run, at in {"number": -1000, "length": 0}.items():
@@ -594,15 +600,15 @@ def test_a_damaged_file_is_told_of_where_its_run_is_shown(tmp_path, loader):
         assert shown["problem"] == ""
         assert shown["steps"][:3] == [0, 1, 2]
         assert shown["note"] == (
-            f"{path.name} is damaged at byte {start}: TensorBoard reads no further, or "
-            "shows damaged numbers. `activation-monitor report` shows all that can be read."
+            f"{path.name} is damaged at byte {start}: TensorBoard stops reading there or "
+            "shows wrong numbers. `activation-monitor report` shows all that can be read."
         )
 
 
 def test_damage_of_a_run_that_cannot_be_shown_stands_beside_its_problem(
     tmp_path, monkeypatch
 ):
-    """As where the list of layers is what is damaged."""
+    """For example, if the list of layers is damaged."""
     monkeypatch.setattr(log_format, "table_to_json", lambda table: "{}")
     write(tmp_path, range(4))
     start, _ = damage(tmp_path, 2)
@@ -613,7 +619,7 @@ def test_damage_of_a_run_that_cannot_be_shown_stands_beside_its_problem(
 
 
 def test_where_the_log_folder_is_not_on_this_machine_nothing_is_checked(tmp_path):
-    """As with --logdir_spec, or a bucket."""
+    """For example with --logdir_spec, or a bucket."""
     from activation_monitor.views.plugin import runs
 
     write(tmp_path, range(4))
@@ -626,17 +632,17 @@ def test_where_the_log_folder_is_not_on_this_machine_nothing_is_checked(tmp_path
 
 
 def test_a_user_who_keeps_fewer_steps_is_told_so(tmp_path):
-    """The findings may then not be all."""
+    """The findings may then be incomplete."""
     write(tmp_path, range(20))
     flag = "--samples_per_plugin=activation_monitor=5"
     client = board.Client(tmp_path, "fast", flag)
     client.wait_for("activations", step=19)
     assert len(client.json("run", run="activations")["steps"]) == 5
-    assert "keep 5 steps" in client.json("runs")["note"]
+    assert "random sample of 5 steps" in client.json("runs")["note"]
 
 
 def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
-    """256 MiB are the limit of the fast loader's answers; here it refuses at once."""
+    """The fast loader limits answers to 256 MiB; here it refuses at once."""
     write(tmp_path, range(20))
     from activation_monitor.views.plugin import runs
 
@@ -646,9 +652,7 @@ def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
             self._read = provider.read_tensors
 
         def read_tensors(self, *args, downsample, **kwargs):
-            if downsample > 1000 and kwargs["run_tag_filter"].tags == {
-                log_format.SNAPSHOT_TAG
-            }:
+            if downsample > 1000 and kwargs["run_tag_filter"].tags == {OUTPUTS}:
                 raise RuntimeError("RESOURCE_EXHAUSTED")
             return self._read(*args, downsample=downsample, **kwargs)
 
@@ -657,12 +661,12 @@ def test_more_than_tensorboard_hands_over_at_once_is_sampled_and_said(tmp_path):
     limited = runs.Runs(Limited(client.provider))
     run = limited.read(None, "", "activations")
     assert run.recording.steps == [*range(20)]
-    assert "more steps than TensorBoard can hand over" in run.note
+    assert "more steps than TensorBoard can return" in run.note
 
 
 @pytest.mark.parametrize("loader", [*board.LOADERS])
 def test_it_works_below_a_path_prefix(tmp_path, loader):
-    """As behind a proxy."""
+    """For example with a proxy."""
     write(tmp_path, range(3))
     client = board.Client(tmp_path, loader, "--path_prefix=/some/where")
     client.wait_for("activations", step=2)
@@ -683,22 +687,22 @@ def test_a_run_without_histograms_says_how_to_get_them(tmp_path):
 
 
 class InMemory:
-    """A data provider that has one run of so many layers and steps."""
+    """A data provider with one run of so many layers and steps."""
 
     def __init__(self, layers, steps, bad=None):
         rng = np.random.default_rng(0)
-        table, array = log_format.snapshot_to_array(measured(layers, 0, rng=rng))
+        table, arrays = log_format.encode(measured(layers, 0, rng=rng))
         text = np.array(log_format.table_to_json(table).encode(), object)
         self._data = {
             log_format.LAYERS_TAG: [provider.TensorDatum(0, 0.0, text)],
-            log_format.SNAPSHOT_TAG: [
-                provider.TensorDatum(i, float(i), array * (1 + 0.01 * rng.random()))
-                for i in range(steps)
+            OUTPUTS: [
+                provider.TensorDatum(i, float(i), arrays[OUTPUTS] * factor)
+                for i, factor in enumerate(1 + 0.01 * rng.random(steps))
             ],
         }
         if bad is not None:  # a step at which the last layer has some NaN
             nonfinite = records.FIELD_NAMES.index("nonfinite")
-            self._data[log_format.SNAPSHOT_TAG][bad].numpy[-1, nonfinite] = 3.0
+            self._data[OUTPUTS][bad].numpy[-1, nonfinite] = 3.0
 
     def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
         described = {
@@ -718,7 +722,7 @@ class InMemory:
 
 
 def test_a_view_of_200_layers_and_5000_steps_takes_less_than_a_second():
-    """Once it is loaded. Each in the best of three, for the machine may be busy."""
+    """After loading. The best of three counts, because the machine may be busy."""
     held = InMemory(chain([f"net/dense_{i}" for i in range(199)]), 5000)
     context = base_plugin.TBContext(data_provider=held, sampling_hints={})
     routes = tab.Tab(context).get_plugin_apps()
@@ -735,10 +739,10 @@ def test_a_view_of_200_layers_and_5000_steps_takes_less_than_a_second():
 
 
 def test_a_spike_is_drawn_however_many_steps_there_are():
-    """A heat map shows some of the steps; those of findings are among them."""
+    """A heat map shows only some steps, but always those of findings."""
     layers = chain(["a", "b", "c"])
     recording = Recording(
-        Snapshot(i, layers, {"output": records.empty(3)}) for i in range(5000)
+        Snapshot(i, layers, {"output": records.empty(len(layers))}) for i in range(5000)
     )
     kept = tab._thinned(recording, 500, keep={1234}).steps
     assert len(kept) in (500, 501)
@@ -750,7 +754,8 @@ def test_a_spike_is_drawn_however_many_steps_there_are():
 
 
 def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
-    """Built, installed beside TensorBoard without TensorFlow or Keras, asked over HTTP."""
+    """Build it, install it beside TensorBoard without TensorFlow and Keras, ask over
+    HTTP."""
 
     def run(*command):
         subprocess.run([*map(str, command)], check=True, capture_output=True, cwd=tmp_path)
@@ -785,11 +790,11 @@ def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
             own = "plugin/activation_monitor/"
             board.until(lambda: [r["name"] for r in get(own + "runs")["runs"]], bool)
             run_read = board.until(
-                lambda: get(own + "run?run=sick/activations"),
+                lambda: get(own + "run?run=shrinking/activations"),
                 lambda r: len(r["steps"]) == 30,
             )
             assert run_read["findings"][0]["code"] == "vanishing-activations"
-            asked = own + "figure?kind=depth_profile&run=sick/activations"
+            asked = own + "figure?kind=depth_profile&run=shrinking/activations"
             assert get(asked)["data"]
             for path in STATIC.iterdir():
                 served = urllib.request.urlopen(url + own + path.name).read()
@@ -812,7 +817,7 @@ def driver():
 
 @pytest.fixture(scope="module")
 def served(logs, driver):
-    """TensorBoard on that folder: its address, and what it says itself in the console."""
+    """TensorBoard for that folder: its address, and its own messages in the console."""
     url = board.serve(logs)
     driver.get(f"{url}#timeseries")
     board.until(
@@ -824,7 +829,7 @@ def served(logs, driver):
 
 @pytest.fixture
 def page(served, driver):
-    """The tab, freshly opened and drawn; nothing may have gone wrong at the end."""
+    """The tab, opened and drawn. At the end the console must have no new message."""
     url, already_said = served
     board.open_tab(driver, url)
     yield driver
@@ -833,12 +838,12 @@ def page(served, driver):
 
 
 def of_graphics(entry):
-    """Whether the graphics driver says that it is slow, which it is without a GPU."""
+    """Whether the graphics driver reports that it is slow, which it is without a GPU."""
     return "GL Driver Message" in entry["message"]
 
 
 def told(entry):
-    """A line of the browser's console, without its place."""
+    """A line of the console without its place."""
     return entry["level"], re.sub(r"^\S+ [\d:]+ ", "", entry["message"])
 
 
@@ -847,7 +852,7 @@ def find(page, selector):
 
 
 def curve(page, place, name):
-    """Heights of the drawn curve of a name that ends so."""
+    """Heights of the curve whose name ends like this."""
     return page.execute_script(
         """const trace = document.getElementById(arguments[0])._fullData
              .find((one) => one.name && one.name.endsWith(arguments[1]));
@@ -858,13 +863,13 @@ def curve(page, place, name):
 
 
 def only(page, *runs):
-    """Leave these runs ticked; wait until that is drawn."""
+    """Select only these runs and wait until they are drawn."""
     labels = [e.text for e in page.find_elements("css selector", "#runs .text")]
     for i, label in enumerate(labels):
         box = page.find_elements("css selector", "#runs input")[i]
         if box.is_enabled() and box.is_selected() != (label in runs):
             before = board.ready(page)
-            box.click()  # all rows are made anew
+            box.click()  # all rows are made again
             board.until(lambda n=before: board.ready(page) > n, bool)
 
 
@@ -878,20 +883,20 @@ def address(page):
 @pytest.mark.smoke
 @in_browser
 def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
-    """The sick run first, with its fix; each figure with plotly inside."""
+    """The run with findings is first, with its fix. Each figure is drawn by plotly."""
     assert [e.text for e in page.find_elements("css selector", "#runs .text")] == [
         "half",
         "healthy",
         HOSTILE_RUN,
         "newer",
-        "sick",
+        "shrinking",
         "twofits",
     ]
     first = find(page, "#findings section")
-    assert first.text.startswith("Run sick: 1 finding\n")
+    assert first.text.startswith("Run shrinking: 1 finding\n")
     assert "vanishing-activations" in first.text
     assert "Copy" in first.text
-    assert "format 2" in find(page, "#findings").text
+    assert f"format {NEWER}" in find(page, "#findings").text
     for place in ("profile", "heat"):
         assert find(page, f"#{place} .plotly").is_displayed()
     assert len(page.find_elements("css selector", "#layers-drawn .plotly")) >= 1
@@ -899,7 +904,7 @@ def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
 
 @in_browser
 def test_the_slider_moves_the_curve(page, logs):
-    """To the values of the step it stands at, and back to the last."""
+    """To the values of the selected step, and back to the last one."""
     only(page, "healthy")
     recording = read_recording(logs / "healthy")
     before = curve(page, "profile", "step 298")
@@ -919,7 +924,7 @@ def test_the_slider_moves_the_curve(page, logs):
 
 @in_browser
 def test_a_click_on_the_heat_map_selects_the_layer(page):
-    """Its figures are drawn, the list marks it, the address holds it."""
+    """Its figures are drawn, the list marks it, and the address has it."""
     from selenium.webdriver import ActionChains
 
     only(page, "healthy")
@@ -935,7 +940,7 @@ def test_a_click_on_the_heat_map_selects_the_layer(page):
 
 @in_browser
 def test_a_link_opens_what_it_was_copied_from(page, served, driver):
-    """Statistic, step, layers and hidden runs, from the address alone."""
+    """Statistic, step, layers and hidden runs are in the address."""
     only(page, "half")
     link = address(page)
     settings = "&p.activation_monitor.statistic=std&p.activation_monitor.step=7"
@@ -957,14 +962,14 @@ def test_a_link_opens_what_it_was_copied_from(page, served, driver):
     ],
 )
 def test_a_broken_link_opens_all_the_same(page, served, driver, settings):
-    """What cannot be read in it is left out."""
+    """Settings that cannot be read are ignored."""
     board.open_tab(driver, served[0], settings)
     assert find(page, "#profile .plotly").is_displayed()
 
 
 @in_browser
 def test_hostile_names_are_shown_as_text(page):
-    """No element comes of them, and no script runs."""
+    """They create no element and run no script."""
     only(page, HOSTILE_RUN)
     shown = [e.text for e in page.find_elements("css selector", "#layers .text")]
     assert shown[1] == HOSTILE[0] and shown[2] == HOSTILE[1]
@@ -987,7 +992,7 @@ def quoted(name):
 
 @in_browser
 def test_the_copy_button_copies_the_line(page):
-    """The fix, as it is shown."""
+    """The line of the fix as it is shown."""
     line = find(page, "#findings code").text
     button = find(page, "#findings .copy")
     button.click()
@@ -1001,7 +1006,7 @@ def test_the_copy_button_copies_the_line(page):
 
 @in_browser
 def test_no_button_sends_a_figure_away(page):
-    """plotly's default ones include an upload."""
+    """The default buttons of plotly include an upload."""
     titles = page.execute_script(
         """return [...document.querySelectorAll('.modebar-btn')]
              .map((button) => button.dataset.title);"""
@@ -1009,7 +1014,7 @@ def test_no_button_sends_a_figure_away(page):
     assert set(titles) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
 
 
-# Of the layers at 5 to 8 of `LAYERS` at step 2.
+# The layers 5 to 8 of `LAYERS` at step 2.
 CELLS = {
     "net/dense_4": "0",
     "net/dense_5": "NaN; 3 of 4096 elements are NaN or infinite; without them 1",
@@ -1020,7 +1025,7 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
-    """TensorBoard on a run with a zero and NaN, and on one without; their steps."""
+    """TensorBoard with a run that has a zero and NaN, and one without; their steps."""
     folder = tmp_path_factory.mktemp("cells")
     elements = np.ones((64, 64))
     some, all_of_them = elements.copy(), elements * np.nan
@@ -1040,7 +1045,7 @@ def cells(tmp_path_factory):
 
 
 def tooltip(page, row, column, rows, columns):
-    """What the heat map says where the mouse is."""
+    """The tooltip of the heat map at the mouse."""
     from selenium.webdriver import ActionChains
 
     heat = find(page, "#heat .nsewdrag")
@@ -1057,7 +1062,7 @@ def tooltip(page, row, column, rows, columns):
 @in_browser
 @pytest.mark.parametrize("run", ["broken", "healthy"])
 def test_the_mouse_on_a_cell_of_the_heat_map_reads_its_value(cells, driver, run):
-    """Zero, NaN with how many elements, and numbers, also beside such cells."""
+    """A zero, NaN with the number of elements, and numbers beside such cells."""
     url, recordings = cells
     focus = f"&p.activation_monitor.run={run}%2Factivations"
     board.open_tab(driver, url, focus)
@@ -1073,7 +1078,7 @@ def test_the_mouse_on_a_cell_of_the_heat_map_reads_its_value(cells, driver, run)
 
 @in_browser
 def test_the_layer_graph_follows_slider_and_statistic(page):
-    """Its title says at which step and of what; its colours are those of that."""
+    """The title has the step and the statistic, and the colours follow them."""
     only(page, "healthy")
     page.execute_script("document.getElementById('graph-card').open = true")
     said = "#graph .gtitle"
@@ -1087,17 +1092,17 @@ def test_the_layer_graph_follows_slider_and_statistic(page):
 
     from selenium.webdriver.common.keys import Keys
 
-    last = graph("The layer graph, rms at step 298")
+    last = graph("Layer graph, rms at step 298")
     find(page, "#step").send_keys(Keys.HOME)
-    first = graph("The layer graph, rms at step 0")
+    first = graph("Layer graph, rms at step 0")
     assert first != last
     find(page, "#statistic").send_keys("zero")
-    shares = graph("The layer graph, zero fraction at step 0")
+    shares = graph("Layer graph, zero fraction at step 0")
     assert all(0 <= share <= 1 for share in shares) and shares != first
 
 
 def colours_drawn(page):
-    """By run, the colours of its lines in all figures and that of its box, as `#rrggbb`."""
+    """Run to the colours of its lines and of its box, as `#rrggbb`."""
     lines, boxes = page.execute_script(
         """const lines = ['#profile', '#comparison', '#layers-drawn .over-time']
              .map((place) => document.querySelector(place))
@@ -1122,9 +1127,13 @@ def colours_drawn(page):
 
 @in_browser
 def test_a_run_keeps_its_colour_when_others_are_hidden(page):
-    """In every figure and in the list; also one that is left alone."""
+    """In each figure and in the list, also if it is the only one drawn."""
     before = {}
-    for shown in (("half", "healthy", "sick"), ("healthy", "sick"), ("sick",)):
+    for shown in (
+        ("half", "healthy", "shrinking"),
+        ("healthy", "shrinking"),
+        ("shrinking",),
+    ):
         only(page, *shown)
         found = colours_drawn(page)
         assert {*found} == {*shown}
@@ -1136,7 +1145,7 @@ def test_a_run_keeps_its_colour_when_others_are_hidden(page):
 
 @in_browser
 def test_no_verdict_runs_into_the_name_of_its_run(page):
-    """A run that is called healthy and is so is not "healthy healthy"."""
+    """A healthy run of the name "healthy" is not shown as "healthy healthy"."""
     headings = [e.text for e in page.find_elements("css selector", "#findings h3")]
     assert "Run healthy: no findings" in headings
     assert "Run newer: cannot be read" in headings
@@ -1157,20 +1166,19 @@ import(new URL('findings.js', document.baseURI)).then(({findings}) => {
 
 
 def told_of(page, **fields):
-    """What the page says of a run: the class of its dot, and all text."""
+    """How the page shows a run: the class of its dot, and all text."""
     run = {"name": "r/activations", "label": "r", "problem": "", "note": "", "steps": [0]}
     run |= {"layers": [], "findings": [], "verdict": "healthy", "reason": ""}
     return page.execute_async_script(SHOWN, [run | {"evaluation": False} | fields])[0]
 
 
-FOUND = {"code": "dead-units", "meaning": "m", "severity": "warning", "initial": False}
-FOUND |= {"step": 5, "layers": ["d1"], "message": "It is so.", "evidence": []}
-FOUND |= {"cause": "", "reason": "", "changes": []}
+FOUND = Finding("dead-units", "warning", 5, ("d1",), {"a_b": 0.95, "c": np.nan}, "It is.")
+FOUND = dataclasses.replace(FOUND, initial=False, last_step=360)
 
 
 @in_browser
 def test_a_verdict_has_a_colour_and_a_reason(page):
-    """Green is for what was assessed and found healthy, and for nothing else."""
+    """Green is only for a run that was assessed and is healthy."""
     assert told_of(page) == ["dot healthy", "Run r: no findings"]
     dot, said = told_of(page, verdict="not assessed", reason="Because of that.")
     assert dot == "dot unassessed"
@@ -1178,17 +1186,16 @@ def test_a_verdict_has_a_colour_and_a_reason(page):
     dot, said = told_of(page, verdict="not assessed", evaluation=True)
     assert (dot, said) == ("dot evaluation", "Run r: measured, not judged")
     assert told_of(page, evaluation=True)[0] == "dot evaluation"
-    dot, said = told_of(page, verdict="findings", findings=[FOUND])
+    dot, said = told_of(page, verdict="findings", findings=[FOUND.to_dict()])
     assert dot == "dot warning" and said.startswith("Run r: 1 finding")
-    assert "since step 5" in said
-    when = "in training, steps 5 to 360"
-    _, said = told_of(page, verdict="findings", findings=[FOUND | {"when": when}])
-    assert when in said and "since step" not in said
+    assert "in training, steps 5 to 360" in said
+    assert "a b0.95" in said and "cnot finite" in said
+    assert "More: activation-monitor explain dead-units" in said
 
 
 @in_browser
 def test_only_healthy_is_green(page):
-    """What was not assessed and what is never judged are grey, on both pages."""
+    """Runs that were not assessed, or are never judged, are grey on both pages."""
     for theme in (False, True):
         green, *greys = page.execute_script(
             """document.documentElement.classList.toggle('dark', arguments[0]);
@@ -1210,7 +1217,7 @@ def test_only_healthy_is_green(page):
 
 @in_browser
 def test_the_axis_of_sizes_has_whole_powers_and_plain_numbers(page):
-    """Three powers of 10 at least, of a healthy network too."""
+    """At least three powers of 10, also for a healthy network."""
     only(page, "healthy")
     for figure in ("profile", "comparison"):
         if figure == "comparison":
@@ -1227,7 +1234,7 @@ def test_the_axis_of_sizes_has_whole_powers_and_plain_numbers(page):
 
 @in_browser
 def test_the_end_of_a_long_name_is_seen(tmp_path, driver):
-    """It tells a layer from its neighbours; a short one begins at the left all the same."""
+    """Names of layers differ at their ends. A short name is aligned left."""
     layers = chain(["model/" + "block_of_layers/" * 4 + "dense_1", "short"])
     write(tmp_path / ("a_long_name_of_a_folder_" * 2 + "lr_0.1"), [0], layers)
     board.open_tab(driver, board.serve(tmp_path))
@@ -1251,7 +1258,7 @@ def test_the_end_of_a_long_name_is_seen(tmp_path, driver):
 
 @in_browser
 def test_a_button_is_not_broken_where_the_page_is_narrow(served, driver):
-    """Beside a long line; nor does anything stand out to the side."""
+    """It fits beside a long line, and nothing exceeds the width of the page."""
     driver.set_window_size(800, 600)
     try:
         board.open_tab(driver, served[0])
@@ -1268,7 +1275,7 @@ def test_a_button_is_not_broken_where_the_page_is_narrow(served, driver):
 
 @in_browser
 def test_the_legend_leaves_the_title_of_the_axis_free(page):
-    """However many rows it has."""
+    """With any number of rows."""
     boxes = page.execute_script(
         """return ['#profile', '#comparison', '#layers-drawn .over-time'].map((place) => {
              const figure = document.querySelector(place);
@@ -1285,7 +1292,7 @@ def test_the_legend_leaves_the_title_of_the_axis_free(page):
 
 @in_browser
 def test_the_tab_follows_a_training_that_runs(tmp_path, driver):
-    """New steps come up by themselves; a slider at the end stays at the end."""
+    """New steps appear automatically. A slider at the end stays at the end."""
     log = writer.EventLog(tmp_path / "run")
     log.write(measured(LAYERS, 0))
     log.flush()
@@ -1308,6 +1315,6 @@ def test_the_tab_draws_below_a_path_prefix(logs, driver):
 
 @in_browser
 def test_an_empty_log_folder_is_explained(tmp_path, driver):
-    """Once there is a tab at all: TensorBoard shows it where it is asked for."""
+    """If the user opens the tab although there are no data."""
     board.open_tab(driver, board.serve(tmp_path))
-    assert "Train with ActivationMonitor" in find(driver, "#empty").text
+    assert "Add ActivationMonitor" in find(driver, "#empty").text

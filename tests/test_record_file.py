@@ -18,7 +18,7 @@ STARTS = (0, 21, 37, 1053)
 
 @pytest.fixture
 def path(tmp_path):
-    """A file of these records, as TensorBoard writes it."""
+    """A file with these records, as TensorBoard writes it."""
     path = tmp_path / "events.out.tfevents.1.x"
     with path.open("wb") as file:
         writer = RecordWriter(file)
@@ -47,13 +47,13 @@ def test_records_are_those_that_tensorboard_wrote_and_tensorflow_reads(path):
 
 @pytest.mark.parametrize("start", range(4))
 def test_reading_may_begin_at_any_record(path, start):
-    """At the end of the one before it."""
+    """At the end of the record before it."""
     records = [*read_records(path, STARTS[start])]
     assert tuple(record.data for record in records) == DATA[start:]
 
 
 def test_the_checksum_is_that_of_tensorboards_own_implementation():
-    """Of data of many lengths, bytes from 0 to 255."""
+    """For data of many lengths, with bytes from 0 to 255."""
     rng = np.random.default_rng(0)
     for length in (0, 1, 7, 8, 9, 1000):
         data = rng.bytes(length)
@@ -63,7 +63,7 @@ def test_the_checksum_is_that_of_tensorboards_own_implementation():
 
 @pytest.mark.parametrize("at", [37 + 12, 37 + 500, 37 + 12 + 999, 37 + 12 + 1000])
 def test_after_damaged_data_the_next_record_is_read(path, at):
-    """The first, a middle and the last byte of the data, and their checksum."""
+    """Damage of the first, a middle or the last byte of the data, or of their checksum."""
     flip(path, at)
     records = [*read_records(path)]
     assert [record.intact for record in records] == [True, True, False, True]
@@ -72,7 +72,7 @@ def test_after_damaged_data_the_next_record_is_read(path, at):
 
 @pytest.mark.parametrize("at", [37, 37 + 7, 37 + 8, 37 + 11])
 def test_a_record_whose_length_is_damaged_is_the_last(path, at):
-    """The length or its checksum: where the next record begins is not known."""
+    """Damage of the length or its checksum: the start of the next record is unknown."""
     flip(path, at)
     records = [*read_records(path)]
     assert [record.start for record in records] == [0, 21, 37]
@@ -82,7 +82,7 @@ def test_a_record_whose_length_is_damaged_is_the_last(path, at):
 
 @pytest.mark.parametrize("length", range(1053, 1053 + 28))
 def test_a_record_that_is_cut_is_left_out_and_not_damaged(path, length):
-    """At every byte of the last record: it is being written."""
+    """At each byte of the last record, because it may still be being written."""
     path.write_bytes(path.read_bytes()[:length])
     records = [*read_records(path)]
     assert tuple(record.data for record in records) == DATA[:3]
@@ -91,14 +91,14 @@ def test_a_record_that_is_cut_is_left_out_and_not_damaged(path, length):
 
 
 def test_zeros_at_the_end_are_damage(path):
-    """As a crash of the machine leaves them: no record is of zeros only."""
+    """A crash of the machine may leave them. No valid record consists of zeros."""
     with path.open("ab") as file:
         file.write(bytes(100))
     assert check(path) == Checked(1081, 1081)
 
 
 def test_a_check_goes_on_where_the_last_one_ended(path):
-    """What was read before is not read again; the first damage is remembered."""
+    """It does not read earlier records again, and keeps the first damage."""
     whole = path.read_bytes()
     path.write_bytes(whole[:1060])
     first = check(path)
@@ -112,14 +112,14 @@ def test_a_check_goes_on_where_the_last_one_ended(path):
 
 
 def test_an_intact_file_and_an_empty_one_have_no_damage(path, tmp_path):
-    """The healthy twins."""
+    """The healthy counterparts."""
     assert check(path) == Checked(1081, None)
     (tmp_path / "empty").write_bytes(b"")
     assert check(tmp_path / "empty") == Checked(0, None)
 
 
 def test_a_length_beyond_the_end_of_the_file_is_a_cut_record(tmp_path):
-    """Its checksum is right: it is not damaged, however long it is to become."""
+    """Its checksum is correct, so it is not damaged, whatever the length."""
     header = struct.pack("<Q", 10**6)
     checksum = struct.pack("<I", pywrap_tensorflow.masked_crc32c(header))
     path = tmp_path / "long"

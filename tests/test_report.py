@@ -34,7 +34,7 @@ def vanishing(step=0):
 
 
 RUNS = {
-    "a_sick": Recording([vanishing(), vanishing(10)]),
+    "a_vanishing": Recording([vanishing(), vanishing(10)]),
     "b_fine": Recording([healthy(), healthy(1, 10)]),
     "c_fine": Recording([healthy(2), healthy(3, 10)]),
 }
@@ -50,9 +50,9 @@ def write(folder, recording, run="activations"):
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """A folder with the three runs, one of them deeper, one with an evaluation."""
+    """A folder with the three runs, one in a deeper folder, one with an evaluation."""
     top = tmp_path_factory.mktemp("logs")
-    write(top / "a_sick", RUNS["a_sick"])
+    write(top / "a_vanishing", RUNS["a_vanishing"])
     write(top / "b_fine", RUNS["b_fine"])
     write(top / "b_fine", RUNS["c_fine"], "activations_validation")
     write(top / "deeper" / "c_fine", RUNS["c_fine"])
@@ -97,28 +97,28 @@ def page():
 
 
 def test_the_verdict_comes_first(page):
-    """One line for all runs, then each run's, with evidence and fix; then figures."""
+    """One line for all runs, then each run with evidence and fix, then the figures."""
     text = page.text
     order = [
         "three runs",
-        "Something was found in 1 of 3 runs: a_sick.",
+        "Findings in 1 of 3 runs: a_vanishing.",
         "vanishing-activations (critical, at initialization)",
         "Cause: initializer.",
         "Healthy: no findings; 2 steps sampled, up to step 10.",
         "Figures",
         "Layers",
-        "What was measured, and how",
+        "What was measured",
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
-    finding = diagnose(RUNS["a_sick"]).findings[0]
+    finding = diagnose(RUNS["a_vanishing"]).findings[0]
     assert finding.message in text
     for change in finding.fix.changes:
         assert change.line in text
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    """Drawn where the page has a place for it; with the data of the recordings."""
+    """Each has a place on the page, and the data of the recordings."""
     places = {a["data-figure"] for tag, a in page.tags if "data-figure" in a}
     assert places == set(page.figures)
     each = {f"{kind}-{i}" for kind in ("heat", "graph", "layer") for i in range(3)}
@@ -129,15 +129,15 @@ def test_every_figure_is_there_in_both_themes(page):
 
 
 def test_one_run_has_its_depth_profile():
-    """Nothing to compare with; no headings for a single run."""
+    """There is nothing to compare with, and a single run needs no headings."""
     one = Page(report.page({"run": RUNS["b_fine"]}, "one"))
     assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0"}
-    assert "Nothing was found." in one.text
+    assert "No findings." in one.text
 
 
 def test_what_differs_is_held_against_the_healthy_run(page):
-    """The first healthy one, wherever it stands."""
-    assert "What differs between b_fine and a_sick" in page.text
+    """The reference is the first healthy run, in any position."""
+    assert "What differs between b_fine and a_vanishing" in page.text
     assert "What differs between b_fine and c_fine" in page.text
     ratio = page.figures["comparison"]["light"]["layout"]["yaxis2"]["title"]["text"]
     assert ratio == "ratio to b_fine"
@@ -149,15 +149,15 @@ def test_the_table_has_every_layer_with_its_figures(page):
     for name in ("d1", "d8"):
         assert f"{np.sqrt(np.mean(net.tensors[name] ** 2)):.3g}" in page.text
     rows = sum(tag == "tr" for tag, _ in page.tags)
-    assert rows == 3 * (1 + len(RUNS["a_sick"][0].layers))
-    worst_by_layer = diagnose(RUNS["a_sick"]).findings[0].layers
+    assert rows == 3 * (1 + len(RUNS["a_vanishing"][0].layers))
+    worst_by_layer = diagnose(RUNS["a_vanishing"]).findings[0].layers
     assert sum(a.get("class") == "critical" for t, a in page.tags if t == "tr") == len(
         worst_by_layer
     )
 
 
 def test_the_page_needs_no_network(page):
-    """No script, style, picture or font from elsewhere; plotly is in it."""
+    """It loads no script, style, image or font. Plotly is part of it."""
     for tag, attributes in page.tags:
         assert tag not in ("img", "iframe", "object", "embed")
         assert "src" not in attributes
@@ -166,7 +166,8 @@ def test_the_page_needs_no_network(page):
 
 
 def test_hostile_names_stay_text():
-    """Of layers, classes, initializers and runs, and the title; nothing ends the script."""
+    """Names of layers, classes, initializers and runs, and the title. None ends the
+    script."""
     info = {"class_name": HOSTILE, "initializer": HOSTILE, "activation": HOSTILE}
     taps = [tap(f"{HOSTILE}{i}", 10.0**i, **info) for i in range(6)]
     steps = Recording([network(*taps, step=i) for i in range(2)])
@@ -181,10 +182,10 @@ def test_hostile_names_stay_text():
 
 
 def test_a_page_of_nothing_is_an_error():
-    """No run, or one without a snapshot."""
+    """No run, or a run without a snapshot."""
     with pytest.raises(ValueError, match="Received: no run"):
         report.page({}, "x")
-    with pytest.raises(ValueError, match="Received: none in a"):
+    with pytest.raises(ValueError, match="Received: no snapshot in a"):
         summary({"a": Recording()})
 
 
@@ -192,33 +193,33 @@ def test_a_page_of_nothing_is_an_error():
 
 
 def test_the_json_says_what_the_page_says():
-    """Verdict, growth, findings, layers; strict JSON."""
+    """Verdict, growth, findings and layers, as strict JSON."""
     found = json.loads(json.dumps(summary(RUNS), allow_nan=False))
-    assert found["format"] == 2 and not found["healthy"]
+    assert found["format"] == 3 and not found["healthy"]
     assert found["reference"] == "b_fine"
-    assert set(found["differences"]) == {"a_sick", "c_fine"}
+    assert set(found["differences"]) == {"a_vanishing", "c_fine"}
     assert found["differences"]["c_fine"] == [] or all(
         "last step" in line for line in found["differences"]["c_fine"]
     )
-    sick = found["runs"]["a_sick"]
-    (expected,) = diagnose(RUNS["a_sick"]).findings
-    (finding,) = sick["findings"]
+    run = found["runs"]["a_vanishing"]
+    (expected,) = diagnose(RUNS["a_vanishing"]).findings
+    (finding,) = run["findings"]
     assert finding["code"] == "vanishing-activations" == expected.code
     assert finding["layers"] == list(expected.layers)
     assert finding["evidence"] == expected.evidence
-    assert finding["fix"]["changes"][0]["line"] == expected.fix.changes[0].line
+    assert finding["changes"][0]["line"] == expected.fix.changes[0].line
     net = Drawn(1).chain(8, variance=0.02)
     size = {name: math.sqrt(np.mean(x**2)) for name, x in net.tensors.items()}
     growth = (size["d8"] / size["d1"]) ** (1 / 7)
-    np.testing.assert_allclose(sick["growth"]["per_layer"], growth, rtol=1e-6)
-    assert (sick["growth"]["from"], sick["growth"]["to"]) == ("d1", "d8")
-    layer = sick["layers"][2]
+    np.testing.assert_allclose(run["growth"]["per_layer"], growth, rtol=1e-6)
+    assert (run["growth"]["from"], run["growth"]["to"]) == ("d1", "d8")
+    layer = run["layers"][2]
     assert (layer["name"], layer["depth"]) == ("d2", 2)
     np.testing.assert_allclose(layer["first"]["rms"], size["d2"])
 
 
 def test_json_has_none_for_what_is_no_number():
-    """JSON knows no NaN and no infinity."""
+    """JSON has no NaN and no infinity."""
     recording = Recording([chain(1.0, math.nan), network(tap("x"), step=2)])
     found = summary({"run": recording})
     text = json.dumps(found, allow_nan=False)
@@ -229,9 +230,10 @@ def test_json_has_none_for_what_is_no_number():
 
 
 def test_all_runs_below_a_folder_are_read(logs):
-    """By the path of the monitor's log folder; no evaluations, no other writer's files."""
+    """By the path of the log folder. Evaluations and files of other writers are left
+    out."""
     runs = read_runs(logs)
-    assert list(runs) == ["a_sick", "b_fine", "deeper/c_fine"]
+    assert list(runs) == ["a_vanishing", "b_fine", "deeper/c_fine"]
     for name, recording in zip(runs, RUNS.values(), strict=True):
         assert runs[name].steps == recording.steps
         np.testing.assert_array_equal(runs[name][1].records(), recording[1].records())
@@ -239,13 +241,13 @@ def test_all_runs_below_a_folder_are_read(logs):
 
 @pytest.mark.parametrize("where", [".", "activations"])
 def test_a_log_folder_alone_is_a_run(logs, where):
-    """Named after itself, whether it is the log folder or the run folder in it."""
-    (name,) = read_runs(logs / "a_sick" / where)
-    assert name == ("a_sick" if where == "." else "activations")
+    """It has the name of the log folder, which may be given, or the run folder in it."""
+    (name,) = read_runs(logs / "a_vanishing" / where)
+    assert name == ("a_vanishing" if where == "." else "activations")
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
-    """It says what it found there."""
+    """The message says what the folder contains."""
     with pytest.raises(FileNotFoundError, match=f"Received: {tmp_path}, which is empty"):
         read_runs(tmp_path)
 
@@ -254,7 +256,7 @@ def test_a_folder_without_runs_is_an_error(tmp_path):
 
 
 VERDICTS = """\
-a_sick: findings: vanishing-activations
+a_vanishing: findings: vanishing-activations
 b_fine: healthy
 deeper/c_fine: healthy
 """
@@ -265,7 +267,7 @@ deeper/c_fine: healthy
 def test_the_report_command_writes_a_file_and_prints_the_verdict_of_every_run(
     options, logs, tmp_path, capsys
 ):
-    """To the file that is named; exit code 0 whatever was found."""
+    """To the given file, with exit code 0 also if there are findings."""
     output = tmp_path / "report"
     assert cli.main(["report", str(logs), "-o", str(output), *options]) == 0
     captured = capsys.readouterr()
@@ -275,7 +277,7 @@ def test_the_report_command_writes_a_file_and_prints_the_verdict_of_every_run(
     if options:
         assert json.loads(content) == summary(read_runs(logs))
     else:
-        assert "Something was found in 1 of 3 runs: a_sick." in Page(content).text
+        assert "Findings in 1 of 3 runs: a_vanishing." in Page(content).text
 
 
 @pytest.mark.parametrize(
@@ -288,30 +290,32 @@ def test_the_report_command_writes_a_file_and_prints_the_verdict_of_every_run(
     ],
 )
 def test_a_verdict_is_one_of_three(findings, snapshots, verdict):
-    """Nothing measured is not healthy."""
+    """A run without measurements is not healthy."""
     found = tuple(Finding(code, "warning", 0, (), {}, "") for code in findings)
     diagnosis = dataclasses.replace(diagnose(snapshots), findings=found)
     assert cli._verdict(diagnosis) == verdict
 
 
 def test_the_report_command_prints_json(logs, capsys):
-    """To the terminal, and nothing else: a program reads it."""
+    """And nothing else, because a program reads it."""
     assert cli.main(["report", str(logs), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == summary(read_runs(logs))
 
 
 @pytest.mark.parametrize("command", ["report", "compare"])
 def test_a_log_folder_that_cannot_be_read_is_exit_code_2(command, logs, tmp_path, capsys):
-    """One line each, which says what is there instead; no page is written."""
+    """With one line that says what is there instead, and without a page."""
     file = tmp_path / "notes.txt"
     file.write_text("x")
     output = ["-o", str(tmp_path / "page.html")] if command == "report" else []
     for where, message in [
         (tmp_path / "missing", "which does not exist."),
-        (file, f"which is a file. Give the folder that it is in: {tmp_path}."),
-        (tmp_path, "with no event file in it or below it."),
+        (file, f"which is a file. Pass the folder that contains it: {tmp_path}."),
+        (tmp_path, "with no event file in it."),
     ]:
-        runs = [str(where)] if command == "report" else [str(logs / "a_sick"), str(where)]
+        runs = (
+            [str(where)] if command == "report" else [str(logs / "a_vanishing"), str(where)]
+        )
         assert cli.main([command, *runs, *output]) == 2
         captured = capsys.readouterr()
         (line,) = captured.err.splitlines()
@@ -332,7 +336,7 @@ def test_a_log_folder_that_cannot_be_read_is_exit_code_2(command, logs, tmp_path
 def test_an_output_that_cannot_be_written_is_exit_code_2(
     output, message, logs, tmp_path, capsys
 ):
-    """One line that says what to give instead."""
+    """With one line that says what to pass instead."""
     if output == "/dev/full" and not Path(output).exists():
         pytest.skip("needs Linux")
     path = tmp_path / output
@@ -344,7 +348,7 @@ def test_an_output_that_cannot_be_written_is_exit_code_2(
 
 
 def damaged(folder, recording):
-    """The file of a log of which the last step is damaged."""
+    """The file of a log whose last step is damaged."""
     write(folder, recording)
     (path,) = (folder / "activations").iterdir()
     content = bytearray(path.read_bytes())
@@ -356,7 +360,8 @@ def damaged(folder, recording):
 @pytest.mark.filterwarnings("always")
 @pytest.mark.parametrize("command", ["report", "compare"])
 def test_a_damaged_log_is_told_in_one_line_and_read_all_the_same(command, tmp_path, capsys):
-    """On stderr, without the code that warned; the exit code is that of what was read."""
+    """On stderr, without the line of code that warned. The damage does not change the exit
+    code."""
     path = damaged(tmp_path / "bad", RUNS["b_fine"])
     runs = [str(tmp_path / "bad")]
     more = runs if command == "compare" else ["-o", str(tmp_path / "page.html")]
@@ -371,8 +376,8 @@ def test_a_damaged_log_is_told_in_one_line_and_read_all_the_same(command, tmp_pa
 
 
 def test_the_compare_command_tells_by_its_exit_code(logs, tmp_path, capsys):
-    """0 where nothing differs, 1 where something does, 2 where nothing can be said."""
-    a, b = str(logs / "a_sick"), str(logs / "b_fine")
+    """0 without differences, 1 with differences, 2 if the runs cannot be compared."""
+    a, b = str(logs / "a_vanishing"), str(logs / "b_fine")
     assert cli.main(["compare", a, a]) == 0
     assert "No difference between" in capsys.readouterr().out
     assert cli.main(["compare", b, a]) == 1
@@ -388,7 +393,7 @@ def test_the_compare_command_tells_by_its_exit_code(logs, tmp_path, capsys):
 
 
 def browser(*arguments):
-    """What headless Chromium prints, and what its console said."""
+    """The output of headless Chromium, and its console."""
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     flags += " --disable-background-networking --disable-component-update --disable-sync"
     flags += " --enable-logging=stderr --virtual-time-budget=20000"
@@ -408,7 +413,7 @@ def browser(*arguments):
 )
 @pytest.mark.parametrize("hostile", [False, True])
 def test_the_page_draws_in_a_browser_from_a_file(tmp_path, hostile):
-    """Every figure is drawn, none of the names becomes an element, the console is quiet."""
+    """Each figure is drawn, no name becomes an element, and the console is empty."""
     runs = RUNS
     if hostile:
         taps = [tap(f"{HOSTILE}{i}", 10.0**i) for i in range(6)]

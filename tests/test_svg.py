@@ -31,7 +31,7 @@ def elements(root, tag):
 
 
 def texts(root):
-    """Of each text what it says, and the element."""
+    """Each text with its element."""
     return [("".join(e.itertext()), e) for e in elements(root, "text")]
 
 
@@ -46,19 +46,19 @@ def curve(root, colour=BETWEEN):
 
 
 def powers(root):
-    """The powers of ten that the axis names: exponents and where they stand."""
+    """The exponents of ten on the axis, and their places."""
     ticks = [(text, e) for text, e in texts(root) if len(e)]  # with a superscript in it
     return [(float(text[2:]), float(e.get("y")) - 4) for text, e in ticks]
 
 
 def depths(root):
-    """The depths that the axis names, and where they stand."""
+    """The depths on the axis, and their places."""
     ticks = [(text, e) for text, e in texts(root) if text.isdigit() and not len(e)]
     return [(int(text), float(e.get("x"))) for text, e in ticks]
 
 
 def test_a_curve_stands_where_its_axis_says():
-    """Height by the ticks of the powers, place by those of the depths."""
+    """Vertically by the ticks of the powers, horizontally by those of the depths."""
     net = Drawn(1).chain(20, variance=0.5)
     root = drawn(net.snapshot())
     line = max(curve(root), key=len)
@@ -74,7 +74,7 @@ def test_a_curve_stands_where_its_axis_says():
 
 
 def test_a_line_is_broken_where_nothing_is_measured():
-    """Zeros are marked below, what is not finite above the curve; both are explained."""
+    """Zeros are marked below the curve, NaN above it, and the legend has both."""
     sizes = [1.0, 0.1, 0.0, 0.1, math.nan, 1.0]
     root = drawn(network(*(tap(f"l{i}", size) for i, size in enumerate(sizes))))
     lines = [e for e in elements(root, "path") if e.get("fill") == "none"]
@@ -95,7 +95,7 @@ def test_a_line_is_broken_where_nothing_is_measured():
 
 
 def test_gradients_have_a_panel_below():
-    """With a title and ticks of its own; names stand below the lower one."""
+    """With its own title and ticks. Names are below the lower panel."""
     taps = [tap(n, 1.0, gradient=10.0**-i) for i, n in enumerate("abcd")]
     root = drawn(network(*taps))
     titles = {text: float(e.get("y")) for text, e in texts(root)}
@@ -108,7 +108,7 @@ def test_gradients_have_a_panel_below():
 
 @pytest.mark.parametrize("size", [4.0, 1e30])
 def test_the_limit_of_a_dtype_is_drawn_near_the_curve(size):
-    """As a dashed line with its name, where the figure has it."""
+    """As a dashed line with its name, at the same place as in the figure."""
     taps = [tap(f"l{i}", size * 10.0**i, dtype="float16") for i in range(4)]
     figure = figures.depth_profile({"run": Recording([network(*taps)])})
     root = ElementTree.fromstring(svg(figure))
@@ -119,7 +119,7 @@ def test_the_limit_of_a_dtype_is_drawn_near_the_curve(size):
 
 
 def test_names_stay_text_and_within_the_picture():
-    """The end of a long name is on the axis, whatever characters it has."""
+    """The end of a long name is on the axis, with any characters."""
     root = drawn(network(*(tap(f"{HOSTILE}{i}") for i in range(3))))
     kinds = {e.tag.rpartition("}")[2] for e in root.iter()}
     assert kinds == {"svg", "text", "tspan", "path", "circle", "polygon", "g"}
@@ -133,7 +133,7 @@ def test_names_stay_text_and_within_the_picture():
 
 
 def test_colours_suit_a_light_and_a_dark_page():
-    """Text, axes and limits have the page's colour, curves one between the themes."""
+    """Text, axes and limits have the colour of the page, curves one between the themes."""
     figure = figures.depth_profile(
         {"run": Recording([Drawn(0).chain(5).snapshot(step) for step in (0, 10)])}
     )

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from activation_monitor.analysis import chain, comparison, rescaling, theory
-from activation_monitor.views import console
+from activation_monitor.views import console, tables
 
 WIDE = (9.876e127, 1.234e-128, 1.234e-5, 98765.4321, math.inf, math.nan)
 """As long as numbers become: three digits, an exponent of three."""
@@ -30,7 +30,7 @@ def study():
     shown = [console.number(value) for row in rows for value in row[1:6]]
     shown += [f"{row.naive_std:.3g}" for row in rows]
     title = "A vector of std 0.01 times 512 x 512 matrices of std 0.01"
-    return console.study_table(chain.Study(title, tuple(rows), (), None, None)), shown
+    return tables.study_table(chain.Study(title, tuple(rows), (), None, None)), shown
 
 
 def calibration():
@@ -47,7 +47,7 @@ def calibration():
     title = "1000 Dense layers of 512, weights of std 0.04419, mixed_bfloat16"
     law = theory.chain_law(512, 1.0, 1000)
     made = chain.Calibration(title, tuple(rows), 9.876e127, law)
-    return console.calibration_table(made), shown
+    return tables.calibration_table(made), shown
 
 
 def compared():
@@ -62,7 +62,7 @@ def compared():
     for pair in pairs:
         shown += [f"{console.number(value)}!" for value in (pair.first[1], pair.last[1])]
     found = comparison.Comparison(tuple(pairs), ("something",))
-    return console.comparison_table(found, ("logs/a", "logs/b")), shown
+    return tables.comparison_table(found, ("logs/a", "logs/b")), shown
 
 
 def rescaled():
@@ -77,7 +77,7 @@ def rescaled():
         for layer in layers
         for value in (layer.std_before, layer.std_after, layer.factor)
     ]
-    return console.rescaling_table(rescaling.Rescaling(tuple(layers))), shown
+    return tables.rescaling_table(rescaling.Rescaling(tuple(layers))), shown
 
 
 @pytest.mark.parametrize("make", [study, calibration, compared, rescaled])
@@ -85,7 +85,7 @@ def test_every_digit_is_shown_at_80_columns(make):
     """No line is longer, none is cut, and all numbers stand in the table, as often as
     they are in the data."""
     table, expected = make()
-    printed = console._as_text(table, width=80)
+    printed = console.as_text(table, width=80)
     assert max(map(len, printed.splitlines())) <= 80
     assert "…" not in printed
     found = re.split(r"\s+", printed)
@@ -99,10 +99,10 @@ def test_no_name_is_folded_where_numbers_are_those_of_float32():
     rows = [chain.CalibrationRow(f"product_{i}", *[-small] * 6) for i in (1, 20)]
     law = theory.chain_law(512, 1.0, 20)
     made = chain.Calibration("20 Dense layers", tuple(rows), 1.0, law)
-    printed = console._as_text(console.calibration_table(made), width=80)
+    printed = console.as_text(tables.calibration_table(made), width=80)
     assert "product_20 " in printed and "product_1 " in printed
     table, _ = study()
-    assert " product " in console._as_text(table, width=80)
+    assert " product " in console.as_text(table, width=80)
 
 
 @pytest.mark.parametrize("make", [study, calibration, compared, rescaled])
@@ -116,4 +116,4 @@ def test_the_widest_numbers_are_among_those(make):
 def test_a_table_that_is_too_narrow_would_be_noticed():
     """At 60 columns something is cut."""
     table, _ = study()
-    assert "…" in console._as_text(table, width=60)
+    assert "…" in console.as_text(table, width=60)

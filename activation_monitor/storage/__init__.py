@@ -1,1 +1,1 @@
-"""The event-file format: how a recording is written to TensorBoard logs and read back."""
+"""The event-file format: writes a recording to a TensorBoard log and reads it back."""

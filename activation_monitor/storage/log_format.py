@@ -1,9 +1,9 @@
-"""How snapshots are laid out in a log: tags, tables, and what they are decoded into.
+"""The layout of a log: tags and tables, and the snapshots that they encode.
 
-Nothing here knows files or protos. `writer` and `reader` handle event files, and the plugin
-gets the same tensors from TensorBoard. All of them encode and decode here.
+This module knows neither files nor protos. `writer` and `reader` handle event files, and
+the plugin receives the same tensors from TensorBoard. All of them encode and decode here.
 
-Version 2 writes for each snapshot, as tensors of one step:
+Version 2 writes for each snapshot these tensors, at one step:
 
 * `activation_monitor/records/<quantity>`: the records of a quantity, a float64 array
   `(layers, columns)`;
@@ -12,9 +12,9 @@ Version 2 writes for each snapshot, as tensors of one step:
 * `activation_monitor/layers`: the rows and columns as JSON, at the first step and whenever
   they change.
 
-Version 1 wrote the outputs' records, and `steps` and strides as further columns, to
-`activation_monitor/snapshot`, and the kernels' records to `activation_monitor/kernels`. It
-is still read.
+Version 1, which is still read, wrote the records of the outputs, with `steps` and the
+strides as additional columns, to `activation_monitor/snapshot`, and the records of the
+kernels to `activation_monitor/kernels`.
 """
 
 import dataclasses
@@ -27,25 +27,27 @@ import numpy as np
 
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.storage.plugin_name import PLUGIN
 
 RUN = "activations"
-"""Name of the run folder below the log folder."""
+"""Name of the run folder inside the log folder."""
 
 VALIDATION_RUN = "activations_validation"
-"""The same for the forward passes of evaluation."""
+"""Name of the run folder for the forward passes of evaluation."""
 
-PLUGIN = "activation_monitor"
 VERSION = 2
+"""Version of the format that `encode` writes."""
+
 LAYERS_TAG = f"{PLUGIN}/layers"
 STEP_TAG = f"{PLUGIN}/step"
 STRIDES_TAG = f"{PLUGIN}/strides"
 FINDINGS_TAG = f"{PLUGIN}/findings"
 IMAGE_TAG = f"{PLUGIN}/depth_by_step"
 RECORDS_TAGS = {quantity: f"{PLUGIN}/records/{quantity}" for quantity in records.QUANTITIES}
-"""Tag of each quantity's records."""
+"""Quantity to the tag of its records."""
 
 HISTOGRAM_PREFIX = "activations/"
-"""Before the layer's name, the tag of the histogram of its output."""
+"""The tag of a layer's histogram is this prefix and the name of the layer."""
 
 _SNAPSHOT_TAG_1, _KERNELS_TAG_1 = f"{PLUGIN}/snapshot", f"{PLUGIN}/kernels"
 _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
@@ -55,7 +57,7 @@ SNAPSHOT_TAGS = (
     *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
     *(STEP_TAG, STRIDES_TAG, _KERNELS_TAG_1),
 )
-"""Tags that `decode` reads, of all versions. A step with one of the first two is a
+"""Tags that `decode` reads, for all versions. A step that has one of the first two is a
 snapshot."""
 
 _LAYER_FIELDS = {field.name for field in dataclasses.fields(LayerInfo)}
@@ -64,7 +66,14 @@ Stepped = TypeVar("Stepped")
 
 
 class Table(NamedTuple):
-    """What the rows and the columns of the tensors of a snapshot are."""
+    """What the rows and columns of the tensors of a snapshot mean.
+
+    Attributes:
+        layers: The layers, one for each row.
+        columns: Names of the columns of a record.
+        evaluation: Whether the snapshots are of forward passes of evaluation. Defaults to
+            `False`.
+    """
 
     layers: tuple[LayerInfo, ...]
     columns: tuple[str, ...]
@@ -72,23 +81,23 @@ class Table(NamedTuple):
 
 
 def is_evaluation(run: str) -> bool:
-    """Whether a run is one of evaluation, by its name: the path of its folder."""
+    """Whether a run is one of evaluation, by its name, which is the path of its folder."""
     return run.rpartition("/")[2] == VALIDATION_RUN
 
 
 def metadata_content() -> bytes:
-    """The plugin data that is written with the first value of each tag of ours."""
+    """The plugin data of the first value of each tag that this package owns."""
     return json.dumps({"version": VERSION}).encode()
 
 
 def check_version(content: bytes) -> None:
-    """Refuse a log that a later version of this package wrote.
+    """Raise an error for a log that a later version of this package wrote.
 
     Args:
-        content: The plugin data of a tag, as `metadata_content` made it.
+        content: The plugin data of a tag, as `metadata_content` returns it.
 
     Raises:
-        ValueError: If the format is later than `VERSION`, or unknown.
+        ValueError: If the format is newer than `VERSION`, or unknown.
     """
     try:
         version = json.loads(content)["version"]
@@ -102,7 +111,7 @@ def check_version(content: bytes) -> None:
 
 
 def table_to_json(table: Table) -> str:
-    """The text that `table_from_json` reads."""
+    """The table as the text that `table_from_json` reads."""
     rows = [dataclasses.asdict(layer) for layer in table.layers]
     return json.dumps(
         {"layers": rows, "columns": table.columns, "evaluation": table.evaluation}
@@ -110,15 +119,15 @@ def table_to_json(table: Table) -> str:
 
 
 def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
-    """A table; fields of a layer that a later version added are ignored.
+    """Read a table. Fields of a layer that a later version added are ignored.
 
     Args:
         text: The result of `table_to_json`.
-        evaluation: Whether the name of the run says that it is one of evaluation.
+        evaluation: Whether the run is one of evaluation by its name.
             Defaults to `False`.
 
     Raises:
-        ValueError, KeyError, TypeError: If it is no table.
+        ValueError, KeyError, TypeError: If the text is not a table.
     """
     written = json.loads(text)
     layers = tuple(
@@ -137,11 +146,18 @@ def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
 
 
 def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
-    """The table of a snapshot, and its arrays by tag, without the histograms."""
+    """The table of a snapshot and its arrays by tag, without the histograms.
+
+    Args:
+        snapshot: The snapshot to encode.
+
+    Returns:
+        The table, and a dictionary from the tags of the module's docstring to arrays.
+    """
     arrays = {RECORDS_TAGS[name]: array for name, array in snapshot.quantities.items()}
     arrays[STEP_TAG] = np.array([snapshot.steps, snapshot.loss], np.float64)
     if records.OUTPUT in snapshot.histograms:
-        # Edges and counts are in the histograms; how they were sampled is not.
+        # The histograms in the log hold edges and counts, but not the strides.
         arrays[STRIDES_TAG] = snapshot.histograms[records.OUTPUT][:, 0]
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
 
@@ -152,17 +168,17 @@ def decode(
     arrays: Mapping[str, np.ndarray],
     histograms: Mapping[str, np.ndarray] | None = None,
 ) -> Snapshot:
-    """The snapshot that the log holds as these arrays, of any version up to `VERSION`.
+    """Make a snapshot from the arrays of a log, of any version up to `VERSION`.
 
     Args:
-        step: Of the snapshot.
-        table: What the rows and columns are.
-        arrays: By tag, those of `SNAPSHOT_TAGS` that the log holds for this step.
-        histograms: By layer, array `(buckets, 3)` of edges and counts, for those that
-            there are. Defaults to `None`, which decodes none.
+        step: The step of the snapshot.
+        table: The rows and columns of the arrays.
+        arrays: Tag to array, for the tags of `SNAPSHOT_TAGS` that the log has at this step.
+        histograms: Name of a layer to an array `(buckets, 3)` of edges and counts, for
+            the layers that have one. Defaults to `None`, no histograms.
 
     Raises:
-        ValueError: If an array does not have the table's shape.
+        ValueError: If the shape of an array does not fit the table.
     """
     layers = len(table.layers)
     shape = layers, len(table.columns)
@@ -203,10 +219,10 @@ def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot
     """The snapshot with the histogram of one layer's output.
 
     Args:
-        snapshot: Without histograms.
+        snapshot: The snapshot, without histograms.
         layer: Name of one of its layers.
-        rows: Array `(buckets, 3)` of edges and counts. It does not say how the elements
-            were sampled, and no caller asks.
+        rows: Array `(buckets, 3)` of edges and counts. It does not hold the stride, which
+            no caller needs; the stride of the result is 1.
     """
     packed = histogram.none(len(snapshot.layers))
     counted = histogram.Histogram(1, rows)
@@ -215,7 +231,7 @@ def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot
 
 
 def _records(step, written, columns, shape=None):
-    """Records of today's fields; those that an older log does not have stay empty."""
+    """Records with the current fields. Fields that an older log does not have are empty."""
     if shape is not None and written.shape != shape:
         raise ValueError(
             f"step {step}: expected an array of {shape[0]} layers and {shape[1]} columns. "
@@ -231,13 +247,16 @@ def _records(step, written, columns, shape=None):
 
 
 def without_undone(written: list[Stepped]) -> list[Stepped]:
-    """What holds of what was written, in the order of the steps.
+    """The valid part of what was written, in the order of the steps.
 
-    Where a step comes that is not beyond the one before it (a resumed run, a new one),
-    what was written from there on was undone, and the later holds.
+    A step that is not greater than the one before it means that the run was resumed or
+    started again. It replaces everything that was written from that step on.
 
     Args:
-        written: Things with a `step`, in the order in which they were written.
+        written: Objects with a `step`, in the order in which they were written.
+
+    Returns:
+        The objects that were not replaced, with increasing steps.
     """
     kept = []
     for one in written:

@@ -15,19 +15,20 @@ from activation_monitor.storage.record_file import EVENT_FILES, read_records
 
 
 def read_recording(log_dir: str | Path) -> Recording | dict[str, Recording]:
-    """Read what an `ActivationMonitor` logged, also while it is being written.
+    """Read the log of an `ActivationMonitor`, also during training.
 
     Args:
-        log_dir: The `log_dir` of one monitor, or a folder with several of them below it.
+        log_dir: The `log_dir` of one monitor, or a folder that contains several of them.
 
     Returns:
-        The `Recording`, if `log_dir` is the log of one run. If the runs are in folders
-        below it, their recordings by name, see `read_runs`.
+        A `Recording` if `log_dir` is the log of one run. If the runs are in folders inside
+        it, a dictionary of their recordings by name, see `read_runs`.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no run in it.
-        NotADirectoryError: If it is a file.
-        ValueError: If a later version of this package wrote it, or all of it is damaged.
+        FileNotFoundError: If the folder does not exist or contains no run.
+        NotADirectoryError: If `log_dir` is a file.
+        ValueError: If a later version of this package wrote the log, or all of it is
+            damaged.
 
     Example:
 
@@ -46,24 +47,29 @@ def read_recording(log_dir: str | Path) -> Recording | dict[str, Recording]:
 
 
 def read_run(log_dir: str | Path, where: str = "read_run") -> Recording:
-    """Read back what one `EventLog` wrote.
+    """Read the log that one `EventLog` wrote.
 
-    Where a file begins before the end of the one before it (a resumed run, a new one),
-    that one's steps from there on were undone, and the later ones hold.
+    If a file begins at a step that an earlier file has already passed (the run was resumed
+    or started again), its steps replace those of the earlier file from there on.
 
-    Nothing that can be read is left out. Of a damaged file, the steps before the damage
-    are read; those after it too, unless the length of a record or the list of layers is
-    in the damaged part. A warning says so. A file whose last record is cut, because it is
-    being written or because its writer was killed, is not damaged.
+    Everything that can be read is read. In a damaged file these are the steps before the
+    damage, and those after it unless the length of a record or the list of layers is
+    damaged. A warning reports the damage. A file whose last record is cut, because it is
+    still being written or its writer was killed, is not damaged.
 
     Args:
         log_dir: The log folder, or the run folder itself.
         where: The function that the user called, for messages. Defaults to `"read_run"`.
 
+    Returns:
+        The recording, with at least one snapshot.
+
     Raises:
-        FileNotFoundError: If there is no such folder, or no event file of ours in it.
-        NotADirectoryError: If it is a file.
-        ValueError: If a later version of this package wrote it, or all of it is damaged.
+        FileNotFoundError: If the folder does not exist or contains no log of an
+            `ActivationMonitor`.
+        NotADirectoryError: If `log_dir` is a file.
+        ValueError: If a later version of this package wrote the log, or all of it is
+            damaged.
     """
     top = _folder(log_dir, where)
     folder = top / RUN if (top / RUN).is_dir() else top
@@ -76,23 +82,23 @@ def read_run(log_dir: str | Path, where: str = "read_run") -> Recording:
 
 
 def read_runs(log_dir: str | Path, where: str = "read_runs") -> dict[str, Recording]:
-    """All runs of training in a log folder and in the folders below it.
+    """Read all runs of training in a log folder and in the folders inside it.
 
-    Damaged files are read as by `read_run`, with a warning for each.
+    Damaged files are read as in `read_run`, with a warning for each.
 
     Args:
         log_dir: The folder to search.
         where: The function that the user called, for messages. Defaults to `"read_runs"`.
 
     Returns:
-        Recordings by name, in the order of the names: the path from the log folder to the
-        folder that was an `ActivationMonitor`'s `log_dir`. Runs of evaluation are left
-        out.
+        Recordings by name, in the order of the names. A name is the path from the log
+        folder to the `log_dir` of an `ActivationMonitor`. Runs of evaluation are left out.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no run in it.
-        NotADirectoryError: If it is a file.
-        ValueError: If a later version of this package wrote one, or all are damaged.
+        FileNotFoundError: If the folder does not exist or contains no run.
+        NotADirectoryError: If `log_dir` is a file.
+        ValueError: If a later version of this package wrote one of the logs, or all of them
+            are damaged.
     """
     top, runs, damages = _folder(log_dir, where), {}, []
     for folder in _folders_with_events(top):
@@ -112,7 +118,7 @@ def read_runs(log_dir: str | Path, where: str = "read_runs") -> dict[str, Record
 
 
 def _folder(log_dir, where):
-    """The folder, which must be one."""
+    """The path, which must be that of a folder."""
     folder = Path(log_dir)
     if not folder.exists():
         raise FileNotFoundError(
@@ -122,7 +128,7 @@ def _folder(log_dir, where):
     if not folder.is_dir():
         raise NotADirectoryError(
             f"{where}: expected the log folder of an ActivationMonitor. Received: "
-            f"{folder}, which is a file. Give the folder that it is in: {folder.parent}"
+            f"{folder}, which is a file. Pass the folder that contains it: {folder.parent}"
         )
     return folder
 
@@ -132,7 +138,7 @@ def _folders_with_events(top):
 
 
 def _why_nothing(where, top, damages, several=False):
-    """The error for a folder of which no step was read."""
+    """The error for a folder from which no step was read."""
     if damages:
         return ValueError(f"{where}: no step in {top} can be read. {' '.join(damages)}")
     folders = _folders_with_events(top)
@@ -147,7 +153,7 @@ def _why_nothing(where, top, damages, several=False):
             "measured"
         )
     elif runs:
-        found = f"with runs in the folders below it. Give one of them: {_some(runs)}"
+        found = f"with runs in the folders inside it. Pass one of them: {_some(runs)}"
     elif validation is not None:
         found = (
             "with a run of evaluation only, none of training. In Python, "
@@ -156,7 +162,7 @@ def _why_nothing(where, top, damages, several=False):
     elif folders:
         found = f"with event files of other writers only, {in_them}"
     elif any(top.iterdir()):
-        found = "with no event file in it or below it"
+        found = "with no event file in it"
     else:
         found = "which is empty"
     return FileNotFoundError(
@@ -172,7 +178,7 @@ def _some(things, most=5):
 
 
 def _read_folder(folder):
-    """The recording in a folder's files, and for each that is damaged a sentence."""
+    """The recording in the files of a folder, and a sentence for each damaged file."""
     written, damages = [], []
     paths = [path for path in folder.glob(EVENT_FILES) if path.is_file()]
     for path in sorted(paths, key=_when_made):
@@ -183,13 +189,13 @@ def _read_folder(folder):
 
 
 def _when_made(path: Path) -> list[int]:
-    """The numbers in the file's name: the second, then the host's and the process's, and
-    a count within the process, of one digit or more."""
+    """The numbers in the name of the file: the second, those of the host and the process,
+    and a count within the process. They have different numbers of digits."""
     return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 def _read_file(path: Path) -> tuple[list[Snapshot], str]:
-    """The snapshots in a file; and what is wrong with it, empty if nothing is."""
+    """The snapshots in a file, and a sentence on its damage, empty if there is none."""
     table, snapshots, damaged, nameless = None, [], [], 0
     for record in read_records(path):
         event = _event(record)
@@ -209,17 +215,17 @@ def _read_file(path: Path) -> tuple[list[Snapshot], str]:
         except (ValueError, TypeError) as error:
             if not damaged:
                 raise ValueError(f"{path}: {error}") from None
-            nameless += 1  # the list of layers has changed in a damaged record
+            nameless += 1  # the list of layers is in a damaged record
     return snapshots, _damage(path, damaged, len(snapshots), nameless)
 
 
 def _event(record):
-    """The event in a record; None if it is damaged."""
+    """The event in a record; None if the record is damaged."""
     if not record.intact:
         return None
     try:
         return event_pb2.Event.FromString(record.data)
-    except Exception:  # protobuf's own, which has no public name in TensorBoard
+    except Exception:  # protobuf's error, which has no public name in TensorBoard
         return None
 
 
@@ -254,7 +260,7 @@ def _snapshot(step, values, table):
 
 
 def _damage(path, damaged, read, nameless):
-    """A damaged file in words, empty if it is not: where, and what was read of it."""
+    """Where a file is damaged and what was read from it, in words; empty if intact."""
     if not damaged:
         return ""
     at = f"byte {damaged[0].start}"
@@ -264,7 +270,7 @@ def _damage(path, damaged, read, nameless):
     if damaged[-1].data is None:
         text += f", none after byte {damaged[-1].start}"
     if nameless:
-        text += f", {nameless} left out, whose list of layers is in the damaged part"
+        text += f", {nameless} skipped because the list of layers is damaged"
     return f"{text}. If it is a copy, copy it again."
 
 

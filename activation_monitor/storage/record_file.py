@@ -1,9 +1,9 @@
-"""An event file as records of bytes: where each one begins, and whether it is intact.
+"""An event file as records of bytes: the start of each record, and whether it is intact.
 
 The format is that of TFRecord files: the length of the data (8 bytes), a checksum of the
-length (4 bytes), the data, and a checksum of the data (4 bytes). TensorBoard's own loaders
-end silently at the first damaged record, and TensorBoard's fast loader does not check the
-data; the place of the damage is not to be had from either.
+length (4 bytes), the data, and a checksum of the data (4 bytes). TensorBoard's loaders stop
+silently at the first damaged record, its fast loader does not check the data, and neither
+reports the place of the damage.
 """
 
 import struct
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import google_crc32c
 
 EVENT_FILES = "*tfevents*"
-"""Pattern of the names of event files, TensorBoard's too."""
+"""Pattern of the names of event files, as in TensorBoard."""
 
 _HEADER, _CHECKSUM = struct.Struct("<QI"), struct.Struct("<I")
 
@@ -23,9 +23,9 @@ class Record(NamedTuple):
     """One record of a file.
 
     Attributes:
-        start: The byte at which it begins.
-        data: What is in it, damaged or not; None if its length is damaged.
-        intact: Whether its checksums are right.
+        start: The byte at which the record begins.
+        data: Its content, damaged or not; None if the length is damaged.
+        intact: Whether the checksums are correct.
     """
 
     start: int
@@ -34,21 +34,22 @@ class Record(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The byte after it; that at which it begins, if its length is damaged."""
+        """The byte after the record; `start` if the length is damaged."""
         around = _HEADER.size + _CHECKSUM.size
         return self.start + (0 if self.data is None else around + len(self.data))
 
 
 def read_records(path: str | Path, start: int = 0) -> Iterator[Record]:
-    """The records of a file, one after the other.
+    """The records of a file in their order.
 
-    After a record whose data are damaged the next one is read. A record whose length is
-    damaged is the last: where the next one begins is not known. A record that is cut at
-    the end of the file is left out: the file is being written, or its writer was killed.
+    A record with damaged data is followed by the next record. A record with a damaged
+    length is the last, because the start of the next one is unknown. A record that is cut
+    at the end of the file is left out: the file is still being written, or its writer was
+    killed.
 
     Args:
         path: The file.
-        start: The byte at which the first record begins.
+        start: The byte at which the first record begins. Defaults to `0`.
 
     Raises:
         OSError: If the file cannot be read.
@@ -71,11 +72,11 @@ def read_records(path: str | Path, start: int = 0) -> Iterator[Record]:
 
 
 class Checked(NamedTuple):
-    """A file as far as it was checked.
+    """The result of a check of a file.
 
     Attributes:
-        end: The byte at which the next record begins.
-        damaged: The byte at which the first damaged record begins; None if there is none.
+        end: The byte at which the next check begins.
+        damaged: The byte at which the first damaged record begins; None if all are intact.
     """
 
     end: int = 0
@@ -83,11 +84,12 @@ class Checked(NamedTuple):
 
 
 def check(path: str | Path, before: Checked | None = None) -> Checked:
-    """Look for damage in a file.
+    """Check a file for damage.
 
     Args:
         path: The file.
-        before: What was found the last time; only what was written since is read then.
+        before: The result of the previous check. Only records written since then are read.
+            Defaults to `None`, which checks the whole file.
 
     Raises:
         OSError: If the file cannot be read.
@@ -101,6 +103,6 @@ def check(path: str | Path, before: Checked | None = None) -> Checked:
 
 
 def _masked_checksum(data):
-    """CRC-32C, rotated and shifted: a checksum of data that hold checksums is weak."""
+    """CRC-32C, rotated and shifted, because a CRC of data that contain CRCs is weak."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

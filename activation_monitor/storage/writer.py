@@ -1,13 +1,13 @@
 """Writes snapshots to a TensorBoard event file.
 
-Everything of one step is one event, in a run folder of its own (`RUN` below the log
-folder): TensorBoard's Python reader follows only the newest file of a folder, so it is
-never shared with another writer. Besides the tags of `log_format` it holds
+All data of one step are one event. The file is in its own run folder (`RUN` inside the log
+folder), which no other writer may share: TensorBoard's Python reader follows only the
+newest file of a folder. In addition to the tags of `log_format`, the file has
 
-* `activation_mean/<layer>`, `activation_std/<layer>`: scalars, unless switched off;
+* `activation_mean/<layer>`, `activation_std/<layer>`: scalars, with `scalars=True`;
 * `activations/<layer>`: histograms;
-* `activation_monitor/findings`: the diagnosis in words, whenever it changes;
-* `activation_monitor/depth_by_step`: a picture of all layers at all steps, at the end.
+* `activation_monitor/findings`: the diagnosis as Markdown, at each change;
+* `activation_monitor/depth_by_step`: an image of all layers at all steps, at the end.
 """
 
 import time
@@ -25,26 +25,26 @@ from tensorboard.util import tensor_util
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.storage import log_format
+from activation_monitor.storage.plugin_name import PLUGIN
 
 _SAMPLED = (
-    f"Of at most {histogram.EXACT_UP_TO} elements all are counted; of more an evenly "
-    "strided sample, here one in {stride}."
+    f"Up to {histogram.EXACT_UP_TO} elements are all counted. Larger tensors are sampled "
+    "at equal distances, here one element in {stride}."
 )
 
 
 class EventLog:
-    """Writes snapshots, off the calling thread.
+    """Writes snapshots in a background thread.
 
     Args:
-        log_dir: The log folder; the run folder is made below it.
+        log_dir: The log folder. The run folder is created in it.
         run: Name of the run folder. Defaults to `log_format.RUN`.
         scalars: Whether to write mean and std of each layer as scalars, for TensorBoard's
-            Scalars tab: two cards for each layer. Defaults to `True`.
+            Scalars tab, which shows two cards for each layer. Defaults to `True`.
 
     Raises:
-        OSError, tensorflow.errors.OpError: If it cannot be written to. An error that
-            comes up later, while the background thread writes, is raised by the next
-            call.
+        OSError, tensorflow.errors.OpError: If the folder cannot be written to. The next
+            call raises an error that occurs later, in the background thread.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class EventLog:
         self._table = None
 
     def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
-        """Write everything of one step.
+        """Write all data of one step.
 
         Args:
-            snapshot: What was measured.
-            findings: The diagnosis as Markdown, if it is new. Defaults to `None`.
+            snapshot: The measurements of the step.
+            findings: The diagnosis as Markdown, if it has changed. Defaults to `None`.
         """
         summary = summary_pb2.Summary()
         table, arrays = log_format.encode(snapshot)
@@ -82,29 +82,34 @@ class EventLog:
         self._write(snapshot.step, summary)
 
     def write_verdict(self, step: int, findings: str) -> None:
-        """Write the diagnosis alone, as Markdown, as it is after this step."""
+        """Write only the diagnosis.
+
+        Args:
+            step: The last step that it covers.
+            findings: The diagnosis as Markdown.
+        """
         summary = summary_pb2.Summary()
         self._add_findings(summary, findings)
         self._write(step, summary)
 
     def write_image(self, step: int, png: bytes, size: tuple[int, int], about: str) -> None:
-        """Write a picture for TensorBoard's Images tab.
+        """Write an image for TensorBoard's Images tab.
 
         Args:
-            step: The last step that it shows.
-            png: The content of the file.
+            step: The last step that the image shows.
+            png: The content of a PNG file.
             size: Width and height in pixels.
-            about: What it shows.
+            about: The description of the image.
         """
         summary = summary_pb2.Summary()
-        # An array of numpy's own byte strings would lose zeros at their ends.
+        # An array of NumPy's byte strings would lose trailing zeros.
         content = np.array([b"%d" % size[0], b"%d" % size[1], png], object)
         metadata = image_metadata.create_summary_metadata("", "")
         self._add(summary, log_format.IMAGE_TAG, content, metadata, about)
         self._write(step, summary)
 
     def flush(self) -> None:
-        """Bring what was written so far to the disk."""
+        """Write all pending data to the disk."""
         self._writer.flush()
 
     def close(self) -> None:
@@ -129,7 +134,9 @@ class EventLog:
         if not isinstance(value, str):
             value = np.asarray(value)
         added = summary.value.add(tag=tag, tensor=tensor_util.make_tensor_proto(value))
-        if tag not in self._tags:  # TensorBoard reads metadata from a tag's first value
+        if (
+            tag not in self._tags
+        ):  # TensorBoard reads metadata from the first value of a tag
             self._tags.add(tag)
             added.metadata.CopyFrom(metadata)
             added.metadata.summary_description = description
@@ -143,8 +150,8 @@ class EventLog:
 def _own_metadata():
     return summary_pb2.SummaryMetadata(
         plugin_data=summary_pb2.SummaryMetadata.PluginData(
-            plugin_name=log_format.PLUGIN, content=log_format.metadata_content()
+            plugin_name=PLUGIN, content=log_format.metadata_content()
         ),
-        # Without a data class no reader of TensorBoard's sees the summary.
+        # TensorBoard ignores a summary without a data class.
         data_class=summary_pb2.DATA_CLASS_TENSOR,
     )

@@ -1,1 +1,1 @@
-"""Where people look: each module turns a diagnosis or a recording into something to see."""
+"""What people see: each module turns a diagnosis or a recording into text or figures."""

@@ -1,48 +1,22 @@
-"""HTML that report and notebook share: the verdict, the findings, the tables."""
+"""The HTML tables that the report and the notebook share."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.views import console
 from activation_monitor.views.summary import statistics_of
 
 
-def verdict(diagnosis: Diagnosis) -> str:
-    """The verdict in sentences, then the findings."""
-    lines = reversed(console.verdict_lines(diagnosis))  # growth is told after the verdict
-    sentences = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return sentences + "".join(finding(found) for found in diagnosis.findings)
-
-
-def finding(found: Finding) -> str:
-    """What is wrong, the cause, and the lines to change."""
-    parts = [
-        f'<div class="finding {escape(found.severity)}">',
-        # No <h3>: JupyterLab lists it in the notebook's table of contents.
-        f'<p class="title" role="heading" aria-level="3">{escape(found.title)}</p>',
-        f"<p>{escape(found.message)}</p>",
-    ]
-    if found.fix:
-        cause, reason = escape(found.fix.cause), escape(found.fix.reason)
-        parts.append(f"<p><b>Cause: {cause}.</b> {reason}</p>")
-        for change in found.fix.changes:
-            parts.append(
-                f"<p>Change {escape(change.place)}:</p><pre>{escape(change.line)}</pre>"
-            )
-    return "".join([*parts, "</div>"])
-
-
 def table(columns: Mapping[str, str], rows: Iterable[tuple[str, Iterable[str]]]) -> str:
-    """A table that scrolls within its place.
+    """A table that scrolls inside its own area.
 
     Args:
-        columns: Of each heading the class of the cells below it, "number" or "". A line
-            break in a heading is kept.
-        rows: Of each the class and the cells.
+        columns: Heading to the class of the cells below it, "number" or "". A line break
+            in a heading is kept.
+        rows: For each row its class and its cells.
     """
     kinds = [f' class="{kind}"' if kind else "" for kind in columns.values()]
     head = "".join(
@@ -68,12 +42,12 @@ _SETTINGS = {"class_name": "class"}
 def layer_table(
     diagnosis: Diagnosis, snapshots: Iterable[Snapshot], settings: Sequence[str]
 ) -> str:
-    """The layers with their settings, their depth, and statistics at some steps.
+    """The layers with their settings, their depth, and their statistics at some steps.
 
     Args:
-        diagnosis: Of the run; the layers are those of its first snapshot.
-        snapshots: One for each step; several of one step count once.
-        settings: Fields of `LayerInfo`.
+        diagnosis: The diagnosis of the run. The rows are the layers of its first snapshot.
+        snapshots: One snapshot for each step. If two have the same step, the later counts.
+        settings: Names of fields of `LayerInfo`.
     """
     at = {snapshot.step: snapshot for snapshot in snapshots}
     columns = {"layer": ""} | {_SETTINGS.get(name, name): "" for name in settings}

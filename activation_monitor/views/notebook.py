@@ -1,29 +1,30 @@
-"""What a notebook shows of a diagnosis, and of what `rescale` did.
+"""A diagnosis and the result of `rescale` in a notebook.
 
-A notebook shows one of the types that an object offers, so one `text/html` holds table and
-figure. The figure is a static SVG. Plotly's own HTML needs plotly.js: 4.8 MB saved with
-each cell, or a network; and it stays blank in some front ends (plotly.py issue 3085).
-`diagnosis.figure()` returns plotly's own.
+A notebook shows only one of the types that an object offers, so the table and the figure
+are in one `text/html`. The figure is a static SVG. Plotly's own HTML needs plotly.js, which
+is 4.8 MB in each cell or a network connection, and it stays blank in some front ends
+(plotly.py issue 3085). `diagnosis.figure()` returns plotly's own figure.
 
-The theme is not known here: JupyterLab, VS Code and Colab each mark a dark page in their
-own way. So text and lines have the colour of the text around them (`currentColor`, which
-an `<img>` would not take over), and all other colours suit a light and a dark page.
+The theme is unknown here: JupyterLab, VS Code and Colab mark a dark page in different ways.
+So text and lines use the colour of the surrounding text (`currentColor`, which does not
+work in an `<img>`), and all other colours suit a light and a dark page.
 
-A notebook that is not trusted loses style and figure; headings, tables and code are plain
-elements, which stay readable. Of the figure the texts stay: tooltips would stay too.
+A notebook that is not trusted removes the style and the figure. Headings, tables and code
+are plain elements and stay readable. The texts in the figure also stay, so it has no
+tooltips.
 """
 
 from html import escape
 
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.rescaling import Rescaling
-from activation_monitor.views import console, markup
+from activation_monitor.views import console, in_words, markup, tables
 from activation_monitor.views.figures.svg import svg
 
 _CLASS = "activation-monitor"
 
-# A style holds for the whole page: each rule names the class. The colours are halfway
-# between those of the report's light and dark page.
+# A style applies to the whole page, so each rule names the class. The colours are halfway
+# between those of the light and the dark page of the report.
 _STYLE = """<style>
 .X { font-size: 13px; line-height: 1.45; max-width: 1000px; overflow-wrap: anywhere;
   --critical: #d83648; --warning: #c97f00; --healthy: #169a78; --grey: #8888884d; }
@@ -60,12 +61,12 @@ _STYLE = """<style>
 
 
 def diagnosis_html(diagnosis: Diagnosis) -> str:
-    """Verdict and findings, the signal over depth, the layers."""
+    """The verdict and the findings, the signal over depth, and the table of the layers."""
     kind = "healthy" if diagnosis.healthy else ""
     if diagnosis.findings:
         severities = {finding.severity for finding in diagnosis.findings}
         kind = "critical" if "critical" in severities else "warning"
-    parts = [f'<div class="verdict {kind}">{markup.verdict(diagnosis)}</div>']
+    parts = [f'<div class="verdict {kind}">{in_words.html(diagnosis)}</div>']
     if diagnosis.first is not None:
         figure = console.diagnosis_figure(diagnosis, "depth_profile")
         snapshots = (diagnosis.first, diagnosis.last or diagnosis.first)
@@ -80,16 +81,16 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
 
 
 def rescaling_html(report: Rescaling) -> str:
-    """Std before and after, and the factor, of each weight layer."""
-    name, *figures, reason = console.RESCALING_HEADINGS
+    """The standard deviation before and after, and the factor, for each weight layer."""
+    name, *figures, reason = tables.RESCALING_HEADINGS
     columns = {name: "", **dict.fromkeys(figures, "number"), reason: ""}
     rows = [
-        ("left-alone" if layer.reason else "", console.rescaling_row(layer))
+        ("left-alone" if layer.reason else "", tables.rescaling_row(layer))
         for layer in report.layers
     ]
     return _framed(
         [
-            f'<p class="title">{escape(console.RESCALING_TITLE)}</p>',
+            f'<p class="title">{escape(tables.RESCALING_TITLE)}</p>',
             markup.table(columns, rows),
             f"<p>{escape(report.summary)}.</p>",
         ]

@@ -1,4 +1,4 @@
-"""The report: one self-contained page from the recordings of one or several runs."""
+"""The report: one self-contained HTML page about one or several runs."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from plotly import graph_objects, offline
 
 from activation_monitor.analysis.diagnosis import VERDICTS
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views import figures, markup
+from activation_monitor.views import figures, in_words, markup
 from activation_monitor.views.report_page import PAGE
 from activation_monitor.views.summary import (
     compared,
@@ -18,28 +18,29 @@ from activation_monitor.views.summary import (
 )
 
 _MOST = 8
-"""Runs that have figures of their own, sick ones first; what is common shows all."""
+"""Maximum number of runs with figures of their own, those with findings first. The common
+figure shows all runs."""
 
 
 class _Pictured(NamedTuple):
-    """A figure in both themes."""
+    """A figure for a light page and for a dark one."""
 
     light: graph_objects.Figure
     dark: graph_objects.Figure
 
 
 def page(runs: Mapping[str, Recording], title: str) -> str:
-    """The report as HTML that needs nothing else, no network either.
+    """The report as HTML that needs no other file and no network.
 
-    The verdict first, then figures, the tables of the layers, and what was measured and
-    how. It follows the browser's light or dark theme.
+    The page has the verdict, the figures, the tables of the layers, and a description of
+    what was measured. It follows the light or dark theme of the browser.
 
     Args:
-        runs: Recordings by name, with a snapshot each.
-        title: Of the page, the log folder for example.
+        runs: Recordings by name, each with at least one snapshot.
+        title: Title of the page, for example the log folder.
 
     Raises:
-        ValueError: If there is no run, or one without a snapshot.
+        ValueError: If there is no run, or a run has no snapshot.
     """
     diagnoses = diagnose_all(runs)
     pictures = _pictures(runs, diagnoses)
@@ -74,15 +75,17 @@ def _in_one_line(diagnoses):
         which = f" in {len(runs)} of {len(diagnoses)} runs: {', '.join(runs)}"
         if runs:
             said.append(f"{words}{which if len(diagnoses) > 1 else ''}.")
-    return " ".join(said) or "Nothing was found."
+    return " ".join(said) or "No findings."
 
 
-_WORDS = {"findings": "Something was found", "not assessed": "Not assessed"}
+_WORDS = {"findings": "Findings", "not assessed": "Not assessed"}
 
 
 def _verdict(run, diagnosis):
-    kind = {"healthy": "healthy", "findings": "sick"}.get(diagnosis.verdict, "unassessed")
-    said = markup.verdict(diagnosis)
+    kind = {"healthy": "healthy", "findings": "findings"}.get(
+        diagnosis.verdict, "unassessed"
+    )
+    said = in_words.html(diagnosis)
     return f'<article class="{kind}"><h2>{escape(run)}</h2>{said}</article>'
 
 
@@ -98,7 +101,7 @@ def _differences(runs, diagnoses):
 
 
 def _pictures(runs, diagnoses):
-    """Headings with the figures below each, by key: those of all runs, then of each."""
+    """Pairs of a heading and figures by key: the common figure, then those of each run."""
 
     def both(function, *args):
         return _Pictured(function(*args), function(*args, dark=True))
@@ -108,8 +111,8 @@ def _pictures(runs, diagnoses):
     else:
         common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
     sections = [("", common)]
-    sick_first = sorted(runs, key=lambda run: -VERDICTS.index(diagnoses[run].verdict))
-    for i, run in enumerate(sick_first[:_MOST]):
+    worst_first = sorted(runs, key=lambda run: -VERDICTS.index(diagnoses[run].verdict))
+    for i, run in enumerate(worst_first[:_MOST]):
         recording = runs[run]
         layer = diagnoses[run].worst_layer
         of_run = {
@@ -137,24 +140,24 @@ def _how(runs):
         samples = int(snapshot.field("samples").max())
         dtypes = ", ".join(sorted({layer.dtype for layer in snapshot.layers}))
         lines.append(
-            f"<li><b>{escape(run)}</b>: {len(steps)} steps sampled, from {steps[0]} to "
-            f"{steps[-1]}; {len(snapshot.layers)} tensors of {escape(dtypes)}; up to "
+            f"<li><b>{escape(run)}</b>: {len(steps)} sampled steps, from {steps[0]} to "
+            f"{steps[-1]}; {len(snapshot.layers)} tensors of dtype {escape(dtypes)}; up to "
             f"{samples} samples at the last step.</li>"
         )
-    return f"<h2>What was measured, and how</h2><ul>{''.join(lines)}</ul>{_METHOD}"
+    return f"<h2>What was measured</h2><ul>{''.join(lines)}</ul>{_METHOD}"
 
 
-_METHOD = """<p>At the steps named, the model's training step ran with every monitored
-layer's output measured inside it. Statistics are over all elements of a layer's output in
-the batch: mean, standard deviation, rms (root of the mean of squares, the mean is not
-removed) of the finite elements, and the shares of zeros and of NaN or infinite elements
-among all. Depth counts the weight layers on the longest data path. Growth with depth is
-judged at the first step only, along the tensors that every path from input to output
-passes, and held against what the random draw of the weights explains.</p>"""
+_METHOD = """<p>At each sampled step, the training step of the model also measured the
+output of every monitored layer. The statistics cover all elements of the output for the
+batch: mean, standard deviation and rms (root mean square, mean not removed) of the finite
+elements, and the fractions of zeros and of NaN or infinite elements. Depth counts the
+weight layers on the longest data path. Growth with depth is judged at the first step only,
+over the tensors that every path from input to output passes, and compared with the interval
+that the random draw of the weights explains.</p>"""
 
 
 def _embedded(pictures):
-    """Figures as JSON that may stand in a script element."""
+    """Figures as JSON that is safe inside a script element."""
     text = json.dumps(
         {
             key: {

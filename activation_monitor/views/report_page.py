@@ -1,4 +1,4 @@
-"""The frame of the report's page: its style and the few lines that draw the figures."""
+"""The frame of the report: its style, and the script that draws the figures."""
 
 from string import Template
 
@@ -25,7 +25,7 @@ h3, article .title { font-size: 1rem; font-weight: bold; margin: 0.3rem 0; }
 article { border-left: 5px solid var(--line); padding: 0.2rem 1rem; margin: 1rem 0;
   background: var(--soft); }
 article.healthy { border-color: var(--healthy); }
-article.sick { border-color: var(--critical); }
+article.findings { border-color: var(--critical); }
 article p { margin: 0.4rem 0; }
 .finding { border-top: 1px solid var(--line); padding: 0.5rem 0; }
 .critical .title, tr.critical td:first-child { color: var(--critical); font-weight: bold; }
@@ -33,6 +33,7 @@ article p { margin: 0.4rem 0; }
 pre { background: var(--paper); border: 1px solid var(--line); padding: 0.5rem;
   white-space: pre-wrap; margin: 0.3rem 0; }
 .figure { margin: 1rem 0; min-height: 300px; }
+.finding .more { color: inherit; opacity: 0.7; }
 .wide { overflow-x: auto; max-height: 70vh; overflow-y: auto; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 0.15rem 0.6rem; text-align: left; border-bottom: 1px solid var(--line);

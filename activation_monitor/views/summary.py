@@ -1,43 +1,58 @@
-"""What a report says of one or several runs, for programs."""
+"""What a report says about one or several runs, as plain data for programs."""
 
 import math
 from collections.abc import Iterator, Mapping
 
 from activation_monitor.analysis import comparison
-from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis
+from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis, diagnose
 from activation_monitor.analysis.records import STATISTICS
 from activation_monitor.analysis.snapshot import Recording, Snapshot
-from activation_monitor.views import console
+from activation_monitor.views.in_words import sentences
 
-FORMAT = 2
-"""Version of the JSON that `summary` makes."""
+FORMAT = 3
+"""Version of the data that `summary` returns.
+
+3: findings are those of `Finding.to_dict`, which have `cause`, `reason` and `changes` in
+place of `fix`, and `meaning`, `title`, `when` and `docs` in addition; runs have
+`worst_layer`.
+"""
 
 
 def summary(runs: Mapping[str, Recording]) -> dict:
-    """What the report says, for programs: `json.dumps` takes it.
+    """What the report says, as plain data.
 
-    Keys are stable within a `format`. Numbers that are not finite, or were not measured,
-    are None.
+    Args:
+        runs: Recordings by name, each with at least one snapshot.
 
-    * `format`: `FORMAT`.
-    * `healthy`: whether all runs are.
-    * `runs`, by name:
-        * `healthy`: true only if growth with depth could be judged; `verdict`: "healthy",
-          "findings" or "not assessed"; `summary`: the same in sentences, a list.
-        * `steps`: those that were sampled.
-        * `growth`: None, or `per_layer`, `layers`, `low` and `high` (what chance leaves a
-          well scaled network), `from`, `to`.
-        * `findings`: `code`, `severity`, `step`, `last_step`, `initial`, `layers`,
-          `evidence`, `message`, and `fix`: None, or `cause`, `reason` and `changes`,
-          each with `place` and `line`.
-        * `layers`: `name`, `class_name`, `kind`, `activation`, `dtype`, `initializer`,
-          `depth`; `first` and `last`, the statistics at the first and the last step.
-    * `reference`: the name of the first healthy run, else of the first.
-    * `differences`, by name of every other run: what differs from the reference, a list of
-      sentences.
+    Returns:
+        A dictionary that `json.dumps` accepts. Its keys do not change within a `format`.
+        A number that is not finite, or was not measured, is None.
+
+        * `format`: `FORMAT`.
+        * `healthy`: whether all runs are healthy.
+        * `runs`: name to a dictionary:
+            * `healthy`: whether the verdict is "healthy".
+            * `verdict`: "healthy", "findings", or "not assessed" if there are no findings
+              but growth with depth could not be judged.
+            * `summary`: growth and verdict in words, a list of sentences.
+            * `steps`: the sampled steps.
+            * `growth`: None if it was not measured, else a dictionary with `per_layer`,
+              `layers` (their number), `low` and `high` (the interval that chance explains
+              in a well-scaled network), `from` and `to` (names of layers).
+            * `worst_layer`: name of the layer to inspect first, `Diagnosis.worst_layer`.
+            * `findings`: a list of `Finding.to_dict()`: `code`, `meaning`, `severity`,
+              `step`, `last_step`, `initial`, `when`, `title`, `layers`, `evidence`,
+              `message`, `cause`, `reason`, `changes`, `docs`.
+            * `layers`: a list of dictionaries with `name`, `class_name`, `kind`,
+              `activation`, `dtype`, `initializer`, `depth`, and the statistics at the
+              `first` and the `last` step, dictionaries with the names of
+              `records.STATISTICS`.
+        * `reference`: name of the first healthy run; of the first run if none is healthy.
+        * `differences`: name of every other run to its differences from the reference, a
+          list of sentences.
 
     Raises:
-        ValueError: If there is no run, or one without a snapshot.
+        ValueError: If there is no run, or a run has no snapshot.
     """
     diagnoses = diagnose_all(runs)
     return {
@@ -55,21 +70,21 @@ def diagnose_all(runs: Mapping[str, Recording]) -> dict[str, Diagnosis]:
     """The diagnosis of every run.
 
     Raises:
-        ValueError: If there is no run, or one without a snapshot.
+        ValueError: If there is no run, or a run has no snapshot.
     """
     if not runs or not all(len(recording) for recording in runs.values()):
         empty = [run for run, recording in runs.items() if not len(recording)]
         raise ValueError(
-            "report: expected runs with a snapshot each. Received: "
-            f"{'none in ' + ', '.join(empty) if empty else 'no run'}."
+            "report: expected runs with at least one snapshot each. Received: "
+            f"{'no snapshot in ' + ', '.join(empty) if empty else 'no run'}."
         )
-    return {run: console.diagnose(recording) for run, recording in runs.items()}
+    return {run: diagnose(recording) for run, recording in runs.items()}
 
 
 def compared(
     runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
 ) -> Iterator[tuple[str, comparison.Comparison]]:
-    """Every other run held against the reference."""
+    """The comparison of every other run with the reference, as pairs with its name."""
     (first, reference), *others = reference_first(runs, diagnoses).items()
     for run, recording in others:
         both = (diagnoses[first], diagnoses[run])
@@ -79,7 +94,7 @@ def compared(
 def reference_first(
     runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
 ) -> dict[str, Recording]:
-    """The first healthy run before all others: what the sick ones are held against."""
+    """The reference, which is the first run with the best verdict; then the other runs."""
     order = sorted(runs, key=lambda run: VERDICTS.index(diagnoses[run].verdict))
     return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
 
@@ -100,10 +115,11 @@ def _run_summary(recording, diagnosis):
     return {
         "healthy": diagnosis.healthy,
         "verdict": diagnosis.verdict,
-        "summary": console.verdict_lines(diagnosis),
+        "summary": sentences(diagnosis),
         "steps": recording.steps,
         "growth": growth,
-        "findings": [_finding_summary(finding) for finding in diagnosis.findings],
+        "worst_layer": diagnosis.worst_layer,
+        "findings": [finding.to_dict() for finding in diagnosis.findings],
         "layers": [
             {
                 "name": layer.name,
@@ -121,30 +137,8 @@ def _run_summary(recording, diagnosis):
     }
 
 
-def _finding_summary(finding):
-    fix = finding.fix
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "step": finding.step,
-        "last_step": finding.step if finding.last_step is None else finding.last_step,
-        "initial": finding.initial,
-        "layers": list(finding.layers),
-        "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
-        "message": finding.message,
-        "fix": fix
-        and {
-            "cause": fix.cause,
-            "reason": fix.reason,
-            "changes": [
-                {"place": change.place, "line": change.line} for change in fix.changes
-            ],
-        },
-    }
-
-
 def statistics_of(snapshot: Snapshot, name: str) -> dict[str, float | None]:
-    """All statistics of the layer of that name; None what is not finite or not there."""
+    """All statistics of a layer by name; None if not finite, or the layer is not there."""
     if name not in snapshot.names:
         return dict.fromkeys(STATISTICS)
     row = snapshot.names.index(name)

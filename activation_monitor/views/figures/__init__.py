@@ -1,13 +1,13 @@
-"""Plotly figures of a `Recording`: the same in report, TensorBoard's tab and notebook.
+"""Plotly figures of a `Recording`, for the report, the TensorBoard tab and notebooks.
 
-Every function is pure and returns a `plotly.graph_objects.Figure`. `runs` maps names of
-runs to recordings, in the order in which they are drawn. Names of layers and runs are
-escaped wherever they become text, which plotly reads as HTML; traces that show layers
-carry the names as they are in `customdata`, one for each point, so that a click can tell
-which one was meant.
+Each function is pure and returns a `plotly.graph_objects.Figure`. `runs` maps names of runs
+to recordings, in the order in which they are drawn. Plotly reads text as HTML, so names of
+layers and runs are escaped in all texts. Traces that show layers also have the unescaped
+names in `customdata`, one for each point, so that a click identifies the layer.
 
-Sizes have a log axis, or a colour for their log10. What has no logarithm is marked: zeros
-at the lower edge of the axis, tensors with NaN or infinite elements at the upper one.
+Sizes have a logarithmic axis, or a colour for their log10. Values without a logarithm are
+marked: zeros at the lower edge of the axis, tensors with NaN or infinite elements at the
+upper edge.
 """
 
 from plotly import graph_objects
@@ -52,18 +52,21 @@ _KINDS = {
 def draw(
     kind: str, recording: Recording, diagnosis: Diagnosis, **options
 ) -> graph_objects.Figure:
-    """A figure of one run, by its name.
+    """Draw a figure of one run by the name of the figure.
 
     Args:
-        kind: "depth_profile", "heat_map", "layer_graph", "layer_over_time" or
-            "histogram_over_time".
-        recording: Of the run.
-        diagnosis: Of the same.
-        **options: Of the function of that name. Without `layer`, the figures of one layer
-            show `diagnosis.worst_layer`.
+        kind: `"depth_profile"`, `"heat_map"`, `"layer_graph"`, `"layer_over_time"` or
+            `"histogram_over_time"`.
+        recording: The recording of the run.
+        diagnosis: The diagnosis of the run.
+        **options: Arguments of the function of that name. The default of `layer` is
+            `diagnosis.worst_layer`.
+
+    Returns:
+        A `plotly.graph_objects.Figure`.
 
     Raises:
-        ValueError: If there is no such figure, or nothing to draw.
+        ValueError: If there is no figure of that name, or the recording is empty.
     """
     if kind not in _KINDS:
         raise ValueError(
@@ -71,7 +74,7 @@ def draw(
         )
     if not len(recording):
         raise ValueError(
-            f"figure: expected measurements to draw. Received: kind={kind!r} before "
-            "anything was measured. Draw it after the first sampled step."
+            "figure: expected a recording with at least one snapshot. Received: an empty "
+            f"one, for kind={kind!r}. Draw it after the first sampled step."
         )
     return _KINDS[kind](recording, diagnosis, **options)

@@ -1,4 +1,4 @@
-"""Curves over depth: what is drawn of each run, and the axes below them."""
+"""Curves over depth: which snapshots are drawn, and the axes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ from activation_monitor.views.figures.style import (
 )
 
 _NEAR = 4.0
-"""Decades from the data within which a dtype's limit is drawn: beyond it would only press
-the curves together."""
+"""Maximum distance in decades between the data and a limit of a dtype that is drawn. A
+limit farther away would compress the curves."""
 
 MARKERS = 80
-"""Layers up to which each has a marker on the curve."""
+"""Maximum number of layers for which a curve has markers."""
 
 
 class Curve(NamedTuple):
-    """A snapshot to be drawn, and how. `name` is the label cut to fit a legend."""
+    """A snapshot and how it is drawn. `name` is the label, cut to fit a legend."""
 
     run: str
     snapshot: Snapshot
@@ -51,13 +51,26 @@ def curves_of(
     places: Mapping[str, int] | None,
     where: str,
 ) -> list[Curve]:
-    """What is to be drawn: of each run the snapshots at these steps.
+    """The curves to draw: for each run the snapshots at these steps.
 
-    Of one run alone each step has a colour; of one among others each step has a dash.
+    If there is one run, each step has its own colour. If there are several, each run has
+    its own colour and each step its own dash.
+
+    Args:
+        runs: Recordings by name.
+        statistic: One of `STATISTICS_SHOWN`.
+        steps: A step or several; None for the first and the last one of each run.
+        dark: Whether the colours are for a dark page.
+        places: Name of a run to its index among all runs; None for the order of `runs`.
+        where: The function that the user called, for messages.
+
+    Raises:
+        ValueError: If there is no run, a run has no snapshot, or `statistic` or `steps` is
+            invalid.
     """
     statistics.check(statistic, where)
     if not runs:
-        raise ValueError(f"{where}: expected a run at least. Received: none.")
+        raise ValueError(f"{where}: expected at least one run. Received: none.")
     colours, curves = theme(dark), []
     alone = len(runs) == 1 and places is None
     for run, place in places_of(runs, places).items():
@@ -87,12 +100,12 @@ def curves_of(
 def places_of(
     runs: Mapping[str, Recording], places: Mapping[str, int] | None
 ) -> dict[str, int]:
-    """Of each run its place among all that there are, by which it has its colour."""
+    """The index of each run among all runs, which selects its colour."""
     return {run: i if places is None else places[run] for i, run in enumerate(runs)}
 
 
 def _of_step(i, count, colours, dark):
-    """Of few steps each has a colour of its own; many go through one scale."""
+    """Up to three steps have separate colours; more steps have those of a scale."""
     if count <= 3:
         return colours.runs[i]
     ends = (0.25, 1.0) if dark else (0.0, 0.85)
@@ -102,7 +115,7 @@ def _of_step(i, count, colours, dark):
 
 
 def hover(curve: Curve, rows: list[int], texts: list[str], what: str) -> list[str]:
-    """What is said of each layer where the mouse is: where it stands, and its text."""
+    """The tooltip of each layer: its name, class and depth, and its text."""
     layers = curve.snapshot.layers
     return [
         f"{escape(layers[row].name)}<br>{escape(layers[row].class_name)}, depth "
@@ -112,7 +125,7 @@ def hover(curve: Curve, rows: list[int], texts: list[str], what: str) -> list[st
 
 
 def add_curve(figure, curve, statistic):
-    """The trunk as a line, what stands beside it as points; returns what is to be seen."""
+    """Draw the trunk as a line and the other layers as points; returns the values drawn."""
     found = statistics.shown(curve.snapshot, statistic)
     texts = statistics.texts(curve.snapshot, statistic)
     log = statistics.is_log(statistic)
@@ -147,7 +160,7 @@ def add_curve(figure, curve, statistic):
 
 
 def finish_axis(figure, statistic, seen, curves, colours):
-    """Range and ticks of the first panel; limits of dtypes; marks at its edges."""
+    """Set the range and the ticks of the first panel; draw limits of dtypes, and marks."""
     log = statistics.is_log(statistic)
     if log:
         low, high = statistics.window(seen, DECADES)
@@ -159,7 +172,7 @@ def finish_axis(figure, statistic, seen, curves, colours):
                 row=1,
                 col=1,
             )
-            figure.add_annotation(  # on an axis with a logarithm it stands at that
+            figure.add_annotation(  # on a logarithmic axis, `y` is the logarithm
                 text=dtype,
                 font={"size": 11},
                 x=0,
@@ -197,7 +210,7 @@ def finish_axis(figure, statistic, seen, curves, colours):
 
 
 def _limits(curves, low, high):
-    """Limits of the layers' dtypes that the curves come near to: log10 and label."""
+    """The limits of dtypes that are near the curves, as pairs of a log10 and a label."""
     dtypes = {layer.dtype for curve in curves for layer in curve.snapshot.layers}
     for dtype in sorted(dtypes & DTYPE_LIMITS.keys()):
         smallest, largest = (math.log10(limit) for limit in DTYPE_LIMITS[dtype])
@@ -208,18 +221,19 @@ def _limits(curves, low, high):
 
 
 def add_marks(figure, marked, what, edges, log, colours, row=1):
-    """Mark what a curve cannot show: zeros below, NaN and infinities above.
+    """Mark what a curve cannot show: zeros at the lower edge, NaN and infinity at the
+    upper.
 
-    The outline of a mark has the curve's colour; the last curve's are on top.
+    The outline of a mark has the colour of its curve. Marks of the last curve are on top.
 
     Args:
-        figure: To which the marks are added.
-        marked: Of each curve, the `Curve`, which layers are zero, and their records.
+        figure: The figure to which the marks are added.
+        marked: For each curve the `Curve`, which layers are zero, and their records.
         what: The statistic in words.
-        edges: Where the marks stand, below and above.
-        log: Whether these are logarithms.
+        edges: Places of the marks, the lower and the upper one.
+        log: Whether the axis is logarithmic; `edges` are then logarithms.
         colours: The theme.
-        row: Of the panel.
+        row: Row of the panel. Defaults to `1`.
     """
     kinds = (
         ("triangle-down", edges[0], colours.zero, "zero"),
@@ -263,7 +277,7 @@ def add_marks(figure, marked, what, edges, log, colours, row=1):
 
 
 def name_depths(figure, curves, bottom):
-    """Names of the layers below the axis where they are few and all runs have them."""
+    """Write the names of layers at the axis if there are few and all runs share them."""
     names = {curve.snapshot.names for curve in curves}
     rows = curves[0].path.trunk
     deepest = max(curve.path.graph.depth.max() for curve in curves)

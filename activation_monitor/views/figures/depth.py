@@ -1,4 +1,4 @@
-"""The size of the signal over depth: of one run at some steps, of several runs."""
+"""The size of the signal over depth, for one run at some steps or for several runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,10 +31,10 @@ from activation_monitor.views.figures.style import (
 )
 
 _WITHIN = 3.0
-"""Standard deviations of chance on either side of the expected band, as in
+"""Half the width of the expected band, in standard deviations of chance, as in
 `GrowthRange.interval`."""
 
-_EXPECTED = "expected of a well scaled network"
+_EXPECTED = "expected range of a well-scaled network"
 
 
 def depth_profile(
@@ -44,24 +44,24 @@ def depth_profile(
     dark: bool = False,
     places: Mapping[str, int] | None = None,
 ) -> graph_objects.Figure:
-    """A statistic over depth, one curve for each step and run.
+    """Draw a statistic over depth, with one curve for each step and run.
 
-    The curve goes through the trunk, the tensors that every path passes; the layers
-    beside it are points. For rms the band shows where the law of a well scaled network
-    expects the curve, from its first tensor on. Gradients, where they were recorded, have
-    a panel of their own.
+    The curve connects the layers of the trunk, which every path passes. Other layers are
+    points. For rms, a band shows the range that the law predicts for a well-scaled network,
+    starting from the first tensor of the curve. Gradients, if they were recorded, are in a
+    second panel.
 
     Args:
         runs: Recordings by name.
-        statistic: One of `STATISTICS_SHOWN`.
-        steps: Which steps; of each run the last snapshot up to it is drawn. None: the
-            first and the last.
-        dark: Colours for a dark page.
-        places: Of each run its place among all that there are, where only some are drawn:
-            by it a run has its colour. None: in the order of `runs`.
+        statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
+        steps: A step or several. For each, the last snapshot up to it is drawn. Defaults
+            to `None`, the first and the last step.
+        dark: Whether the colours are for a dark page. Defaults to `False`.
+        places: Name of a run to its index among all runs, which selects its colour when
+            only some runs are drawn. Defaults to `None`, the order of `runs`.
 
     Raises:
-        ValueError: If there is nothing to draw, or no such statistic.
+        ValueError: If there is nothing to draw, or `statistic` or `steps` is invalid.
     """
     curves = curves_of(runs, statistic, steps, dark, places, "depth_profile")
     colours = theme(dark)
@@ -90,25 +90,24 @@ def comparison(
     dark: bool = False,
     places: Mapping[str, int] | None = None,
 ) -> graph_objects.Figure:
-    """Runs over depth at their first and last step, and their ratio to the first run.
+    """Draw runs over depth at their first and last step, and their ratio to the first run.
 
-    Layers are held together by name; where two runs share none, by their place.
+    Layers are matched by name, or by their order if two runs have no name in common.
 
     Args:
-        runs: Two recordings by name at least; the first is what the others are held
-            against.
-        statistic: One of `STATISTICS_SHOWN`.
-        dark: Colours for a dark page.
+        runs: At least two recordings by name. The first one is the reference.
+        statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
+        dark: Whether the colours are for a dark page. Defaults to `False`.
         places: As in `depth_profile`.
 
     Raises:
-        ValueError: If there are fewer than two runs, nothing to draw, or no such
-            statistic.
+        ValueError: If there are fewer than two runs, there is nothing to draw, or
+            `statistic` is invalid.
     """
     if len(runs) < 2:
         raise ValueError(
-            "comparison: expected two runs at least. Received: "
-            f"{', '.join(runs) or 'none'}. Of one run `depth_profile` shows the steps."
+            "comparison: expected at least two runs. Received: "
+            f"{', '.join(runs) or 'none'}. Use `depth_profile` for the steps of one run."
         )
     curves = curves_of(runs, statistic, None, dark, places, "comparison")
     colours = theme(dark)
@@ -142,7 +141,7 @@ def comparison(
 
 
 def _add_bands(figure, curves, colours):
-    """Where the law expects each run's first curve; returns the bands' ends."""
+    """Draw the range that the law predicts for each run's first curve; returns its ends."""
     ends, look = [], {"fill": "toself", "mode": "lines", "line": {"width": 0}}
     for curve in {c.run: c for c in reversed(curves)}.values():
         for growth_range in read_along_depth(curve.snapshot).growth_ranges:
@@ -151,7 +150,7 @@ def _add_bands(figure, curves, colours):
                 continue
             layers = np.array([point.depth for point in measured]) - measured[0].depth
             x = curve.path.x[[point.row for point in measured]]
-            # Of both mean and variance each layer has an equal part.
+            # Each layer contributes an equal part of the mean and of the variance.
             share = layers / growth_range.layers
             middle = math.log10(measured[0].rms) + growth_range.chance_mean * share
             wide = _WITHIN * growth_range.chance_sd * np.sqrt(share)
@@ -169,7 +168,7 @@ def _add_bands(figure, curves, colours):
                 **look,
             )
             ends += [*low, *high]
-    if ends:  # the key has the colour of no run
+    if ends:  # the entry in the legend has a neutral colour
         figure.add_scatter(
             x=[None],
             y=[None],
@@ -184,7 +183,7 @@ def _add_bands(figure, curves, colours):
 
 
 def _add_gradients(figure, curves, colours):
-    """The backward signal, below: rms of the loss's gradients by the tensors."""
+    """Draw the backward signal in the second panel: rms of the gradients of the loss."""
     seen, marked = [], []
     for curve in curves:
         back = curve.snapshot.quantities.get(records.OUTPUT_GRADIENT)
@@ -207,7 +206,7 @@ def _add_gradients(figure, curves, colours):
 
 
 def _add_ratio(figure, curve, reference, statistic):
-    """A run over the first one, layer by layer; returns what is to be seen."""
+    """Draw the ratio of a run to the first, layer by layer; returns the values drawn."""
     of_run = statistics.shown(curve.snapshot, statistic).y
     of_first = statistics.shown(reference.snapshot, statistic).y
     trunk = set(curve.path.trunk)
@@ -231,7 +230,7 @@ def _add_ratio(figure, curve, reference, statistic):
 
 
 def _add_line_below(figure, curve, rows, y, log, said):
-    """A curve's line in the second panel; its entry in the legend is that of the first."""
+    """Draw a curve in the second panel. It shares the entry of the first in the legend."""
     figure.add_scatter(
         x=curve.path.x[rows],
         y=statistics.on_axis(y, log),

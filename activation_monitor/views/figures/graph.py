@@ -1,4 +1,4 @@
-"""The layer graph: who feeds whom, and where the findings are."""
+"""The layer graph: the connections of the layers, with the findings marked."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from activation_monitor.views.figures.style import (
 )
 
 _DOT = 6
-"""Pixels of a layer, at least."""
+"""Minimum size of a layer in pixels."""
 
 
 def layer_graph(
@@ -30,21 +30,22 @@ def layer_graph(
     steps: Sequence[int] | int | None = None,
     dark: bool = False,
 ) -> graph_objects.Figure:
-    """The layers from input to output as the trace found them, findings marked.
+    """Draw the layers from input to output, as they were traced, with the findings marked.
 
-    The trunk, which every path passes, runs along the middle; branches beside it. A
-    layer's colour is its statistic at one step, on the scale of the heat map.
+    The trunk, which every path passes, is in the middle; branches are on either side. The
+    colour of a layer shows its statistic at one step, on the scale of the heat map.
 
     Args:
-        recording: Of one run.
-        diagnosis: Its findings.
-        statistic: One of `STATISTICS_SHOWN`.
-        steps: Which step, or a list of one; the last snapshot up to it is drawn. None: the
-            first.
-        dark: Colours for a dark page.
+        recording: The recording of one run.
+        diagnosis: The diagnosis of the run.
+        statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
+        steps: A step, or a list of one step. The last snapshot up to it is drawn. Defaults
+            to `None`, the first step.
+        dark: Whether the colours are for a dark page. Defaults to `False`.
 
     Raises:
-        ValueError: If there is nothing to draw, no such statistic, or more than one step.
+        ValueError: If there is nothing to draw, `statistic` is invalid, or `steps` is not
+            one step.
     """
     statistics.check(statistic, "layer_graph")
     paths.check(recording, "layer_graph")
@@ -53,8 +54,8 @@ def layer_graph(
     )
     if len(chosen) != 1:
         raise ValueError(
-            "layer_graph: expected one step, for a layer has one colour. Received: "
-            f"steps={steps!r}. Draw a graph for each, or a `depth_profile` of all."
+            "layer_graph: expected one step, because a layer has one colour. Received: "
+            f"steps={steps!r}. Draw one graph for each step, or a `depth_profile` of all."
         )
     colours, (snapshot,) = theme(dark), chosen
     here = paths.path(snapshot)
@@ -82,13 +83,13 @@ def layer_graph(
         ticks = slanted(here.x[here.trunk], names)
         label = "layer"
     figure.update_xaxes(title=label, **ticks)
-    title = f"The layer graph, {statistics.label(statistic)} at step {snapshot.step}"
+    title = f"Layer graph, {statistics.label(statistic)} at step {snapshot.step}"
     dress(figure, colours, title, 300 + 20 * min(wide, 10))
     return figure.update_xaxes(showgrid=False)
 
 
 def _add_layers(figure, snapshot, statistic, here, y, size, colours):
-    """The layers in the colours of their statistic; apart those that have none."""
+    """Draw the layers in the colours of their statistic; those without one separately."""
     found = statistics.shown(snapshot, statistic)
     texts = statistics.texts(snapshot, statistic)
     marks = {"": [], "zero": [], "NaN or infinite elements": [], "not measured": []}
@@ -136,7 +137,7 @@ def _add_layers(figure, snapshot, statistic, here, y, size, colours):
 
 
 def _lanes(here):
-    """The trunk in the middle; a branch keeps to one side, beside what stands there."""
+    """Vertical places of the layers: 0 for the trunk; a branch stays on one side of it."""
     y, taken = dict.fromkeys(here.trunk, 0), set()
     for row in here.beside:
         from_parents = [y[p] for p in here.graph.parents[row] if y.get(p, 0) != 0]
@@ -150,7 +151,7 @@ def _lanes(here):
 
 
 def _add_findings(figure, snapshot, diagnosis, here, y, size, colours):
-    """A ring for every layer of a finding; one entry of the legend for each finding."""
+    """Draw a ring around each layer of a finding; each finding has a legend entry."""
     row_of = {name: row for row, name in enumerate(snapshot.names)}
     for i, finding in enumerate(diagnosis.findings):
         rows = [row_of[name] for name in finding.layers if name in row_of]

@@ -1,4 +1,4 @@
-"""Depth x step: where and since when a network is sick, at a glance."""
+"""The heat map: depth x step, which shows where and when a problem begins."""
 
 from typing import NamedTuple
 
@@ -12,29 +12,28 @@ from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import dress, escape, short, theme
 
 _COLUMNS = 500
-"""Steps that are drawn at most; of more, evenly thinned, the first and last are kept."""
+"""Maximum number of steps. More are thinned evenly; the first and the last are kept."""
 
 _TICKS = 30
-"""Layers and steps that are named on an axis at most."""
+"""Maximum number of labels on an axis."""
 
 
 def heat_map(
     recording: Recording, statistic: str = "rms", dark: bool = False
 ) -> graph_objects.Figure:
-    """A statistic of all layers, from the input down, at all steps, to the right.
+    """Draw a statistic of all layers (downwards from the input) at all steps (rightwards).
 
-    Sizes have a log scale around 1: blue below, red above. Zeros, and tensors with NaN or
-    infinite elements, have colours of their own. `y` and, one for each row, `customdata`
-    hold the names of the layers, in `y` escaped; the columns are `x`, their steps
-    `layout.xaxis.ticktext` and the hover text.
+    Sizes have a logarithmic scale around 1, blue below and red above. Zeros, and tensors
+    with NaN or infinite elements, have separate colours. `y` has the escaped names of the
+    layers and `customdata` the unescaped ones, one for each row; `x` has the steps.
 
     Args:
-        recording: Of one run.
-        statistic: One of `STATISTICS_SHOWN`.
-        dark: Colours for a dark page.
+        recording: The recording of one run.
+        statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
+        dark: Whether the colours are for a dark page. Defaults to `False`.
 
     Raises:
-        ValueError: If there is nothing to draw, or no such statistic.
+        ValueError: If there is nothing to draw, or `statistic` is invalid.
     """
     statistics.check(statistic, "heat_map")
     paths.check(recording, "heat_map")
@@ -67,7 +66,7 @@ def heat_map(
             zmax=1,
             colorscale=[[0, colours.zero], [1, colours.nonfinite]],
             showscale=False,
-            hoverinfo="skip",  # else its gaps would hide what the map below has to say
+            hoverinfo="skip",  # its gaps would hide the tooltips of the map below
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
     figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
@@ -77,7 +76,7 @@ def heat_map(
         **_ticks(y, [short(name) for name in names]),
     )
     height = int(np.clip(120 + 16 * len(names), 320, 720))
-    title = f"{statistics.label(statistic)} of every layer at every step"
+    title = f"{statistics.label(statistic)} of each layer at each step"
     dress(figure, colours, title, height)
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
@@ -86,11 +85,11 @@ class Table(NamedTuple):
     """A statistic of all layers at all steps.
 
     Attributes:
-        names: Of the layers, in the order of the data path.
-        steps: At most 500, evenly thinned.
-        y: As in `statistic.Shown`, `(layers, steps)`, float32; NaN where a layer was not
+        names: Names of the layers, in the order of the data path.
+        steps: At most 500 steps, evenly thinned.
+        y: `statistic.Shown.y` as a float32 array `(layers, steps)`; NaN if a layer was not
             measured.
-        zero, nonfinite: As there, of the same shape.
+        zero, nonfinite: The same fields of `statistic.Shown`, of the same shape.
     """
 
     names: list[str]
@@ -101,7 +100,12 @@ class Table(NamedTuple):
 
 
 def table(recording: Recording, statistic: str) -> Table:
-    """A statistic by layer and step."""
+    """A statistic by layer and step.
+
+    Args:
+        recording: The recording of one run.
+        statistic: One of `STATISTICS_SHOWN`.
+    """
     snapshots = _drawn(recording)
     names = _in_depth_order(snapshots)
     values = np.full((len(names), len(snapshots)), np.nan, np.float32)
@@ -115,7 +119,7 @@ def table(recording: Recording, statistic: str) -> Table:
 
 
 def _texts(recording, names, statistic):
-    """What a tooltip says of each layer at each step, `(layers, steps)`."""
+    """The tooltip of each layer at each step, an array `(layers, steps)`."""
     snapshots = _drawn(recording)
     texts = np.full((len(names), len(snapshots)), statistics.UNMEASURED, object)
     for column, snapshot, rows, known in _columns(snapshots, names):
@@ -129,7 +133,7 @@ def _drawn(recording):
 
 
 def _columns(snapshots, names):
-    """Each snapshot with its column, the rows that it fills, and its layers for these."""
+    """Each snapshot with its column, the rows that it fills, and the layers in them."""
     row_of = {name: row for row, name in enumerate(names)}
     places = {}
     for column, snapshot in enumerate(snapshots):
@@ -141,7 +145,7 @@ def _columns(snapshots, names):
 
 
 def _in_depth_order(snapshots):
-    """Names of all layers, those of the first snapshot in the order of the data path."""
+    """Names of all layers; those of the first snapshot in the order of the data path."""
     names = {}
     kinds = {id(snapshot.layers): snapshot for snapshot in snapshots[::-1]}
     for snapshot in reversed(kinds.values()):
@@ -152,7 +156,7 @@ def _in_depth_order(snapshots):
 
 
 def _add_key(figure, any_zero, any_nonfinite, colours):
-    """What the colours beside the scale mean."""
+    """Add a legend for the colours that are not on the scale."""
     for there, colour, label in (
         (any_zero, colours.zero, "zero"),
         (any_nonfinite, colours.nonfinite, "NaN or infinite elements"),
@@ -164,7 +168,7 @@ def _add_key(figure, any_zero, any_nonfinite, colours):
                 mode="markers",
                 marker={"color": colour, "symbol": "square", "size": 11},
                 name=label,
-                showlegend=True,  # also the only one
+                showlegend=True,  # also for a single entry
                 hoverinfo="skip",
             )
 

@@ -1,4 +1,4 @@
-"""The heat map as a picture, for viewers that show no figures of ours."""
+"""The heat map as an image, for viewers without the tab."""
 
 import struct
 import zlib
@@ -11,28 +11,28 @@ from activation_monitor.views.figures.heat import table
 from activation_monitor.views.figures.style import LIGHT, rgb
 
 DECADES = 6.0
-"""Away from 1 at which a size has the darkest colour: the picture has no key beside it."""
+"""Distance from 1 at which a size has the darkest colour. It is fixed, because the image
+has no scale beside it."""
 
 ABOUT = (
-    "Rms of every layer, one above the other from the input down, at the sampled steps "
-    "from left to right. Pale is 1; the darker blue, the smaller, down to 1e-6; the "
-    "darker red, the larger, up to 1e6. Grey: nothing but zeros. Yellow: NaN or infinite "
-    "elements."
+    "Rms of each layer, from the input at the top downwards, at the sampled steps, from "
+    "left to right. Pale: 1. Blue: smaller, darkest at 1e-6. Red: larger, darkest at 1e6. "
+    "Grey: only zeros. Yellow: NaN or infinite elements."
 )
-"""What the picture shows, in words."""
+"""The description of the image."""
 
 _WIDTH, _HEIGHT = 640, 360
 
 
 def heat_image(recording: Recording) -> np.ndarray:
-    """Rms of every layer at every step, as pixels.
+    """The rms of each layer at each step, as pixels.
 
     Args:
-        recording: Of one run.
+        recording: The recording of one run.
 
     Returns:
-        Array of shape `(height, width, 3)`, uint8: as many pixels for each layer and step
-        as come to about 640 x 360; what was not measured is white.
+        A uint8 array of shape `(height, width, 3)`, about 360 x 640, with equally many
+        pixels for each layer and step. Layers that were not measured are white.
 
     Raises:
         ValueError: If the recording is empty.
@@ -53,9 +53,15 @@ def heat_image(recording: Recording) -> np.ndarray:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of pixels, an uint8 array of shape `(height, width, 3)`."""
+    """The content of a PNG file.
+
+    Args:
+        pixels: A uint8 array of shape `(height, width, 3)`.
+    """
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with its filter: none
+    rows = np.zeros(
+        (height, 1 + 3 * width), np.uint8
+    )  # each row begins with its filter, none
     rows[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(

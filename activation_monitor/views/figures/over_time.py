@@ -1,4 +1,4 @@
-"""One layer over the steps."""
+"""Figures of one layer over the steps."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from activation_monitor.views.figures.style import (
 )
 
 _RIDGES = 24
-"""Histograms that are drawn at most."""
+"""Maximum number of histograms in a figure."""
 
 _SHARES = (
     ("zero_fraction", "zeros", "solid"),
@@ -34,7 +34,7 @@ _SHARES = (
 
 
 class _Drawn(NamedTuple):
-    """A run to be drawn; what stands before its values, and that cut to fit a legend."""
+    """A run to draw; the prefix of its labels, and the prefix cut to fit a legend."""
 
     recording: Recording
     prefix: str
@@ -48,16 +48,17 @@ def layer_over_time(
     dark: bool = False,
     places: Mapping[str, int] | None = None,
 ) -> graph_objects.Figure:
-    """Mean, standard deviation and extremes of one layer over the steps, and below shares.
+    """Draw mean, standard deviation, extremes and fractions of one layer over the steps.
 
+    The fractions of zeros, of saturated and of non-finite elements are in a second panel.
     Steps at which some elements are NaN or infinite are marked at the upper edge.
 
     Args:
-        runs: Recordings by name; those that do not have the layer are left out.
-        layer: Its name.
-        dark: Colours for a dark page.
-        places: Of each run its place among all that there are, where only some are drawn:
-            by it a run has its colour. None: in the order of `runs`.
+        runs: Recordings by name. Runs without this layer are left out.
+        layer: Name of the layer.
+        dark: Whether the colours are for a dark page. Defaults to `False`.
+        places: Name of a run to its index among all runs, which selects its colour when
+            only some runs are drawn. Defaults to `None`, the order of `runs`.
 
     Raises:
         ValueError: If no run has a layer of that name.
@@ -66,7 +67,7 @@ def layer_over_time(
     if not known:
         raise ValueError(
             f"layer_over_time: {no_such('layer', layer, _names(runs.values()))} Expected "
-            f"is a layer of one of the runs ({', '.join(runs) or 'none'})."
+            f"a layer of one of the runs ({', '.join(runs) or 'none'})."
         )
     alone = len(runs) == 1 and places is None
     colours, places = theme(dark), places_of(runs, places)
@@ -84,7 +85,7 @@ def layer_over_time(
     ]
     seen = []
     for number, of_run in enumerate(drawn):
-        # What the kinds of lines mean is said once, which colour a run has for each.
+        # The legend has each kind of line once, and each run once.
         explained = number == 0
         seen.append(_add_sizes(figure, of_run, layer, explained))
         _add_shares(figure, of_run, layer, alone, explained, colours)
@@ -96,7 +97,7 @@ def layer_over_time(
         explained = explained and not there
     limits = [low - 0.06 * span, high + 0.14 * span]
     figure.update_yaxes(title="activations", range=limits, row=1, col=1)
-    share = {"title": "share", "range": [-0.04, 1.04], "tickformat": ".0%"}
+    share = {"title": "fraction", "range": [-0.04, 1.04], "tickformat": ".0%"}
     figure.update_yaxes(**share, row=2, col=1)
     steps = [step for recording in known.values() for step in recording.steps]
     figure.update_xaxes(**whole(min(steps), max(steps)))
@@ -107,15 +108,15 @@ def layer_over_time(
 def histogram_over_time(
     recording: Recording, layer: str, dark: bool = False, place: int = 0
 ) -> graph_objects.Figure:
-    """Histograms of one layer, one above the other in the order of the steps.
+    """Draw the histograms of one layer, one above the other in the order of the steps.
 
-    Each is as high as its fullest bucket. Of many steps an even choice is drawn.
+    All histograms have the same height. At most 24 evenly spaced steps are drawn.
 
     Args:
-        recording: Of one run.
-        layer: Its name.
-        dark: Colours for a dark page.
-        place: Of the run among all that there are: by it it has its colour.
+        recording: The recording of one run.
+        layer: Name of the layer.
+        dark: Whether the colours are for a dark page. Defaults to `False`.
+        place: Index of the run among all runs, which selects its colour. Defaults to `0`.
 
     Raises:
         ValueError: If the recording is empty or has no layer of that name.
@@ -140,10 +141,11 @@ def histogram_over_time(
     if not kept:
         dress(figure, colours, title)
         note(
-            figure, "No histograms were recorded: <i>ActivationMonitor(histograms=True)</i>"
+            figure,
+            "No histograms were recorded. Use <i>ActivationMonitor(histograms=True)</i>.",
         )
         return figure
-    for place in reversed(range(len(kept))):  # the first steps in front
+    for place in reversed(range(len(kept))):  # the first steps are in front
         step, (_, rows) = kept[place]
         left, right, counts = rows.T
         centre = (left + right) / 2
@@ -174,13 +176,14 @@ def histogram_over_time(
 
 
 def _has(recording, layer):
-    """Whether a layer of that name was measured."""
+    """Whether the recording has a layer of that name."""
     kinds = {id(snapshot.layers): snapshot for snapshot in recording}.values()
     return any(layer in snapshot.names for snapshot in kinds)
 
 
 def _add_sizes(figure, of_run, layer, explained):
-    """Mean with a band of one standard deviation, and the extremes; what is to be seen."""
+    """Draw the mean with a band of one standard deviation, and the extremes; returns the
+    values drawn."""
     recording, prefix, run, colour = of_run
     steps = np.array(recording.steps)
     of = {
@@ -239,7 +242,7 @@ def _add_shares(figure, of_run, layer, alone, explained, colours):
 
 
 def _add_nonfinite(figure, of_run, layer, y, explained, colours):
-    """Mark the steps with NaN and infinities; returns whether there are any."""
+    """Mark the steps with NaN or infinity; returns whether there are any."""
     recording, prefix, _, colour = of_run
     share = recording.statistic("nonfinite_fraction", layer)
     there = [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
@@ -275,5 +278,5 @@ def _nonfinite_text(snapshot, layer):
 
 
 def _names(recordings):
-    """Names of all layers that were measured."""
+    """Names of the layers of all snapshots."""
     return [name for recording in recordings for one in recording for name in one.names]

@@ -1,4 +1,4 @@
-"""Where layers stand along depth."""
+"""The places of the layers along depth."""
 
 import numbers
 from collections import Counter
@@ -15,11 +15,11 @@ class Path(NamedTuple):
     """The layers of a snapshot along depth.
 
     Attributes:
-        graph: Who feeds whom.
-        x: Place of every layer, `(layers,)`: its depth, and between two depths one after
-            another what has the same. NaN for what was not measured.
-        trunk: Rows that every path to the deepest output passes, in order.
-        beside: The other rows that were measured, in order.
+        graph: The connections of the layers.
+        x: Place of each layer, an array `(layers,)`: its depth, plus a fraction that
+            separates layers of equal depth. NaN for layers that were not measured.
+        trunk: Rows of the layers that every path to the deepest output passes, in order.
+        beside: Rows of the other layers that were measured, in order.
     """
 
     graph: LayerGraph
@@ -29,7 +29,11 @@ class Path(NamedTuple):
 
 
 def path(snapshot: Snapshot) -> Path:
-    """Place the layers of a snapshot along depth."""
+    """Place the layers of a snapshot along depth.
+
+    Args:
+        snapshot: The snapshot whose layers are placed.
+    """
     graph = LayerGraph(snapshot)
     x = np.full(len(snapshot.layers), np.nan)
     at_depth, placed = Counter(int(graph.depth[row]) for row in graph.order), Counter()
@@ -48,15 +52,16 @@ def path(snapshot: Snapshot) -> Path:
 def at_steps(
     recording: Recording, steps: Sequence[int] | int, where: str
 ) -> list[Snapshot]:
-    """Of each of these steps the last snapshot up to it, or the first one; each once.
+    """For each step the last snapshot up to it, or else the first snapshot; without
+    repeats.
 
     Args:
-        recording: With a snapshot at least.
-        steps: One or several.
-        where: Who asks, for the message.
+        recording: A recording with at least one snapshot.
+        steps: A step or several.
+        where: The function that the user called, for messages.
 
     Raises:
-        ValueError: If these are no steps, or none.
+        ValueError: If `steps` is empty or holds something that is not a number.
     """
     asked = [steps] if isinstance(steps, numbers.Real) else steps
     asked = [*asked] if isinstance(asked, Iterable) else []
@@ -74,14 +79,18 @@ def _at_step(recording, step):
 
 
 def check(recording: Recording, where: str) -> None:
-    """Refuse a recording without snapshots.
+    """Raise an error for a recording without snapshots.
+
+    Args:
+        recording: The recording to check.
+        where: The function that the user called, for messages.
 
     Raises:
-        ValueError: If nothing was measured.
+        ValueError: If the recording is empty.
     """
     if not len(recording):
         raise ValueError(
-            f"{where}: expected a Recording with a snapshot at least. Received: an empty "
-            "one. Nothing has been measured yet: draw the figure after the first sampled "
-            "step, or check the log folder."
+            f"{where}: expected a Recording with at least one snapshot. Received: an empty "
+            "one, because nothing has been measured yet. Draw the figure after the first "
+            "sampled step, or check the log folder."
         )

@@ -1,4 +1,4 @@
-"""The colours of a statistic, and the bar beside a figure that explains them."""
+"""The colour scale of a statistic, and its colour bar."""
 
 from typing import Any, NamedTuple
 
@@ -8,16 +8,17 @@ from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.style import Theme, power, whole
 
 _FAINT = 3.0
-"""Decades away from 1 that colours of sizes reach at least: a healthy network is pale."""
+"""Minimum extent in decades of the scale of sizes on either side of 1. With it a healthy
+network is pale."""
 
 
 class Scale(NamedTuple):
-    """Colours of the values of `statistic.Shown.y`.
+    """A colour scale for the values of `statistic.Shown.y`.
 
     Attributes:
         colours: plotly's colour scale.
         low, high: Values at its ends.
-        bar: What explains it, plotly's `colorbar`.
+        bar: Options of plotly's `colorbar`.
     """
 
     colours: Any
@@ -27,14 +28,14 @@ class Scale(NamedTuple):
 
 
 def scale(y: np.ndarray, statistic: str, theme: Theme) -> Scale:
-    """The colours of these values.
+    """The colour scale for some values.
 
-    Sizes have a scale of powers of 10 around 1; shares one from 0 to 1.
+    Sizes have a scale of powers of 10 around 1, fractions one from 0 to 1.
 
     Args:
-        y: Values as in `statistic.Shown.y`; what is not finite is passed over.
-        statistic: Their name.
-        theme: Of the page.
+        y: Values as in `statistic.Shown.y`. Values that are not finite are ignored.
+        statistic: Name of the statistic.
+        theme: The theme of the page.
     """
     bar = {"title": {"text": statistics.label(statistic), "side": "right"}, "thickness": 14}
     finite = y[np.isfinite(y)]

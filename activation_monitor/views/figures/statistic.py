@@ -1,4 +1,4 @@
-"""A statistic as it is drawn: on which scale, and what of it has to be marked instead."""
+"""A statistic as it is drawn: its scale, and the values that need a mark instead."""
 
 import math
 from collections.abc import Sequence
@@ -13,24 +13,24 @@ _SIGNED = ("mean", "minimum", "maximum")
 _FRACTIONS = ("zero_fraction", "saturated_fraction", "nonfinite_fraction")
 
 STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS, "dead_units")
-"""The statistics that figures can show, names from `records.STATISTICS`."""
+"""Names of the statistics that figures can show, keys of `records.STATISTICS`."""
 
 UNMEASURED = "not measured"
-"""What a tooltip says of a layer without a record."""
+"""The tooltip of a layer without a record."""
 
 _LARGEST = 308.25
-"""Decades from 1 within which float64, and with it a figure, has numbers."""
+"""Maximum distance from 1 in decades that float64, and so a figure, can represent."""
 
 
 class Shown(NamedTuple):
-    """A statistic of every layer of a snapshot, each array of shape `(layers,)`.
+    """A statistic of each layer of a snapshot. Arrays have shape `(layers,)`.
 
     Attributes:
-        y: Where it stands on its scale: log10 of the absolute value if the statistic is a
-            size, else the value. NaN where there is nothing to draw.
-        value: The statistic itself; NaN where nothing finite was measured.
-        zero: Whether it is zero, and the scale has no zero.
-        nonfinite: Whether some of the tensor's elements are NaN or infinite.
+        y: The place on the scale: log10 of the absolute value if the statistic is a size,
+            else the value. NaN if there is nothing to draw.
+        value: The statistic; NaN if no finite element was measured.
+        zero: Whether the value is zero and the scale is logarithmic.
+        nonfinite: Whether some elements of the tensor are NaN or infinite.
     """
 
     y: np.ndarray
@@ -45,12 +45,17 @@ def is_log(statistic: str) -> bool:
 
 
 def is_fraction(statistic: str) -> bool:
-    """Whether it is a share, between 0 and 1."""
+    """Whether a statistic is a fraction between 0 and 1."""
     return statistic in _FRACTIONS
 
 
 def shown(snapshot: Snapshot, statistic: str) -> Shown:
-    """A statistic of a snapshot, as it is drawn."""
+    """A statistic of a snapshot as it is drawn.
+
+    Args:
+        snapshot: The snapshot.
+        statistic: One of `STATISTICS_SHOWN`.
+    """
     value = snapshot.statistic(statistic)
     nonfinite = snapshot.field("nonfinite") > 0
     if not is_log(statistic):
@@ -66,25 +71,25 @@ def log10(value: np.ndarray) -> np.ndarray:
 
 
 def on_axis(y: np.ndarray | float, log: bool) -> np.ndarray | float:
-    """The number in a figure for a place on a scale: an axis takes the logarithm again."""
+    """The value to pass to plotly for a place on a scale: its axis takes the logarithm."""
     return 10.0 ** np.clip(y, -_LARGEST, _LARGEST) if log else y
 
 
 def number(value: float, statistic: str) -> str:
-    """A value of a statistic as text; shares in percent."""
+    """A value of a statistic as text; fractions in percent."""
     if math.isnan(value):
         return "NaN"
     return f"{100 * value:.4g}%" if is_fraction(statistic) else f"{value:.4g}"
 
 
 def nonfinite_text(count: float, nonfinite: float) -> str:
-    """How many of a tensor's elements are NaN or infinite, in words."""
+    """The number of NaN or infinite elements of a tensor in words."""
     return f"{nonfinite:.0f} of {count:.0f} elements are NaN or infinite"
 
 
 def texts(snapshot: Snapshot, statistic: str) -> list[str]:
-    """What a tooltip says of each layer: the value; of a tensor with NaN or infinite
-    elements how many there are, and the value without them."""
+    """The tooltip of each layer: its value. For a tensor with NaN or infinite elements,
+    also their number, and the value without them."""
     counts = snapshot.field("count").tolist()
     nonfinite = snapshot.field("nonfinite").tolist()
     values = snapshot.statistic(statistic).tolist()
@@ -98,23 +103,27 @@ def _text(count, nonfinite, value, statistic):
     if not nonfinite:
         return known
     how_many = nonfinite_text(count, nonfinite)
-    if not is_log(statistic):  # a share of all elements, or a count, is one all the same
+    if not is_log(statistic):  # fractions and counts are defined in any case
         return f"{known}; {how_many}"
     rest = "" if nonfinite == count else f"; without them {known}"
     return f"NaN; {how_many}{rest}"
 
 
 def label(statistic: str) -> str:
-    """The axis' title."""
+    """The title of the axis."""
     words = statistic.replace("_", " ")
     return f"|{words}|" if statistic in _SIGNED else words
 
 
 def check(statistic: str, where: str) -> None:
-    """Refuse a statistic that cannot be shown.
+    """Raise an error for a statistic that cannot be shown.
+
+    Args:
+        statistic: Name of the statistic.
+        where: The function that the user called, for messages.
 
     Raises:
-        ValueError: If it is none of `STATISTICS_SHOWN`.
+        ValueError: If it is not one of `STATISTICS_SHOWN`.
     """
     if statistic not in STATISTICS_SHOWN:
         raise ValueError(
@@ -124,11 +133,11 @@ def check(statistic: str, where: str) -> None:
 
 
 def window(values: Sequence[float], least: float) -> tuple[float, float]:
-    """The part of an axis on which all these values lie.
+    """The part of an axis that shows all these values.
 
     Args:
-        values: What is to be seen; what is not finite is passed over.
-        least: How long it is at least: else noise looks like a trend.
+        values: The values to show. Values that are not finite are ignored.
+        least: Minimum length. On a shorter axis, noise would look like a trend.
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
@@ -138,5 +147,5 @@ def window(values: Sequence[float], least: float) -> tuple[float, float]:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """Indices of at most so many of `count` things, with the first and the last."""
+    """At most `most` evenly spaced indices below `count`, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))

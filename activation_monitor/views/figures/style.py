@@ -1,4 +1,4 @@
-"""How figures look: colours that colour-blind people tell apart, light and dark."""
+"""The style of the figures: colours that colour-blind people can distinguish."""
 
 import html
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ class Theme:
 
     Attributes:
         paper, ink, grid: Background; text and axes; grid lines.
-        runs: One for each run, in turn (Okabe & Ito 2008).
-        low, middle, high: Of a size far below 1, about 1, far above 1.
-        zero, nonfinite: Marks of what has no place on a log scale.
-        severity: Of findings.
+        runs: Colours of the runs, in turn (Okabe & Ito 2008).
+        low, middle, high: Colours of a size far below 1, about 1, and far above 1.
+        zero, nonfinite: Colours of the marks for values without a place on a log scale.
+        severity: Severity of a finding to its colour.
     """
 
     paper: str
@@ -31,12 +31,12 @@ class Theme:
     severity: dict[str, str]
 
     def run(self, place: int) -> str:
-        """The colour of a run, by its place among all of them."""
+        """The colour of a run, by its index among all runs."""
         return self.runs[place % len(self.runs)]
 
     @property
     def sizes(self) -> list[list]:
-        """A colour scale for sizes, 1 in the middle."""
+        """A plotly colour scale for sizes, with 1 in the middle."""
         colours = (*self.low, self.middle, *self.high)
         return [[i / 4, colour] for i, colour in enumerate(colours)]
 
@@ -68,27 +68,27 @@ DARK = Theme(
 )
 
 LOG_AXIS = {"type": "log", "nticks": 7}
-"""An axis of sizes: plotly has ticks at whole powers of 10, with digits between them on a
-short axis, and plain numbers within one, also when a reader zooms in."""
+"""An axis of sizes. Plotly puts ticks at whole powers of 10, on a short axis also at digits
+between them, and at plain numbers within one decade, also after zooming in."""
 
 DECADES = 2.5
-"""Length of such an axis at least, before it has its margins, and then three powers of 10;
-else noise looks like a trend."""
+"""Minimum length of such an axis without its margins. With them it shows three powers of
+10. On a shorter axis, noise would look like a trend."""
 
 NAMES = 12
-"""Layers up to which their names fit below an axis."""
+"""Maximum number of layers whose names fit below an axis."""
 
 DASHES = ("dot", "dash", "dashdot", "longdash")
-"""Of the steps of a run before the last one, in turn; the last one is solid."""
+"""Dashes of the steps of a run before the last one, in turn. The last step is solid."""
 
 _RUN_NAME = 40
-"""Characters of a run's name in a legend."""
+"""Maximum number of characters of the name of a run in a legend."""
 
 _MANY = 10
-"""Length of an axis from which on plotly's own ticks are whole numbers."""
+"""Length of an axis from which the ticks of plotly are whole numbers."""
 
 _TINT = 0.2
-"""Share of a colour in its tint."""
+"""Fraction of a colour in its tint."""
 
 
 def theme(dark: bool) -> Theme:
@@ -97,15 +97,18 @@ def theme(dark: bool) -> Theme:
 
 
 def escape(text: str) -> str:
-    """Text as plotly shows it: all its texts are a subset of HTML; some are templates, with
-    variables as `%{x}`; and TeX between dollars where MathJax is loaded, in a notebook for
-    example."""
+    """Escape a text for plotly.
+
+    Plotly reads all texts as a subset of HTML, some as templates with variables such as
+    `%{x}`, and text between dollars as TeX if MathJax is loaded, for example in a notebook.
+    """
     escaped = html.escape(str(text), quote=False)
     return escaped.replace("$", "&#36;").replace("%", "&#37;")
 
 
 def short(name: str, length: int = 24) -> str:
-    """A layer's name for an axis: its end, which tells it from its neighbours; escaped."""
+    """The name of a layer for an axis, escaped. A long name is cut at its start, because
+    names differ at their ends."""
     cut = name if len(name) <= length else f"…{name[1 - length :]}"
     return escape(cut)
 
@@ -118,13 +121,13 @@ def short_run(name: str) -> str:
 
 
 def slanted(x: Sequence[float], names: Sequence[str]) -> dict:
-    """Layers' names as an axis' ticks."""
+    """Names of layers as slanted ticks of an axis."""
     texts = [short(name) for name in names]
     return {"tickvals": x, "ticktext": texts, "tickangle": -25}
 
 
 def whole(low: float, high: float) -> dict:
-    """Ticks of an axis of whole numbers, such as steps: none between them."""
+    """Ticks of an axis of whole numbers, such as steps, without ticks between them."""
     if low == high:
         return {"tickvals": [low]}
     return {"dtick": 1, "tick0": 0} if high - low < _MANY else {}
@@ -141,14 +144,14 @@ def translucent(colour: str, opacity: float) -> str:
 
 
 def tint(colour: str, paper: str) -> str:
-    """A pale tint of a colour, opaque: what is behind it does not show."""
+    """A pale, opaque tint of a colour."""
     pairs = zip(rgb(colour), rgb(paper), strict=True)
     mixed = (round(_TINT * ink + (1 - _TINT) * page) for ink, page in pairs)
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
 def power(exponent: int) -> str:
-    """A power of 10 as plotly writes it at an axis."""
+    """A power of 10 as plotly writes it on an axis."""
     if exponent in (0, 1):
         return f"{10**exponent}"
     return f"10<sup>{exponent}</sup>".replace("-", "\u2212")
@@ -160,13 +163,14 @@ def dress(
     title: str,
     height: int = 460,
 ) -> graph_objects.Figure:
-    """Give a figure its title, its colours and its legend; returns it.
+    """Set the title, the colours and the legend of a figure; returns the figure.
 
     Args:
-        figure: With its traces and axes.
-        colours: Of the page.
-        title: Already escaped.
-        height: In pixels. What the labels of the axes and the legend take is made free.
+        figure: A figure with its traces and axes.
+        colours: The theme of the page.
+        title: The title, already escaped.
+        height: Height in pixels, including the labels of the axes and the legend. Defaults
+            to `460`.
     """
     axis = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid}
     axis |= {"ticks": "outside", "tickcolor": colours.grid, "automargin": True}
@@ -192,7 +196,7 @@ def dress(
 
 
 def note(figure: graph_objects.Figure, text: str) -> None:
-    """Say in the middle of an empty figure why it is empty."""
+    """Write a text into the middle of an empty figure, which says why it is empty."""
     figure.add_annotation(
         text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False
     )

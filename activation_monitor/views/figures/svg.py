@@ -1,86 +1,61 @@
-"""A plotly figure of curves as inline SVG, for places where plotly.js is not at hand.
+"""A plotly figure of curves as inline SVG, for pages without plotly.js.
 
-Drawn is what the figures over depth are made of: scatter traces, one panel above the
-other, horizontal lines, and the legend; the vertical axes are linear or logarithmic. Text,
-axes and grid have the colour of the text around the picture, so that it suits a light and
-a dark page alike.
+It supports what the figures over depth consist of: scatter traces in panels one above the
+other, horizontal lines, annotations and the legend. Vertical axes are linear or
+logarithmic. Text, axes and grid have the colour of the surrounding text, which suits a
+light and a dark page.
 """
 
 import html
-import math
 import re
-from typing import NamedTuple
 
 import numpy as np
 from plotly import colors, graph_objects
 
 from activation_monitor.views.figures.style import DARK, LIGHT
-
-WIDTH = 760
+from activation_monitor.views.figures.svg_axes import (
+    TOP,
+    WIDTH,
+    height_below,
+    margin_left,
+    panel_of,
+    panels_of,
+)
 
 _SHRUNK = 0.75
-"""Height of a panel relative to the figure's: a notebook's cell is lower than a page."""
-
-_TOP = 34
-"""Pixels above the panels, for the title."""
+"""Height of a panel relative to the figure: a notebook cell is lower than a page."""
 
 _LEGEND = 45
-"""Pixels of the figure's height that its legend takes."""
+"""Height of the legend in the plotly figure, in pixels."""
 
 _DASHES = {"dot": "2 3", "dash": "7 4", "dashdot": "7 3 2 3", "longdash": "11 4"}
 _DASHES["longdashdot"] = "11 3 2 3"
-
-_STEPS = (1, 2, 5)
-"""Distances of ticks, times powers of ten."""
-
-
-class _Axis(NamedTuple):
-    """From values to pixels, and the ticks: pairs of a place and a text. `low` and `high`
-    are places, of a logarithmic axis powers of ten."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: list[tuple[float, str]]
-    log: bool = False
-
-    def at(self, value):
-        return self.at_place(math.log10(value) if self.log else value)
-
-    def at_place(self, place):
-        """Of a place on the axis: of a logarithmic one the power of ten."""
-        share = (place - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-    def shows(self, value):
-        return math.isfinite(value) and (value > 0 or not self.log)
 
 
 def svg(figure: graph_objects.Figure) -> str:
     """The figure as an `<svg>` element.
 
     Args:
-        figure: Of scatter traces; all texts escaped, as plotly wants them.
+        figure: A figure of scatter traces. All its texts are escaped, as plotly requires.
     """
     layout = figure.layout
-    below = _below(layout)
+    below = height_below(layout)
     inside = layout.height - layout.margin.t - below - _LEGEND
-    left, bottom = _left(layout), _TOP + _SHRUNK * inside
-    panels = _panels(figure, left, bottom)
-    parts = [_text(left, _TOP - 16, layout.title.text, size=14)]
+    left, bottom = margin_left(layout), TOP + _SHRUNK * inside
+    panels = panels_of(figure, left, bottom)
+    parts = [_text(left, TOP - 16, layout.title.text, size=14)]
     for suffix, (x, y) in panels.items():
         is_last = suffix == max(panels)
         parts += _frame(x, y, layout, suffix, below if is_last else None)
     for shape in layout.shapes:
-        x, y = panels[_suffix(shape.yref)]
+        x, y = panels[panel_of(shape.yref)]
         ends = (x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))
         parts.append(_line(shape.line, ends))
     for trace in figure.data:
-        parts += _trace(trace, *panels[_suffix(trace.yaxis)])
+        parts += _trace(trace, *panels[panel_of(trace.yaxis)])
     for note in layout.annotations:
-        x, y = panels[_suffix(note.yref)]
-        # plotly takes the place, not the value, of an annotation on a logarithmic axis
+        x, y = panels[panel_of(note.yref)]
+        # On a logarithmic axis, plotly uses the exponent as the place of an annotation.
         parts.append(_text(x.start + 4, y.at_place(note.y) - 4, note.text))
     entries, height = _legend(figure, left, bottom + below + 12)
     return (
@@ -94,75 +69,8 @@ def svg(figure: graph_objects.Figure) -> str:
 # -- axes
 
 
-def _suffix(reference):
-    """The panel of an axis: "2" of "y2" and of "y2 domain", "" of "y" and None."""
-    return re.sub(r"[^0-9]", "", reference or "")
-
-
-def _below(layout):
-    """Pixels that the ticks and the title of the horizontal axis take."""
-    names = layout.xaxis.ticktext
-    if not layout.xaxis.tickangle or not names:
-        return 52.0
-    return 44.0 + 3.0 * max(len(html.unescape(name)) for name in names)
-
-
-def _left(layout):
-    """Pixels on the left: for the ticks, and for the slanted name of the first layer."""
-    names = layout.xaxis.ticktext
-    return max(layout.margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
-
-
-def _panels(figure, left, bottom):
-    """By suffix of their axes, from the top: the horizontal and the vertical axis."""
-    x = _horizontal(figure, left, WIDTH - figure.layout.margin.r)
-    panels = {}
-    for suffix in sorted({_suffix(trace.yaxis) for trace in figure.data}):
-        axis = figure.layout[f"yaxis{suffix}"]
-        low, high = axis.range or _ends(trace.y for trace in figure.data)
-        start, end = (
-            bottom - share * (bottom - _TOP) for share in axis.domain or (0.0, 1.0)
-        )
-        log = axis.type == "log"
-        ticks = _ticks(axis, low, high, (start - end) // 30)
-        panels[suffix] = x, _Axis(low, high, start, end, ticks, log)
-    return panels
-
-
-def _horizontal(figure, start, end):
-    low, high = _ends(trace.x for trace in figure.data)
-    spare = 0.03 * (high - low)
-    low, high = low - spare, high + spare
-    axis = figure.layout.xaxis
-    if axis.tickvals is not None:
-        ticks = list(zip(axis.tickvals, axis.ticktext, strict=True))
-    else:
-        ticks = _ticks(axis, low, high, 12)
-    return _Axis(low, high, start, end, ticks)
-
-
-def _ends(each):
-    """The smallest and the largest of some arrays' finite values; not the same."""
-    values = np.concatenate([[], *(np.asarray(v, float) for v in each)])
-    values = values[np.isfinite(values)]
-    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _ticks(axis, low, high, most):
-    """Round values, whole ones on an axis of depths or of powers."""
-    scale = 10.0 ** max(0, math.floor(math.log10((high - low) / most)))
-    each = (f * step for f in (scale, 10.0 * scale) for step in _STEPS)
-    step = next(step for step in each if (high - low) / step <= most)
-    first = math.ceil(low / step)
-    values = [i * step for i in range(first, math.floor(high / step) + 1)]
-    if axis.type == "log":
-        return [(value, f"10<sup>{value:g}</sup>") for value in values]
-    return [(value, f"{value:{axis.tickformat or 'g'}}") for value in values]
-
-
 def _frame(x, y, layout, suffix, below):
-    """Grid, ticks and titles of one panel; the last one has pixels below it for names."""
+    """Grid, ticks and titles of a panel. The last one has a height `below` for names."""
     faint = 'stroke="currentColor" stroke-opacity="0.15"'
     for value, text in y.ticks:
         at = y.at_place(value)
@@ -182,7 +90,7 @@ def _frame(x, y, layout, suffix, below):
         yield _text((x.start + x.end) / 2, y.start + below - 10, title, "middle")
 
 
-# -- what is drawn
+# -- traces and the legend
 
 
 def _trace(trace, x, y):
@@ -210,12 +118,12 @@ def _trace(trace, x, y):
 
 
 def _each(value, count):
-    """One value for all, or one for each."""
+    """One value for each of `count` points, from one for all or one for each."""
     return [value] * count if value is None or isinstance(value, str) else list(value)
 
 
 def _line(line, points):
-    """A line through the points, broken where one is missing."""
+    """A line through the points, interrupted where one is missing."""
     path, pen = "", "M"
     for point in points:
         path += f"{pen}{point[0]} {point[1]}" if point else ""
@@ -243,7 +151,7 @@ def _mark(symbol, x, y, size, colour, outline):
 
 
 def _legend(figure, left, top) -> tuple[list[str], float]:
-    """Entries in rows, and where they end."""
+    """The entries in rows, and the bottom of the last row."""
     parts, x, y = [], left, top
     for trace in figure.data:
         if trace.showlegend is False or not trace.name:
@@ -271,7 +179,7 @@ def _legend(figure, left, top) -> tuple[list[str], float]:
 
 
 def _colour(colour):
-    """A colour of the light theme as one that suits both themes."""
+    """A colour between those of the light and the dark theme, which suits both."""
     if colour in (None, LIGHT.ink, LIGHT.grid):
         return "currentColor"
     for light, dark in zip(LIGHT.runs, DARK.runs, strict=True):
@@ -288,7 +196,7 @@ def _colour(colour):
 
 
 def _text(x, y, text, anchor="start", angle=None, size=None):
-    """A text in plotly's HTML, of which superscripts are kept."""
+    """A text in plotly's HTML as SVG. Only superscripts are kept."""
     turned = f' transform="rotate({angle} {x:g} {y:g})"' if angle else ""
     size = f' font-size="{size}"' if size else ""
     before, *above = re.split("</?sup>", text or "")
@@ -302,5 +210,5 @@ def _text(x, y, text, anchor="start", angle=None, size=None):
 
 
 def _plain(text):
-    """The text that plotly would show, for SVG."""
+    """The text that plotly would show, escaped for SVG."""
     return html.escape(html.unescape((text or "").replace("<br>", " ")))

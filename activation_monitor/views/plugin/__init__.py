@@ -1,5 +1,5 @@
-"""TensorBoard's tab "Activations".
+"""The tab "Activations" of TensorBoard.
 
-TensorBoard loads `entry.Loader` wherever this package is installed; `tab` has the routes,
-`runs` reads and judges what TensorBoard holds of a run, and `static` is the page.
+TensorBoard loads `entry.Loader` wherever this package is installed. `tab` has the routes,
+`runs` reads and judges the runs that TensorBoard holds, and `static` is the page.
 """

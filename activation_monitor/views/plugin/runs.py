@@ -1,13 +1,12 @@
-"""What TensorBoard holds of a run: read, made into snapshots, judged and kept.
+"""Reads the runs that TensorBoard holds, judges them, and caches the result.
 
-TensorBoard answers a tag at a time, with every step of it. What was converted and judged
-before is kept, and only what is new is converted and judged.
+TensorBoard returns one tag at a time, with all of its steps. Snapshots that were decoded
+and judged before are cached, so only new ones are decoded and judged.
 """
 
 import contextlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,24 +14,23 @@ import numpy as np
 from tensorboard import errors
 from tensorboard.data import provider
 
-from activation_monitor.analysis.diagnosis import Diagnosis, summary
-from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.diagnosis import summary
 from activation_monitor.analysis.health import Health, judge
-from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage import log_format
-from activation_monitor.storage.record_file import EVENT_FILES, Checked, check
+from activation_monitor.storage.plugin_name import PLUGIN
+from activation_monitor.storage.record_file import EVENT_FILES, check
+from activation_monitor.views.plugin.run import Run, State
 
 _HISTOGRAMS = "histograms"
 _KEEP_RUNS = 16
+"""Number of runs in the cache."""
+
 _EVERYTHING = 1_000_000_000
+"""As many steps as there are: TensorBoard requires a number."""
+
 _IF_TOO_MANY = 1000
-
-
-class State(NamedTuple):
-    """By what is seen that a run has grown."""
-
-    step: int
-    wall_time: float
+"""Number of steps that are requested if all of them are too many for one answer."""
 
 
 class Datum(NamedTuple):
@@ -43,74 +41,14 @@ class Datum(NamedTuple):
     array: np.ndarray
 
 
-@dataclass
-class Run:
-    """A run as far as it was read.
-
-    Attributes:
-        recording: Its snapshots.
-        health: What is known of them.
-        diagnosis: What they say.
-        problem: Why it cannot be shown; empty if it can.
-        note: What is not shown of it; empty if all is.
-        state, written: What TensorBoard had of it when it was read.
-        checked: Its files, as far as they were checked for damage.
-    """
-
-    recording: Recording = field(default_factory=Recording)
-    health: Health = field(default_factory=Health)
-    diagnosis: Diagnosis | None = None
-    problem: str = ""
-    note: str = ""
-    state: State | None = None
-    written: list[tuple[int, float]] = field(default_factory=list)
-    checked: dict[Path, Checked] = field(default_factory=dict)
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What was found; nothing in a run that cannot be read."""
-        return self.diagnosis.findings if self.diagnosis else ()
-
-    @property
-    def verdict(self) -> str:
-        """`Diagnosis.verdict`, "not assessed" for a run that cannot be read."""
-        return self.diagnosis.verdict if self.diagnosis else "not assessed"
-
-    @property
-    def reason(self) -> str:
-        """Why growth with depth could not be assessed, if that is the verdict."""
-        unknown = self.diagnosis is None or self.verdict != "not assessed"
-        return "" if unknown else self.diagnosis.not_assessed
-
-    @property
-    def layers(self) -> list[tuple[str, int]]:
-        """Names and depths of all layers, in the order of the calls; of the first snapshot
-        and then what later ones have besides."""
-        if self.diagnosis is None or self.diagnosis.first is None:
-            return []
-        first, depths = self.diagnosis.first, self.diagnosis.profile.depths
-        found = dict(zip(first.names, map(int, depths), strict=True))
-        seen = {id(first.layers)}
-        for snapshot in self.recording:
-            if id(snapshot.layers) not in seen:
-                seen.add(id(snapshot.layers))
-                for name in snapshot.names:
-                    found.setdefault(name, max(found.values(), default=0))
-        return [*found.items()]
-
-    def at(self, step: int) -> Snapshot:
-        """The snapshot of this step, or the last one before it, or the first."""
-        later = np.searchsorted(self.recording.steps, step, side="right")
-        return self.recording[max(int(later) - 1, 0)]
-
-
 class Runs:
     """The runs of a log folder.
 
     Args:
-        data_provider: TensorBoard's, whichever loader is behind it.
-        logdir: The log folder, whose files are checked for damage, of which TensorBoard
-            does not tell. If it is not a folder of this machine, nothing is checked.
+        data_provider: The data provider of TensorBoard, with either loader.
+        logdir: The log folder. Its files are checked for damage, which TensorBoard does not
+            report. Nothing is checked if it is not a folder on this machine. Defaults to
+            `""`.
     """
 
     def __init__(self, data_provider: provider.DataProvider, logdir: str = ""):
@@ -121,9 +59,9 @@ class Runs:
         self._lock = threading.Lock()
 
     def states(self, context, experiment: str) -> dict[str, State]:
-        """The runs that hold anything of ours, sorted by name, and how far they are.
+        """The runs with data of the plugin, sorted by name, and their states.
 
-        TensorBoard's fast loader lists them in another order at every start.
+        TensorBoard's fast loader lists the runs in a different order at every start.
         """
         listed = self._list(context, experiment)
         return {
@@ -136,16 +74,17 @@ class Runs:
         }
 
     def read(self, context, experiment: str, name: str, refresh: bool = False) -> Run:
-        """A run, with all that TensorBoard has of it.
+        """A run with everything that TensorBoard holds of it.
 
         Args:
             context: TensorBoard's request context.
-            experiment: Its experiment id.
-            name: Of the run.
-            refresh: Whether to look for what is new, if it was read before.
+            experiment: TensorBoard's experiment id.
+            name: Name of the run.
+            refresh: Whether to read new steps if the run is in the cache. Defaults to
+                `False`.
 
         Raises:
-            tensorboard.errors.NotFoundError: If there is none of that name.
+            tensorboard.errors.NotFoundError: If there is no run of that name.
         """
         key = experiment, name
         with self._lock:
@@ -163,9 +102,9 @@ class Runs:
         return run
 
     def with_histograms(self, context, experiment: str, name: str, layer: str) -> Recording:
-        """The snapshots of which TensorBoard has kept this layer's histogram, with it.
+        """The snapshots whose histogram of this layer TensorBoard has kept, with it.
 
-        TensorBoard keeps a random sample of them, as for its own tab of histograms.
+        TensorBoard keeps a random sample of histograms, as for its own Histograms tab.
         """
         run = self.read(context, experiment, name)
         tag = log_format.HISTOGRAM_PREFIX + layer
@@ -181,7 +120,7 @@ class Runs:
         return self._provider.list_tensors(
             context,
             experiment_id=experiment,
-            plugin_name=log_format.PLUGIN,
+            plugin_name=PLUGIN,
             run_tag_filter=provider.RunTagFilter(runs=None if name is None else [name]),
         )
 
@@ -202,13 +141,13 @@ class Runs:
             for tag in tags.values():
                 log_format.check_version(tag.plugin_content)
             run = self._grown(context, experiment, name, tags, before, state)
-        except Exception as error:  # whatever is in the file: the other runs are shown
+        except Exception as error:  # a file may hold anything; the other runs are shown
             return Run(problem=f"{name}: {error} {damage}".rstrip())
         run.note, run.checked = f"{run.note} {damage}".strip(), checked
         return run
 
     def _check(self, name, before):
-        """The files of a run that can be read, with what is known of them."""
+        """The files of a run that can be opened, with the result of their check."""
         folder = Path(self._logdir) / name
         if not self._logdir or not folder.is_dir():
             return {}
@@ -222,11 +161,11 @@ class Runs:
         def written(tag, most=_EVERYTHING):
             if tag not in tags:
                 return []
-            found = self._tag(context, experiment, name, tag, log_format.PLUGIN, most)
+            found = self._tag(context, experiment, name, tag, PLUGIN, most)
             return log_format.without_undone(found)
 
         def snapshots_with(most=_EVERYTHING):
-            # A run that a newer version resumed has both, the older one's first.
+            # A run that a newer version resumed has both tags; the older one is first.
             found = [
                 (tag, one)
                 for tag in reversed(log_format.SNAPSHOT_TAGS[:2])
@@ -239,17 +178,17 @@ class Runs:
         note = ""
         try:
             arrays, by_time = snapshots_with()
-        except Exception:  # more than the fast loader hands over at once: 256 MiB
+        except Exception:  # an answer of the fast loader is limited to 256 MiB
             arrays, by_time = snapshots_with(_IF_TOO_MANY)
             note = (
-                f"{name} has more steps than TensorBoard can hand over at once; shown are "
-                f"{len(arrays)}, taken at random. With --load_fast=false all are."
+                f"{name} has more steps than TensorBoard can return at once. A random "
+                f"sample of {len(arrays)} steps is shown. --load_fast=false shows all."
             )
         tables = written(log_format.LAYERS_TAG)
         if arrays and not tables:
             raise ValueError(
-                "its list of layers is missing. Expected is a log that an "
-                "ActivationMonitor wrote."
+                "its list of layers is missing. Expected a log that an ActivationMonitor "
+                "wrote."
             )
         keys = [(one.step, one.wall_time) for one in arrays]
         run = Run(state=state, note=note, written=keys)
@@ -290,10 +229,10 @@ class Runs:
 
 
 def _damage(checked):
-    """The damaged files of a run in words; empty if there is none."""
+    """A sentence for each damaged file of a run; empty if there is none."""
     return " ".join(
-        f"{path.name} is damaged at byte {found.damaged}: TensorBoard reads no further, or "
-        "shows damaged numbers. `activation-monitor report` shows all that can be read."
+        f"{path.name} is damaged at byte {found.damaged}: TensorBoard stops reading there "
+        "or shows wrong numbers. `activation-monitor report` shows all that can be read."
         for path, found in checked.items()
         if found.damaged is not None
     )

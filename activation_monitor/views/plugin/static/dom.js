@@ -1,5 +1,5 @@
-// Elements. Children that are strings become text: nothing here or elsewhere in the page
-// makes HTML of data, for the names of layers and runs may be anything.
+// Elements of the page. Children that are strings become text. Nothing in the page makes HTML
+// of data, because the names of layers and runs may contain anything.
 
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -13,21 +13,21 @@ export function element(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Loads a script file; resolves when it has run. */
+/** Loads a script. The promise resolves when the script has run. */
 export function script(source) {
   return new Promise((resolve, reject) => {
     document.head.append(element('script', {src: source, onload: resolve, onerror: reject}));
   });
 }
 
-/** Copies text, also where the page is not served securely and has no clipboard. */
+/** Copies text, also on a page that is not served securely and so has no clipboard. */
 export async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     try {
       await navigator.clipboard.writeText(text);
       return;
     } catch (error) {
-      // Refused in this frame: the old way.
+      // The clipboard is refused in this frame. Use the old way.
     }
   }
   const field = element('textarea', {value: text, className: 'aside'});

@@ -1,10 +1,10 @@
-// The findings of a run: what was seen, why, and what to change.
+// The findings of a run: what is wrong, why, and what to change.
 
 import {copy, element} from './dom.js';
 
 const RANK = {critical: 0, warning: 1};
 
-/** What is shown of a run: its problem, its verdict, or the worst of its findings. */
+/** The state of a run that its dot shows: a problem, the verdict, or the worst severity. */
 export function verdict(run) {
   if (run.problem) return 'problem';
   if (!run.steps.length) return 'empty';
@@ -14,7 +14,7 @@ export function verdict(run) {
     ? 'critical' : 'warning';
 }
 
-/** The same in words. They follow the run's name, so they are no likely name of a run. */
+/** The same in words. They follow the name of the run, so they must not look like a name. */
 export function verdictText(run) {
   const n = run.findings.length;
   return {
@@ -49,10 +49,11 @@ function range(layers) {
   return ends.join(' … ');
 }
 
+/** A number with four significant digits. The server sends null for NaN and infinity. */
+const digits = (value) => (value === null ? 'not finite' : String(Number(value.toPrecision(4))));
+
 function card(run, finding, select) {
-  const since = finding.when
-    ?? (finding.initial ? 'at initialization' : `since step ${finding.step}`);
-  const show = element('button', {className: 'where', title: 'Show the first of them below'},
+  const show = element('button', {className: 'where', title: 'Show the first of these layers below'},
     range(finding.layers));
   show.onclick = () => select(run.name, finding.layers[0]);
   const why = [element('p', {}, finding.message)];
@@ -60,13 +61,15 @@ function card(run, finding, select) {
     why.push(element('p', {}, element('strong', {}, `Cause: ${finding.cause}. `),
       finding.reason));
   }
-  why.push(element('table', {}, ...finding.evidence.map(([name, value]) =>
+  why.push(element('table', {}, ...Object.entries(finding.evidence).map(([name, value]) =>
     element('tr', {}, element('td', {className: 'dim'}, name.replaceAll('_', ' ')),
-      element('td', {}, value)))));
+      element('td', {}, digits(value))))));
+  why.push(element('p', {className: 'dim'}, 'More: ',
+    element('code', {}, `activation-monitor explain ${finding.docs}`)));
   return element('div', {className: `finding ${finding.severity}`},
     element('div', {},
       element('span', {className: `badge ${finding.severity}`}, finding.severity),
-      element('strong', {}, finding.code), ' ', show, ` ${since} `,
+      element('strong', {}, finding.code), ' ', show, ` ${finding.when} `,
       element('span', {className: 'dim'}, `– ${finding.meaning}`)),
     ...finding.changes.map((change) => element('div', {className: 'change'},
       element('span', {className: 'dim'}, `${change.place}:`),
@@ -75,7 +78,7 @@ function card(run, finding, select) {
     element('details', {}, element('summary', {}, 'Why: evidence and cause'), ...why));
 }
 
-/** All that was found in these runs. `select(run, layer)` is called to show a layer. */
+/** The findings of these runs. Calls `select(run, layer)` to show a layer. */
 export function findings(runs, select) {
   return bySeverity(runs).map((run) => {
     const found = [...run.findings].sort((a, b) => RANK[a.severity] - RANK[b.severity]);

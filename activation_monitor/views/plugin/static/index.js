@@ -1,33 +1,28 @@
-// The tab. What is looked at is in `view` and in the address; what is known of the runs is
-// in `runs`; everything shown is made of these two. Figures come ready from the server.
+// The tab. `view`, which is also in the address, holds what the user has chosen; `runs` holds
+// what the server knows about the runs. Everything on the page is made from these two. The
+// server makes the figures.
 
 import {byId, element, script} from './dom.js';
+import {ask, figure as drawFigure} from './figure.js';
 import {bySeverity, findings, verdict, verdictText} from './findings.js';
 import * as host from './host.js';
+import {page} from './page.js';
 
 const POLL_MS = 10_000;
 const SHOWN_LAYERS = 4;
-const CONFIG = {
-  displaylogo: false,
-  displayModeBar: 'hover',
-  responsive: true,
-  // Named one by one: the default ones include a button that uploads the figure.
-  modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
-  showSendToCloud: false,
-};
 
 const view = {
-  hidden: new Set(), // runs that are not drawn
-  focus: null, // the run of the figures that show one
+  hidden: new Set(), // names of runs that are not drawn
+  focus: null, // name of the run in the figures of one run
   statistic: 'rms',
-  step: null, // null: the last one, also when there are more
+  step: null, // null: the last step, also after new steps arrive
   layers: [],
   dark: false,
 };
-let runs = new Map(); // by name, as the server tells them
-let states = new Map(); // by name, how far each was when it was asked for
+let runs = new Map(); // by name, as the server sends them
+let states = new Map(); // by name, the state of each run when it was read
 let statistics = [];
-let colours = {light: [], dark: []}; // of the runs of the log, in turn, hidden ones too
+let colours = {light: [], dark: []}; // of all runs of the log, in turn
 
 // -- the address
 
@@ -60,13 +55,7 @@ function writeView() {
 
 // -- the server
 
-async function ask(route, query = []) {
-  const answer = await fetch(`${route}?${new URLSearchParams(query)}`);
-  if (!answer.ok) throw new Error(`${route}: ${answer.status} ${await answer.text()}`);
-  return answer.json();
-}
-
-/** Asks for what is new; returns whether anything is. */
+/** Reads new runs and new steps; returns whether there are any. */
 async function refresh() {
   const listed = await ask('runs');
   statistics = listed.statistics;
@@ -85,9 +74,10 @@ async function refresh() {
     byId('status').textContent = `Reading ${name} …`;
     try {
       found.set(name, await ask('run', [['run', name]]));
-    } catch (error) { // gone since it was listed, or a fault of ours: said at its place
+    } catch (error) { // the run is gone, or the server failed: shown in place of its findings
       found.set(name, {
-        name, label: name, problem: error.message, note: '', steps: [], layers: [], findings: [],
+        name, label: name, problem: error.message, note: '', steps: [], layers: [],
+        worst_layer: null, findings: [],
       });
     }
     states.set(name, now);
@@ -97,12 +87,12 @@ async function refresh() {
   return {changed, plotly: listed.plotly};
 }
 
-// -- what is looked at
+// -- the choice
 
 const readable = () => [...runs.values()].filter((run) => run.steps.length);
 const drawn = () => readable().filter((run) => !view.hidden.has(run.name));
 
-/** The run of the figures that show one: the chosen one, else the sickest. */
+/** The run in the figures of one run: the chosen one, else the one with the worst findings. */
 function focused() {
   const shown = drawn();
   return shown.find((run) => run.name === view.focus) ?? bySeverity(shown)[0] ?? null;
@@ -119,51 +109,24 @@ const layersDrawn = () => {
   return depths;
 };
 
-/** The chosen layers; without a choice the first that a finding names, or the first. */
+/** The chosen layers; without a choice the layer to inspect first, as the server says. */
 function chosenLayers() {
   const known = layersDrawn();
   const chosen = view.layers.filter((name) => known.has(name));
   if (chosen.length) return chosen;
-  const run = focused();
-  const worstByLayer = run?.findings.flatMap((finding) => finding.layers) ?? [];
-  const layer = [...worstByLayer, ...known.keys()].find((name) => known.has(name));
-  return layer === undefined ? [] : [layer];
+  const layer = focused()?.worst_layer;
+  return known.has(layer) ? [layer] : [...known.keys()].slice(0, 1);
 }
 
 // -- figures
 
-const turns = new Map(); // of each place, the number of the newest question
-
-/** Draws a figure in its place; what was asked for before and comes later is dropped. */
-async function figure(place, kind, query) {
-  const turn = (turns.get(place) ?? 0) + 1;
-  turns.set(place, turn);
-  const parameters = [['kind', kind], ['dark', view.dark ? '1' : '0'], ...query];
-  place.classList.add('waiting');
-  try {
-    const {data, layout} = await ask('figure', parameters);
-    if (turns.get(place) !== turn) return;
-    layout.autosize = true;
-    layout.uirevision = 'kept'; // a zoom stays when there are new steps
-    delete layout.width;
-    place.style.height = `${layout.height ?? 460}px`;
-    await window.Plotly.react(place, data, layout, CONFIG);
-    place.removeAllListeners('plotly_click');
-    place.on('plotly_click', ({points, event}) => clicked(points, event));
-    place.dataset.drawn = parameters.map((pair) => pair.join('=')).join('&');
-  } catch (error) {
-    if (turns.get(place) !== turn) return;
-    window.Plotly.purge(place);
-    place.replaceChildren(element('p', {className: 'notice'}, error.message));
-  } finally {
-    if (turns.get(place) === turn) place.classList.remove('waiting');
-  }
-}
+const figure = (place, kind, query) =>
+  drawFigure(place, kind, query, view.dark, clicked);
 
 function clicked(points, event) {
   const known = layersDrawn();
   for (const {customdata, data, pointNumber} of points) {
-    // One for each point; of a heat map, one for each of its rows.
+    // One name for each point; in a heat map, one for each row.
     const name = customdata ?? data.customdata?.[[pointNumber].flat()[0]];
     if (known.has(name)) {
       choose(name, event?.ctrlKey || event?.metaKey || event?.shiftKey);
@@ -185,7 +148,7 @@ const chosenRuns = () => drawn().map((run) => ['run', run.name]);
 const atStep = () => (view.step === null ? [] : [['step', view.step]]);
 const statistic = () => [['statistic', view.statistic]];
 
-// While the slider moves, one question is under way and the newest waits for it.
+// While the slider moves, one request is under way and the newest one waits for it.
 let drawing = null;
 let again = false;
 async function drawStep() {
@@ -225,8 +188,8 @@ function drawRun() {
   const run = focused();
   for (const name of byId('main').querySelectorAll('.focus')) name.textContent = run.label;
   byId('thinned').textContent = run.columns < run.steps.length
-    ? `About ${run.columns} of ${run.steps.length} steps are drawn, evenly taken, and those `
-      + 'of the findings.' : '';
+    ? `The map shows about ${run.columns} of ${run.steps.length} steps, evenly spaced, and `
+      + 'the steps of the findings.' : '';
   return figure(byId('heat'), 'heat_map', [['run', run.name], ...statistic()]);
 }
 
@@ -256,7 +219,7 @@ function drawLayers() {
 
 // -- the rest of the page
 
-/** A name that is cut at its start where it is too long: its end tells it from others. */
+/** A name that is cut at its start if it is too long, because names differ at their ends. */
 const ending = (name) =>
   element('span', {className: 'text'}, element('bdi', {dir: 'ltr'}, name));
 
@@ -275,7 +238,7 @@ function drawRunList() {
       writeView();
       draw();
     };
-    // The box has the run's colour in the figures. The only run has one for each step.
+    // The box has the colour of the run in the figures. A single run has a colour per step.
     const palette = view.dark ? colours.dark : colours.light;
     if (runs.size > 1) box.style.accentColor = palette[place % palette.length];
     const name = element('button', {className: 'name', title: run.name, disabled: box.disabled},
@@ -286,7 +249,7 @@ function drawRunList() {
   }));
 }
 
-/** Looks at a run, and at a layer of it. */
+/** Shows a run, and a layer of it unless that is null. */
 function select(run, layer) {
   view.focus = run;
   view.hidden.delete(run);
@@ -320,19 +283,15 @@ function drawSlider() {
 function drawLayerList() {
   const wanted = byId('layer-filter').value.toLowerCase();
   const chosen = new Set(chosenLayers());
-  const worstByLayer = new Map();
-  for (const finding of focused()?.findings ?? []) {
-    for (const name of finding.layers) {
-      if (worstByLayer.get(name) !== 'critical') worstByLayer.set(name, finding.severity);
-    }
-  }
+  const severities = new Map(
+    focused()?.layers.map(({name, severity}) => [name, severity]) ?? []);
   const rows = [...layersDrawn()]
     .filter(([name]) => name.toLowerCase().includes(wanted))
     .map(([name, depth]) => {
       const row = element('button', {
         className: chosen.has(name) ? 'row name chosen' : 'row name',
         title: `${name}, depth ${depth}`,
-      }, element('span', {className: `dot ${worstByLayer.get(name) ?? 'none'}`}),
+      }, element('span', {className: `dot ${severities.get(name) ?? 'none'}`}),
       ending(name), element('span', {className: 'dim'}, depth));
       row.onclick = (event) =>
         choose(name, event.ctrlKey || event.metaKey || event.shiftKey);
@@ -345,9 +304,9 @@ async function draw() {
   const any = readable().length > 0;
   byId('empty').hidden = any && drawn().length > 0;
   byId('empty').textContent = any
-    ? 'No run is chosen: tick one on the left.'
-    : 'No activations yet. Train with ActivationMonitor("logs/run1") among the callbacks; '
-      + 'they appear here at the end of the first epoch.';
+    ? 'No run is selected. Select one on the left.'
+    : 'No activations yet. Add ActivationMonitor("logs/run1") to the callbacks of `fit`. '
+      + 'Results appear here at the end of the first epoch.';
   byId('figures').hidden = !drawn().length;
   drawRunList();
   drawStatistics();
@@ -358,43 +317,6 @@ async function draw() {
   if (drawn().length) await Promise.all([drawStep(), drawRun(), drawLayers()]);
   document.documentElement.dataset.ready = String(
     Number(document.documentElement.dataset.ready ?? 0) + 1);
-}
-
-function page() {
-  const card = (id, title, hint, open) => {
-    const made = element('details', {id: `${id}-card`, className: 'card', open},
-      element('summary', {}, title), element('p', {className: 'dim'}, hint),
-      element('div', {id, className: 'plot'}));
-    return made;
-  };
-  return [
-    element('aside', {},
-      element('h2', {}, 'Runs'), element('div', {id: 'runs'}),
-      element('h2', {}, 'Statistic'), element('select', {id: 'statistic', ariaLabel: 'statistic'}),
-      element('h2', {}, 'Step ', element('output', {id: 'step-shown'})),
-      element('input', {type: 'range', id: 'step', min: 0, step: 1, ariaLabel: 'step'}),
-      element('h2', {}, 'Layers'),
-      element('input', {type: 'search', id: 'layer-filter', placeholder: 'filter'}),
-      element('div', {id: 'layers'}),
-      element('p', {className: 'dim'}, 'Shift-click for up to four.')),
-    element('main', {id: 'main'},
-      element('p', {id: 'status', className: 'dim', role: 'status'}),
-      element('p', {id: 'note', className: 'notice'}),
-      element('p', {id: 'empty', className: 'notice', hidden: true}),
-      element('div', {id: 'findings'}),
-      element('div', {id: 'figures', hidden: true},
-        element('div', {className: 'card'}, element('div', {id: 'profile', className: 'plot'})),
-        element('div', {className: 'card'},
-          element('div', {className: 'dim'}, 'Run ', element('strong', {className: 'focus'})),
-          element('div', {id: 'heat', className: 'plot'}),
-          element('p', {className: 'dim'}, 'Click a cell to see its layer below. ',
-            element('span', {id: 'thinned'}))),
-        element('div', {className: 'card'}, element('div', {id: 'layers-drawn'})),
-        card('comparison', 'Runs compared',
-          'At the first and at the chosen step, and held against the first run.', true),
-        card('graph', 'Layer graph',
-          'Of one run at the chosen step, with its findings.', false))),
-  ];
 }
 
 function listen() {
@@ -457,7 +379,7 @@ export async function render() {
   } catch (error) {
     byId('status').textContent = error instanceof Error
       ? `TensorBoard does not answer: ${error.message}`
-      : 'plotly.min.js did not load. Install it where TensorBoard runs: pip install plotly.';
+      : 'plotly.min.js did not load. Run `pip install plotly` where TensorBoard is installed.';
     return;
   }
   if (!statistics.includes(view.statistic)) view.statistic = 'rms';

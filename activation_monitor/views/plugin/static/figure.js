@@ -1,0 +1,50 @@
+// Asks the server, and draws the figures that it makes.
+
+import {element} from './dom.js';
+
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: 'hover',
+  responsive: true,
+  // Listed explicitly: the default buttons include one that uploads the figure.
+  modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']],
+  showSendToCloud: false,
+};
+
+/** The answer of a route, which is JSON. */
+export async function ask(route, query = []) {
+  const answer = await fetch(`${route}?${new URLSearchParams(query)}`);
+  if (!answer.ok) throw new Error(`${route}: ${answer.status} ${await answer.text()}`);
+  return answer.json();
+}
+
+const turns = new Map(); // by place, the number of its newest request
+
+/**
+ * Draws a figure in its place. An older request that is answered later is dropped.
+ * Calls `clicked(points, event)` for clicks.
+ */
+export async function figure(place, kind, query, dark, clicked) {
+  const turn = (turns.get(place) ?? 0) + 1;
+  turns.set(place, turn);
+  const parameters = [['kind', kind], ['dark', dark ? '1' : '0'], ...query];
+  place.classList.add('waiting');
+  try {
+    const {data, layout} = await ask('figure', parameters);
+    if (turns.get(place) !== turn) return;
+    layout.autosize = true;
+    layout.uirevision = 'kept'; // new steps keep the zoom
+    delete layout.width;
+    place.style.height = `${layout.height ?? 460}px`;
+    await window.Plotly.react(place, data, layout, CONFIG);
+    place.removeAllListeners('plotly_click');
+    place.on('plotly_click', ({points, event}) => clicked(points, event));
+    place.dataset.drawn = parameters.map((pair) => pair.join('=')).join('&');
+  } catch (error) {
+    if (turns.get(place) !== turn) return;
+    window.Plotly.purge(place);
+    place.replaceChildren(element('p', {className: 'notice'}, error.message));
+  } finally {
+    if (turns.get(place) === turn) place.classList.remove('waiting');
+  }
+}
