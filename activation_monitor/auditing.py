@@ -1,9 +1,10 @@
-"""The same look before any training: one forward pass, and nothing is changed."""
+"""Diagnoses a model before training: one forward pass that changes nothing."""
 
 import contextlib
 import dataclasses
 import random
 from collections.abc import Collection
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,39 +23,43 @@ from activation_monitor.views import console  # noqa: F401 - shows the result
 
 def audit(
     model: keras.Model,
-    x,
-    y=None,
+    x: Any,
+    y: Any = None,
     seeds: int = 1,
     ignore: str | Collection[str] = (),
 ) -> Diagnosis:
-    """Diagnose a model before any training, from one batch.
+    """Diagnose a model before training, from one batch.
 
-    One forward pass in training mode, compiled, with every layer measured as in `fit`.
-    Weights, optimizer, statistics of BatchNormalization, seeds of Dropout and Python's and
-    numpy's random state are left exactly as they were. A model that is not built is
-    built, by being called.
+    Runs one compiled forward pass in training mode and measures every layer as in `fit`.
+    The pass does not change weights, optimizer, moving statistics of `BatchNormalization`,
+    seeds of `Dropout` or the random states of Python and numpy. A model that is not built
+    is built by a call.
 
     Args:
         model: The model, compiled or not.
-        x: One batch of inputs as the model takes them: an array, or a list or dictionary
-            of arrays. 16 samples or more; real ones, since their size matters too.
-        y: The targets of that batch. With them and a compiled model, the gradients that
-            come back through every layer are measured as well.
-        seeds: How many initializations to look at. The first is the model's own; the
-            others are drawn anew for a clone. What is found in most of them is
-            reported, so that it is the initializer's doing and not that of one draw.
-        ignore: Codes of findings not to report.
+        x: One batch of inputs of the model: an array `(batch, ...)`, or a list, tuple or
+            dict of arrays. Use at least 16 samples of real data, because the scale of the
+            inputs matters.
+        y: The targets of this batch. If they are passed and the model is compiled, the
+            gradients of the loss with respect to the layer outputs are measured as well.
+            Defaults to `None`.
+        seeds: The number of initializations to audit. The first one is the model itself;
+            the others are clones with new random weights. A finding is reported if more
+            than half of them have it, so that it is a property of the initializer and not
+            of one random draw. Defaults to `1`.
+        ignore: Codes of findings that are not reported. Defaults to `()`.
 
     Returns:
-        A `Diagnosis`, which prints as a table. With several seeds its `draws` hold that of
-        each.
+        A `Diagnosis`, which prints as a table. With several seeds, its `draws` hold one
+        diagnosis for each.
 
     Raises:
         TypeError: If the model is not a `keras.Model`, or `x` or `y` does not hold
             numbers.
-        ValueError: For a batch that is empty or does not fit the model, a ignored code
-            that does not exist, targets of other samples or for a model that is not
-            compiled, or several seeds for a model that cannot be cloned.
+        ValueError: If the batch is empty or does not fit the model; if a code in `ignore`
+            does not exist; if `y` has another number of samples than `x`, or is passed
+            with a model that is not compiled; if `seeds` is not a positive integer, or is
+            above 1 and the model cannot be cloned.
 
     Example:
 
@@ -71,14 +76,15 @@ def audit(
     if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(
             f"audit: `seeds` must be a positive integer. Received: seeds={seeds!r}. "
-            "1 looks at the weights as they are."
+            "Use 1 to audit the present weights only."
         )
     x = inputs.tensors(x, "audit")
     if y is not None:
         if not model.compiled:
             raise ValueError(
-                "audit: with targets `y` the gradients of the loss are measured, and the "
-                "model has no loss. Call `model.compile` before, or leave `y` out."
+                "audit: with targets `y`, the model must be compiled, because the "
+                "gradients of its loss are measured. Received: a model without a loss. "
+                "Call `model.compile` first, or omit `y`."
             )
         y = inputs.tensors(y, "audit", "y")
         samples = keras.tree.flatten(x)[0].shape[0]
@@ -86,7 +92,7 @@ def audit(
         if targets != samples:
             raise ValueError(
                 f"audit: `y` must hold the targets of the {samples} samples of `x`. "
-                f"Received: {targets}."
+                f"Received: {targets} targets."
             )
 
     with inputs.explained(model, x, "audit"):
@@ -101,18 +107,18 @@ def audit(
 
 
 class _ForwardPass:
-    """Measures forward passes of a model, or of a clone of it, traced once."""
+    """Measures forward passes of a model or of a clone. The pass is traced once."""
 
     def __init__(self, model, original):
         def ignore(message):
-            del message  # a layer that cannot be measured is left out
+            del message  # a layer that cannot be measured is left out silently
 
         self.model = model
         self.original = original
         self.taps = Taps([model], chosen_layers(None, model), False, warn=ignore)
         self._precision = Precision()
         self._passes = {}
-        # A clone is drawn again, whatever the original has learned.
+        # A clone has new random weights, even if the original is trained.
         trained = steps_taken(getattr(model, "optimizer", None)) if model is original else 0
         self._step = trained
 
@@ -142,8 +148,8 @@ class _ForwardPass:
 def _measured_clones(model, x, y, seeds):
     forward = None
     for seed in seeds:
-        random.seed(seed)  # from which Keras' initializers draw their seeds
-        np.random.seed(seed)  # noqa: NPY002 - for initializers of the user's own
+        random.seed(seed)  # Keras' initializers draw their seeds from it
+        np.random.seed(seed)  # noqa: NPY002 - for custom initializers
         clone = _clone(model)
         if not clone.built:
             clone(keras.tree.map_structure(lambda array: array[:1], x))
@@ -156,27 +162,30 @@ def _measured_clones(model, x, y, seeds):
 
 def _clone(model):
     compiled = model.compiled
-    # A clone needs no compilation of its own, which a loss of the user's might forbid.
+    # The clone does not need to be compiled, and a custom loss might prevent it.
     model.compiled = False
     try:
         try:
             return keras.models.clone_model(model)
-        except ValueError:  # it is subclassed
+        except ValueError:  # a subclassed model
             return type(model).from_config(model.get_config())
     except Exception as error:
         raise ValueError(
-            "audit: `seeds` above 1 needs a model that can be made anew: a Functional or "
-            "Sequential one, or one with `get_config`. Making a "
-            f"{type(model).__name__} failed with {type(error).__name__}: {error}. Use "
-            "seeds=1, or audit several models yourself."
+            "audit: `seeds` above 1 needs a model that can be cloned: a Functional or "
+            "Sequential model, or a model with `get_config`. Received: a "
+            f"{type(model).__name__}, whose clone failed with {type(error).__name__}: "
+            f"{error}. Use seeds=1, or audit several models yourself."
         ) from error
     finally:
         model.compiled = compiled
 
 
 def _in_most(draws):
-    """The first draw's diagnosis, with what more than half of all draws show. A model that
-    was trained shows no initialization: then the others are counted."""
+    """The first draw's diagnosis with the findings of more than half of the draws.
+
+    A trained model does not represent its initializer. In this case only the clones are
+    counted.
+    """
     trained = draws[0].not_assessed and not draws[1].not_assessed
     counted = draws[1:] if trained else draws
     findings = []
@@ -186,13 +195,13 @@ def _in_most(draws):
             continue
         evidence = same[0].evidence
         evidence = evidence | {"draws": float(len(counted)), "in": float(len(same))}
-        message = f"{same[0].message} So in {len(same)} of {len(counted)} initializations"
-        message += " drawn again" if trained else ""
+        drawn = "new initializations" if trained else "initializations"
+        message = f"{same[0].message} Found in {len(same)} of {len(counted)} {drawn}"
         rates = [f.evidence["growth"] for f in same if "growth" in f.evidence]
         if rates:
             low, high = min(rates), max(rates)
             evidence |= {"growth_low": low, "growth_high": high}
-            message += f", by {low:.3g} to {high:.3g} times per layer"
+            message += f", with growth from {low:.3g} to {high:.3g} per layer"
         findings.append(
             dataclasses.replace(same[0], evidence=evidence, message=f"{message}.")
         )
@@ -201,11 +210,11 @@ def _in_most(draws):
 
 @contextlib.contextmanager
 def _unchanged(model):
-    """Puts back what a forward pass in training mode, or cloning, changes."""
+    """Restore the state that cloning or a forward pass in training mode changes."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    # All of them: SpectralNormalization assigns its kernel in the forward pass.
+    # Weights too: SpectralNormalization assigns its kernel in the forward pass.
     variables = [*model.variables, *getattr(model, "metrics_variables", ())]
-    for layer in all_layers(model):  # of stateful recurrent layers
+    for layer in all_layers(model):  # states of stateful recurrent layers
         states = keras.tree.flatten(getattr(layer, "states", None))
         variables += [state for state in states if isinstance(state, keras.Variable)]
     before = [(v, v.numpy()) for v in variables]

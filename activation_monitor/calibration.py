@@ -1,10 +1,11 @@
 """The calibration: the matmul-chain study, and the same chain trained in Keras.
 
-The laws of the chain are known exactly (`analysis.chain`), so it proves on the user's own
-machine that what the monitor measures is true.
+The laws of the chain are known exactly (see `analysis.chain`). The calibration compares
+them with the measurements and so verifies the monitor on the user's machine.
 """
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,15 @@ from activation_monitor.recording.backends import backend
 
 
 def studies(seed: int = 0) -> list[chain.Study]:
-    """The three experiments of the study, measured as in a training step."""
+    """Run the experiments of the study, measured as in a training step.
+
+    Args:
+        seed: Seed of the random weights. Defaults to `0`.
+
+    Returns:
+        Two chains, with weights of std 1 and 0.01, and two single products, with weights
+        of std 1 and 1/25.
+    """
 
     def measure(x):
         return backend.measure_once(x, exact=True)
@@ -35,21 +44,26 @@ def calibrate(
     dtype: str = "float32",
     jit_compile: bool | str = "auto",
     seed: int | tuple[int, ...] = 0,
-    **fit_options,
+    **compile_options: Any,
 ) -> chain.Calibration:
-    """Train a chain of linear Keras layers for one step and check what was measured.
+    """Train a chain of linear Keras layers for one step and check the measured growth.
 
     Args:
         weight_std: Standard deviation of the weights.
-        width: Units of every layer.
-        layers: Number of layers.
-        dtype: Keras dtype policy of the layers.
-        jit_compile: As in `model.compile`.
-        seed: Of the weights and the input.
-        **fit_options: Passed on to `model.compile`, such as `run_eagerly`.
+        width: Number of units of every layer. Defaults to `512`.
+        layers: Number of layers. Defaults to `20`.
+        dtype: Keras dtype policy of the layers. Defaults to `"float32"`.
+        jit_compile: As in `model.compile`. Defaults to `"auto"`.
+        seed: Seed of the weights and the input. Defaults to `0`.
+        **compile_options: Further arguments of `model.compile`, for example
+            `run_eagerly`.
+
+    Returns:
+        The measured growth, the exact law, and whether they agree.
 
     Raises:
-        RuntimeError: If nothing was measured, with what the monitor warned of.
+        RuntimeError: If nothing was measured. The message contains the first warning of
+            the monitor.
     """
     rng = np.random.default_rng(seed)
     names = tuple(f"product_{i + 1}" for i in range(layers))
@@ -63,14 +77,14 @@ def calibrate(
     weights = [rng.normal(0.0, weight_std, (width, width)) for _ in names]
     model.set_weights([w.astype(np.float32) for w in weights])
     x = rng.standard_normal((1, width)).astype(np.float32)
-    # A loss with finite gradients for outputs of any size, and steps of size zero.
+    # The loss has finite gradients for outputs of any size. The weights do not change.
     model.compile(
         keras.optimizers.SGD(0.0),
         lambda y, outputs: keras.ops.mean(keras.ops.tanh(outputs)),
         jit_compile=jit_compile,
-        **fit_options,
+        **compile_options,
     )
-    # The monitor would rightly warn of two of the three chains.
+    # The monitor would warn about two of the three chains, correctly.
     monitor = ActivationMonitor(histograms=False, on_finding=lambda finding: None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -79,8 +93,8 @@ def calibrate(
         said = [str(warning.message) for warning in caught] or ["no warning"]
         more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
         raise RuntimeError(
-            "calibrate: nothing was measured, so there is nothing to hold against the law. "
-            f"Expected a measured step of `fit`. Received: {said[0].rstrip('.')}.{more}"
+            "calibrate: nothing was measured, so the law cannot be checked. Expected: a "
+            f"measured step of `fit`. Received: {said[0].rstrip('.')}.{more}"
         )
     for warning in caught:
         warnings.warn_explicit(

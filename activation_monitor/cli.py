@@ -25,15 +25,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: The arguments. Defaults to `None`: those of the command line.
+        argv: The arguments. Defaults to `None`: the arguments of the process.
 
     Returns:
-        The exit code: 0 passed, 1 failed, 2 could not be run; and 3 if `audit` found
-        nothing but could not assess everything.
+        The exit code. 0: the command succeeded; 1: it found a problem or a difference;
+        2: it could not run; 3: `audit` found nothing, but could not assess growth.
     """
     parser = argparse.ArgumentParser(
         prog="activation-monitor",
-        description="Tells you why your Keras network does not train.",
+        description="Shows why a Keras network does not train.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (add_arguments, run, about, description) in _COMMANDS.items():
@@ -73,13 +73,16 @@ def _say(command, text):
 
 
 def _show_warning(command, message, category, *where):
-    """A warning as one line, without the line of code that it comes from."""
+    """Print a warning as one line, without the line of code that issued it."""
     del category, where
     _say(command, f"warning: {_without_function(str(message))}")
 
 
 def _in_one_line(error):
-    """What an error says, with the kind of error if it is not one that we would raise."""
+    """The message of an error in one line.
+
+    The type of the error is added if it is not a type that this package raises.
+    """
     text = _without_function(first_line(error))
     if not isinstance(error, OSError | RuntimeError | TypeError | ValueError):
         text = f"{type(error).__name__}: {text}"
@@ -87,8 +90,10 @@ def _in_one_line(error):
 
 
 def _without_function(text):
-    """A message of ours without the function that raised it: a user of the command line
-    did not call it."""
+    """A message without the name of the Python function that raised it.
+
+    The user of the command line did not call this function.
+    """
     return re.sub(r"^(audit|calibrate|compare|read_runs|report): ", "", text)
 
 
@@ -103,27 +108,27 @@ def _calibrate_arguments(add):
 
 
 def _audit_arguments(add):
-    add("model", help="a file that `model.save` wrote")
+    add("model", help="a model file written by `model.save`")
     add(
         "--data",
-        help="a batch of inputs: .npy, or .npz with an array for each input, by name or "
-        "in order [Gaussian noise of mean 0 and std 1; small integers for integer inputs]",
+        help="a batch of inputs: .npy, or .npz with one array per input, by name or in "
+        "order [Gaussian noise of mean 0 and std 1; small integers for integer inputs]",
     )
-    add("--batch", type=_at_least(1), default=64, help="samples to take [64]")
-    add("--seeds", type=_at_least(1), default=1, help="initializations to draw [1]")
-    about = "findings to ignore; name the model first"
+    add("--batch", type=_at_least(1), default=64, help="samples to use at most [64]")
+    add("--seeds", type=_at_least(1), default=1, help="initializations to audit [1]")
+    about = "findings that are not reported; place MODEL before this option"
     add("--ignore", nargs="*", type=_code, default=[], metavar="CODE", help=about)
 
 
 def _report_arguments(add):
-    add("log_dir", metavar="LOGDIR", help="the `log_dir` of a monitor, or a folder of them")
-    add("-o", "--output", help="the file to write [report.html; with --json the terminal]")
-    add("--json", action="store_true", help="the same for programs, as JSON")
+    add("log_dir", metavar="LOGDIR", help="the `log_dir` of one or several monitors")
+    add("-o", "--output", help="output file [report.html; with --json the terminal]")
+    add("--json", action="store_true", help="write the report as JSON, for programs")
 
 
 def _compare_arguments(add):
     for name in ("run_a", "run_b"):
-        add(name, metavar=name.upper(), help="a monitor's `log_dir`")
+        add(name, metavar=name.upper(), help="the `log_dir` of a monitor")
 
 
 def _explain_arguments(add):
@@ -141,7 +146,7 @@ def _calibrate(arguments):
     for trial, (kind, std) in enumerate(_STDS.items()):
         std = std or 1.0 / math.sqrt(arguments.width)
         if kind != "critical" and arguments.dtype in ("float16", "mixed_float16"):
-            continue  # float16 ends after four such layers
+            continue  # float16 reaches its limits after four such layers
         found = calibration.calibrate(
             weight_std=std,
             width=arguments.width,
@@ -165,12 +170,12 @@ def _audit(arguments):
     try:
         diagnosis = audit(model, x, seeds=arguments.seeds, ignore=arguments.ignore)
     except Exception as error:
-        of = arguments.data or arguments.model
-        raise RuntimeError(f"{of}: {_in_one_line(error)}") from error
+        file = arguments.data or arguments.model
+        raise RuntimeError(f"{file}: {_in_one_line(error)}") from error
     print(diagnosis)
     if arguments.data is None:
-        print("Measured on made-up inputs, which say nothing about the size of yours.")
-        print("Give real ones with --data.")
+        print("Measured on random inputs, whose scale may differ from your data.")
+        print("Pass real inputs with --data.")
     return {"healthy": 0, "findings": 1, "not assessed": 3}[diagnosis.verdict]
 
 
@@ -202,16 +207,16 @@ def _report(arguments):
 
 
 def _check_output(output):
-    """Refuse what cannot be written to, before everything is read."""
+    """Check the output path before the logs are read."""
     path = Path(output)
     if path.is_dir():
         raise IsADirectoryError(
-            f"--output must be a file. Received: {output}, which is a folder. Write, for "
-            f"example, to {path / 'report.html'}."
+            f"--output must be a file. Received: {output}, which is a folder. Use, for "
+            f"example, {path / 'report.html'}."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"--output must be a file in a folder that exists. Received: {output}. Make "
+            f"--output must be a file in an existing folder. Received: {output}. Create "
             f"the folder {path.parent} first."
         )
 
@@ -245,7 +250,7 @@ def _compare(arguments):
 
 
 class _Command(NamedTuple):
-    """A command: its arguments, what it does, and what it says of itself."""
+    """A command: its arguments, its function, its summary and its description."""
 
     arguments: Callable
     run: Callable
@@ -257,41 +262,42 @@ _COMMANDS = {
     "calibrate": _Command(
         _calibrate_arguments,
         _calibrate,
-        "prove on this machine that what the monitor measures is true",
-        "Shows the matmul-chain study, then runs the same chain as Keras layers through "
-        "model.fit with an ActivationMonitor and compares the measured growth with the "
+        "verify the measurements of the monitor on this machine",
+        "Shows the matmul-chain study. Then trains the same chain as Keras layers with "
+        "model.fit and an ActivationMonitor, and compares the measured growth with the "
         "exact law. A correct monitor fails by chance at most once in "
-        f"{1 / chain.FALSE_ALARMS:.0f} chains. Exit code 0: it passed; 1: it failed; 2: it "
-        "could not be run.",
+        f"{1 / chain.FALSE_ALARMS:.0f} chains. Exit code 0: passed; 1: failed; 2: the "
+        "calibration could not run.",
     ),
     "audit": _Command(
         _audit_arguments,
         _audit,
         "diagnose a saved model before training",
-        "Makes one forward pass of a saved model and says what is wrong with its "
-        "initialization. Exit code 0: healthy; 1: something was found; 2: the model could "
-        "not be audited; 3: nothing was found, but growth with depth was not assessed.",
+        "Runs one forward pass of a saved model and reports problems of its "
+        "initialization. Exit code 0: healthy; 1: findings; 2: the model could not be "
+        "audited; 3: no findings, but growth with depth was not assessed.",
     ),
     "report": _Command(
         _report_arguments,
         _report,
-        "make one page of what monitors logged",
-        "Makes a self-contained HTML page of all runs in a log folder and below it. Exit "
-        "code 0: the page was made, whatever it says; 2: it could not be made.",
+        "write logged runs to one HTML page",
+        "Writes a self-contained HTML page with all runs in a log folder and its "
+        "subfolders. Exit code 0: the page was written, with or without findings; 2: it "
+        "could not be written.",
     ),
     "compare": _Command(
         _compare_arguments,
         _compare,
-        "say what differs between two runs, and from which layer on",
-        "Compares two logged runs: layers, how they were drawn, sizes at the first and "
-        "the last step, findings. Exit code 0: no difference beyond chance; 1: a "
-        "difference; 2: they could not be compared.",
+        "show how two runs differ, and from which layer on",
+        "Compares two logged runs: layers, initializers, rms at the first and the last "
+        "step, and findings. Exit code 0: no difference beyond chance; 1: a difference; "
+        "2: the runs could not be compared.",
     ),
     "explain": _Command(
         _explain_arguments,
         _explain,
-        "say what a finding means, how to fix it, and what it cannot see",
-        "Prints the section of the documentation on a finding.",
+        "explain a finding, its fixes and its limits",
+        "Prints the section of the documentation about a finding.",
     ),
 }
 

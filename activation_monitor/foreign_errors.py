@@ -1,4 +1,4 @@
-"""What an error that Keras, TensorFlow or numpy raised says, in one line."""
+"""Shortens an error of Keras, TensorFlow or numpy to one line."""
 
 import re
 
@@ -8,17 +8,20 @@ _WHERE = (
     "Detected at node",
     'File "',
 )
-"""How the lines begin that say where something failed, before the one that says what."""
+"""Beginnings of the lines that say where an error occurred, not which one."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line that says what happened, without colour codes and final period.
+    """The first line of a message that says what happened.
 
     Args:
-        error: Any error; of one that nests others, the innermost is told.
+        error: Any error. For a nested error, the message of the innermost one is used.
+
+    Returns:
+        The line, without colour codes and without the final period.
     """
     text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
     text = text.rpartition("Exception encountered: ")[2]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(_WHERE)]
-    return (told or lines or [type(error).__name__])[0].rstrip(".")
+    what = [line for line in lines if not line.startswith(_WHERE)]
+    return (what or lines or [type(error).__name__])[0].rstrip(".")

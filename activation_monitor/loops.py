@@ -1,7 +1,8 @@
-"""Custom training loops: a step that is measured now and then, or a block of code."""
+"""Custom training loops: measures sampled steps, or the code in a `with` block."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -14,11 +15,11 @@ class Loop:
     """The steps of a custom training loop.
 
     Args:
-        session: Of the models that are trained there.
+        session: The session of the models that the loop trains.
         first_step: The number of the first step. Defaults to `0`.
 
     Attributes:
-        session: The same.
+        session: The session.
     """
 
     def __init__(self, session: Session, first_step: int = 0):
@@ -32,15 +33,16 @@ class Loop:
         self._sampled = None
 
     def watched(self, step: Callable) -> Callable:
-        """A function that does what `step` does, and is measured at sampled steps.
+        """Wrap a training step so that sampled steps are measured.
 
         Args:
-            step: A compiled function or a Python function, which is one training step.
+            step: A compiled function or a Python function that runs one training step.
 
         Returns:
-            The function; `step` itself if nothing can be measured.
+            A function with the same arguments and results; `step` itself if the models
+            cannot be measured.
         """
-        if self._sampled is None:  # and a coordinator needs a compiled function
+        if self._sampled is None:  # a coordinator needs the compiled function itself
             return step
         traces = TwoTraces(step, self._sampled)
         session = self.session
@@ -58,10 +60,10 @@ class Loop:
 
     @contextlib.contextmanager
     def measured(self, step: int | None) -> Iterator[None]:
-        """Within the block, calls that run eagerly are measured as one step.
+        """Measure all eager calls within the block as one step.
 
         Args:
-            step: The number of the step; None counts the blocks.
+            step: The number of the step. None continues the numbers of the steps so far.
         """
         session, sampled = self.session, self._sampled
         if sampled is None:
@@ -78,34 +80,40 @@ class Loop:
         if len(session.training.recording) == before:
             session.attempts.warn_once(
                 "nothing was measured: no layer was called eagerly inside `measure_step`. "
-                f"Use `watch` for a step that is a `{backend.COMPILED}`."
+                f"Use `watch` to measure a step that is a `{backend.COMPILED}`."
             )
 
 
-def check_step(step) -> None:
-    """Refuse what cannot be a training step.
+def check_step(step: Any) -> None:
+    """Check the argument `step` of `ActivationMonitor.watch`.
+
+    Args:
+        step: The argument.
 
     Raises:
-        TypeError: If it is not a function.
+        TypeError: If `step` is not a function.
     """
     if not callable(step) or isinstance(step, keras.Model):
         raise TypeError(
-            "ActivationMonitor.watch: `step` must be a function, and the models come "
-            f"after it: watch(step, models). Received: step={step!r}."
+            "ActivationMonitor.watch: `step` must be a function, followed by the models: "
+            f"watch(step, models). Received: step={step!r}."
         )
 
 
 def as_models(
     models: keras.Model | Sequence[keras.Model], where: str
 ) -> tuple[keras.Model, ...]:
-    """One or several models as a tuple.
+    """Convert one or several models to a tuple.
 
     Args:
         models: A model, or a list or tuple of models.
         where: The method that the user called, for the message.
 
+    Returns:
+        The models.
+
     Raises:
-        TypeError: If there is none, or one is not a `keras.Model`.
+        TypeError: If `models` is empty, or an element is not a `keras.Model`.
     """
     found = tuple(models) if isinstance(models, list | tuple) else (models,)
     if not found or not all(isinstance(model, keras.Model) for model in found):

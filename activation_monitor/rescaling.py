@@ -1,6 +1,7 @@
-"""Data-driven initialization: brings every layer's pre-activations to unit variance."""
+"""Data-driven initialization: scales every layer's pre-activations to unit variance."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,51 +16,59 @@ from activation_monitor.views import tables  # noqa: F401 - shows the result
 
 _SIGMOIDS = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
 
-# One product is enough, but where a bias varies or a half precision format rounds.
+# One multiplication is enough, unless a bias varies or a half precision format rounds.
 _TOLERANCE = 0.005
 _TRIES = 32
 
-# A step towards the range of a format that overflows or underflows.
+# The factor of one step back into the range of a format that overflows or underflows.
 _LEAP = 2.0**8
 
 
-def rescale(model: keras.Model, x) -> Rescaling:
-    """Scale the kernels of a model so that, on this batch, every layer's pre-activations
-    have unit variance: layer-sequential unit-variance initialization, "LSUV".
+def rescale(model: keras.Model, x: Any) -> Rescaling:
+    """Scale the kernels of a model so that all pre-activations have unit variance.
 
-    The layers are visited in the order of the data, in one eager forward pass: each
-    kernel is multiplied by one positive number, then the data goes on with the layer's
-    new output. Variance is taken over batch and units, mean removed, before the fused
-    activation, bias included. The pass runs with `training=True`, so that
-    `BatchNormalization` uses the batch's statistics.
+    This is layer-sequential unit-variance initialization (LSUV), on one batch.
+
+    The function runs one eager forward pass and visits the layers in the order of the
+    data. It multiplies each kernel by one positive number, and the pass continues with the
+    new output of the layer. The variance is computed over batch and units, with the mean
+    removed. Pre-activations include the bias and precede the fused activation. The pass
+    runs with `training=True`, so that `BatchNormalization` uses the statistics of the
+    batch.
 
     Nothing else changes: biases, moving statistics, the states of seed generators,
-    optimizer and trainable flags are bit for bit as before, and so is all of the model
-    if an error is raised (but an unbuilt model stays built). A layer of your own that
-    draws random numbers without a seed generator of its own moves Keras' global one.
+    optimizer and trainable flags keep their values bit for bit. If an error is raised, the
+    kernels keep their values too; an unbuilt model stays built. A custom layer that draws
+    random numbers without its own seed generator advances Keras' global seed generator.
 
-    Rescaled are dense, einsum-dense, convolutional, transposed, depthwise and separable
-    layers, wherever they stand, the output layer included, as in the paper. What to know:
+    Dense, einsum-dense, convolutional, transposed, depthwise and separable layers are
+    rescaled at any position. The output layer is included, as in the paper. Notes:
 
-    * The kernels are those that were drawn; the paper starts from orthonormal ones. For
-      that, give the layers `kernel_initializer="orthogonal"`.
-    * A layer that is called more than once is rescaled at its first call; a layer inside
-      `TimeDistributed` over all time steps.
-    * Of a separable convolution the pointwise kernel is scaled: its two kernels act as
-      their product.
-    * In `MultiHeadAttention` each projection counts as a layer. Queries and keys of unit
-      variance are what its division by `sqrt(key_dim)` presumes (Vaswani et al. 2017).
+    * The kernels keep their random values up to a factor. The paper starts from
+      orthonormal kernels; for this, create the layers with
+      `kernel_initializer="orthogonal"`.
+    * A layer that is called more than once is rescaled at its first call. A layer inside
+      `TimeDistributed` is rescaled over all time steps.
+    * In a separable convolution only the pointwise kernel is scaled, because the output
+      depends on the product of the two kernels.
+    * In `MultiHeadAttention` each projection counts as one layer. Its division by
+      `sqrt(key_dim)` assumes queries and keys of unit variance (Vaswani et al. 2017).
 
-    Left alone, and said so in the report: recurrent layers, whose gates are sigmoids and
-    whose recurrent kernel has a scale of its own; layers with a fused sigmoid, for unit
-    variance makes deep sigmoid networks worse; frozen kernels; those with a constraint
-    or below `SpectralNormalization`, which set the size themselves; weight layers of
-    unknown kinds. Embeddings and normalization layers are not touched.
+    The following layers are not rescaled, and the report says so:
+
+    * Recurrent layers: their gates are sigmoids, and their recurrent kernel has its own
+      scale.
+    * Layers with a fused sigmoid: unit variance makes deep sigmoid networks worse.
+    * Frozen kernels.
+    * Kernels with a constraint or inside `SpectralNormalization`, which set the scale.
+    * Weight layers of unknown kinds.
+
+    Embeddings and normalization layers are neither rescaled nor reported.
 
     Args:
         model: The model. If it is not built, the batch builds it.
-        x: One batch of inputs as the model takes them: an array `(batch, ...)`, or a
-            list, tuple or dict of such. A few hundred samples are plenty.
+        x: One batch of inputs of the model: an array `(batch, ...)`, or a list, tuple or
+            dict of arrays. A few hundred samples are enough.
 
     Returns:
         A `Rescaling`, which prints as a table: for each weight layer the standard
@@ -68,8 +77,8 @@ def rescale(model: keras.Model, x) -> Rescaling:
     Raises:
         TypeError: If `model` is not a Keras model, or `x` does not hold numbers.
         ValueError: If `x` is empty, not finite or does not fit the model; if a kernel is
-            all zeros, not finite or quantized; or if a layer's pre-activations cannot be
-            brought to unit variance because its input is all zeros or not finite.
+            all zeros, not finite or quantized; or if no factor gives a layer's
+            pre-activations unit variance because its input is all zeros or not finite.
 
     Example:
 
@@ -77,7 +86,9 @@ def rescale(model: keras.Model, x) -> Rescaling:
     print(rescale(model, x_train[:256]))
     ```
 
-    Mishkin and Matas (2016), "All you need is a good init", https://arxiv.org/abs/1511.06422
+    Reference:
+        Mishkin and Matas (2016), "All you need is a good init",
+        https://arxiv.org/abs/1511.06422
     """
     backend.check()
     with inputs.explained(model, _checked(model, x), "rescale"):
@@ -94,7 +105,7 @@ def _rescaled(model, x):
             _refuse_useless(saved[id(weight.kernel)][1], weight.name)
 
     def scaled(weight, factor):
-        # Always from the drawn kernel: one rounding, whatever was tried before.
+        # Scale the original kernel each time, so that it is rounded only once.
         drawn = saved[id(weight.kernel)][1]
         with np.errstate(over="ignore", under="ignore"):
             return (drawn.astype(np.float64) * factor).astype(drawn.dtype)
@@ -116,7 +127,7 @@ def _rescaled(model, x):
         weight.kernel.assign(scaled(weight, 1.0))
         if found > 0:
             reasons[weight.name] = "no scale of its kernel gives unit std: its bias varies"
-        else:  # raised after the pass: Keras would wrap it in messages of its own
+        else:  # raised after the pass, because Keras would add messages of its own
             failures.append(_useless_input(weight.name))
 
     def stds():
@@ -155,12 +166,12 @@ def _rescaled(model, x):
 
 
 def _checked(model, x):
-    """The batch as tensors, if it and the model may be rescaled."""
+    """Check the arguments of `rescale` and convert the batch to tensors."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             "rescale: `model` must be a keras.Model. "
             f"Received: {model!r} of type {type(model).__name__}. "
-            "Put a single layer into a keras.Sequential."
+            "To rescale a single layer, put it into a keras.Sequential."
         )
     tensors = inputs.tensors(x, "rescale")
     for array in map(np.asarray, keras.tree.flatten(x)):
@@ -169,13 +180,13 @@ def _checked(model, x):
             raise ValueError(
                 f"rescale: `x` must be finite. Received: {bad} NaN or infinite elements "
                 f"of {array.size}, in an array of shape {array.shape}. "
-                "Clean the data, or give other samples."
+                "Clean the data, or pass other samples."
             )
     return tensors
 
 
 def _build(model, x):
-    """Build what is not built, by a call that changes no state there was."""
+    """Build the model by a call that leaves its existing state unchanged."""
     if not all(layer.built for layer in all_layers(model)):
         saved = _state(model)
         try:
@@ -185,14 +196,14 @@ def _build(model, x):
 
 
 def _reasons(weights):
-    """By name of weight layer: why it is left alone; empty for those to be rescaled."""
+    """Why each weight layer is not rescaled, by name; empty if it is rescaled."""
     reasons, owner = {}, {}
     for weight in weights:
         reasons[weight.name] = reason = _reason(weight)
         if not reason:
             first = owner.setdefault(id(weight.kernel), weight)
             if first is not weight:
-                reasons[weight.name] = f"its kernel is that of {first.name}"
+                reasons[weight.name] = f"it shares the kernel of {first.name}"
     return reasons
 
 
@@ -201,19 +212,19 @@ def _reason(weight):
     if isinstance(layer, layers.RNN):
         return "recurrent: its gates and its recurrent kernel set the scale"
     if not weight.known:
-        return f"rescale does not know the kind {type(layer).__name__}"
+        return f"rescale does not support layers of type {type(layer).__name__}"
     if layer.quantization_mode is not None:
         raise ValueError(
             f"rescale: the kernel of {weight.name!r} must be of a floating-point dtype. "
             f"Received: a layer quantized to {layer.quantization_mode}. "
-            "Rescale before training, quantize after it."
+            "Call `rescale` before training and quantize after it."
         )
     if not layer.built:
         return "not called"
     if not layer.trainable or not getattr(weight.kernel, "trainable", False):
         return "frozen"
     if layer.activation in _SIGMOIDS:
-        return "sigmoid: at unit variance deep networks of it learn worse"
+        return "sigmoid: unit variance makes deep sigmoid networks learn worse"
     if any(isinstance(outer, layers.SpectralNormalization) for outer in weight.around):
         return "SpectralNormalization sets its scale"
     if weight.kernel.constraint is not None:
@@ -226,24 +237,27 @@ def _refuse_useless(kernel, name):
     if finite and kernel.any():
         return
     raise ValueError(
-        f"rescale: the kernel of {name!r} must have weights other than zero, all finite. "
-        f"Received: {'nothing but zeros' if finite else 'NaN or infinite weights'}. "
-        "Draw it with another initializer; or, if it is meant to be so, freeze the "
-        "layer (`layer.trainable = False`) during `rescale`."
+        f"rescale: the kernel of {name!r} must be finite and not all zeros. "
+        f"Received: {'only zeros' if finite else 'NaN or infinite weights'}. "
+        "Use another initializer. If the kernel is intended, freeze the layer "
+        "(`layer.trainable = False`) during `rescale`."
     )
 
 
 def _useless_input(name):
     return (
-        f"rescale: the pre-activations of {name!r} must have a variance that follows the "
-        "scale of its kernel. Received: all the same or not finite, at any scale. Look at "
-        "the layer before it, whose output is all zeros or not finite on this batch, or "
-        "give more samples. All kernels are as they were."
+        f"rescale: the pre-activations of {name!r} must have a variance that depends on "
+        "the scale of its kernel. Received: values that are all the same or not finite at "
+        "any scale. Check the layer before it, whose output is all zeros or not finite on "
+        "this batch, or pass more samples. All kernels are unchanged."
     )
 
 
 def _search(std_at):
-    """The factor that gives unit std, None if there is no such, and the last std."""
+    """Search the factor that gives unit std.
+
+    Returns the factor, or None if there is none, and the std of the last try.
+    """
     factor = 1.0
     for _ in range(_TRIES):
         std = std_at(factor)
@@ -259,7 +273,7 @@ def _search(std_at):
 
 
 def _state(model):
-    """All variables of a model with copies of their values, by id."""
+    """The variables of a model and copies of their values, by `id` of the variable."""
     variables = [*model.variables, *model.metrics_variables]
     return {id(v): (v, np.array(v.value)) for v in variables}
 

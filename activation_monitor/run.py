@@ -1,10 +1,11 @@
-"""What becomes of what is measured: a recording, findings, a log. None of it may fail."""
+"""Keeps, judges and logs the snapshots of one run. A failure here never ends training."""
 
 import inspect
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from activation_monitor.analysis.diagnosis import Diagnosis, summary
 from activation_monitor.analysis.findings import Finding
@@ -21,18 +22,24 @@ _KEEP = 1000
 
 
 class Attempts:
-    """Calls what may fail without ending training, and warns once of each failure."""
+    """Calls functions whose failure must not end training.
+
+    Each failure gives a warning. The same warning is issued only once.
+    """
 
     def __init__(self):
-        self._told = set()
+        self._warned = set()
 
-    def attempt(self, without: str, function: Callable, *args):
-        """What the function returns; None if it fails.
+    def attempt(self, without: str, function: Callable, *args: Any) -> Any:
+        """Call a function and turn an error into a warning.
 
         Args:
-            without: What there is not then, for the warning.
-            function: What to call.
-            *args: What to call it with.
+            without: The consequence of a failure, for the warning.
+            function: The function to call.
+            *args: Its arguments.
+
+        Returns:
+            The return value of the function; None if it raised an error.
         """
         try:
             return function(*args)
@@ -43,20 +50,24 @@ class Attempts:
             return None
 
     def warn_once(self, message: str) -> None:
-        """Warn, unless the very same was said before."""
-        if message not in self._told:
-            self._told.add(message)
+        """Issue a warning, unless the same message was issued before."""
+        if message not in self._warned:
+            self._warned.add(message)
             warn(message)
 
 
-def warn(message) -> None:
-    """A Python warning that points at the user's own line, that with `fit`."""
+def warn(message: object) -> None:
+    """Issue a Python warning that points to the user's line, for example that with `fit`.
+
+    Args:
+        message: The message, or an object such as a finding that prints as one.
+    """
     ours = ("activation_monitor", "keras", "contextlib", *backend.FRAMES)
     level, frame = 1, inspect.currentframe()
     while frame and frame.f_globals.get("__name__", "").split(".")[0] in ours:
         level, frame = level + 1, frame.f_back
     if sys.stderr.isatty():
-        print(file=sys.stderr)  # a progress bar may stand in the line
+        print(file=sys.stderr)  # the line may contain a progress bar
     warnings.warn(f"ActivationMonitor: {message}", stacklevel=level)
 
 
@@ -64,15 +75,15 @@ class Run:
     """One run: the snapshots of a network's training, or of its evaluations.
 
     Args:
-        attempts: Calls what may fail.
-        log_dir: The log folder, None to write nothing.
-        name: Of the run folder below it.
-        ignore: Codes of findings that nobody wants to hear of.
-        scalars: Whether to log scalars of each layer.
+        attempts: Calls the functions that may fail.
+        log_dir: The log folder, or None to write nothing.
+        name: Name of the run's folder in `log_dir`.
+        ignore: Codes of findings that are not reported. Defaults to `frozenset()`.
+        scalars: Whether to log scalars of each layer. Defaults to `True`.
 
     Attributes:
-        recording: The snapshots. At most 1000 are held, those of the first steps and an
-            evenly thinned rest.
+        recording: The snapshots. It holds at most 1000: those of the first steps, and the
+            rest thinned evenly.
     """
 
     def __init__(
@@ -95,17 +106,17 @@ class Run:
 
     @property
     def health(self) -> Health:
-        """What is known of the snapshots so far."""
+        """The state of the diagnosis after all snapshots so far."""
         return self._health
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """What the snapshots say so far; prints as a table."""
-        told = [f for f in self._health.findings if f.code not in self._ignored]
-        return summary(self.recording, told)
+        """The diagnosis of all snapshots so far, which prints as a table."""
+        reported = [f for f in self._health.findings if f.code not in self._ignored]
+        return summary(self.recording, reported)
 
     def open(self) -> None:
-        """Open the log, if there is to be one and it is not open."""
+        """Open the log, if a log folder is set and the log is not open yet."""
         if self._log_dir is not None and self._log is None:
             self._log = self._attempts.attempt(
                 f"nothing is logged to {str(self._log_dir)!r}",
@@ -113,10 +124,14 @@ class Run:
             )
 
     def add(self, snapshot: Snapshot) -> list[Finding]:
-        """Keep, judge and write a snapshot.
+        """Keep, judge and log a snapshot.
+
+        Args:
+            snapshot: The snapshot of a sampled step.
 
         Returns:
-            The findings to be told: what is new, and what has grown; see `health.judge`.
+            The findings to report: new ones, and those that have grown. See
+            `health.judge`.
         """
         self.recording.append(snapshot)
         after = self._attempts.attempt(
@@ -125,7 +140,7 @@ class Run:
         self._health, new = after or (self._health, ())
         new = [finding for finding in new if finding.code not in self._ignored]
         self._added += 1
-        # At powers of two as well, so that it does not fall behind.
+        # The verdict is also written at powers of two, so that it stays up to date.
         due = new or self._added & (self._added - 1) == 0
         verdict = None
         if due and self._log is not None and not snapshot.evaluation:
@@ -139,22 +154,25 @@ class Run:
         )
 
     def flush(self) -> None:
-        """Let the log be read."""
+        """Write buffered events, so that readers can see them."""
         self._write(EventLog.flush)
 
     def close(self) -> None:
-        """Close the log, that of training with the last verdict and a picture of all steps
-        at its end; `open` opens a new file beside it."""
+        """Close the log.
+
+        The log of a training run ends with the last verdict and an image of all steps.
+        `open` then opens a new file in the same folder.
+        """
         if len(self.recording) and not self.recording[-1].evaluation:
             if self._log is not None and (verdict := self._verdict()) is not None:
                 self._write(EventLog.write_verdict, self.recording.steps[-1], verdict)
-            if self._log is not None:  # which it is not, if that failed
+            if self._log is not None:  # it is None if writing the verdict failed
                 self._attempts.attempt("the log has no picture", self._write_image)
         self._write(EventLog.close)
         self._log = None
 
     def _write_image(self):
-        from activation_monitor.views.figures import image  # plotly is loaded here only
+        from activation_monitor.views.figures import image  # loads plotly only when needed
 
         pixels = image.heat_image(self.recording)
         height, width, _ = pixels.shape
@@ -168,7 +186,7 @@ class Run:
                 method(self._log, *args)
                 return self._log
 
-            # None from then on, if it fails.
+            # After a failure the log is None, and nothing more is written.
             self._log = self._attempts.attempt(
                 f"logging to {str(self._log_dir)!r} has ended", write
             )

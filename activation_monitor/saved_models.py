@@ -1,12 +1,13 @@
-"""A saved model and a batch for it, from files: what the command line audits.
+"""Loads a saved model and a batch for it from files, for the command line.
 
-Every file may be missing, cut, of another kind or for another model. Each of these is a
-ValueError that says which file, what was expected and what to do.
+A file may be missing, truncated, of another kind or made for another model. In each case a
+ValueError says which file it is, what was expected and what to do.
 """
 
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from activation_monitor.recording.inputs import input_names
 from activation_monitor.recording.layers import all_layers
 
 _HDF5, _NPY, _ZIP = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PK"
-"""How files of these kinds begin."""
+"""The first bytes of files of these kinds."""
 
 _A_MODEL = "expected a file that `model.save` wrote, .keras or .h5"
 _ARRAYS = "expected arrays, as `np.save` or `np.savez` writes them"
@@ -24,17 +25,20 @@ _ARRAYS = "expected arrays, as `np.save` or `np.savez` writes them"
 _OWN = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown (?:layer|[\w ]*function)):? '([^']+)'"
 )
-"""What Keras says of a class or function that is not its own."""
+"""Keras' messages about a class or function that it cannot find."""
 
 
 # -- the model
 
 
 def load_model(path: str) -> keras.Model:
-    """Load what `model.save` wrote, without its compilation.
+    """Load a model that `model.save` wrote, without compiling it.
+
+    Args:
+        path: The file, or the folder of a model that was saved with `zipped=False`.
 
     Raises:
-        ValueError: If it cannot be loaded.
+        ValueError: If the model cannot be loaded.
     """
     received = _not_a_model(Path(path))
     if received:
@@ -46,7 +50,10 @@ def load_model(path: str) -> keras.Model:
 
 
 def _not_a_model(file):
-    """What a file is instead, with what to do, as far as it shows from outside."""
+    """What a file is if it is not a model, and what to do; empty if it may be a model.
+
+    Only the name and the first bytes of the file are checked.
+    """
     if not file.exists():
         return "no such file"
     if (file / "saved_model.pb").is_file():
@@ -54,39 +61,41 @@ def _not_a_model(file):
             "a folder that `model.export` wrote for serving, without Keras layers. Save "
             'the model itself, with `model.save("model.keras")`'
         )
-    if file.is_dir():  # a model that was saved with `zipped=False` is one
+    if file.is_dir():  # a model that was saved with `zipped=False` is a folder
         return "" if (file / "config.json").is_file() else "a folder"
     size = file.stat().st_size
-    again = f"of {size} bytes: it is cut, or of another kind. Save the model again"
+    again = "it is truncated, or of another kind. Save the model again"
     if file.suffix == ".keras":
-        return "" if zipfile.is_zipfile(file) else f"no archive but a file {again}"
+        is_archive = zipfile.is_zipfile(file)
+        return "" if is_archive else f"{size} bytes that are not a zip archive: {again}"
     if file.suffix in (".h5", ".hdf5"):
-        return "" if _begins(file, _HDF5) else f"no HDF5 file but one {again}"
+        is_hdf5 = _begins(file, _HDF5)
+        return "" if is_hdf5 else f"{size} bytes that are not an HDF5 file: {again}"
     return (
-        f"{file.name}, of a kind that Keras does not load. Save the model with "
+        f"{file.name}, a kind of file that Keras does not load. Save the model with "
         '`model.save("model.keras")`'
     )
 
 
 def _why_not_loaded(path, error):
-    """What Keras raised, in one or two sentences."""
+    """Keras' error in one or two sentences, with what to do."""
     text = str(error)
     if own := _OWN.search(text):
         return (
-            f"it contains {own[1]!r}, a class or function of your own, which the command "
-            "line cannot import. Audit it in Python, where you import it: "
+            f"it contains {own[1]!r}, a custom class or function, which the command line "
+            "cannot import. Import it in Python and audit the model there: "
             + _in_python(path, f", custom_objects={{{own[1]!r}: {own[1]}}}")
         )
     if "safe_mode" in text or "unsafe_deserialization" in text:
         return (
-            "it contains Python code, such as that of a Lambda layer, which the command "
-            "line does not run. If you trust the file, audit it in Python: "
+            "it contains Python code, for example a Lambda layer, which the command line "
+            "does not run. If you trust the file, audit the model in Python: "
             + _in_python(path, ", safe_mode=False")
         )
     if "No model config found" in text or path.endswith(".weights.h5"):
         return (
-            f"{_A_MODEL}. Received: weights without their model. Make the model in Python, "
-            f"then `model.load_weights({path!r})` and `audit(model, x)`"
+            f"{_A_MODEL}. Received: weights without their model. Create the model in "
+            f"Python, then `model.load_weights({path!r})` and `audit(model, x)`"
         )
     if isinstance(error, OSError | zipfile.BadZipFile | KeyError | EOFError):
         return f"it is damaged, or not a model ({first_line(error)}). Save the model again"
@@ -103,28 +112,33 @@ def _in_python(path, options):
 # -- the batch
 
 
-def load_batch(model: keras.Model, path: str | None, samples: int):
-    """A batch for a model, in the structure that it takes.
+def load_batch(model: keras.Model, path: str | None, samples: int) -> Any:
+    """Load or create a batch for a model.
+
+    Shapes are not checked, because Keras may accept more than one.
 
     Args:
         model: The model.
-        path: Of a .npy or .npz file; None for made-up inputs: Gaussian noise, and small
-            integers where those are asked for.
-        samples: How many to take at most.
+        path: A .npy or .npz file. None for random inputs: Gaussian noise of mean 0 and
+            std 1, and small integers for integer inputs.
+        samples: The largest number of samples.
+
+    Returns:
+        Arrays `(samples, ...)` in the structure of the model's inputs.
 
     Raises:
         ValueError: If the inputs of the model are not known, or the file does not hold
-            numbers for them. Shapes are not checked: Keras takes more than one.
+            numbers for them.
     """
     names = input_names(model)
     if not model.built or not names:
         raise ValueError(
             "expected a model whose inputs are known (Functional, or Sequential with an "
             f"Input). Received: {type(model).__name__}. In Python, "
-            "`activation_monitor.audit(model, x)` takes any model."
+            "`activation_monitor.audit(model, x)` accepts any model."
         )
     if path is None:
-        found = [_made_up(model, given, samples) for given in model.inputs]
+        found = [_random(model, expected, samples) for expected in model.inputs]
     else:
         arrays = zip(names, model.inputs, _chosen(path, names), strict=True)
         found = [_checked(path, *each)[:samples] for each in arrays]
@@ -133,38 +147,41 @@ def load_batch(model: keras.Model, path: str | None, samples: int):
     return keras.tree.pack_sequence_as(model.input, found)
 
 
-def _made_up(model, given, samples):
-    """A batch for one input; axes of unknown length get 32."""
+def _random(model, expected, samples):
+    """Random values for one input. Axes of unknown length get length 32."""
     rng = np.random.default_rng(0)
-    shape = (samples, *(32 if length is None else length for length in given.shape[1:]))
-    if given.dtype == "string":
-        raise ValueError(f"expected strings for {given.name}. Give some with --data.")
-    if "int" in given.dtype:
+    shape = (samples, *(32 if length is None else length for length in expected.shape[1:]))
+    if expected.dtype == "string":
+        raise ValueError(
+            f"expected strings for {expected.name}. Received: no data. Pass a file with "
+            "--data."
+        )
+    if "int" in expected.dtype:
         tables = (a for a in all_layers(model) if isinstance(a, keras.layers.Embedding))
         most = min((table.input_dim for table in tables), default=2)
-        return rng.integers(0, most, shape).astype(given.dtype)
-    return rng.standard_normal(shape).astype(given.dtype)
+        return rng.integers(0, most, shape).astype(expected.dtype)
+    return rng.standard_normal(shape).astype(expected.dtype)
 
 
 def _chosen(path, names):
-    """The arrays in a file that are for the inputs of these names, in their order."""
+    """The arrays of a file for the inputs with these names, in the order of the names."""
     loaded = _loaded(path)
     if set(names) <= set(loaded):
         return [loaded[name] for name in names]
-    # Names such as arr_0 and arr_1: in order.
+    # Other names, such as arr_0 and arr_1: the arrays are in the order of the inputs.
     if len(loaded) == len(names) and not set(names) & set(loaded):
         return [*loaded.values()]
     named = ", ".join(f"{name!r}: ..." for name in names)
     received = f" ({', '.join(loaded)})" if any(loaded) else ""
     raise ValueError(
         f"{path}: expected {len(names)} array{'s' * (len(names) > 1)}, for "
-        f"{', '.join(names)}. Received: {len(loaded)}{received}. Save what the model takes "
+        f"{', '.join(names)}. Received: {len(loaded)}{received}. Save the inputs "
         f"with `np.savez('batch.npz', **{{{named}}})`."
     )
 
 
 def _loaded(path):
-    """The arrays in a file by name; one without a name, if there is only one."""
+    """The arrays of a file by name. The array of a .npy file has an empty name."""
     file = Path(path)
     if not file.exists():
         raise ValueError(f"{path}: {_ARRAYS}. Received: no such file.")
@@ -185,10 +202,10 @@ def _loaded(path):
         if "allow_pickle" in str(error):
             raise ValueError(
                 f"{path}: expected numbers. Received: Python objects, which may run code "
-                'when they are read. Save `x.astype("float32")`.'
+                'when they are loaded. Save `x.astype("float32")`.'
             ) from error
         raise ValueError(
-            f"{path}: it is damaged or cut ({first_line(error)}). Save it again."
+            f"{path}: it is damaged or truncated ({first_line(error)}). Save it again."
         ) from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
@@ -199,21 +216,21 @@ def _loaded(path):
     return arrays
 
 
-def _checked(path, name, given, array):
-    """The array for one input, if it has samples of the input's kind."""
+def _checked(path, name, expected, array):
+    """The array for one input, after a check of its dtype and number of samples."""
     if array.ndim == 0 or len(array) == 0:
         raise ValueError(
             f"{path}: expected an array of shape (samples, ...) for {name}. Received: "
             f"shape {array.shape}, which has no sample."
         )
-    strings, complex_ = given.dtype == "string", given.dtype.startswith("complex")
+    strings, complex_ = expected.dtype == "string", expected.dtype.startswith("complex")
     wanted = "strings" if strings else "numbers"
     right = array.dtype.kind in ("SU" if strings else "biufc" if complex_ else "biuf")
-    if right and array.dtype.kind == "f" and "int" in given.dtype:
+    if right and array.dtype.kind == "f" and "int" in expected.dtype:
         wanted, right = "whole numbers", not np.any(array % 1)
     if not right:
         raise ValueError(
-            f"{path}: expected {wanted} for {name}, of dtype {given.dtype}. Received: "
+            f"{path}: expected {wanted} for {name}, of dtype {expected.dtype}. Received: "
             f"dtype {array.dtype}."
         )
     return array

@@ -1,4 +1,4 @@
-"""What a monitor does with the models that it follows: measure, judge, log, act."""
+"""What a monitor does with its models: measure, judge, log, and act on findings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of an `ActivationMonitor`, checked."""
+    """The validated arguments of an `ActivationMonitor`."""
 
     log_dir: str | Path | None
     schedule: Schedule
@@ -34,20 +34,20 @@ class Options:
 
 
 class Session:
-    """The runs of some models.
+    """The training run and the evaluation run of one or several models.
 
     Args:
         options: The arguments of the monitor.
-        attempts: Calls what may fail.
-        models: The models to follow.
+        attempts: Calls the functions that may fail.
+        models: The models to measure.
 
     Attributes:
         training: The run of training.
         evaluating: The run of evaluations.
-        now: The number of the step that runs, or that training has reached.
-        first_step: The first step that was seen; None before it.
-        together: Steps that one execution runs.
-        stop: Ends training; None where it cannot be ended.
+        now: The number of the running step, or of the next step between two steps.
+        first_step: The number of the first step; None before it.
+        together: The number of steps that one execution runs.
+        stop: A function that ends training; None if training cannot be ended.
         has_sampled: Whether any step was sampled.
     """
 
@@ -72,25 +72,29 @@ class Session:
         gave_up: Callable[[], None],
         kind: str = "train",
     ) -> SampledStep | None:
-        """What measures a step of these models; None, after a warning, if nothing can.
+        """Create the object that measures sampled steps of the models.
 
         Args:
-            gave_up: Called when nothing can be measured any more.
-            kind: "train" or "test". Defaults to `"train"`.
+            gave_up: Called when measuring fails and ends.
+            kind: `"train"` or `"test"`. Defaults to `"train"`.
+
+        Returns:
+            The sampled step. None, after a warning, if the models cannot be measured.
 
         Raises:
-            ValueError: If the choice of layers matches none; or if a function decides
-                what several workers sample.
+            ValueError: If `layers` matches no layer; or if `sample_every` is a function
+                and several workers train together.
         """
         strategies = backend.strategies(self.models)
         together = max(map(backend.workers, strategies), default=1)
         if together > 1 and self.options.schedule.by_function:
-            # The first sampled step makes variables, whose values the workers exchange.
-            # A worker that makes them alone ends training ("Collective instance ...
-            # expected type"), or waits for the others for ever.
+            # The first sampled step creates variables, whose values the workers exchange.
+            # If only one worker creates them, training ends ("Collective instance ...
+            # expected type") or the worker waits forever.
             raise ValueError(
                 "ActivationMonitor: with several workers `sample_every` must be a number, "
-                f"so that all {together} sample the same steps. Received: a function."
+                f"so that all {together} workers sample the same steps. Received: a "
+                "function."
             )
         chosen = chosen_layers(self.options.layers, *self.models)
 
@@ -117,7 +121,7 @@ class Session:
         return self.attempts.attempt("nothing is measured", make)
 
     def samples(self) -> bool:
-        """Whether the step that runs now is sampled."""
+        """Whether the running step is sampled, according to the schedule."""
 
         def ask():
             return self.options.schedule.samples(

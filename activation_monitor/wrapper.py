@@ -1,4 +1,6 @@
-"""`Monitored`: a layer that keeps its own record, for hand-picked places and own loops."""
+"""`Monitored`: a layer that records its own outputs, for single layers and custom loops."""
+
+from typing import Any
 
 import keras
 
@@ -11,39 +13,40 @@ from activation_monitor.recording.transparent import Transparent
 
 @keras.saving.register_keras_serializable(package="activation_monitor")
 class Monitored(Transparent):
-    """A layer that behaves as the one it wraps and keeps a record of what it puts out.
+    """A layer that behaves as the layer it wraps and records its outputs.
 
-    Every forward pass is measured inside the graph: in `fit`, `evaluate` and `predict`,
-    in a `tf.function` or a loop of your own, with or without XLA, with no callback. In a
-    fit with an `ActivationMonitor` the layer is in the snapshots as it would be without
-    the wrapper, and its output is measured once for both.
+    Every forward pass is measured inside the graph, without a callback: in `fit`,
+    `evaluate` and `predict`, in a `tf.function` or a custom loop, with or without XLA. If
+    the model is also trained with an `ActivationMonitor`, the snapshots contain the layer
+    under its usual name, and its output is measured once for both.
 
-    The record is no weight and is in no file of `save`, `save_weights` or a checkpoint; a
-    model loaded again starts with an empty one (import this class before, so that Keras
-    knows it). Weights go from the wrapped model to the unwrapped one and back:
-    `get_weights` and `set_weights`, and the files of `save_weights`; these last not where
-    the layer is a wrapper itself (`TimeDistributed`, `SpectralNormalization`), which is
-    refused with an error.
+    The record is not a weight. `save`, `save_weights` and checkpoints do not store it, and
+    a loaded model starts with an empty record. Import this class before loading a model,
+    so that Keras can find it. Weights are compatible with those of the unwrapped model, in
+    both directions: `get_weights`, `set_weights` and the files of `save_weights`. The
+    exception is a wrapped layer that is a wrapper itself (`TimeDistributed`,
+    `SpectralNormalization`): Keras refuses its `save_weights` files with an error.
 
-    Other attributes are the layer's (`hidden.kernel`, `hidden.enable_lora(4)`); set them
-    on `.layer`. Its class is made for the layer and bears its name, since Keras files
-    weights under that: ask `isinstance(layer, Monitored)`, not for its type.
+    All other attributes are those of the layer (`hidden.kernel`, `hidden.enable_lora(4)`).
+    Set them on `.layer`. The class of the object is a subclass that is created for the
+    layer and has the name of the layer's class, because Keras names weights after it. Use
+    `isinstance(layer, Monitored)` to detect it.
 
-    What is computed again is measured again: in a model or block around it that is
-    rematerialized; and `RNN` calls its cell once more than there are time steps.
-    `model.export` writes the program with its measuring: take the wrapper off before, by
-    cloning the model.
+    A forward pass that is computed twice is measured twice. This happens inside a model or
+    block that is rematerialized, and in `RNN`, which calls its cell once more than there
+    are time steps. `model.export` exports the measurement as well. To avoid this, clone
+    the model without the wrapper before the export.
 
     Args:
         layer: The layer to wrap.
-        name: Its name in the model; by default that of the layer.
+        name: Name of the wrapper in the model. Defaults to `None`: the name of the layer.
 
     Attributes:
-        layer: The layer that is wrapped.
+        layer: The wrapped layer.
 
     Raises:
-        TypeError: If `layer` is no layer.
-        ValueError: If it is a `Monitored` one already.
+        TypeError: If `layer` is not a Keras layer.
+        ValueError: If `layer` is a `Monitored` layer already.
 
     Example:
 
@@ -54,8 +57,7 @@ class Monitored(Transparent):
     hidden.statistics(training=True)["zero_fraction"]
     ```
 
-    A tensor in the middle of a subclassed model is looked at by sending it through a
-    layer that does nothing:
+    To measure a tensor inside a subclassed model, pass it through an `Identity` layer:
 
     ```python
     class Block(keras.Model):
@@ -72,21 +74,21 @@ class Monitored(Transparent):
     ```
     """
 
-    keeps_own_record = True  # for the taps, which look through it at the layer
+    keeps_own_record = True  # taps measure the wrapped layer instead of this one
 
     def __new__(cls, layer, *args, **kwargs):
-        """Check before Keras handles the layer."""
+        """Check the layer before Keras uses it."""
         backend.check()
         if not isinstance(layer, keras.Layer):
             raise TypeError(
                 "Monitored: `layer` must be a Keras layer. Received: "
-                f"layer={layer!r} (a {type(layer).__name__}). To look at a tensor, send it "
+                f"layer={layer!r} (a {type(layer).__name__}). To measure a tensor, pass it "
                 "through `Monitored(keras.layers.Identity())`."
             )
         if isinstance(layer, Monitored):
             raise ValueError(
                 "Monitored: `layer` must be a layer that is not monitored yet. Received: "
-                f"layer={layer!r}. Use it as it is, or wrap its `.layer`."
+                f"layer={layer!r}. Use this layer without a second wrapper."
             )
         return super().__new__(cls, layer, *args, **kwargs)
 
@@ -95,8 +97,8 @@ class Monitored(Transparent):
         self._record = LayerRecord(layer)
 
     def call_layer(self, *args, **kwargs):
-        """Call the layer and measure what it puts out."""
-        if is_symbolic_call():  # Keras asks for shapes only
+        """Call the layer and measure its outputs."""
+        if is_symbolic_call():  # Keras only infers shapes
             return self.layer(*args, **kwargs)
         training = is_training_call()
         with shared.wanted(self.layer) as measured:
@@ -104,34 +106,34 @@ class Monitored(Transparent):
         self._record.put(outputs, training, measured)
         return outputs
 
-    def statistics(self, training: bool = False):
-        """What was seen since the record was begun.
+    def statistics(self, training: bool = False) -> Any:
+        """The statistics of all passes since the record was last reset.
 
-        All passes together, as if their outputs were one tensor; but `within_std`, which
-        is the spread across one batch, is that of the batches, averaged over elements,
-        and `dead_units` are those of the batch with the fewest.
+        The statistics cover the elements of all passes together, as if they were one
+        tensor, with two exceptions. `within_std`, the spread across one batch, is averaged
+        over the batches. `dead_units` is that of the batch with the fewest dead units.
 
         Args:
-            training: Whether to take the training passes or those of inference. Which a
-                pass is says Keras: in `fit`, a subclassed model whose `call` takes no
-                `training` makes inference passes.
+            training: Whether to take the training passes or the inference passes. Keras
+                decides which a pass is: in `fit`, a subclassed model whose `call` has no
+                `training` argument makes inference passes. Defaults to `False`.
 
         Returns:
-            A dict of floats: "count", the number of elements, and `STATISTICS` of
-            `analysis.records`, NaN if there was no pass of this kind. If the layer has
-            several outputs, their structure with such dicts in it, and None for what is
-            no dense floating-point tensor.
+            A dict of floats: `"count"`, the number of elements, and all statistics of
+            `analysis.records.STATISTICS`. They are NaN if there was no pass of this kind.
+            If the layer has several outputs, the structure of the outputs with such dicts,
+            and None for an output that is not a dense floating-point tensor.
 
         Raises:
             RuntimeError: If the layer has not been called.
         """
         if not self._record.seen:
             raise RuntimeError(
-                f"Monitored: {self.name!r} was expected to have been called. It has not "
-                "been, and there is nothing to tell. Run the model first."
+                f"Monitored: {self.name!r} must be called before `statistics`. Received: "
+                "no call so far. Run the model first."
             )
         return self._record.statistics(training)
 
     def reset_statistics(self) -> None:
-        """Begin the record anew, that of training passes and that of inference."""
+        """Empty the record, both for training passes and for inference passes."""
         self._record.clear()

@@ -230,7 +230,7 @@ def mirrored():
     x, y = x[:15], y[:15]
     found["watched"] = custom_loop(strategy, x, y, monitor())
     found["watched, plain"] = custom_loop(strategy, x, y)
-    found["looked at"] = custom_loop(strategy, x, y, monitor(), eager=True)
+    found["measured eagerly"] = custom_loop(strategy, x, y, monitor(), eager=True)
     x, y = models.data(samples=24)
     found["two runs"] = several_runs(strategy, x, monitor())
     images = models.IMAGES[:24], models.LABELS[:24]

@@ -566,7 +566,7 @@ def test_what_most_draws_show_is_reported(bad, seeds, reported):
     assert [not draw.healthy for draw in found.draws] == [i in bad for i in range(seeds)]
     assert [f.code for f in found.findings] == ["exploding-activations"] * reported
     for finding in found.findings:
-        assert f"So in {len(bad)} of {seeds} initializations" in finding.message
+        assert f"Found in {len(bad)} of {seeds} initializations" in finding.message
         assert (finding.evidence["in"], finding.evidence["draws"]) == (len(bad), seeds)
         assert 'kernel_initializer="he_normal"' in str(finding)
 
@@ -624,7 +624,7 @@ def test_a_model_that_cannot_be_made_anew_is_told_so():
     """One draw can be looked at all the same."""
     model = Unconfigured(layers.Dense(1))
     assert audit(model, VECTORS).findings == ()
-    with pytest.raises(ValueError, match="(?s)can be made anew: .*Use seeds=1"):
+    with pytest.raises(ValueError, match="(?s)can be cloned: .*Use seeds=1"):
         audit(model, VECTORS, seeds=2)
 
 
@@ -653,7 +653,7 @@ def test_a_batch_must_not_be_empty(x):
 
 def test_targets_need_a_loss():
     """That is, a compiled model."""
-    with pytest.raises(ValueError, match="model has no loss. Call `model.compile` before"):
+    with pytest.raises(ValueError, match="without a loss. Call `model.compile` first"):
         audit(models.perceptron(), VECTORS, TARGETS)
 
 

@@ -273,15 +273,18 @@ IN_PYTHON = "model = keras.saving.load_model('{}', {})"
         ("missing", [f"{A_MODEL}no such file."]),
         (".", [f"{A_MODEL}a folder."]),
         ("exported", [f"{A_MODEL}a folder that `model.export` wrote", "model.save("]),
-        ("text.keras", [f"{A_MODEL}no archive but a file of 22 bytes", "Save the model"]),
-        ("cut.keras", [f"{A_MODEL}no archive but a file of", "it is cut"]),
-        ("text.h5", [f"{A_MODEL}no HDF5 file but one of 22 bytes"]),
+        (
+            "text.keras",
+            [f"{A_MODEL}22 bytes that are not a zip archive: ", "Save the model again"],
+        ),
+        ("cut.keras", [A_MODEL, "bytes that are not a zip archive: it is truncated"]),
+        ("text.h5", [f"{A_MODEL}22 bytes that are not an HDF5 file: it is truncated"]),
         (
             "cut.h5",
             ["it is damaged, or not a model (", "truncated", "Save the model again"],
         ),
         ("zip.keras", ["it is damaged, or not a model (", "config.json"]),
-        ("model.pt", [f"{A_MODEL}model.pt, of a kind that Keras does not load."]),
+        ("model.pt", [f"{A_MODEL}model.pt, a kind of file that Keras does not load."]),
         (
             "good.weights.h5",
             [f"{A_MODEL}weights without their model.", "load_weights('good.weights.h5')"],
@@ -289,21 +292,21 @@ IN_PYTHON = "model = keras.saving.load_model('{}', {})"
         (
             "own.keras",
             [
-                "it contains 'Own', a class or function of your own, which the command ",
+                "it contains 'Own', a custom class or function, which the command ",
                 IN_PYTHON.format("own.keras", "custom_objects={'Own': Own}"),
             ],
         ),
         (
             "activation.keras",
             [
-                "it contains 'own_activation', a class or function of your own",
+                "it contains 'own_activation', a custom class or function",
                 "custom_objects={'own_activation': own_activation})`, then `print(",
             ],
         ),
         (
             "lambda.keras",
             [
-                "it contains Python code, such as that of a Lambda layer",
+                "it contains Python code, for example a Lambda layer",
                 IN_PYTHON.format("lambda.keras", "safe_mode=False"),
             ],
         ),
@@ -329,7 +332,7 @@ TWO = "expected 2 arrays, for vector, pair. Received: "
         ("good", "missing.npy", [f"{ARRAYS}no such file."]),
         ("good", "folder.npy", [f"{ARRAYS}a folder."]),
         ("good", "text.npy", [f"{ARRAYS}a file of another kind, of 22 bytes.", "np.save("]),
-        ("good", "cut.npy", ["it is damaged or cut (", "Save it again."]),
+        ("good", "cut.npy", ["it is damaged or truncated (", "Save it again."]),
         ("good", "objects.npy", ["expected numbers. Received: Python objects", "astype("]),
         ("good", "strings.npy", ["expected numbers for ", "Received: dtype <U1."]),
         ("good", "complex.npy", ["expected numbers for ", "Received: dtype complex128."]),
@@ -344,16 +347,16 @@ TWO = "expected 2 arrays, for vector, pair. Received: "
         (
             "good",
             "sample.npy",
-            ["Received: shape (8,). Of one sample make a batch: `x[None"],
+            ["Received: shape (8,). For a single sample, pass a batch of one: `x[None"],
         ),
         ("good", "named.npz", ["expected 1 array, for ", "Received: 2 (pair, vector)."]),
         ("good", "good.keras", [f"{ARRAYS}an archive with other files in it, such as "]),
-        ("two", "x.npy", [f"{TWO}1. Save what the model takes with `np.savez('batch.npz'"]),
+        ("two", "x.npy", [f"{TWO}1. Save the inputs with `np.savez('batch.npz'"]),
         ("two", "one.npz", [f"{TWO}1 (vector).", "**{'vector': ..., 'pair': ...})`."]),
         ("two", "none.npz", [f"{TWO}0."]),
         ("two", "misnamed.npz", [f"{TWO}2 (vector, pear)."]),
         ("two", "pickled.npz", ["expected numbers. Received: Python objects"]),
-        ("two", "cut.npz", ["it is damaged or cut ("]),
+        ("two", "cut.npz", ["it is damaged or truncated ("]),
         ("two", "reversed.npz", ["for vector: shape (batch, 8). Received: shape (20, 2)."]),
         ("two", "uneven.npz", ["the same number of samples", "Received: 20, 7."]),
         ("tokens", "large.npy", ["integers from 0 to 9 for tokens", "Received: up to 10."]),
@@ -394,7 +397,7 @@ def test_a_model_and_a_batch_that_fit_are_audited(model, data, folder, capsys):
     code, printed, errors = audited(folder, capsys, model, *arguments)
     assert (code, errors) == (0 if model.startswith("good") else 3, [])
     assert "indings; 1 step" in printed
-    assert ("Give real ones with --data." in printed) == (data is None)
+    assert ("Pass real inputs with --data." in printed) == (data is None)
     assert max(map(len, printed.splitlines())) <= 80
 
 
@@ -416,7 +419,9 @@ def test_a_model_without_known_inputs_is_refused(folder, capsys):
     code, _, (line,) = audited(folder, capsys, "unbuilt.keras")
     assert code == 2
     assert "expected a model whose inputs are known" in line
-    assert line.endswith("In Python, `activation_monitor.audit(model, x)` takes any model.")
+    assert line.endswith(
+        "In Python, `activation_monitor.audit(model, x)` accepts any model."
+    )
 
 
 def test_half_precision_is_calibrated_where_it_reaches(capsys):

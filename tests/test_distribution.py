@@ -167,7 +167,7 @@ def test_a_batch_that_is_not_shared_out_evenly_is_merged_by_its_elements(mirrore
         assert_measured(snapshot, found["weights"][i], *split(batch, len(batch)))
 
 
-@pytest.mark.parametrize("case", ["watched", "looked at"])
+@pytest.mark.parametrize("case", ["watched", "measured eagerly"])
 def test_in_a_custom_loop_the_record_is_that_of_the_global_batch(mirrored, case):
     """By `watch` of a step that calls `strategy.run`, or by `measure_step` at an eager one.
 
@@ -205,7 +205,8 @@ def test_training_on_replicas_is_the_same_with_and_without_the_monitor(mirrored,
 
 
 @pytest.mark.parametrize(
-    "case", ["compiled", "eager", "odd", "watched", "looked at", "images", "validated"]
+    "case",
+    ["compiled", "eager", "odd", "watched", "measured eagerly", "images", "validated"],
 )
 def test_of_a_healthy_network_on_replicas_nothing_is_said(mirrored, case):
     """Neither a finding nor that something could not be measured."""
@@ -351,7 +352,7 @@ def test_with_several_workers_a_function_may_not_choose_the_steps(workers):
     for found in workers.found:
         assert found["refused"] == (
             "ValueError: ActivationMonitor: with several workers `sample_every` must be a "
-            "number, so that all 2 sample the same steps. Received: a function."
+            "number, so that all 2 workers sample the same steps. Received: a function."
         )
 
 
@@ -372,8 +373,8 @@ def test_a_model_of_parameter_servers_is_refused_with_one_warning(tmp_path):
     found = found_in(path)
     assert found["warned"] == [
         "ActivationMonitor: nothing is measured, training goes on (NotImplementedError: "
-        "models of a ParameterServerStrategyV2 cannot be measured, those of a "
-        "MirroredStrategy or MultiWorkerMirroredStrategy can)."
+        "models of a ParameterServerStrategyV2 cannot be measured; use a "
+        "MirroredStrategy or a MultiWorkerMirroredStrategy)."
     ]
     assert found["snapshots"] == []
     np.testing.assert_allclose(found["result"], found["expected"], rtol=1e-5)

@@ -67,7 +67,8 @@ MISFITS = {
     "no batch": (
         models.perceptron,
         ones(8),
-        "shape (batch, 8). Received: shape (8,). Of one sample make a batch: `x[None]`.",
+        "shape (batch, 8). Received: shape (8,). For a single sample, pass a batch of one: "
+        "`x[None]`.",
     ),
     "channels": (
         pictures,
@@ -77,7 +78,8 @@ MISFITS = {
     "one picture": (
         pictures,
         ones(9, 9, 3),
-        "any, 3). Received: shape (9, 9, 3). Of one sample make a batch: `x[None]`.",
+        "any, 3). Received: shape (9, 9, 3). For a single sample, pass a batch of one: "
+        "`x[None]`.",
     ),
     "strings": (
         models.perceptron,
@@ -222,7 +224,7 @@ def test_an_error_of_the_models_own_is_raised_as_it_is(function, error):
 )
 def test_what_is_no_array_is_a_type_error(function, x, received):
     """It says what to give instead."""
-    message = f"`x` must be one batch: .* Received: {received}. Of a tf.data"
+    message = f"`x` must be one batch: .* Received: {received}. For a tf.data"
     with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
         function(models.perceptron(), x)
 

@@ -301,12 +301,12 @@ def test_what_is_no_step_or_no_model_is_refused():
     model, monitor = models.perceptron(), ActivationMonitor()
     with pytest.raises(TypeError, match="`step` must be a function, .* Received: step=3"):
         monitor.watch(3, model)
-    with pytest.raises(TypeError, match=r"after it: watch\(step, models\)"):
+    with pytest.raises(TypeError, match=r"models: watch\(step, models\)"):
         monitor.watch(model, len)
     for models_given in ([], len, "net"):
         with pytest.raises(TypeError, match="watch: `models` must be a keras.Model or a"):
             monitor.watch(len, models_given)
-    with pytest.raises(TypeError, match="look: `models` must be a keras.Model"):
+    with pytest.raises(TypeError, match="measure_step: `models` must be a keras.Model"):
         with monitor.measure_step("net"):
             pass
 

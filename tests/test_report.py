@@ -328,8 +328,8 @@ def test_a_log_folder_that_cannot_be_read_is_exit_code_2(command, logs, tmp_path
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("", "--output must be a file. Received: {0}, which is a folder. Write, for "),
-        ("no/page.html", "--output must be a file in a folder that exists. Received: {0}"),
+        ("", "--output must be a file. Received: {0}, which is a folder. Use, for "),
+        ("no/page.html", "--output must be a file in an existing folder. Received: {0}"),
         ("/dev/full", "/dev/full cannot be written (No space left on device)."),
     ],
 )

@@ -441,7 +441,7 @@ LEFT_ALONE = {
     "recurrent:": lambda: layers.SimpleRNN(6, return_sequences=True, stateful=True),
     "its gates": lambda: layers.Bidirectional(layers.LSTM(6, return_sequences=True)),
     "SpectralNormalization": lambda: layers.SpectralNormalization(layers.Dense(6)),
-    "the kind Squared": Squared,
+    "of type Squared": Squared,
     "its bias varies": lambda: layers.Dense(
         6, bias_initializer=keras.initializers.RandomNormal(0.0, 3.0, seed=1)
     ),
@@ -568,7 +568,7 @@ REFUSED = {
         lambda: with_kernel(0.0),
         X,
         ValueError,
-        r"kernel of 'net/hidden_1'.*nothing but zeros.*initializer",
+        r"kernel of 'net/hidden_1'.*only zeros.*initializer",
     ),
     "nan kernel": (
         lambda: with_kernel(np.nan),

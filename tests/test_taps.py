@@ -380,8 +380,8 @@ def test_a_choice_that_matches_nothing_lists_near_misses():
     with pytest.raises(ValueError) as raised:
         models.watch(models.perceptron(), x, y, layers=["hiden_1"])
     assert str(raised.value) == (
-        "ActivationMonitor: no layer matches 'hiden_1', given in `layers`. Near misses: "
-        "hidden_1, hidden_2, hidden_0, net/hidden_1, net/hidden_2."
+        "ActivationMonitor: no layer matches 'hiden_1', passed in `layers`. Similar "
+        "names: hidden_1, hidden_2, hidden_0, net/hidden_1, net/hidden_2."
     )
 
 
@@ -390,8 +390,8 @@ def test_a_choice_that_matches_nothing_lists_near_misses():
     [
         (7, TypeError, "Received: layers=7."),
         ([7], TypeError, "Received: 7 among them."),
-        ([], ValueError, "Received: layers=[], which chooses none."),
-        ("(", ValueError, "Received: '(', which is no regular expression"),
+        ([], ValueError, "Received: layers=[], which is empty."),
+        ("(", ValueError, "Received: '(', which is not a regular expression"),
     ],
 )
 def test_a_choice_of_the_wrong_kind_is_said_at_once(choice, error, message):

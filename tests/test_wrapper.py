@@ -673,7 +673,7 @@ def test_a_file_of_the_model_is_loaded_without_a_callback(tmp_path):
     assert '"registered_name": "activation_monitor>Monitored"' in config
     loaded = keras.models.load_model(path)
     assert isinstance(hidden_of(loaded), Monitored)
-    with pytest.raises(RuntimeError, match="'hidden' was expected to have been called"):
+    with pytest.raises(RuntimeError, match="'hidden' must be called before"):
         hidden_of(loaded).statistics()
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
     assert hidden_of(loaded).statistics()["count"] == 40 * 16
@@ -867,5 +867,5 @@ def test_there_is_nothing_to_tell_before_the_layer_was_called():
     """Shapes alone are no pass; to begin anew is no error."""
     layer = hidden_of(network())
     layer.reset_statistics()
-    with pytest.raises(RuntimeError, match="'hidden' was expected to have been called"):
+    with pytest.raises(RuntimeError, match="'hidden' must be called before"):
         layer.statistics()

@@ -1,7 +1,7 @@
-"""Puts other functions in the place of layers' own, for a while.
+"""Replaces methods of layers temporarily.
 
-What is replaced is the attribute of the instance: the class, other instances and what
-Keras tracks stay untouched, and a `finally` puts each layer back as it was.
+Only the attribute of the instance is replaced. The class, other instances and the objects
+that Keras tracks are not changed. A `finally` block restores each layer.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ def replaced(
     name: str,
     make: Callable[[keras.Layer, object], object],
 ) -> Iterator[None]:
-    """Within the block, `layer.name` is `make(layer, layer.name)`.
+    """Replace an attribute of each layer by `make(layer, attribute)` within the block.
 
     Args:
         layers: The layers, each once.
-        name: Name of the attribute, `call` for example.
-        make: Given the layer and what the attribute was, returns what it shall be.
+        name: Name of the attribute, for example `"call"`.
+        make: Function of the layer and the present attribute; returns the replacement.
     """
     before = []
     try:
         for layer in layers:
-            # Into `__dict__`: Keras' `__setattr__` would track what is assigned.
+            # Write to `__dict__`: Keras' `__setattr__` would track the new value.
             own = layer.__dict__.get(name, _NOTHING)
             new = make(layer, getattr(layer, name))
             before.append((layer, own))
@@ -50,15 +50,16 @@ def wrapped_calls(
     wrap: Callable[[keras.Layer, Callable], Callable],
     name: str = "call",
 ) -> contextlib.AbstractContextManager[None]:
-    """Within the block, each layer's `call` is `wrap(layer, call)`.
+    """Replace the `call` of each layer by `wrap(layer, call)` within the block.
 
-    Where Keras calls a layer only to learn the shape of its output, the layer's own
-    `call` runs.
+    The original `call` still runs when Keras calls a layer only to infer its output
+    shape.
 
     Args:
         layers: The layers, each once.
-        wrap: Given the layer and its `call`, returns the function to call instead.
-        name: What Keras calls: "quantized_call", if the layer is quantized.
+        wrap: Function of the layer and its `call`; returns the function to call instead.
+        name: The method that Keras calls. Use `"quantized_call"` for a quantized layer.
+            Defaults to `"call"`.
     """
 
     def make(layer, call):

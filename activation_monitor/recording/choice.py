@@ -1,4 +1,4 @@
-"""Which layers the user means: names, regular expressions or a predicate."""
+"""Selects layers by name, path, regular expression or predicate."""
 
 import difflib
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 LayerChoice = Iterable | str | re.Pattern | Callable[[Any], bool] | None
+"""What the argument `layers` of `ActivationMonitor` accepts."""
 
 _EXPECTED = (
     "ActivationMonitor: `layers` must be None, a function of a layer, or one or a list of "
@@ -14,11 +15,14 @@ _EXPECTED = (
 
 
 def check(choice: LayerChoice) -> None:
-    """Say early whether a choice is of the right kind.
+    """Validate a choice before the model is known.
+
+    Args:
+        choice: See `choose`.
 
     Raises:
-        TypeError: If it is not.
-        ValueError: If it names nothing, or a string is no regular expression.
+        TypeError: If the choice, or an element of it, has the wrong type.
+        ValueError: If the choice is empty, or a string is not a valid regular expression.
     """
     if choice is None or callable(choice):
         return
@@ -26,7 +30,7 @@ def check(choice: LayerChoice) -> None:
         raise TypeError(f"{_EXPECTED} Received: layers={choice!r}.")
     wanted = _as_list(choice)
     if not wanted:
-        raise ValueError(f"{_EXPECTED} Received: layers={choice!r}, which chooses none.")
+        raise ValueError(f"{_EXPECTED} Received: layers={choice!r}, which is empty.")
     for one in wanted:
         if not isinstance(one, str | re.Pattern):
             raise TypeError(f"{_EXPECTED} Received: {one!r} among them.")
@@ -34,22 +38,27 @@ def check(choice: LayerChoice) -> None:
             re.compile(one)
         except re.error as error:
             raise ValueError(
-                f"{_EXPECTED} Received: {one!r}, which is no regular expression: {error}."
+                f"{_EXPECTED} Received: {one!r}, which is not a regular expression: "
+                f"{error}."
             ) from None
 
 
 def choose(choice: LayerChoice, layers: Sequence[tuple[str, Any]]) -> list:
-    """The layers that are meant.
+    """Select layers.
 
-    A string that is a layer's name or path means that layer; any other, and a compiled
-    pattern, is searched for in the paths.
+    A string that equals the name or the path of a layer selects this layer. Any other
+    string, and a compiled pattern, is searched for in the paths.
 
     Args:
-        choice: None for all; a predicate; or one or several strings and patterns.
+        choice: None for all layers; a predicate; or one or several strings and patterns.
         layers: Pairs of path and layer.
 
+    Returns:
+        The selected layers. A layer that several elements select appears several times.
+
     Raises:
-        ValueError: If one of them matches no layer; lists near misses.
+        ValueError: If an element of the choice matches no layer. The message lists
+            similar names.
     """
     if choice is None:
         return [layer for _, layer in layers]
@@ -57,8 +66,9 @@ def choose(choice: LayerChoice, layers: Sequence[tuple[str, Any]]) -> list:
         found = [layer for _, layer in layers if choice(layer)]
         if not found:
             raise ValueError(
-                "ActivationMonitor: the function given as `layers` is false for all "
-                f"{len(layers)} layers of the model."
+                "ActivationMonitor: the function passed as `layers` must return True for "
+                f"at least one layer. Received: False for all {len(layers)} layers of the "
+                "model."
             )
         return found
     found = []
@@ -66,7 +76,7 @@ def choose(choice: LayerChoice, layers: Sequence[tuple[str, Any]]) -> list:
         matching = _matching(wanted, layers)
         if not matching:
             raise ValueError(
-                f"ActivationMonitor: no layer matches {wanted!r}, given in `layers`. "
+                f"ActivationMonitor: no layer matches {wanted!r}, passed in `layers`. "
                 f"{_near_misses(wanted, layers)}"
             )
         found += matching
@@ -87,6 +97,6 @@ def _near_misses(wanted, layers):
     names = sorted({path for path, _ in layers} | {layer.name for _, layer in layers})
     near = difflib.get_close_matches(text, names, n=5, cutoff=0.4)
     if near:
-        return f"Near misses: {', '.join(near)}."
+        return f"Similar names: {', '.join(near)}."
     more = f", and {len(names) - 20} more" if len(names) > 20 else ""
     return f"The layers are: {', '.join(names[:20])}{more}."

@@ -1,11 +1,13 @@
-"""Whether a batch is what a model takes, and the error in our own words where it is not.
+"""Converts a batch to tensors and explains why a model does not accept it.
 
-Keras decides what fits: it accepts more than the shapes of a model's inputs say. Only where
-a call has failed is the batch held against them, to explain the failure.
+Keras decides which batch fits: it accepts more than the input shapes of a model state. The
+batch is compared with these shapes only after a call has failed, to explain the failure.
 """
 
 import contextlib
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,35 +17,38 @@ from activation_monitor.recording.layers import all_layers
 _NUMBERS = re.compile(r"(u?int|b?float|bool)")
 
 
-def tensors(x, where: str, name: str = "x"):
-    """A batch as tensors, in its structure.
+def tensors(x: Any, where: str, name: str = "x") -> Any:
+    """Convert a batch to tensors, in the same structure.
 
     Args:
-        x: What the user passed.
-        where: The function that it was passed to, for messages.
-        name: Of the argument, for messages.
+        x: The batch: an array `(batch, ...)`, or a list, tuple or dict of arrays.
+        where: The function that the user called, for messages.
+        name: Name of its argument, for messages. Defaults to `"x"`.
+
+    Returns:
+        The tensors, in the structure of `x`.
 
     Raises:
-        TypeError: If it is not an array of numbers or strings, or a list, tuple or dict
-            of such.
-        ValueError: If it has no sample.
+        TypeError: If `x` is not an array of numbers or strings, or a list, tuple or dict
+            of such arrays.
+        ValueError: If `x` has no sample.
     """
     arrays = keras.tree.flatten(x)
     if not all(len(getattr(array, "shape", ())) > 0 for array in arrays):
         raise TypeError(
             f"{where}: `{name}` must be one batch: an array of shape (batch, ...), or a "
-            f"list, tuple or dict of such. Received: {type(x).__name__}. "
-            "Of a tf.data.Dataset of pairs take `x, y = next(iter(dataset))`."
+            f"list, tuple or dict of such arrays. Received: {type(x).__name__}. "
+            "For a tf.data.Dataset of pairs, use `x, y = next(iter(dataset))`."
         )
     empty = [f"an array of shape {_shape(array)}" for array in arrays if 0 in array.shape]
     if empty or not arrays:
         raise ValueError(
-            f"{where}: `{name}` must hold at least one sample, better a few hundred. "
+            f"{where}: `{name}` must hold at least one sample, ideally a few hundred. "
             f"Received: {empty[0] if empty else 'no array'}."
         )
     try:
         return keras.tree.map_structure(keras.ops.convert_to_tensor, x)
-    except Exception:  # whatever the backend says of it
+    except Exception:  # each backend raises its own errors
         kinds = (f"{type(a).__name__} of {getattr(a, 'dtype', '?')}" for a in arrays)
         raise TypeError(
             f"{where}: `{name}` must hold numbers. Received: {', '.join(kinds)}. Convert "
@@ -52,18 +57,18 @@ def tensors(x, where: str, name: str = "x"):
 
 
 @contextlib.contextmanager
-def explained(model: keras.Model, x, where: str):
-    """Turns what Keras raises for a batch that does not fit into one clear error.
+def explained(model: keras.Model, x: Any, where: str) -> Iterator[None]:
+    """Replace Keras' error for a batch that does not fit by one clear error.
 
-    An error that has another reason is raised as it is.
+    Errors with another reason are raised unchanged.
 
     Args:
-        model: The model that is called.
+        model: The model that is called within the block.
         x: The batch, as tensors.
-        where: The function that it was passed to, for messages.
+        where: The function that the user called, for messages.
 
     Raises:
-        ValueError: If the model was called and failed, and `x` does not fit it.
+        ValueError: If the call of the model fails and `x` does not fit the model.
     """
     try:
         yield
@@ -77,8 +82,15 @@ def explained(model: keras.Model, x, where: str):
 
 
 def input_names(model: keras.Model) -> list[str]:
-    """The names of a model's inputs, in the order of `model.inputs`; none if there are no
-    inputs yet."""
+    """The names of a model's inputs.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The names, in the order of `model.inputs`. Inputs in a dict are named by their
+        keys. The list is empty if the model has no known inputs.
+    """
     structure = None if isinstance(model, keras.Sequential) else _inputs(model, "input")
     if isinstance(structure, dict):
         paths = (path for path, _ in keras.tree.flatten_with_path(structure))
@@ -89,13 +101,15 @@ def input_names(model: keras.Model) -> list[str]:
 def _inputs(model, attribute):
     try:
         return getattr(model, attribute, None)
-    except ValueError:  # of a layer that was called more than once
+    except ValueError:  # the layer was called more than once
         return None
 
 
 def _misfit(model, x):
-    """What of the batch is not as the model's inputs are; None if nothing is, or if the
-    model has none."""
+    """How the batch differs from the model's inputs.
+
+    None if it does not differ, or if the model has no known inputs.
+    """
     expected, names = _inputs(model, "inputs"), input_names(model)
     if not expected:
         return None
@@ -122,11 +136,11 @@ def _misfit(model, x):
             "Expected: the same number of samples for each input. Received: "
             f"{', '.join(map(str, samples))}."
         )
-    return _beyond_a_table(model, expected, names, arrays)
+    return _index_beyond_embedding(model, expected, names, arrays)
 
 
 def _array_misfit(wanted, array, which):
-    """What of one array is not as an input is; None if nothing is."""
+    """How one array differs from an input; None if it does not differ."""
     text, complex_ = (wanted.dtype == "string"), wanted.dtype.startswith("complex")
     dtype = keras.backend.standardize_dtype(array.dtype)
     if not complex_ and text == bool(_NUMBERS.match(dtype)):
@@ -134,24 +148,28 @@ def _array_misfit(wanted, array, which):
             f"Expected{which}: {'strings' if text else 'real numbers'}. Received: dtype "
             f"{dtype}."
         )
-    shape, given = tuple(wanted.shape)[1:], tuple(array.shape)[1:]
-    # As Keras does, with an axis of length 1 at the end or without.
-    same_rank = [(shape, given), (shape, given[:-1]), (shape[:-1], given)]
-    ends = [True, given[-1:] == (1,), shape[-1:] == (1,)]
+    shape, received = tuple(wanted.shape)[1:], tuple(array.shape)[1:]
+    # Keras adds or removes a last axis of length 1.
+    same_rank = [(shape, received), (shape, received[:-1]), (shape[:-1], received)]
+    ends = [True, received[-1:] == (1,), shape[-1:] == (1,)]
     for (a, b), allowed in zip(same_rank, ends, strict=True):
         fits = all(None in pair or pair[0] == pair[1] for pair in zip(a, b, strict=False))
         if allowed and len(a) == len(b) and fits:
             return None
     hint = ""
-    if len(given) == len(shape) - 1:
-        hint = " Of one sample make a batch: `x[None]`."
+    if len(received) == len(shape) - 1:
+        hint = " For a single sample, pass a batch of one: `x[None]`."
     return (
         f"Expected{which}: shape {_shape(wanted)}. Received: shape {_shape(array)}.{hint}"
     )
 
 
-def _beyond_a_table(model, expected, names, arrays):
-    """Which input has integers that an Embedding right behind it has no row for."""
+def _index_beyond_embedding(model, expected, names, arrays):
+    """Which input holds an integer beyond `input_dim` of the Embedding that takes it.
+
+    Checked for Embedding layers that are called directly on an input. None if there is
+    no such integer.
+    """
     for layer in all_layers(model):
         if not isinstance(layer, keras.layers.Embedding):
             continue
@@ -170,7 +188,7 @@ def _beyond_a_table(model, expected, names, arrays):
 
 
 def _refused_by_a_layer(error):
-    """What a layer within the model says of its input; None if the error is another."""
+    """The error of a layer about its input shape; None if the error is another one."""
     if not isinstance(error, ValueError):
         return None
     found = re.search(

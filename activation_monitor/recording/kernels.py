@@ -1,16 +1,23 @@
-"""What a layer's signal gain is made of: its kernel, the fan-in, the initializer."""
+"""The parts of a layer's gain: kernel, fan-in and initializer."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 
 
-def kernel(layer: keras.Layer):
-    """The one kernel that the layer multiplies its input with; None if there is no such.
+def kernel(layer: keras.Layer) -> Any:
+    """The kernel that the layer multiplies its input with.
 
-    None also for layers with several kernels (separable and recurrent ones), whose gain
-    is no product of one fan-in and one variance, and for quantized kernels.
+    Args:
+        layer: The layer.
+
+    Returns:
+        The kernel: a variable, or a tensor if the layer computes it from several
+        variables. None if the layer has no kernel. Also None for layers with several
+        kernels (separable and recurrent layers), because their gain is not the product
+        of one fan-in and one variance, and for quantized kernels.
     """
     if isinstance(layer, keras.layers.RNN | keras.layers.Embedding):
         return None
@@ -32,11 +39,15 @@ _LEARNED, _MOVING = ("bias", "gamma", "beta"), ("moving_mean", "moving_variance"
 
 
 def is_changed(layer: keras.Layer) -> bool:
-    """Whether the layer's weights are known to have left their initial values.
+    """Whether the layer's weights are known to differ from their initial values.
 
-    A bias or a scale that starts at a constant shows it. A kernel is random and cannot; nor
-    can the bias of an LSTM, which Keras draws in its own way. Moving statistics count where
-    they are used, in a frozen layer: one forward pass moves those of the others.
+    Only variables with a constant initializer show a change: biases, scales and offsets.
+    Kernels are random and do not. The bias of an LSTM does not either, because Keras
+    initializes it with `unit_forget_bias`. Moving statistics count only in a frozen
+    layer: in other layers one forward pass in training mode changes them.
+
+    Args:
+        layer: The layer.
     """
     if getattr(layer, "unit_forget_bias", False):
         return False
@@ -44,7 +55,7 @@ def is_changed(layer: keras.Layer) -> bool:
         drawn_by = getattr(layer, f"{name}_initializer", None)
         variable = getattr(layer, name, None)
         if isinstance(drawn_by, _CONSTANT) and isinstance(variable, keras.Variable):
-            # Not `convert_to_numpy`, of which numpy warns.
+            # Not `convert_to_numpy`: numpy issues a warning for it.
             initial = np.asarray(drawn_by(variable.shape, variable.dtype))
             if not np.array_equal(np.asarray(variable.value), initial):
                 return True
@@ -52,30 +63,33 @@ def is_changed(layer: keras.Layer) -> bool:
 
 
 def fan_in(layer: keras.Layer, inputs: tuple[int | None, ...]) -> float:
-    """How many products add up in one output, on average over the outputs.
+    """The number of products that are summed in one output, averaged over the outputs.
 
-    For Dense and convolutions as `keras.initializers` computes it, except that it counts
-    * of a convolution padded with zeros only the taps that lie inside the image;
-    * of a depthwise convolution the taps of one channel (Keras' own initializers count
-      all channels: keras issue 11773);
-    * of a transposed convolution the taps that meet an input, about one in `strides`.
+    Dense layers and convolutions have the fan-in that `keras.initializers` computes, with
+    three differences:
+
+    * A convolution padded with zeros counts only the taps that lie inside the image.
+    * A depthwise convolution counts the taps of one channel. Keras' initializers count
+      all channels (keras issue 11773).
+    * A transposed convolution counts the taps that meet an input, about one in `strides`.
 
     Args:
         layer: The layer.
-        inputs: Shape of what it is given, the batch first. None where it is not known.
+        inputs: Shape of the layer's input, batch axis first. None for unknown lengths.
 
     Returns:
-        The fan-in; 0 for a layer without a kernel of its own or of an unknown kind.
+        The fan-in. It is 0 for a layer without its own kernel and for unknown kinds.
     """
     found = kernel(layer)
     if found is None:
         return 0.0
     shape, name = tuple(found.shape), type(layer).__name__
     if name == "EinsumDense":
-        given, rest = layer.equation.split(",")
-        of_kernel, put_out = rest.split("->")
+        of_input, rest = layer.equation.split(",")
+        of_kernel, of_output = rest.split("->")
+        summed = set(of_input) - set(of_output)
         axes = zip(shape, of_kernel, strict=True)
-        return float(math.prod(n for n, axis in axes if axis in set(given) - set(put_out)))
+        return float(math.prod(n for n, axis in axes if axis in summed))
     size = getattr(layer, "kernel_size", None)
     if size is None or not hasattr(layer, "data_format"):
         known = len(shape) == 2 and inputs and shape[0] == inputs[-1]
@@ -90,7 +104,7 @@ def fan_in(layer: keras.Layer, inputs: tuple[int | None, ...]) -> float:
         per_axis = zip(
             places, outputs, size, layer.strides, layer.dilation_rate, strict=True
         )
-        # Each input meets `k` taps along an axis, less those that leave the image.
+        # Each input meets `k` taps along an axis, minus those outside the image.
         return shape[-1] * math.prod(
             n * k * _inside(out, k, s, d, layer.padding) / out
             for n, out, k, s, d in per_axis
@@ -110,7 +124,7 @@ def fan_in(layer: keras.Layer, inputs: tuple[int | None, ...]) -> float:
 
 
 def _inside(length, size, stride, dilation, padding):
-    """Share of a padded convolution's taps, along one axis, that meet an input."""
+    """The fraction of a padded convolution's taps along one axis that meet an input."""
     if length is None or padding == "valid":
         return 1.0
     outputs = -(-length // stride)
@@ -122,7 +136,14 @@ def _inside(length, size, stride, dilation, padding):
 
 
 def initializer(layer: keras.Layer) -> str:
-    """What the kernel was drawn with, as Keras code; empty if the layer does not say."""
+    """The initializer of the kernel as Keras code.
+
+    Args:
+        layer: The layer.
+
+    Returns:
+        For example `"HeNormal()"`. Empty if the layer has no kernel initializer.
+    """
     drawn_by = None
     for argument in ("kernel_initializer", "depthwise_initializer"):
         drawn_by = drawn_by or getattr(layer, argument, None)

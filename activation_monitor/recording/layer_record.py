@@ -1,7 +1,7 @@
-"""The record of all forward passes of one layer, training and inference kept apart."""
+"""The record of all forward passes of one layer, separate for training and inference."""
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,16 +18,16 @@ from activation_monitor.recording.layers import (
 
 
 class _Stores(NamedTuple):
-    """Where the records of one output wait."""
+    """The stores of one output."""
 
     inference: Store
     training: Store
 
 
 class _Leaf:
-    """Of the layer's outputs, one: its stores, None if it is not measured.
+    """One output of the layer: its stores, or None if it is not measured.
 
-    No container, so that `keras.tree` takes it for a leaf.
+    Not a container type, so that `keras.tree` treats it as a leaf.
     """
 
     def __init__(self, stores: _Stores | None):
@@ -35,7 +35,7 @@ class _Leaf:
 
 
 class LayerRecord:
-    """Measures what a layer puts out, into variables that no layer owns.
+    """Measures the outputs of a layer. No layer owns the variables of the record.
 
     Args:
         layer: The layer.
@@ -44,23 +44,24 @@ class LayerRecord:
     def __init__(self, layer: keras.Layer):
         self._layer = layer
         self._stores: dict[tuple, _Stores] = {}  # by path in the outputs
-        self._outputs = None  # the structure of the last outputs, of leaves
-        self._told = set()
+        self._outputs = None  # the structure of the last outputs, with `_Leaf` objects
+        self._warned = set()
 
     @property
     def seen(self) -> bool:
-        """Whether there was a pass."""
+        """Whether the layer has been called."""
         return self._outputs is not None
 
-    def put(self, outputs, training: bool, measured: dict[int, object]) -> None:
-        """Measure the outputs of the pass that is running, in the graph.
+    def put(self, outputs: Any, training: bool, measured: dict[int, object]) -> None:
+        """Measure the outputs of the running pass, in the graph.
 
-        What cannot be measured is left out, with one warning if it is floating-point.
+        An output that cannot be measured is left out. A floating-point output that is
+        left out gives one warning.
 
         Args:
-            outputs: What the layer has put out: a tensor or a structure of them.
-            training: Whether it is a training pass.
-            measured: Records of this pass that exist already, by id of tensor.
+            outputs: The outputs of the layer: a tensor or a structure of tensors.
+            training: Whether this is a training pass.
+            measured: Records of this pass that exist already, by `id` of the tensor.
         """
         leaves = []
         for path, value in keras.tree.flatten_with_path(outputs):
@@ -69,8 +70,8 @@ class LayerRecord:
                 if is_float_tensor(value):
                     stores = self._put(path, value, training, measured.get(id(value)))
                 elif _is_float(value):
-                    raise TypeError(f"{type(value).__name__} is no dense tensor")
-            except Exception as error:  # must not end training
+                    raise TypeError(f"{type(value).__name__} is not a dense tensor")
+            except Exception as error:  # a failed measurement must not end training
                 self._warn_once(path, error)
             leaves.append(_Leaf(stores))
         self._outputs = keras.tree.pack_sequence_as(outputs, leaves)
@@ -81,7 +82,8 @@ class LayerRecord:
         stores = self._stores[path]
         store = stores.training if training else stores.inference
         if record is None:
-            # The exact look needs no second one and has no branches, for any compiler.
+            # The exact pass never needs a second pass. It has no branches, so every
+            # compiler accepts it.
             store.put(
                 tensor,
                 exact=True,
@@ -95,8 +97,8 @@ class LayerRecord:
         return stores
 
     def _warn_once(self, path, error):
-        if path not in self._told:
-            self._told.add(path)
+        if path not in self._warned:
+            self._warned.add(path)
             which = f"output {'.'.join(map(str, path))} of " if path else ""
             warnings.warn(
                 f"Monitored: {which}{self._layer.path or self._layer.name!r} cannot be "
@@ -110,10 +112,15 @@ class LayerRecord:
             for store in stores:
                 store.clear()
 
-    def statistics(self, training: bool):
-        """What was seen: for each output a dict of floats, None where nothing is measured.
+    def statistics(self, training: bool) -> Any:
+        """The statistics of all passes of one kind.
 
-        Of the same structure as the outputs of the last pass.
+        Args:
+            training: Whether to take the training passes or the inference passes.
+
+        Returns:
+            The structure of the last outputs, with a dict of floats for each measured
+            output and None for the others.
         """
 
         def of(leaf):
@@ -133,5 +140,5 @@ def _named(record: np.ndarray) -> dict[str, float]:
 def _is_float(value):
     try:
         return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
-    except Exception:  # no tensor, or of a dtype that Keras does not know
+    except Exception:  # not a tensor, or a dtype that Keras does not know
         return False

@@ -1,6 +1,7 @@
-"""What the layers of a model are: which there are, their paths, kinds and shapes."""
+"""The layers of a model: which ones exist, their paths, kinds and widths."""
 
 import collections
+from typing import Any
 
 import keras
 
@@ -14,7 +15,7 @@ _ACTIVATION_LAYERS = {
     "PReLU": "leaky_relu",
     "ELU": "elu",
     "Softmax": "softmax",
-    "Activation": None,  # says itself
+    "Activation": None,  # named by its argument
 }
 
 _MERGING_LAYERS = (
@@ -24,10 +25,13 @@ _MERGING_LAYERS = (
 
 
 def all_layers(*models: keras.Layer) -> list[keras.Layer]:
-    """The models and all layers below them, each once; recurrent layers as a whole.
+    """The models and all layers below them, each once.
 
-    What runs within a recurrent layer is its own affair: it calls its cell once more than
-    there are time steps, or not at all where a fused kernel does its work.
+    Cells inside recurrent layers are not included: a recurrent layer calls its cell once
+    more than there are time steps, or not at all if it runs a fused kernel.
+
+    Args:
+        *models: The models.
     """
     found, todo = {}, [*models]
     while todo:
@@ -41,11 +45,17 @@ def all_layers(*models: keras.Layer) -> list[keras.Layer]:
 
 
 def chosen_layers(choice: LayerChoice, *models: keras.Model) -> set[int]:
-    """The ids of the layers that a user's choice names, with all layers inside them.
+    """The layers that the user selects, with all layers inside them.
 
     Args:
-        choice: See `choice.choose`, which also says what it raises.
-        models: The models.
+        choice: See `choice.choose`.
+        *models: The models.
+
+    Returns:
+        The `id` of each layer.
+
+    Raises:
+        ValueError: If an element of the choice matches no layer.
     """
     layers = all_layers(*models)
     paths = unique_paths(*models)
@@ -54,14 +64,24 @@ def chosen_layers(choice: LayerChoice, *models: keras.Model) -> set[int]:
 
 
 def unique_paths(*models: keras.Layer) -> dict[int, str]:
-    """Keras paths by id of layer; where two layers share one, where they stand."""
+    """A unique path for each layer.
+
+    The path is the Keras path of the layer. Layers that share a Keras path are named by
+    their position in the model: the names of all layers around them.
+
+    Args:
+        *models: The models.
+
+    Returns:
+        The paths by `id` of the layer.
+    """
     paths, where = {}, {}
 
     def walk(layer, path, place):
         paths[id(layer)], where[id(layer)] = path, place
         inside = sublayers(layer)
         known = [inner.path for inner in inside if inner.path]
-        # A layer without weights may have no path: the same prefix as its siblings'.
+        # A layer without weights may have no path. It gets the prefix of its siblings.
         prefix = known[0].rpartition("/")[0] if known else path
         for inner in inside:
             if id(inner) not in where:
@@ -84,32 +104,32 @@ def _twins(paths):
     return [i for i, path in paths.items() if shared[path] > 1]
 
 
-def float_tensors(structure) -> list[tuple[tuple, object]]:
-    """Pairs of path and tensor, of the floating-point tensors in a structure."""
+def float_tensors(structure: Any) -> list[tuple[tuple, Any]]:
+    """The floating-point tensors in a structure, as pairs of path and tensor."""
     pairs = keras.tree.flatten_with_path(structure)
     return [(path, value) for path, value in pairs if is_float_tensor(value)]
 
 
-def is_float_tensor(value) -> bool:
-    """Whether this is a dense floating-point tensor."""
+def is_float_tensor(value: Any) -> bool:
+    """Whether a value is a dense floating-point tensor."""
     return backend.is_tensor(value) and keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(value.dtype)
     )
 
 
 def has_kernel(layer: keras.Layer) -> bool:
-    """Whether the layer itself owns a variable of two axes or more."""
+    """Whether the layer itself owns a variable with two or more axes."""
     return any(len(variable.shape) >= 2 for variable in own_variables(layer))
 
 
 def kind_of(layer: keras.Layer) -> str:
-    """Which of `snapshot.KINDS` the layer is."""
+    """The kind of the layer, one of `snapshot.KINDS`."""
     name = type(layer).__name__
     if "embedding" in name.lower():
         return "embedding"
     if "norm" in name.lower():
         return "normalization"
-    if name in _ACTIVATION_LAYERS:  # before its weights: PReLU has some
+    if name in _ACTIVATION_LAYERS:  # before the check for weights: PReLU has weights
         return "activation"
     if has_kernel(layer) or any(kind_of(inner) == "weight" for inner in sublayers(layer)):
         return "weight"
@@ -121,7 +141,7 @@ def kind_of(layer: keras.Layer) -> str:
 
 
 def activation_name(layer: keras.Layer) -> str:
-    """Name of the activation function that the layer applies last, `linear` if none."""
+    """The name of the layer's activation function, `"linear"` if it has none."""
     known = _ACTIVATION_LAYERS.get(type(layer).__name__)
     if known:
         return known
@@ -132,14 +152,27 @@ def activation_name(layer: keras.Layer) -> str:
     return _ACTIVATION_LAYERS.get(name) or getattr(function, "__name__", name)
 
 
-def channel_axis(layer: keras.Layer, tensor) -> int:
-    """Where the channels of the layer's output stand: 1 or -1."""
+def channel_axis(layer: keras.Layer, tensor: Any) -> int:
+    """The channel axis of the layer's output.
+
+    Args:
+        layer: The layer.
+        tensor: Its output.
+
+    Returns:
+        1 for `data_format="channels_first"`, otherwise -1.
+    """
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first and len(tensor.shape) > 2 else -1
 
 
-def width_of(layer: keras.Layer, tensor) -> int:
-    """Independent output units: the channels, wherever they stand."""
+def width_of(layer: keras.Layer, tensor: Any) -> int:
+    """The number of the layer's output units: its channels.
+
+    Args:
+        layer: The layer.
+        tensor: Its output.
+    """
     if len(tensor.shape) < 2:
         return 1
     return tensor.shape[channel_axis(layer, tensor)] or 1

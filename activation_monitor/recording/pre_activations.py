@@ -1,7 +1,7 @@
-"""What the weight layers of a model compute before their activation functions.
+"""The pre-activations of a model's weight layers.
 
-One eager forward pass shows each of them at its first call, and lets its kernel be
-changed there before the data goes on.
+One eager forward pass stops at the first call of each weight layer. A callback measures the
+pre-activations there and may change the kernel before the pass continues.
 """
 
 import math
@@ -23,7 +23,7 @@ from activation_monitor.recording.layers import (
 
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 
-# Layers whose pre-activation is linear in one kernel.
+# The pre-activations of these layers are linear in one kernel.
 _KNOWN = (
     *(layers.Dense, layers.EinsumDense),
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D),
@@ -41,9 +41,9 @@ class WeightLayer(NamedTuple):
     Attributes:
         name: Its Keras path, unique in the model.
         layer: The layer.
-        seen_at: The layer whose call shows all its pre-activations: itself, or the
-            `TimeDistributed` around it, which calls it once for each time step.
-        around: The layers that hold it directly and nothing else: wrappers.
+        seen_at: The layer whose call computes all pre-activations: the layer itself, or
+            the `TimeDistributed` layer around it, which calls it once per time step.
+        around: The `keras.layers.Wrapper` layers that wrap the layer directly.
     """
 
     name: str
@@ -53,21 +53,28 @@ class WeightLayer(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether its pre-activation is linear in one kernel."""
+        """Whether the pre-activations are linear in one kernel."""
         return isinstance(self.layer, _KNOWN)
 
     @property
-    def kernel(self):
-        """The kernel that sets its scale: of a separable convolution the pointwise one.
+    def kernel(self) -> Any:
+        """The kernel that sets the scale of the pre-activations.
 
-        Not a variable where it is computed from several, as with LoRA.
+        This is the pointwise kernel of a separable convolution. The kernel is not a
+        variable if the layer computes it from several variables, as with LoRA.
         """
         separable = isinstance(self.layer, _SEPARABLE)
         return self.layer.pointwise_kernel if separable else self.layer.kernel
 
 
 def weight_layers(model: keras.Model) -> list[WeightLayer]:
-    """The weight layers of a model, recurrent ones as a whole."""
+    """The weight layers of a model.
+
+    A recurrent layer counts as one weight layer.
+
+    Args:
+        model: The model.
+    """
     everything = all_layers(model)
     names = unique_paths(model)
     seen_at, around = {}, {}
@@ -90,25 +97,27 @@ def weight_layers(model: keras.Model) -> list[WeightLayer]:
 
 def at_first_calls(
     model: keras.Model,
-    x,
+    x: Any,
     weights: list[WeightLayer],
-    look: Callable[[WeightLayer, Callable[[], float]], Any],
+    measure: Callable[[WeightLayer, Callable[[], float]], Any],
 ) -> dict[str, Any]:
-    """One eager forward pass, with `training=True`, that stops at each weight layer.
+    """Run one eager forward pass and measure each weight layer at its first call.
+
+    The pass runs with `training=True`. Calls inside a function that is being compiled are
+    not measured.
 
     Args:
         model: The model.
-        x: What it is called with.
-        weights: Where to stop.
-        look: Called as `look(weight, std)` at the first call of each weight layer.
-            `std()` computes the layer's pre-activations from its input of this pass and
-            its kernel of this moment, and returns their standard deviation over all
-            elements: NaN if they are not finite, or the layer is of an unknown kind.
-            Then the layer is called, and the data goes on.
+        x: The input of the model.
+        weights: The weight layers to measure.
+        measure: Called as `measure(weight, std)` at the first call of each weight layer,
+            before the layer itself is called. `std()` computes the layer's
+            pre-activations from its input in this pass and its present kernel, and
+            returns their standard deviation over all elements. It returns NaN if they are
+            not finite or if the pre-activations of this kind of layer are unknown.
 
     Returns:
-        What `look` returned, by name of weight layer, in the order of the calls. Calls
-        inside a function that is being compiled are not seen.
+        The return values of `measure` by name of weight layer, in the order of the calls.
     """
     seen = {}
     of = {id(weight.seen_at): weight for weight in weights}
@@ -116,7 +125,7 @@ def at_first_calls(
     def wrap(layer, call):
         weight = of[id(layer)]
 
-        def looked_at(*args, **kwargs):
+        def measured(*args, **kwargs):
             def std():
                 if not weight.known:
                     return math.nan
@@ -124,10 +133,10 @@ def at_first_calls(
                     return _std(call(*args, **kwargs))
 
             if weight.name not in seen and backend.graph() is None:
-                seen[weight.name] = look(weight, std)
+                seen[weight.name] = measure(weight, std)
             return call(*args, **kwargs)
 
-        return looked_at
+        return measured
 
     with wrapped_calls([weight.seen_at for weight in weights], wrap):
         model(x, training=True)
@@ -140,7 +149,7 @@ def _linear(layer, activation):
 
 
 def _std(tensor):
-    """In float64, whatever the tensor's dtype."""
+    """The standard deviation over all elements, computed in float64."""
     flat = keras.ops.convert_to_numpy(tensor).reshape(-1)
     chunks = [flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK)]
     with np.errstate(over="ignore", invalid="ignore"):

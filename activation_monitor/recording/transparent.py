@@ -1,8 +1,8 @@
-"""A wrapper that Keras cannot tell from the layer it wraps.
+"""A wrapper that Keras cannot distinguish from the layer it wraps.
 
-Keras reads from a layer how to convert its arguments, build it, name it and save it. From
-the wrapper it must read what it would read from the wrapped layer. The private part of
-that is in `keras_private`.
+Keras inspects a layer to convert its arguments, build it, name it and save it. The wrapper
+returns what the wrapped layer would return. The parts that depend on Keras' private names
+are in `keras_private`.
 """
 
 import functools
@@ -13,7 +13,7 @@ from activation_monitor.recording.keras_private import WRAPPED_ATTRIBUTES, wrapp
 
 
 def _of_the_layer(name):
-    """An attribute that is the wrapped layer's, to read and to set."""
+    """A property that reads and sets the attribute of the wrapped layer."""
 
     def read(self):
         if "layer" in self.__dict__:
@@ -25,7 +25,7 @@ def _of_the_layer(name):
     def write(self, value):
         if "layer" in self.__dict__:
             setattr(self.layer, name, value)
-        else:  # within Keras' constructor, which sets and reads its own
+        else:  # Keras' constructor sets and reads it before there is a wrapped layer
             self.__dict__[name] = value
 
     return property(read, write)
@@ -35,10 +35,10 @@ def _of_the_layer(name):
 def _class_around(kind, wrapped):
     """The subclass of the wrapper `kind` for layers of the class `wrapped`.
 
-    Keras derives three things from a layer's class, which must be as without a wrapper:
-    the signature of `call` (which arguments are tensors, which are masks, whether there
-    is a `training`), that of `build`, and the class's name, under which `save_weights`
-    files the weights of the layers in a list.
+    Keras derives three things from a layer's class, and they must be those of the wrapped
+    layer: the signature of `call` (which arguments are tensors or masks, whether there is
+    a `training` argument), the signature of `build`, and the name of the class.
+    `save_weights` names the weights of layers in a list after their class.
     """
 
     @functools.wraps(wrapped.build)
@@ -55,7 +55,8 @@ def _class_around(kind, wrapped):
     made.kind = kind
     package, _, name = keras.saving.get_registered_name(kind).rpartition(">")
     if package:
-        # Saved under the wrapper's registered name, which goes on to mean the wrapper.
+        # The subclass is saved under the wrapper's registered name. That name must load
+        # the wrapper, so the wrapper is registered last.
         register = keras.saving.register_keras_serializable(package, name)
         register(made)
         register(kind)
@@ -63,17 +64,18 @@ def _class_around(kind, wrapped):
 
 
 class Transparent(keras.layers.Wrapper):
-    """Behaves exactly as the layer it wraps, and has its name.
+    """Behaves exactly as the layer it wraps and has the same name.
 
-    What it does not define itself it takes from the layer: `adapt`, `enable_lora`,
-    `reset_state`, `kernel`. To set such an attribute, set it on `.layer`.
+    Attributes that the wrapper does not define are those of the layer, for example
+    `adapt`, `enable_lora`, `reset_state` and `kernel`. To set such an attribute, set it on
+    `.layer`.
 
     Args:
-        layer: The layer.
-        name: Another name than the layer's.
+        layer: The layer to wrap.
+        name: Name of the wrapper. Defaults to `None`: the name of the layer.
     """
 
-    kind: type = None  # the class that was asked for, of which this is the subclass
+    kind: type = None  # the wrapper class that the user called, a base of this class
 
     def __new__(cls, layer, *args, **kwargs):
         made = _class_around(cls.kind or cls, type(layer))
@@ -83,10 +85,10 @@ class Transparent(keras.layers.Wrapper):
         super().__init__(layer, name=name or layer.name)
 
     def call_layer(self, *args, **kwargs):
-        """Call the wrapped layer; what `call` does."""
+        """Call the wrapped layer. `call` runs this method."""
         return self.layer(*args, **kwargs)
 
-    # -- what the layer says is said of the wrapper
+    # -- attributes of the wrapped layer
 
     autocast = _of_the_layer("autocast")
     built = _of_the_layer("built")
@@ -109,38 +111,38 @@ class Transparent(keras.layers.Wrapper):
         return f"<{(self.kind or type(self)).__name__} {self.layer!r}>"
 
     def compute_mask(self, *args, **kwargs):
-        """The layer's own mask of its output."""
+        """The output mask of the wrapped layer."""
         return self.layer.compute_mask(*args, **kwargs)
 
     def compute_output_shape(self, *args, **kwargs):
-        """The layer's own."""
+        """The output shape of the wrapped layer."""
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args, **kwargs):
-        """The layer's own."""
+        """The output spec of the wrapped layer."""
         return self.layer.compute_output_spec(*args, **kwargs)
 
     def quantize(self, mode=None, **kwargs):
-        """Quantize the layer."""
+        """Quantize the wrapped layer."""
         self.layer.quantize(mode, **kwargs)
 
     def quantized_call(self, *args, **kwargs):
-        """Call the layer, which is quantized: it knows that itself."""
+        """Call the wrapped layer, which runs its own quantized call."""
         return self.call(*args, **kwargs)
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        """The call as it is: the layer rematerializes itself."""
+        """Return the call unchanged: the wrapped layer rematerializes itself."""
         return layer_call
 
-    # -- saving: the same files as those of the layer by itself
+    # -- saving: the same files as without the wrapper
 
     def get_config(self):
-        """Name and layer."""
+        """The name and the config of the wrapped layer."""
         return {"name": self.name, "layer": keras.saving.serialize_keras_object(self.layer)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Wrap the layer of a config anew."""
+        """Create the layer from its config and wrap it."""
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(
             config.pop("layer"), custom_objects=custom_objects
@@ -148,26 +150,27 @@ class Transparent(keras.layers.Wrapper):
         return (cls.kind or cls)(layer, **config)
 
     def get_build_config(self):
-        """The layer's own."""
+        """The build config of the wrapped layer."""
         return self.layer.get_build_config()
 
     def build_from_config(self, config):
-        """Build the layer, if it was not built when it was made from its own config."""
+        """Build the wrapped layer, unless its own config has built it already."""
         if not self.layer.built:
             self.layer.build_from_config(config)
 
     def save_own_variables(self, store):
-        """Save the layer's own."""
+        """Save the variables of the wrapped layer."""
         self.layer.save_own_variables(store)
 
     def load_own_variables(self, store):
-        """Load the layer's own."""
+        """Load the variables of the wrapped layer."""
         self.layer.load_own_variables(store)
 
     def __dir__(self):
-        # Keras finds what to save here: the layer's parts, each where it would be without
-        # the wrapper, and not the layer once more below it. A layer with a `layer` of its
-        # own (a wrapper) cannot be had that way, and is saved as a part.
+        # Keras finds what to save through `dir`. It must find the parts of the wrapped
+        # layer under the same names as without the wrapper, and not find the wrapped
+        # layer in addition. If the wrapped layer has an attribute `layer` itself (it is a
+        # wrapper), this is impossible, and the wrapped layer is saved as a part.
         own = {name for name in dir(type(self)) if not name.startswith("_")}
         hidden = set() if hasattr(self.layer, "layer") else {"layer"}
         return sorted((own | {"layer"} | set(dir(self.layer))) - hidden)

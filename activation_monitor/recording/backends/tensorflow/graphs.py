@@ -1,35 +1,42 @@
-"""What a traced tensor was computed from, and which graph is being traced."""
+"""The inputs of a traced tensor, and the graph that is being traced."""
 
 import inspect
 import threading
+from typing import Any
 
 import tensorflow as tf
 
 
 def running_now() -> tuple[str, int]:
-    """Which of those that run the step's code side by side is running: the replica, or
-    where there is but one, the thread."""
-    # Each `strategy.run` begins new threads, of which some bear old threads' numbers.
+    """Identify which replica runs this code; without replicas, which thread.
+
+    Returns:
+        `("replica", replica_id)` or `("thread", thread_id)`.
+    """
+    # Each `strategy.run` starts new threads, which may reuse the numbers of old threads.
     thread = threading.current_thread()
     if hasattr(thread, "replica_id"):
         return "replica", thread.replica_id
     return "thread", thread.ident
 
 
-def gradients(of, by: list) -> list:
-    """Gradients of a traced scalar by traced tensors; None where it does not depend."""
+def gradients(of: tf.Tensor, by: list[tf.Tensor]) -> list[tf.Tensor | None]:
+    """The gradients of a traced scalar with respect to traced tensors.
+
+    A gradient is None if the scalar does not depend on the tensor.
+    """
     return tf.gradients(of, by)
 
 
-def is_tensor(value) -> bool:
-    """Whether this is a dense tensor of the running step (not a symbolic Keras one)."""
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a dense tensor of the running step, not a symbolic Keras one."""
     return isinstance(value, tf.Tensor)
 
 
 def is_recomputing() -> bool:
-    """Whether this call is one that `keras.remat` repeats in the backward pass.
+    """Whether `keras.remat` repeats this call in the backward pass.
 
-    Nothing but the stack tells: it runs in the graph of the forward pass.
+    Only the call stack shows this, because the call runs in the graph of the forward pass.
     """
     frame = inspect.currentframe()
     while frame and frame.f_code.co_name != "inner_recompute_grad":
@@ -37,31 +44,32 @@ def is_recomputing() -> bool:
     return frame is not None
 
 
-def is_ragged_or_sparse_float(value) -> bool:
-    """Whether these are floating-point numbers that do not stand in one dense tensor."""
+def is_ragged_or_sparse_float(value: Any) -> bool:
+    """Whether a value holds floating-point numbers in a ragged or sparse tensor."""
     kinds = tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices
     return isinstance(value, kinds) and value.dtype.is_floating
 
 
-def graph():
-    """What is being traced now; None when running eagerly."""
+def graph() -> Any:
+    """The graph that is being traced; None in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def outermost_graph():
-    """The graph of the function whose tracing began first; None when running eagerly."""
+def outermost_graph() -> Any:
+    """The graph of the outermost function that is being traced; None in eager execution."""
     found, around = None, graph()
     while around is not None and hasattr(around, "outer_graph"):
         found, around = around, around.outer_graph
     return found
 
 
-def in_function_within(root) -> bool:
-    """Whether a function is being traced within `root`: one with a trace of its own, that
-    outlives the step. Branches and loops have none.
+def in_function_within(root: Any) -> bool:
+    """Whether a function with its own trace is being traced within `root`.
+
+    Such a trace outlives the step. Branches and loops do not have one.
 
     Args:
-        root: A graph, as `graph` returned it.
+        root: A graph that `graph` returned.
     """
     here = graph()
     while here is not root and here is not None:
@@ -71,14 +79,14 @@ def in_function_within(root) -> bool:
     return False
 
 
-def computed_from(tensor) -> list | None:
-    """The tensors from which a traced tensor was computed; None when running eagerly."""
+def computed_from(tensor: tf.Tensor) -> list[tf.Tensor] | None:
+    """The tensors that a traced tensor was computed from; None in eager execution."""
     if tf.executing_eagerly():
         return None
-    # A constant of the model's, made eagerly: it is computed from nothing.
+    # An eager tensor in a graph is a constant of the model, without inputs.
     return list(tensor.op.inputs) if tf.is_symbolic_tensor(tensor) else []
 
 
-def same_but_new(tensor):
-    """The same values as a new tensor, so that two layers' outputs can be told apart."""
+def same_but_new(tensor: tf.Tensor) -> tf.Tensor:
+    """A new tensor with the same values, so that the outputs of two layers differ."""
     return tf.identity(tensor)

@@ -1,4 +1,4 @@
-"""Which processes train together, and which of them writes files."""
+"""The processes that train together, and the one that writes files."""
 
 from collections.abc import Sequence
 
@@ -13,26 +13,32 @@ def strategies(models: Sequence[keras.Model]) -> list[tf.distribute.Strategy]:
 
 
 def check_strategy(strategy: tf.distribute.Strategy) -> None:
-    """Say early whether a model of this distribution strategy can be measured.
+    """Check that models of a distribution strategy can be measured.
+
+    Args:
+        strategy: The strategy.
 
     Raises:
-        NotImplementedError: If it cannot.
+        NotImplementedError: If they cannot be measured.
     """
     mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
-    # Its workers run a step each, when they like; in sync there is one, and `strategy`
-    # does not tell of its cluster.
-    each_alone = isinstance(strategy, tf.distribute.ParameterServerStrategy)
-    by_itself = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
-    if isinstance(strategy, mirrored) or (by_itself and not each_alone):
+    # Its workers run their steps independently. It reports one replica in sync and may
+    # have no cluster resolver, so it needs a check of its own.
+    independent = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+    single = strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
+    if isinstance(strategy, mirrored) or (single and not independent):
         return
     raise NotImplementedError(
-        f"models of a {type(strategy).__name__} cannot be measured, those of a "
-        "MirroredStrategy or MultiWorkerMirroredStrategy can"
+        f"models of a {type(strategy).__name__} cannot be measured; use a "
+        "MirroredStrategy or a MultiWorkerMirroredStrategy"
     )
 
 
 def workers(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together; an evaluator is by itself."""
+    """The number of processes that train together.
+
+    An evaluator does not train with others: it counts as one process.
+    """
     resolver = strategy.cluster_resolver
     if resolver is not None and resolver.task_type == "evaluator":
         return 1
@@ -41,8 +47,11 @@ def workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes files: the chief does, or the first worker if there is
-    none; and an evaluator, which is by itself."""
+    """Whether this process writes files.
+
+    The chief writes files, or the first worker of a cluster without a chief. An evaluator
+    writes its own files.
+    """
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type in (None, "", "evaluator"):
         return True

@@ -1,43 +1,51 @@
-"""Compiled steps: traces of our own, and how TensorFlow runs and counts them."""
+"""Compiled steps: separate traces, and how TensorFlow runs and counts them."""
 
 import inspect
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device could not hold a step: with the measuring it needs more.
+    """Whether a step ran out of device memory; a measured step needs more memory.
 
-    The user's data may raise the same error; that is not one of the step.
+    The user's data pipeline may raise the same error. It does not count.
     """
     exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
     return exhausted and "IteratorGetNext" not in str(error)
 
 
 def compiled(function: Callable) -> Callable:
-    """The function, traced at its first call, and not counted, see `uncounted`."""
+    """Compile a function. Its traces are not counted, see `uncounted`."""
     return uncounted(tf.function(function, autograph=False))
 
 
-def run_step(step: Callable, *args):
-    """Run a sampled step; its records are in their stores when it returns.
+def run_step(step: Callable, *args: Any) -> Any:
+    """Run a sampled step. Its records are in their stores when it returns.
 
-    TensorFlow's step assigns them to variables, so that it is just called.
+    A TensorFlow step assigns the records to variables, so it only has to be called.
+
+    Args:
+        step: The step.
+        *args: Its arguments.
+
+    Returns:
+        The return value of the step.
     """
     return step(*args)
 
 
 def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
-    """A step of the user's as a function with a trace of its own.
+    """A copy of a user's step with its own trace.
 
     Args:
         step: A `tf.function`, or a Python function.
 
     Returns:
-        The function: the step itself, if it is no `tf.function`; whether it is one; and
-        whether XLA compiles it.
+        The copy (a Python function is returned unchanged); whether `step` is a
+        `tf.function`; and whether XLA compiles it.
     """
     if not hasattr(step, "get_concrete_function"):
         return step, False, False
@@ -45,17 +53,20 @@ def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
 
 
 def uncounted(function: Callable) -> Callable:
-    """A function that does the same, and whose traces TensorFlow does not count.
+    """Exclude the traces of a function from TensorFlow's warnings about retracing.
 
     TensorFlow warns when many of the last calls of a function were traced ("5 out of the
-    last 5 calls to ... triggered tf.function retracing"). It counts all functions of the
-    same source code together: the second trace of a step as one more of the user's own.
-    Here each call counts as one that found its trace made, so that TensorFlow warns
-    exactly where it would without a monitor.
+    last 5 calls to ... triggered tf.function retracing"). It counts all functions with the
+    same source code together, so the second trace of a step would count for the user's
+    step. This function counts each call as a call without tracing. TensorFlow then warns
+    exactly where it would warn without a monitor.
 
     Args:
-        function: A `tf.function` that was made for the monitor; or a model's train or test
-            function that Keras made for it, which calls one. Any other stays as it is.
+        function: A `tf.function` that was made for the monitor, or a train or test
+            function of a Keras model that calls such a function.
+
+    Returns:
+        A function that does the same. Other functions are returned unchanged.
     """
     traced = _traced_part(function)
     if traced is None:
@@ -64,7 +75,7 @@ def uncounted(function: Callable) -> Callable:
         key = traced._key_for_call_stats
         counter = sys.modules[type(traced).__module__]._frequent_tracing_detector_manager
         traced._omit_frequent_tracing_warning = True
-    except AttributeError:  # of another TensorFlow, which will count
+    except AttributeError:  # another TensorFlow version, which counts the traces
         return function
     traced._key_for_call_stats = _OurTraces
 
@@ -77,11 +88,14 @@ def uncounted(function: Callable) -> Callable:
 
 
 class _OurTraces:
-    """Under which TensorFlow counts the traces that it must not warn of."""
+    """The key under which TensorFlow counts the traces of the monitor."""
 
 
 def _traced_part(function):
-    """The `tf.function` that this is, or that Keras' train or test function calls."""
+    """The function itself if it is a `tf.function`, or the one that it calls.
+
+    Keras' train and test functions call a `tf.function`. None for other functions.
+    """
     if hasattr(function, "get_concrete_function"):
         return function
     if getattr(function, "__module__", "").startswith("keras."):

@@ -1,6 +1,7 @@
-"""Where records wait until the host reads them, and the functions that measure tensors."""
+"""Variables that hold records until the host reads them, and functions that measure."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,14 +23,15 @@ def _measuring(
     unsaturated: tuple[float, float] | None = None,
     masked: int = 0,
 ):
-    """Measures a tensor into a record, and a histogram if wanted: one function per kind
-    of tensor, traced once for all taps.
+    """A function that measures a tensor into a record, and into a histogram if wanted.
 
-    In a graph it stays a call (`_noinline`): inlined two hundred times it would make the
-    first step of a large network wait (ResNet50: 3 times the plain first step inlined,
-    2 times as calls). XLA inlines it all the same.
+    There is one function per kind of tensor. It is traced once for all taps.
 
-    `masked` is the rank of the mask that it takes as a further argument; 0 for none.
+    TensorFlow keeps the call in the graph (`_noinline`) because two hundred inlined copies
+    delay the first step of a large network: ResNet50 needs 3 times the plain first step
+    with inlined copies, and 2 times with calls. XLA inlines the function regardless.
+
+    `masked` is the rank of the mask, which is a further argument; 0 without a mask.
     """
 
     def measuring(record, tensor, mask=None):
@@ -65,13 +67,16 @@ def _measuring(
     ).get_concrete_function()
 
 
-def measure_once(x, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
-    """The record of an array, measured as in the training step.
+def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
+    """Measure an array as a training step would.
 
     Args:
         x: Array, tensor or variable of any shape and floating-point dtype.
-        exact: Whether to take the exact pass.
-        jit_compile: Whether to compile it with XLA. Defaults to `False`.
+        exact: Whether to take the exact pass, see `measure`.
+        jit_compile: Whether to compile the measurement with XLA. Defaults to `False`.
+
+    Returns:
+        The record, `(len(records.FIELDS),)`.
     """
     tensor = tf.convert_to_tensor(x)
     kind = tensor.dtype.name, len(tensor.shape)
@@ -79,15 +84,15 @@ def measure_once(x, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
     arguments = tf.constant(records.empty()), tensor
     if jit_compile:
         run = tf.function(measuring, autograph=False, jit_compile=True)
-        # Traced by a call, TensorFlow would count it, see `steps.uncounted`.
+        # TensorFlow would count a trace that a call makes, see `steps.uncounted`.
         measuring = run.get_concrete_function(*arguments)
     return measuring(*arguments)[0].numpy()
 
 
 def _variable(value):
-    # Made outside the function being traced; and not "lifted" out of it, which would
-    # make TensorFlow trace the whole training step a second time. Each replica has a
-    # value of its own.
+    # The variable is created outside the function that is being traced. It is not
+    # "lifted" out of the function, because TensorFlow would then trace the whole training
+    # step twice. Each replica has its own value.
     with tf.init_scope():
         return tf.Variable(
             value,
@@ -99,18 +104,18 @@ def _variable(value):
 
 
 def _by_replica(variable):
-    """The variables that hold a variable's values, one for each replica."""
+    """The component variables of a variable, one for each replica."""
     return getattr(variable, "values", (variable,))
 
 
 class Store:
-    """Where the record of one tensor waits until the host reads it. No layer owns it.
+    """Holds the record of one tensor until the host reads it. No layer owns the variables.
 
     Args:
-        histograms: Whether to count histograms as well.
-        first_only: Whether the first tensor is kept and later ones are dropped, as for a
-            kernel. Otherwise they are merged, and so are those of all replicas. Defaults
-            to `False`.
+        histograms: Whether to count a histogram as well.
+        first_only: Whether to keep only the record of the first tensor and of the first
+            replica, for example for a kernel. If `False`, the records of all tensors and
+            all replicas are merged. Defaults to `False`.
     """
 
     def __init__(self, histograms: bool, first_only: bool = False):
@@ -120,29 +125,30 @@ class Store:
 
     def put(
         self,
-        tensor,
+        tensor: tf.Tensor,
         *,
         exact: bool,
         fused: bool,
         channel_axis: int = -1,
         unsaturated: tuple[float, float] | None = None,
-        mask=None,
+        mask: tf.Tensor | None = None,
         alone: bool = False,
-    ):
+    ) -> tf.Tensor:
         """Measure a tensor of the running step into this store, in the graph.
 
         Args:
             tensor: A dense floating-point tensor.
             exact: Whether to take the exact pass, see `measure`.
             fused: Whether XLA compiles the step.
-            channel_axis: Where the channels are, 1 or -1. Defaults to `-1`.
-            unsaturated: From `records.SATURATED`. Defaults to `None`: the activation
-                function has no limits.
-            mask: Mask of leading axes. Defaults to `None`.
-            alone: Whether to return the record of this tensor alone. Defaults to `False`.
+            channel_axis: The channel axis, 1 or -1. Defaults to `-1`.
+            unsaturated: The limits from `records.SATURATED`. Defaults to `None`: the
+                activation function has no limits.
+            mask: Boolean mask of the leading axes, False for padding. Defaults to `None`.
+            alone: Whether to return the record of this tensor only. Defaults to `False`.
 
         Returns:
-            The record of all tensors that the store has seen; with `alone`, of this one.
+            The record of all tensors that the store has measured, or of this tensor if
+            `alone` is `True`. Shape `(len(records.FIELDS),)`.
         """
         histograms = self.histogram is not None
         measuring = _measuring(
@@ -169,22 +175,33 @@ class Store:
             self.histogram.assign(seen[1])
         return seen[0]
 
-    def merge(self, record) -> None:
-        """Merge the record of another tensor of the running step, in the graph."""
+    def merge(self, record: tf.Tensor) -> None:
+        """Merge the record of another tensor of the running step, in the graph.
+
+        Args:
+            record: The record, `(len(records.FIELDS),)`.
+        """
         self.record.assign(records.merge(self.record.read_value(), record, xp=keras.ops))
 
     def read(self) -> np.ndarray:
-        """The record on the host, of all replicas together, `(len(FIELDS),)`."""
+        """The record of all replicas, `(len(records.FIELDS),)`, as a numpy array."""
         return self.joined(np.stack([v.numpy() for v in _by_replica(self.record)]))
 
     def joined(self, by_replica: np.ndarray) -> np.ndarray:
-        """One record from those of the replicas, `(replicas, len(FIELDS))`."""
+        """Join the records of the replicas.
+
+        Args:
+            by_replica: The records, `(replicas, len(records.FIELDS))`.
+
+        Returns:
+            One record, `(len(records.FIELDS),)`.
+        """
         if self.first_only:
             return by_replica[0]
         return functools.reduce(records.merge, by_replica)
 
     def clear(self) -> None:
-        """Empty it."""
+        """Empty the store."""
         kinds = [(self.record, records.empty())]
         if self.histogram is not None:
             kinds.append((self.histogram, histogram.none()))
@@ -194,10 +211,10 @@ class Store:
 
 
 class Reader:
-    """Reads many stores as one tensor, with one copy to the host, and empties them.
+    """Reads many stores with one copy to the host and empties them.
 
     Args:
-        stores: The stores.
+        stores: The stores to read.
     """
 
     def __init__(self, stores: list[Store]):
@@ -224,12 +241,12 @@ class Reader:
         return self._read().numpy()
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the stores hold.
+        """Read and empty the stores.
 
         Returns:
-            Records, `(stores, len(FIELDS))`, those of the replicas merged; and histograms
-            of the first replica, `(stores, len(SLOTS))`, empty ones for stores that count
-            none.
+            The records, `(stores, len(records.FIELDS))`, joined over replicas; and the
+            histograms of the first replica, `(stores, len(histogram.SLOTS))`. Stores
+            without a histogram have an empty one.
         """
         columns = self._copy()
         replicas, count = len(columns), len(self.stores) * len(records.FIELDS)
