@@ -294,7 +294,7 @@ def calibrate(
     """
     if width < NARROWEST:
         raise ValueError(
-            f"calibrate: `width` must be at least {NARROWEST}: below that, the law of growth "
+            f"calibrate: `width` must be at least {NARROWEST}. Below that, the growth "
             "is not Gaussian enough for the stated rate of false alarms. "
             f"Received: width={width}."
         )
