@@ -11,8 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 _SUBJECT = "activation_monitor.analysis"
-# What the tests of analysis may import at the top of the file. A function in such a file may
-# import more, through `pytest.importorskip`.
+# What the tests of analysis may import at the top of a file. A function in such a file may
+# import more, with `pytest.importorskip`.
 _BESIDE = {*sys.stdlib_module_names, "cases", "networks", "numpy", "pytest", "scipy"}
 
 

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "activation_monitor"
 
 ANYWHERE = {"numpy"} | set(sys.stdlib_module_names)
 
-# Who may import whom: the first row that a module's path starts with. Recording and views do
-# not import each other, and analysis imports neither.
+# Who may import whom: the first row that a module's path starts with. Recording and views
+# do not import each other, and analysis imports neither.
 MAY_IMPORT = {
     "analysis/": {"scipy", "activation_monitor.analysis"},
     "recording/backends/tensorflow": {
