@@ -8,7 +8,6 @@ import pytest
 from activation_monitor.analysis.comparison import compare, pair_layers
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views import console
 from networks import Drawn, chain, network, tap
 
 
@@ -120,7 +119,13 @@ def test_an_empty_run_cannot_be_compared():
         held([chain(1.0)], [])
 
 
-def test_the_table_shows_the_layers_that_differ_and_what_does():
+@pytest.fixture
+def console():
+    """What prints the table: it needs rich."""
+    return pytest.importorskip("activation_monitor.views.console")
+
+
+def test_the_table_shows_the_layers_that_differ_and_what_does(console):
     """Ratios that are beyond chance are marked; the rest is not listed."""
     found = held(chain(1.0, 2.0), chain(1.0, 20.0))
     shown = console._as_text(console.comparison_table(found, ("A", "B")), width=80)
@@ -133,7 +138,7 @@ def test_the_table_shows_the_layers_that_differ_and_what_does():
     assert same == "No difference between A and B beyond chance."
 
 
-def test_a_mark_is_explained_only_where_there_is_one():
+def test_a_mark_is_explained_only_where_there_is_one(console):
     """Runs that differ in their settings only have no table, and no marks."""
     first, second = (
         network(tap("a", activation=phi), tap("b")) for phi in ("relu", "tanh")
@@ -144,7 +149,7 @@ def test_a_mark_is_explained_only_where_there_is_one():
     assert "!" not in shown
 
 
-def test_a_long_table_is_cut():
+def test_a_long_table_is_cut(console):
     """And says how much is left."""
     found = held(chain(*[1.0] * 50), chain(*[10.0] * 50))
     shown = console._as_text(console.comparison_table(found, ("A", "B"), most=5))

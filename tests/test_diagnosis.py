@@ -12,7 +12,6 @@ from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.shown import Views
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views import console
 from networks import Drawn, chain, network, straight, tap, weights
 
 SYMMETRIC = "symmetric-initialization"
@@ -643,6 +642,7 @@ def test_a_code_that_does_not_exist_is_refused(ignore, named):
 
 def test_the_public_diagnose_silences_and_refuses():
     """That of the package, which prints as a table."""
+    console = pytest.importorskip("activation_monitor.views.console")
     assert console.diagnose([straight(3.0)], ignore=EXPLODING).healthy
     with pytest.raises(ValueError, match="diagnose: `ignore` must hold codes"):
         console.diagnose([straight(3.0)], ignore=["growth"])
