@@ -6,18 +6,44 @@
     model.fit(x, y, callbacks=[monitor])
     print(monitor.diagnosis)
 
-The public names are resolved on first use: importing the package loads neither
-TensorFlow nor Keras, for TensorBoard loads it (to show its tab) wherever it is installed.
+The public names are resolved on first use, so that importing the package loads neither
+TensorFlow nor Keras: TensorBoard imports it to show its tab, wherever it is installed.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
+if TYPE_CHECKING:  # Type checkers do not follow `__getattr__`.
+    from activation_monitor.analysis.diagnosis import Diagnosis
+    from activation_monitor.analysis.findings import Finding
+    from activation_monitor.analysis.snapshot import Recording, Snapshot
+    from activation_monitor.auditing import audit
+    from activation_monitor.monitor import ActivationMonitor
+    from activation_monitor.rescaling import rescale
+    from activation_monitor.storage.reader import read_recording
+    from activation_monitor.views.console import diagnose
+    from activation_monitor.wrapper import Monitored
+
+__all__ = [
+    "ActivationMonitor",
+    "Diagnosis",
+    "Finding",
+    "Monitored",
+    "Recording",
+    "Snapshot",
+    "audit",
+    "diagnose",
+    "read_recording",
+    "rescale",
+]
+__version__ = "0.1.0"
+
+_MODULES = {
     "ActivationMonitor": "activation_monitor.monitor",
     "Diagnosis": "activation_monitor.analysis.diagnosis",
     "Finding": "activation_monitor.analysis.findings",
-    "Recording": "activation_monitor.analysis.snapshot",
     "Monitored": "activation_monitor.wrapper",
+    "Recording": "activation_monitor.analysis.snapshot",
     "Snapshot": "activation_monitor.analysis.snapshot",
     "audit": "activation_monitor.auditing",
     "diagnose": "activation_monitor.diagnosing",
@@ -25,15 +51,13 @@ _PUBLIC = {
     "rescale": "activation_monitor.rescaling",
 }
 
-__all__ = [*_PUBLIC]  # noqa: PLE0604
-__version__ = "0.1.0"
+if not TYPE_CHECKING:  # A checker that sees it accepts any name.
+
+    def __getattr__(name):
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __getattr__(name):
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_PUBLIC])
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

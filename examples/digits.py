@@ -2,7 +2,7 @@
 
     python examples/digits.py [LOG_DIR]
 
-Prints what the monitor found, and how to look at the rest in TensorBoard.
+Prints what the monitor found, and the command that starts TensorBoard.
 """
 
 import os
@@ -18,7 +18,7 @@ from activation_monitor import ActivationMonitor
 
 
 def network():
-    """Two convolutions and two hidden layers, with Keras' own initializers."""
+    """Two convolutions and two hidden layers, with the default initializers of Keras."""
     layers = keras.layers
     return keras.Sequential(
         [
@@ -50,7 +50,7 @@ def main(log_dir="logs/digits"):
 
     print(monitor.diagnosis)
     print(f"Accuracy on {len(x_test)} unseen digits: {accuracy:.1%}")
-    print(f"\nTo see it over time:  tensorboard --logdir {log_dir}")
+    print(f"\nTo see all steps:  tensorboard --logdir {log_dir}")
     return monitor, accuracy
 
 

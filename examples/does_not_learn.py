@@ -1,9 +1,9 @@
-"""A network that does not learn, mended by the line that the monitor prints.
+"""A network that does not learn, fixed by the line that the monitor prints.
 
     python examples/does_not_learn.py
 
-Twenty ReLU layers drawn with `random_normal`, std 0.05 whatever the width: a common
-first attempt. On scikit-learn's digits it stays at the 10 % of guessing.
+Twenty ReLU layers use `random_normal`, a common first attempt: its standard deviation is
+0.05, whatever the width. On scikit-learn's digits the accuracy stays at 10 %: guessing.
 """
 
 import os
@@ -18,7 +18,7 @@ from activation_monitor import ActivationMonitor
 
 
 def network(**arguments):
-    """Twenty hidden layers, each made with these arguments."""
+    """A network of twenty hidden layers, each with these arguments."""
     layers = keras.layers
     hidden = [
         layers.Dense(128, activation="relu", name=f"hidden_{i}", **arguments)
@@ -31,7 +31,7 @@ def network(**arguments):
 
 
 def train(model, data):
-    """Accuracy on unseen digits after five epochs, and what the monitor says."""
+    """Train for five epochs; returns the accuracy on unseen digits and the diagnosis."""
     x, x_test, y, y_test = data
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     monitor = ActivationMonitor(histograms=False, on_finding=lambda finding: None)
@@ -46,17 +46,17 @@ def main():
     data = train_test_split(x, y, test_size=0.2, random_state=0)
 
     accuracy, diagnosis = train(network(kernel_initializer="random_normal"), data)
-    print(f"Drawn with random_normal: accuracy {accuracy:.0%}. The monitor says:\n")
+    print(f"With random_normal: accuracy {accuracy:.0%}. The monitor says:\n")
     for finding in diagnosis.findings:
         print(finding)
 
     line = diagnosis.findings[0].fix.changes[0].code
-    # The line is Python: what a person would type into the layers.
+    # The line is Python code: the argument that a person would add to each layer.
     arguments = eval(f"dict({line})")
-    mended, diagnosis = train(network(**arguments), data)
-    print(f"\nWith {line}: accuracy {mended:.0%}.")
+    fixed, diagnosis = train(network(**arguments), data)
+    print(f"\nWith {line}: accuracy {fixed:.0%}.")
     print("The monitor:", "healthy" if diagnosis.healthy else diagnosis.findings)
-    return accuracy, mended, diagnosis
+    return accuracy, fixed, diagnosis
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Tanh networks across the edge of chaos: theory, measurement, and who learns.
+"""Tanh networks across the edge of chaos: theory, measurement, and which ones learn.
 
     python examples/edge_of_chaos.py
 
-The weight variance (fan_in times Var w) of 30 tanh layers goes from 0.25 to 16. Below 1
-signals die out, above it gradients grow the faster the further away (Poole et al. 2016).
-The sizes look harmless on one side: tanh never exceeds 1.
+The weight variance (fan_in times Var w) of 30 tanh layers goes from 0.25 to 16. Below 1 the
+signal vanishes. Above 1 gradients explode, faster the larger the variance is (Poole et al.
+2016), while the activations look healthy, because tanh never exceeds 1.
 """
 
 import math
@@ -22,7 +22,7 @@ WIDTH, DEPTH = 128, 30
 
 
 def network(weight_variance):
-    """Thirty tanh layers whose weights have this variance times fan_in."""
+    """A network of thirty tanh layers with this weight variance."""
     layers = keras.layers
     hidden = [
         layers.Dense(
@@ -63,7 +63,7 @@ def main(variances=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 16.0)):
             f"{variance:8.3g}  {law:<11.3g}  {measured:<10.3g}  {rate:<10.3g}  {loss:5.2f}"
             f"   {', '.join(codes) or 'healthy'}"
         )
-    print("\nA law of 0 is the limit of infinite depth. Guessing has a loss of 2.30.")
+    print("\nA law of 0 is the limit of infinite depth. The loss of guessing is 2.30.")
     return found
 
 

@@ -2,9 +2,9 @@
 
     python examples/slow_explosion.py
 
-Every layer is drawn as the textbook says, and no block is wrong by itself: each adds a
-branch about as large as the stream. After thirty sums the stream is hundreds of times
-too large. The fix is in what the branches add.
+Every layer has a textbook initializer, and each single block is fine: it adds a branch
+about as large as the stream. After thirty sums, the stream is hundreds of times too large.
+The fix is in the last layer of each branch.
 """
 
 import os
@@ -20,7 +20,7 @@ BLOCKS = 30
 
 
 def network(last_of_branch):
-    """`x + f(x)`, thirty times; `last_of_branch` are arguments of each f's last layer."""
+    """Thirty blocks `x + f(x)`; `last_of_branch`: arguments of the last layer of each f."""
     dense = keras.layers.Dense
     inputs = keras.Input((64,))
     x = dense(128, name="stem")(inputs)
@@ -32,7 +32,7 @@ def network(last_of_branch):
 
 
 def train(model, x, y):
-    """The loss of the last epoch, and what the monitor says."""
+    """Train for five epochs; returns the last loss and the monitor."""
     model.compile(
         keras.optimizers.SGD(0.003, momentum=0.9), "sparse_categorical_crossentropy"
     )
@@ -57,11 +57,11 @@ def main():
         print(finding)
 
     line = monitor.diagnosis.findings[0].fix.changes[0].code
-    mended, monitor = train(network(eval(f"dict({line})")), x, y)
-    print(f"\nWith {line} in the branches: loss {mended:.3g}.")
+    fixed, monitor = train(network(eval(f"dict({line})")), x, y)
+    print(f"\nWith {line} in the branches: loss {fixed:.3g}.")
     verdict = "healthy" if monitor.diagnosis.healthy else monitor.diagnosis.findings
     print("The monitor:", verdict)
-    return loss, mended, monitor.diagnosis
+    return loss, fixed, monitor.diagnosis
 
 
 if __name__ == "__main__":

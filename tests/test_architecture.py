@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "activation_monitor"
 
 ANYWHERE = {"numpy"} | set(sys.stdlib_module_names)
 
-# Who may import whom. The first row that fits a module's path holds. This is the diagram:
-# recording and views do not know each other, and analysis knows neither.
+# Who may import whom: the first row that a module's path starts with. Recording and views
+# do not import each other, and analysis imports neither.
 MAY_IMPORT = {
     "analysis/": {"scipy", "activation_monitor.analysis"},
     "recording/backends/tensorflow": {
@@ -135,9 +135,32 @@ def modules():
     return sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
+TESTS_OF_ANALYSIS = {
+    *(
+        "test_chain",
+        "test_comparison",
+        "test_depth_profile",
+        "test_diagnosis",
+        "test_health",
+    ),
+    *("test_hints", "test_histogram", "test_layer_graph", "test_records", "test_rules"),
+    *("test_snapshot", "test_theory"),
+}
+
+
+def test_the_tests_of_analysis_run_without_keras_and_tensorflow():
+    """`-m analysis` selects these: one that imports Keras at its top would drop out."""
+    import conftest
+
+    files = Path(__file__).parent.glob("test_*.py")
+    found = {file.stem for file in files if conftest._tests_analysis(file)}
+    assert found >= TESTS_OF_ANALYSIS
+    assert found & {"test_monitor", "test_console", "test_architecture"} == set()
+
+
 @pytest.mark.parametrize("path", modules())
 def test_a_module_imports_only_what_the_table_allows(path):
-    """The table above is kept."""
+    """No import breaks the table above."""
     assert forbidden(path, (PACKAGE / path).read_text()) == []
 
 
@@ -161,7 +184,7 @@ def test_the_table_would_notice(path, source):
 
 
 def test_no_module_takes_the_name_of_one_of_the_standard_library():
-    """Else the check above would take its imports for the standard library's."""
+    """Otherwise the check above takes its imports for those of the standard library."""
     names = {Path(path).stem for path in modules()} - {"__init__"}
     assert names & set(sys.stdlib_module_names) == set()
 
@@ -175,7 +198,7 @@ def loaded_by(statement):
 
 
 def test_importing_the_package_loads_no_framework():
-    """TensorBoard will import the package wherever it is installed."""
+    """TensorBoard imports the package wherever it is installed."""
     loaded = loaded_by("import activation_monitor; dir(activation_monitor)")
     assert loaded & {"tensorflow", "keras", "tensorboard", "rich", "scipy"} == set()
 
@@ -189,18 +212,22 @@ def test_the_public_names_are_there():
     """Each name in `__all__` resolves, and a wrong one gives the usual error."""
     import activation_monitor
 
+    assert sorted(activation_monitor._MODULES) == activation_monitor.__all__
     for name in activation_monitor.__all__:
         assert getattr(activation_monitor, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'Monitor'"):
         _ = activation_monitor.Monitor
 
 
-def test_the_linter_finds_nothing():
-    """Private attributes of Keras are touched in the two modules for it only (SLF001)."""
-    root = PACKAGE.parent
+@pytest.mark.parametrize(
+    "command", [["check", "--no-cache"], ["format", "--check", "--no-cache"]]
+)
+def test_ruff_finds_nothing(command):
+    """The linter, which also allows private attributes of Keras in few modules only
+    (SLF001), and the formatter."""
     run = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--no-cache", str(root)],
+        [sys.executable, "-m", "ruff", *command, str(PACKAGE.parent)],
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 0, run.stdout
+    assert run.returncode == 0, run.stdout + run.stderr

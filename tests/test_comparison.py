@@ -8,7 +8,6 @@ import pytest
 from activation_monitor.analysis.comparison import compare, pair_layers
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views import console, tables
 from networks import Drawn, chain, network, tap
 
 
@@ -120,32 +119,45 @@ def test_an_empty_run_cannot_be_compared():
         held([chain(1.0)], [])
 
 
-def test_the_table_shows_the_layers_that_differ_and_what_does():
+@pytest.fixture
+def printed():
+    """A function that prints the table of a comparison: it needs rich."""
+    console = pytest.importorskip("activation_monitor.views.console")
+    tables = pytest.importorskip("activation_monitor.views.tables")
+
+    def text(found, **options):
+        table = tables.comparison_table(found, ("A", "B"), **options)
+        return console.as_text(table, width=80)
+
+    return text
+
+
+def test_the_table_shows_the_layers_that_differ_and_what_does(printed):
     """Ratios that are beyond chance are marked; the rest is not listed."""
     found = held(chain(1.0, 2.0), chain(1.0, 20.0))
-    shown = console.as_text(tables.comparison_table(found, ("A", "B")), width=80)
+    shown = printed(found)
     row = next(line for line in shown.splitlines() if line.strip().startswith("d2"))
     assert row.split() == ["d2", "2", "2", "20!", "10", "2", "20!"]
     assert not any(line.strip().startswith("d1") for line in shown.splitlines())
     assert "* rms at the first step, of 1 of 4 layers" in shown
     assert shown.count("! = differs from A by more than chance explains.") == 1
-    same = console.as_text(tables.comparison_table(held(*[chain(1.0)] * 2), ("A", "B")))
+    same = printed(held(*[chain(1.0)] * 2))
     assert same == "No difference between A and B beyond chance."
 
 
-def test_a_mark_is_explained_only_where_there_is_one():
+def test_a_mark_is_explained_only_where_there_is_one(printed):
     """Runs that differ in their settings only have no table, and no marks."""
     first, second = (
         network(tap("a", activation=phi), tap("b")) for phi in ("relu", "tanh")
     )
     found = held(first, second)
     assert found.differences and not any(pair.differs_first for pair in found.pairs)
-    shown = console.as_text(tables.comparison_table(found, ("A", "B")))
+    shown = printed(found)
     assert "!" not in shown
 
 
-def test_a_long_table_is_cut():
+def test_a_long_table_is_cut(printed):
     """And says how much is left."""
     found = held(chain(*[1.0] * 50), chain(*[10.0] * 50))
-    shown = console.as_text(tables.comparison_table(found, ("A", "B"), most=5))
+    shown = printed(found, most=5)
     assert "and 45 more layers." in shown

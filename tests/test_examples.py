@@ -1,4 +1,4 @@
-"""The examples tell the story that they promise."""
+"""Each example prints what its docstring promises."""
 
 import importlib.util
 import math
@@ -19,14 +19,14 @@ def load(name):
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_is_short(path):
-    """Under 80 lines, and it says how to run it."""
+    """It has under 80 lines, and says how to run it."""
     source = path.read_text()
     assert len(source.splitlines()) < 80
     assert f"python examples/{path.name}" in source
 
 
-def test_the_network_that_does_not_learn_is_mended_by_the_printed_line(capsys):
-    """Guessing before, learning after, with the very line in the output."""
+def test_the_network_that_does_not_learn_is_fixed_by_the_printed_line(capsys):
+    """The accuracy is that of guessing before, and high with the printed line."""
     before, after, diagnosis = load("does_not_learn").main()
     assert before < 0.2 and after > 0.85
     assert diagnosis.healthy
@@ -36,8 +36,8 @@ def test_the_network_that_does_not_learn_is_mended_by_the_printed_line(capsys):
 
 
 @pytest.mark.slow
-def test_the_residual_network_explodes_slowly_and_is_mended(capsys):
-    """SGD diverges before; after, it trains and the monitor is silent."""
+def test_the_residual_network_explodes_slowly_and_is_fixed(capsys):
+    """SGD diverges before; with the fix, it trains and the monitor finds nothing."""
     before, after, diagnosis = load("slow_explosion").main()
     assert not math.isfinite(before) and after < 0.5
     assert diagnosis.healthy
@@ -48,7 +48,7 @@ def test_the_residual_network_explodes_slowly_and_is_mended(capsys):
 
 @pytest.mark.slow
 def test_tanh_across_the_edge_of_chaos(capsys):
-    """Silent at the edge, where it learns; not on either side, where it does not."""
+    """No finding at the edge, where it learns; findings on both sides, where it fails."""
     found = load("edge_of_chaos").main(variances=(0.25, 1.5, 16.0))
     assert "exploding-gradients" in capsys.readouterr().out
     ordered, edge, chaotic = found.values()

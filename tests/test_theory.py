@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 
-import keras
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -134,6 +133,7 @@ def test_a_relu_layer_of_random_weights_follows_its_law(width):
 @pytest.mark.parametrize("activation", [name for name in ALL if name != "erf"])
 def test_an_activation_function_is_that_of_keras(activation):
     """In float64 to 1e-6: some of Keras' constants are float32."""
+    keras = pytest.importorskip("keras")
     h = np.array([-40, -6, -3.5, -2.9, -1.1, -0.9, -1e-3, 0, 1e-3, 0.9, 1.1, 3.5, 5.9, 6.5])
     of_keras = keras.ops.convert_to_numpy(keras.activations.get(activation)(h))
     phi, _ = activations.ACTIVATIONS[activation]
@@ -173,6 +173,7 @@ def test_known_says_what_is_in_the_table():
 )
 def test_the_initializer_of_keras_has_the_gain_of_the_table(activation, gain, name):
     """By its `scale`: fan_in Var(w), or fan_avg Var(w) for glorot_uniform."""
+    keras = pytest.importorskip("keras")
     advice = activations.initializer(activation)
     assert (advice.weight_variance, advice.name) == (gain, name)
     assert keras.initializers.get(advice.name).scale == gain

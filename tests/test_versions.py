@@ -1,8 +1,10 @@
-"""The versions that pyproject.toml allows are those that are run; the tab shows a log."""
+"""The versions that pyproject.toml allows are those that tests run with."""
 
 import re
 import sys
 import tomllib
+import warnings
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,24 @@ import models
 from activation_monitor import diagnose, read_recording
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 OLDEST = (ROOT / "tests" / "oldest.txt").read_text()
 
 
-def bounds(project):
-    """The lower bound of each package that is not pinned, in all extras together."""
-    extras = project["optional-dependencies"].values()
-    texts = [*project["dependencies"], *(text for extra in extras for text in extra)]
+def requirements():
+    """All that is required: by the package, its extras and the dependency groups."""
+    extras = PROJECT["optional-dependencies"].values()
+    groups = SETTINGS["dependency-groups"].values()
+    lists = [PROJECT["dependencies"], *extras, *groups]
+    texts = [text for each in lists for text in each if isinstance(text, str)]
+    return [Requirement(text) for text in texts]
+
+
+def bounds():
+    """The one lower bound of each package that is not pinned."""
     found = {}
-    for requirement in map(Requirement, texts):
+    for requirement in requirements():
         for specifier in requirement.specifier:
             if specifier.operator == ">=":
                 known = found.setdefault(requirement.name, set())
@@ -44,15 +54,10 @@ def pins(text):
 
 
 def test_the_oldest_versions_that_are_run_are_the_lower_bounds():
-    """Each has one bound, whatever extra it is in, and that is what is installed."""
-    named = {
-        Requirement(text).name
-        for texts in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-        for text in texts
-        if "==" not in text
-    }
-    assert bounds(PROJECT).keys() == named
-    assert pins(OLDEST) == bounds(PROJECT)
+    """Each package has the same bound wherever it is required, and oldest.txt pins it."""
+    named = {each.name for each in requirements() if "==" not in str(each.specifier)}
+    assert bounds().keys() == named
+    assert pins(OLDEST) == bounds()
 
 
 @pytest.mark.parametrize(
@@ -67,11 +72,34 @@ def test_a_bound_that_is_not_run_would_be_noticed(line, other):
     """The test above can fail."""
     assert line in OLDEST
     text = "\n".join(filter(None, OLDEST.replace(line, other).splitlines()))
-    assert pins(text) != bounds(PROJECT)
+    assert pins(text) != bounds()
+
+
+def test_keras_has_a_ceiling_on_its_minor_version():
+    """Its private names may change with any; the Keras that runs here is below it."""
+    (keras,) = [each for each in requirements() if each.name == "keras"]
+    (ceiling,) = [Version(s.version) for s in keras.specifier if s.operator == "<"]
+    assert len(ceiling.release) == 2
+    assert metadata.version("keras") in keras.specifier
+
+
+OURS, THEIRS = "activation_monitor.recording.taps", "keras.src.layers.layer"
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning])
+def test_deprecated_calls_of_our_own_fail(category):
+    """Those that Keras and TensorFlow make do not."""
+
+    def deprecated(module):
+        warnings.warn_explicit("use the new one", category, "file.py", 1, module=module)
+
+    deprecated(THEIRS)
+    with pytest.raises(category, match="use the new one"):
+        deprecated(OURS)
 
 
 def test_the_classifiers_name_the_versions_of_python_that_are_allowed():
-    """No other, and this one is among them."""
+    """These and no others; the one that runs here is among them."""
     named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
     allowed = SpecifierSet(PROJECT["requires-python"])
     assert named == [f"3.{minor}" for minor in range(50) if f"3.{minor}" in allowed]
@@ -90,7 +118,7 @@ def log(tmp_path_factory):
 @pytest.mark.smoke
 @pytest.mark.parametrize("loader", board.LOADERS)
 def test_the_tab_shows_the_log_of_a_fit(log, loader):
-    """Its page, its run with the verdict, its figures."""
+    """The page, the run with its verdict, the figures."""
     recording = read_recording(log)
     assert recording.steps == [0, 1, 2]
     client = board.Client(log.parent, loader)
@@ -102,7 +130,7 @@ def test_the_tab_shows_the_log_of_a_fit(log, loader):
     assert [layer["name"] for layer in run["layers"]] == [*recording[0].names]
     (finding,) = diagnose(recording).findings
     assert finding.code == "vanishing-activations"
-    assert [told["message"] for told in run["findings"]] == [finding.message]
+    assert [each["message"] for each in run["findings"]] == [finding.message]
 
     for kind in ("depth_profile", "heat_map", "layer_graph", "layer_over_time"):
         asked = {"kind": kind, "run": "run/activations", "layer": "net/hidden_3"}

@@ -591,55 +591,7 @@ def test_a_tensor_in_the_middle_of_a_subclassed_model_is_seen():
     np.testing.assert_allclose(record, records.measure(stream), rtol=1e-5, atol=1e-6)
 
 
-# -- the patient is not touched
-
-
-def image_network(wrap):
-    """A convolutional network of which all layers are wrapped."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            wrap(layers.Conv2D(8, 3, activation="relu", name="conv")),
-            wrap(layers.BatchNormalization(name="norm")),
-            wrap(layers.Dropout(0.3, name="dropout")),
-            layers.Flatten(name="flatten"),
-            wrap(layers.Dense(4, activation="softmax", name="head")),
-        ]
-    )
-
-
-@pytest.mark.parametrize("compile", [{}, {"jit_compile": True}, {"run_eagerly": True}])
-def test_training_is_bit_identical(compile, tmp_path):
-    """Losses, metrics and their keys, weights, optimizer state, files of weights."""
-    left = []
-    for wrap in (bare, Monitored):
-        model = image_network(wrap)
-        model.compile(
-            keras.optimizers.SGD(1e-2, momentum=0.9),
-            "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            **compile,
-        )
-        history = model.fit(
-            models.IMAGES[:48],
-            models.LABELS[:48],
-            batch_size=16,
-            epochs=2,
-            verbose=0,
-        )
-        variables = [*model.variables, *model.optimizer.variables]
-        variables = {v.path: v.numpy() for v in variables}
-        path = tmp_path / "model.weights.h5"
-        model.save_weights(path)
-        left.append((history.history, variables, path.read_bytes()))
-    (history, variables, file), wrapped = left
-    assert wrapped[0] == history
-    assert wrapped[1].keys() == variables.keys()
-    for path, value in variables.items():
-        np.testing.assert_array_equal(wrapped[1][path], value, err_msg=path)
-    assert wrapped[2] == file
+# -- weights and files
 
 
 def test_the_record_is_no_variable_of_the_model(tmp_path):
