@@ -217,7 +217,7 @@ def test_a_right_monitor_passes(weight_std, layers, seed):
 
 def test_a_chain_too_narrow_for_the_stated_rate_is_refused():
     """With 2 units 7 of 1000 right chains would fail."""
-    with pytest.raises(ValueError, match="at least 64, below which .* Received: width=63"):
+    with pytest.raises(ValueError, match="at least 64: below, .* Received: width=63"):
         calibrate(sizes(63, 3, 0.1, 0), 0.1, 63)
 
 

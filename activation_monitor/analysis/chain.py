@@ -294,8 +294,8 @@ def calibrate(
     """
     if width < NARROWEST:
         raise ValueError(
-            f"calibrate: `width` must be at least {NARROWEST}. Below that, the growth "
-            "is not Gaussian enough for the stated rate of false alarms. "
+            f"calibrate: `width` must be at least {NARROWEST}: below, the law of the "
+            "growth is not Gaussian enough for the stated rate of false alarms. "
             f"Received: width={width}."
         )
     layers = len(names)

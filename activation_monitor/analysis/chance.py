@@ -19,8 +19,8 @@ from activation_monitor.analysis.theory import GRID, GRID_WEIGHTS
 # standard normal distribution in the weights.
 _PART = (GRID > 2.0**-45) & (GRID < 16.0)
 _Z = np.append(-GRID[_PART], GRID[_PART])
-_Z_WEIGHT = np.tile(GRID_WEIGHTS[_PART] * stats.norm.pdf(GRID[_PART]), 2)
-_Z_WEIGHT /= _Z_WEIGHT.sum()
+_DENSITY = np.tile(GRID_WEIGHTS[_PART] * stats.norm.pdf(GRID[_PART]), 2)
+_Z_WEIGHT = _DENSITY / _DENSITY.sum()
 
 # -- one layer
 

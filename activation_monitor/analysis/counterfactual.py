@@ -8,6 +8,7 @@ computed again with weights of the right size.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from scipy import special
 
 from activation_monitor.analysis import activations, records, theory
@@ -90,6 +91,6 @@ def _inverse(phi: activations.Function, value: float) -> float:
     low, high = 0.0, 1000.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        below = float(phi(middle)) < value  # arrays of no dimension as well
+        below = float(phi(np.asarray(middle))) < value
         low, high = (middle, high) if below else (low, middle)
     return high

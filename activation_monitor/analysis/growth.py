@@ -252,7 +252,8 @@ def growth_range(
                 decades += change
     of_all = whole, start, begin, tuple(operations)
     if len(measured) < 2:
-        return GrowthRange(points, is_open, measured, *[math.nan] * 3, *of_all)
+        unknown = math.nan, math.nan, math.nan
+        return GrowthRange(points, is_open, measured, *unknown, *of_all)
     random = [_randomness([layers[row] for row in kept[p.depth]]) for p in measured[1:]]
     law = chance.of_layers(*zip(*random, strict=True))
     center, sd = law.mean / math.log(10), math.sqrt(law.variance) / math.log(10)

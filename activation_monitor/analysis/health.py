@@ -32,7 +32,7 @@ class Health:
 
     findings: tuple[Finding, ...] = ()
     snapshots: int = 0
-    reported: Mapping[str, Finding] = field(default_factory=dict)
+    reported: Mapping[str, Finding] = field(default_factory=dict[str, Finding])
 
     @one_line
     def __repr__(self) -> str:

@@ -70,7 +70,7 @@ def unpack(vector: np.ndarray) -> Histogram | None:
     counts = vector[3:]
     if not counts.sum() > 0:
         return None
-    edges = np.linspace(low, high, BUCKETS + 1)
+    edges: np.ndarray = np.linspace(low, high, BUCKETS + 1)
     return Histogram(int(stride), np.stack([edges[:-1], edges[1:], counts], axis=1))
 
 

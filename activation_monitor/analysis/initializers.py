@@ -84,12 +84,10 @@ def was_changed(link: Link, snapshot: Snapshot) -> bool:
     11773).
     """
     suits = activations.initializer(link.activation)
-    known = suits is not None and not link.depthwise
-    return (
-        known
-        and _is_far(link)
-        and _class_of(link, snapshot) in _SIMILAR.get(suits.name, ())
-    )
+    if suits is None or link.depthwise:
+        return False
+    similar = _SIMILAR.get(suits.name, ())
+    return _is_far(link) and _class_of(link, snapshot) in similar
 
 
 def _is_far(link: Link) -> bool:

@@ -160,22 +160,23 @@ def measure(x: Any, activation: str = "linear") -> np.ndarray:
     return record
 
 
-def merge(a, b, xp=np):
+def merge(a: Any, b: Any, xp: Any = np) -> Any:
     """The record of two sets of elements together, from the records of each.
 
     Exact up to float64 rounding and independent of the order (Chan, Golub and
     LeVeque 1979): `n = n_a + n_b`, `mean = mean_a + d n_b / n`,
     `variance = (n_a v_a + n_b v_b) / n + d^2 n_a n_b / n^2` with `d = mean_b - mean_a`.
 
-    `within_variance` is the exception, by definition: it is the variance across *one*
-    batch, so that of two batches is their average weighted by elements, and a
-    difference between batches does not enter it. `dead_units` is the smaller number of
-    the two: at most as many units are dead in both.
+    `within_variance` is an exception by definition: it is the variance across *one* batch.
+    For two batches it is their average weighted by elements, without the difference
+    between batches. `dead_units` is the smaller of the two numbers: at most as many units
+    are dead in both batches.
 
     Args:
-        a: Records of shape `(..., len(FIELDS))`, float64.
+        a: Records of shape `(..., len(FIELDS))`.
         b: Records of the same shape.
-        xp: The array namespace: `numpy`, or `keras.ops` inside a training step.
+        xp: The array namespace: `numpy`, or `keras.ops` inside a training step. Defaults
+            to `numpy`.
 
     Returns:
         Records of the same shape.

@@ -77,7 +77,7 @@ def one_line(words: Callable[[Any], str]) -> Callable[[Any], str]:
     """
 
     @functools.wraps(words)
-    def described(self):
+    def described(self: Any) -> str:
         try:
             text = " ".join(words(self).split())
         except Exception as error:

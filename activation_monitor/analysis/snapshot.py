@@ -102,7 +102,7 @@ class Snapshot:
     step: int
     layers: tuple[LayerInfo, ...]
     quantities: Mapping[str, np.ndarray]
-    histograms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    histograms: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     steps: int = 1
     loss: float = math.nan
     evaluation: bool = False

@@ -15,11 +15,16 @@ natural.
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy import optimize
 
-from activation_monitor.analysis.activations import ACTIVATIONS, NEGATIVE_SLOPE
+from activation_monitor.analysis.activations import (
+    ACTIVATIONS,
+    NEGATIVE_SLOPE,
+    Function,
+)
 
 # -- averages over one pre-activation h ~ N(0, q)
 
@@ -35,7 +40,7 @@ GRID_WEIGHTS = (_HALF * _WEIGHTS).ravel()
 
 _Q_RANGE = (1e-90, 1e90)  # the density lies within the grid
 
-_QUANTITIES = {
+_QUANTITIES: dict[str, Callable[[np.ndarray, Function, Function], np.ndarray]] = {
     "mean": lambda h, phi, slope: phi(h),
     "second_moment": lambda h, phi, slope: phi(h) ** 2,
     "slope_second_moment": lambda h, phi, slope: slope(h) ** 2,
@@ -66,7 +71,8 @@ def _average(quantity: str, activation: str, q: float) -> float:
             return float(np.exp(0.5 * q if quantity == "mean" else 2.0 * q))
     if q == 0:  # the limit
         f, functions = _QUANTITIES[quantity], ACTIVATIONS[activation]
-        return float(0.5 * (f(-1e-300, *functions) + f(1e-300, *functions)))
+        tiny = np.asarray(1e-300)
+        return float(0.5 * (f(-tiny, *functions) + f(tiny, *functions)))
     if not _Q_RANGE[0] <= q <= _Q_RANGE[1]:
         return math.nan
     density = np.exp(GRID * GRID * (-0.5 / q)) / math.sqrt(2.0 * math.pi * q)

@@ -121,7 +121,7 @@ def _initializer(
 
 def _size_reason(links: Sequence[Link], snapshot: Snapshot) -> str:
     first = links[0]
-    suits = activations.initializer(first.activation)
+    suits = activations.INITIALIZERS[first.activation]  # without one there is no excess
     needs = f"about {math.sqrt(suits.weight_variance):.3g} ({suits.reference})"
     text = (
         f"{_drawn(first, snapshot)}: {_times(first)} = "

@@ -177,9 +177,8 @@ def _beyond(growth_range: GrowthRange, snapshot: Snapshot) -> str:
 def _concerned(growth_range: GrowthRange, profile: DepthProfile) -> list[int]:
     """The weight layers that cause the growth; the whole range if no weights do."""
     sign = math.copysign(1.0, growth_range.decades)
-    rows = {profile.graph.weight_before(point.row) for point in growth_range.points}
-    links = [profile.links[row] for row in sorted(rows - {None}) if row in profile.links]
-    off = [link.row for link in links if sign * link.excess > limit("excess")]
+    links = profile.links_before(point.row for point in growth_range.points)
+    off = sorted(link.row for link in links if sign * link.excess > limit("excess"))
     return off or [point.row for point in growth_range.points]
 
 
