@@ -84,7 +84,7 @@ def test_the_command_fails_with_an_exit_code(capsys, monkeypatch):
         rms = np.array([1.0, weight_std * 5, weight_std**2 * 25])
         return chain.calibrate("t", names, rms, rms, weight_std, options["width"])
 
-    monkeypatch.setattr(cli, "calibrate", failing)
+    monkeypatch.setattr(calibration, "calibrate", failing)
     assert cli.main(["calibrate", "--no-study"]) == 1
     assert "Calibration: FAIL" in capsys.readouterr().out
 
@@ -127,7 +127,7 @@ def test_a_calibration_passes_on_the_warnings_of_the_monitor(capsys, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a command: calibrate, audit, report, compare. See --help."),
+        ([], "expected a command: calibrate, audit, report, compare, explain. See --help."),
         (["diagnose"], "argument COMMAND: invalid choice: 'diagnose' (choose from"),
         (["calibrate", "--width", "63"], "argument --width: must be at least 64, got 63"),
         (["calibrate", "--width", "wide"], "--width: invalid integer value: 'wide'"),
