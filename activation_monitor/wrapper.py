@@ -96,7 +96,7 @@ class Monitored(Transparent):
         super().__init__(layer, name=name)
         self._record = LayerRecord(layer)
 
-    def call_layer(self, *args, **kwargs):
+    def call_layer(self, *args: Any, **kwargs: Any) -> Any:
         """Call the layer and measure its outputs."""
         if is_symbolic_call():  # Keras only infers shapes
             return self.layer(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""Training on several replicas, as programs of their own: run by test_distribution.py.
+"""Programs that train on several replicas, run by test_distribution.py.
 
-How many devices there are and which cluster a process belongs to is decided once, when
-TensorFlow starts. Each program writes what it has found to a file.
+TensorFlow fixes the number of devices and the cluster of a process when it starts, so each
+program is a process of its own. It writes its results to a file.
 
     python tests/distributed.py mirrored FOUND
     python tests/distributed.py worker FOUND INDEX LOG_DIR
@@ -26,13 +26,13 @@ from activation_monitor import ActivationMonitor, Monitored
 
 RATE = 0.05
 WORKERS = 2
-SHARE = 6  # rows that each worker sees at a step
-TINY_STEP = 1  # where the second worker sees nothing but subnormals
+SHARE = 6  # rows of each worker at a step
+TINY_STEP = 1  # at this step, the second worker has only subnormal inputs
 SAVED_AFTER, KILLED_AFTER = 9, 13  # steps
 
 
 def perceptron(wrap=lambda layer: layer):
-    """Of a ReLU and a saturating layer; `forward` is what it computes."""
+    """A network with a ReLU and a saturating layer; `forward` computes its outputs."""
     return keras.Sequential(
         [
             keras.Input((8,)),
@@ -45,7 +45,7 @@ def perceptron(wrap=lambda layer: layer):
 
 
 def forward(weights, x):
-    """By name, all that is measured in `perceptron`, in float64."""
+    """The tensors that are measured in `perceptron`, by name, in float64."""
     w = [np.asarray(array, np.float64) for array in weights]
     x = np.asarray(x, np.float64)
     first = np.maximum(x @ w[0] + w[1], 0.0)
@@ -60,7 +60,7 @@ def forward(weights, x):
 
 
 def training_step(strategy, model, rows):
-    """The step of a custom loop, on global batches of so many rows."""
+    """The step of a custom loop, on global batches of `rows` rows."""
     optimizer = keras.optimizers.SGD(RATE)
 
     def on_replica(x, y):
@@ -80,7 +80,7 @@ def training_step(strategy, model, rows):
 
 
 def our_warnings(caught):
-    """Those of the monitor."""
+    """The messages of the monitor's warnings."""
     return [str(w.message) for w in caught if "Monitor" in str(w.message)]
 
 
@@ -88,7 +88,7 @@ def our_warnings(caught):
 
 
 class Notes(keras.callbacks.Callback):
-    """Keeps the weights as they are before each step."""
+    """Keeps the weights before each step."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ def fit(
     batch_size=12,
     **options,
 ):
-    """Fit a model on the replicas; what was seen and what became of it."""
+    """Fit a model on the replicas; returns weights, losses, warnings and snapshots."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = make()
@@ -139,7 +139,7 @@ def fit(
 
 
 def custom_loop(strategy, x, y, monitor=None, eager=False):
-    """Steps of 7 rows."""
+    """Run steps of 7 rows."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = perceptron()
@@ -182,7 +182,7 @@ def several_runs(strategy, x, monitor):
 
 
 def layers_with_records(strategy, x, y, monitor):
-    """What a `Monitored` layer says after two steps and one evaluation."""
+    """The statistics of a `Monitored` layer after two steps and one evaluation."""
     wrapped = []
 
     def wrap(layer):
@@ -199,7 +199,7 @@ def layers_with_records(strategy, x, y, monitor):
 
 
 def spoiled_batches():
-    """Two batches that a quick look cannot measure, each only where a replica has it."""
+    """Two batches that the quick pass cannot measure on one of the replicas."""
     x, _ = models.data(samples=12)
     one_nan = x.copy()
     one_nan[9, 2] = np.nan
@@ -209,7 +209,7 @@ def spoiled_batches():
 
 
 def mirrored():
-    """All that is tried on two logical devices."""
+    """Run all cases on two logical devices."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
@@ -224,9 +224,9 @@ def mirrored():
     eagerly = {"run_eagerly": True}
     found["eager"] = fit(strategy, x, y, monitor=monitor(), compiled=eagerly)
     found["eager, plain"] = fit(strategy, x, y, compiled=eagerly)
-    # The last batch is of 3 rows. Were the first one odd, Keras' own `fit` would fail.
+    # The last batch has 3 rows. Keras' own `fit` fails if the first batch is odd.
     found["odd"] = fit(strategy, x[:19], y[:19], batch_size=8, monitor=monitor())
-    # Batches of 7, 7 and 1: at the last one the second replica has nothing.
+    # Batches of 7, 7 and 1 rows: the second replica has no row of the last one.
     x, y = x[:15], y[:15]
     found["watched"] = custom_loop(strategy, x, y, monitor())
     found["watched, plain"] = custom_loop(strategy, x, y)
@@ -262,7 +262,7 @@ def mirrored():
 
 
 def share(worker, step):
-    """What a worker sees at a step."""
+    """The batch of a worker at a step."""
     rng = np.random.default_rng([worker, step])
     x = rng.standard_normal((SHARE, 8)).astype(np.float32)
     y = rng.standard_normal((SHARE, 1)).astype(np.float32)
@@ -270,7 +270,7 @@ def share(worker, step):
 
 
 def outcome(function, *args):
-    """How a call ended: the kind of error, or "ran"."""
+    """Call a function; returns the error as text, or "ran"."""
     try:
         function(*args)
     except Exception as error:
@@ -279,7 +279,7 @@ def outcome(function, *args):
 
 
 def worker(found_file, index, log_dir):
-    """Nine steps, of which the results are saved; then some more, till one is killed."""
+    """Run nine steps and save the results; then run on until one worker is killed."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     keras.utils.set_random_seed(0)
     with strategy.scope():
@@ -317,14 +317,14 @@ def worker(found_file, index, log_dir):
                 os.kill(os.getpid(), signal.SIGKILL)
             watched(*map(tf.constant, share(index, number)))
     finally:
-        os._exit(0)  # as it stands: nothing is closed, nobody is waited for
+        os._exit(0)  # without closing files or waiting for the other worker
 
 
-# -- what is refused
+# -- strategies that are refused
 
 
 def parameter_servers():
-    """A step scheduled by a coordinator, with workers and a server in this process."""
+    """Schedule a step with a coordinator; workers and server are in this process."""
     jobs = {"worker": 2, "ps": 1}
     spec = {job: [f"127.0.0.1:{p}" for p in free_ports(n)] for job, n in jobs.items()}
     cluster = tf.train.ClusterSpec(spec)
@@ -359,7 +359,7 @@ def parameter_servers():
 
 
 def free_ports(number):
-    """Ports of the loopback interface that nobody listens on."""
+    """Unused ports of the loopback interface."""
     sockets = [socket.socket() for _ in range(number)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -370,7 +370,7 @@ def free_ports(number):
 
 
 def save(found, path):
-    """Whole or not at all."""
+    """Write the file atomically."""
     part = Path(f"{path}.part")
     part.write_bytes(pickle.dumps(found))
     part.rename(path)

@@ -1,4 +1,4 @@
-"""Small models and data that several tests use, and the monitored fit of them."""
+"""Small models and data for several tests, and a monitored `fit`."""
 
 import warnings
 
@@ -13,7 +13,7 @@ LABELS = np.random.default_rng(2).integers(0, 4, 50)
 
 
 def image_network(dtype=None):
-    """Convolution, normalization, dropout and a residual sum: a bit of everything."""
+    """A network with convolution, normalization, dropout and a residual sum."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, activation="relu", name="conv", dtype=dtype)(inputs)
     x = layers.BatchNormalization(name="norm", dtype=dtype)(x)
@@ -27,7 +27,7 @@ def image_network(dtype=None):
 
 def perceptron(depth=3, width=16, activation="relu", initializer="he_normal", inputs=8):
     """A chain of equal layers and a linear head."""
-    # Keras draws the same numbers each time from one initializer object: one a layer.
+    # One initializer object draws the same numbers at each use, so each layer has its own.
     draw = keras.initializers.get(initializer)
     hidden = [
         layers.Dense(width, activation, kernel_initializer=draw.clone(), name=f"hidden_{i}")
@@ -45,7 +45,7 @@ def data(samples=40, inputs=8, outputs=1):
 
 
 def watch(model, x, y, batch_size=8, compile=None, monitor=None, **options):
-    """Fit for an epoch under a monitor; returns the monitor and the warnings."""
+    """Fit one epoch with a monitor; returns the monitor and its warnings."""
     if not model.compiled:
         model.compile("sgd", "mse", **(compile or {}))
     monitor = monitor or ActivationMonitor(**options)

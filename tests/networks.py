@@ -1,4 +1,4 @@
-"""Snapshots for tests of the analysis: made by hand, or of networks drawn by numpy."""
+"""Snapshots for tests of the analysis: written by hand, or of random numpy networks."""
 
 import math
 from typing import NamedTuple
@@ -20,14 +20,14 @@ PHI = {
 }
 
 CRITICAL = {"linear": 1.0, "relu": 2.0, "selu": 1.0, "sigmoid": 1.0, "tanh": 1.0}
-"""`fan_in Var(w)` of the initializer that people use: LeCun, He, LeCun, Glorot, Glorot."""
+"""`fan_in Var(w)` of the usual initializers: LeCun, He, LeCun, Glorot, Glorot."""
 
 
 # -- by hand
 
 
 class Tap(NamedTuple):
-    """One tapped tensor: what `tap` makes of its arguments."""
+    """One tapped tensor, as `tap` creates it."""
 
     name: str
     rms: float | None
@@ -54,20 +54,20 @@ def tap(
     gradient=None,
     **info,
 ):
-    """One tapped tensor; by default the output of a linear layer after the tap before.
+    """One tapped tensor. By default it is the output of a linear layer after the last tap.
 
     Args:
-        name: Of the layer.
-        rms: Of the tensor; None if it was never called, not finite if half of it is so.
-            Or the tensor itself, then what follows is not asked for.
+        name: Name of the layer.
+        rms: Rms of the tensor; None if the layer was never called, NaN or infinite if half
+            of the tensor is so. An array is the tensor itself and replaces the statistics.
         kind: One of `snapshot.KINDS`.
         after: Names of its parents, separated by spaces.
         mean, within: The mean, and the part that differs from sample to sample, as shares
             of the rms.
         samples, dead, saturated: Samples, dead units, share of saturated elements.
-        kernel: The layer's weights, an array.
-        gradient: Rms of the loss's gradient by the tensor.
-        **info: Other fields of its `LayerInfo`.
+        kernel: The weights of the layer, an array.
+        gradient: Rms of the gradient of the loss with respect to the tensor.
+        **info: Further fields of its `LayerInfo`.
     """
     info = {"activation": "linear", "width": 512, "dtype": "float32"} | info
     if isinstance(rms, np.ndarray):
@@ -102,18 +102,18 @@ def weights(variance, fan_in=64, mean=0.0):
 
 def network(*taps, step=0, steps=1):
     """The snapshot of some taps."""
-    names = [given.name for given in taps]
+    names = [one.name for one in taps]
     layers = []
-    for row, given in enumerate(taps):
-        before = names[row - 1 : row] if given.after is None else given.after.split()
-        info = {"class_name": "Layer"} | given.info
+    for row, one in enumerate(taps):
+        before = names[row - 1 : row] if one.after is None else one.after.split()
+        info = {"class_name": "Layer"} | one.info
         parents = tuple(names.index(parent) for parent in before)
-        layers.append(LayerInfo(given.name, kind=given.kind, parents=parents, **info))
-    quantities = {"output": np.stack([given.record for given in taps])}
-    kernels = [given.kernel for given in taps]
+        layers.append(LayerInfo(one.name, kind=one.kind, parents=parents, **info))
+    quantities = {"output": np.stack([one.record for one in taps])}
+    kernels = [one.kernel for one in taps]
     if any(kernel is not None for kernel in kernels):
         quantities["weight"] = _records(kernels)
-    gradients = [given.gradient for given in taps]
+    gradients = [one.gradient for one in taps]
     if any(rms is not None for rms in gradients):
         back = _records([rms and [[rms], [-rms]] for rms in gradients])
         quantities["output_gradient"] = back
@@ -126,10 +126,10 @@ def _records(arrays):
 
 
 def chain(*sizes, x=1.0, head=None, step=0, steps=1, **options):
-    """Weight layers d1, d2, ... of these sizes, between an input x and a head.
+    """Weight layers d1, d2, ... with these rms values, between an input x and a head.
 
-    By default the head has rms 1, or is not finite where what it is given is not. The
-    options are those of `tap`, of all layers between.
+    By default the head has rms 1, or it is not finite if its input is not finite. The
+    options are those of `tap`, for the layers d1, d2, ...
     """
     if head is None:
         head = 1.0 if math.isfinite((x, *sizes)[-1]) else math.nan
@@ -139,7 +139,7 @@ def chain(*sizes, x=1.0, head=None, step=0, steps=1, **options):
 
 
 def straight(decades, layers=10, first=1.0, **options):
-    """A chain whose rms grows evenly by so many decades over so many layers."""
+    """A chain whose rms grows evenly by `decades` over `layers` layers."""
     return chain(*(first * np.logspace(0, decades, layers + 1)), **options)
 
 
@@ -148,8 +148,8 @@ def blocks(count, rms, normalized=False):
 
     Args:
         count: How many blocks.
-        rms: Size of the stream after so many blocks, a function.
-        normalized: Whether a normalization begins each block and stands before the head.
+        rms: Function of the number of blocks: the rms of the stream after them.
+        normalized: Whether each block and the head follow a normalization.
     """
     taps, stream = [tap("stem", rms(0))], "stem"
     for i in range(1, count + 1):
@@ -158,7 +158,7 @@ def blocks(count, rms, normalized=False):
         taps += [
             tap(f"up{i}", 77.0, after=f"norm{i}" if normalized else stream),
             tap(f"down{i}", 1e-9),
-            # As `Add` makes it in one model, and `x + f(x)` in another.
+            # One block ends with `Add`, the next one with `x + f(x)`.
             tap(f"sum{i}", rms(i), "merge" if i % 2 else "input", f"{stream} down{i}"),
         ]
         stream = f"sum{i}"
@@ -168,11 +168,11 @@ def blocks(count, rms, normalized=False):
 
 
 def norm(name, **options):
-    """A normalization layer's tap."""
+    """The tap of a normalization layer."""
     return tap(name, kind="normalization", **options)
 
 
-# -- drawn by numpy
+# -- random networks in numpy
 
 
 class Drawn:
@@ -188,7 +188,7 @@ class Drawn:
     def weight(
         self, name, width=64, activation="relu", variance=None, after=None, mean=0.0, **info
     ):
-        """A dense layer; `variance` is `fan_in Var(w)`, by default as is usual."""
+        """Add a dense layer. `variance` is `fan_in Var(w)`, by default from `CRITICAL`."""
         given = self.tensors[after or self.last]
         fan_in = given.shape[1]
         variance = CRITICAL[activation] if variance is None else variance
@@ -200,30 +200,30 @@ class Drawn:
         return self._add(name, out, "weight", after, kernel=kernel, **known | info)
 
     def chain(self, depth, width=64, name="d", **options):
-        """So many equal layers d1, d2, ..."""
+        """Add `depth` equal layers d1, d2, ..."""
         for i in range(depth):
             self.weight(f"{name}{i + 1}", width, **options)
         return self
 
     def activation(self, name, activation, after=None):
-        """An activation layer."""
+        """Add an activation layer."""
         out = PHI[activation](self.tensors[after or self.last])
         return self._add(name, out, "activation", after, activation=activation)
 
     def normalization(self, name, after=None):
-        """Batch normalization."""
+        """Add batch normalization."""
         given = self.tensors[after or self.last]
         out = (given - given.mean(0)) / np.sqrt(given.var(0) + 1e-3)
         return self._add(name, out, "normalization", after)
 
     def merge(self, name, after, by=np.add):
-        """A sum or product of two tensors."""
+        """Add a sum or product of two tensors."""
         out = by(*(self.tensors[parent] for parent in after.split()))
         return self._add(name, out, "merge", after)
 
     def snapshot(self, step=0):
-        """What a monitor would have measured; a linear head is added."""
-        if not any(given.name == "head" for given in self.taps):
+        """The snapshot that a monitor would record, with a linear head at the end."""
+        if not any(one.name == "head" for one in self.taps):
             self.weight("head", 10, "linear")
         return network(*self.taps, step=step)
 

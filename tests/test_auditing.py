@@ -1,4 +1,4 @@
-"""The look before training: what it measures, what it reports, and that nothing changes."""
+"""The audit before training: what it measures and reports, and that it changes nothing."""
 
 import pickle
 import random
@@ -27,7 +27,7 @@ IMAGES, LABELS = models.IMAGES[:40], models.LABELS[:40]
 
 
 class Subclassed(keras.Model):
-    """Not Functional; can be made anew from its configuration."""
+    """A subclassed model that can be cloned from its configuration."""
 
     def __init__(self, units, name="net"):
         super().__init__(name=name)
@@ -44,7 +44,7 @@ class Subclassed(keras.Model):
 
 
 class Unconfigured(keras.Model):
-    """Cannot be made anew: what it was made from is a layer."""
+    """A model that cannot be cloned, because its argument is a layer."""
 
     def __init__(self, layer):
         super().__init__()
@@ -55,7 +55,7 @@ class Unconfigured(keras.Model):
 
 
 class Doubled(layers.Layer):
-    """A layer of the user's own, registered nowhere."""
+    """A custom layer that is not registered."""
 
     def call(self, x):
         return 2.0 * x
@@ -149,7 +149,7 @@ KINDS = {
 
 
 def compiled(kind):
-    """A model of that kind, compiled, its optimizer in the middle of its work."""
+    """A compiled model of this kind, after some steps of its optimizer."""
     model, x, y = KINDS[kind]()
     loss = "sparse_categorical_crossentropy" if y is LABELS else "mse"
     model.compile("adam", loss)
@@ -164,7 +164,7 @@ def compiled(kind):
 
 
 def state(model):
-    """Every variable there is, by path, and both random states."""
+    """All variables by path, and the random states of Python and numpy."""
     variables = [*model.variables, *model.metrics_variables]
     if model.optimizer is not None:
         variables += model.optimizer.variables
@@ -184,11 +184,11 @@ def assert_unchanged(model, before):
 
 @pytest.mark.parametrize(
     "kind",
-    # With two outputs the loss makes its trackers when it is first computed.
+    # With two outputs the loss creates its trackers when it is first computed.
     [kind for kind in KINDS if kind not in ("unbuilt sequential", "two outputs")],
 )
 def test_nothing_of_the_model_changes(kind):
-    """Weights, statistics, seeds, optimizer, metrics, random states: bit for bit."""
+    """Weights, statistics, seeds, optimizer, metrics, random states: equal bit for bit."""
     model, x, y = compiled(kind)
     if not model.built:
         model(x)
@@ -199,7 +199,7 @@ def test_nothing_of_the_model_changes(kind):
 
 @pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed", "nested"])
 def test_nothing_changes_with_several_seeds(kind):
-    """Other initializations are drawn for a clone."""
+    """The other initializations are drawn for a clone."""
     model, x, y = compiled(kind)
     if not model.built:
         model(x)
@@ -208,8 +208,8 @@ def test_nothing_changes_with_several_seeds(kind):
     assert_unchanged(model, before)
 
 
-def test_there_is_something_that_could_have_changed():
-    """The state holds statistics and seeds; a plain pass in training mode moves them."""
+def test_a_plain_pass_in_training_mode_changes_the_state():
+    """The state contains statistics and seeds, which a plain training pass changes."""
     model, x, _ = compiled("functional")
     before, _ = state(model)
     model(x, training=True)
@@ -220,7 +220,7 @@ def test_there_is_something_that_could_have_changed():
 
 
 def test_the_states_of_recurrent_layers_do_not_change():
-    """Which carry on from batch to batch."""
+    """Stateful layers keep their states from batch to batch."""
     inputs = keras.Input(batch_shape=(40, 6, 3))
     recurrent = layers.GRU(8, stateful=True)
     model = keras.Model(inputs, layers.Dense(1)(recurrent(inputs)))
@@ -229,7 +229,7 @@ def test_the_states_of_recurrent_layers_do_not_change():
 
 
 class Fails(layers.Layer):
-    """Raises, once told to, while the pass is traced or while it runs."""
+    """Raises while the pass is traced or while it runs, as `when` says."""
 
     when = "never"
 
@@ -245,7 +245,7 @@ class Fails(layers.Layer):
 @pytest.mark.parametrize("when", ["traced", "run"])
 @pytest.mark.parametrize("targets", [None, TARGETS], ids=["", "targets"])
 def test_nothing_changes_when_it_raises_midway(when, targets):
-    """The error is the user's own and reaches them."""
+    """The user's own error is raised."""
     fails = Fails()
     inputs = keras.Input((8,))
     x = layers.BatchNormalization()(layers.Dense(8)(inputs))
@@ -268,7 +268,7 @@ def test_nothing_changes_when_it_raises_midway(when, targets):
     ],
 )
 def test_training_afterwards_is_as_without_an_audit(kind, seeds):
-    """The same weights, bit for bit, from the same seed."""
+    """The same seed gives the same weights, bit for bit."""
 
     def trained(audited):
         keras.utils.set_random_seed(1)
@@ -286,11 +286,11 @@ def test_training_afterwards_is_as_without_an_audit(kind, seeds):
 
 
 def layer_outputs(model, x):
-    """What each layer of a Functional model puts out in training mode, in float64."""
+    """The output of each layer of a Functional model in training mode, in float64."""
     stack = [v for v in model.layers if not isinstance(v, layers.InputLayer)]
     given = model.input if isinstance(x, dict) else model.inputs
-    look = keras.Model(given, [layer.output for layer in stack])
-    values = keras.tree.flatten(look(x, training=True))
+    outputs_of = keras.Model(given, [layer.output for layer in stack])
+    values = keras.tree.flatten(outputs_of(x, training=True))
     return {
         v.name: np.asarray(out, np.float64) for v, out in zip(stack, values, strict=True)
     }
@@ -317,8 +317,8 @@ OUTPUTS = {"subclassed": subclassed_outputs, "nested": nested_outputs}
 @pytest.mark.parametrize(
     "kind", [kind for kind in KINDS if kind not in ("unbuilt sequential", "spectral")]
 )
-def test_sizes_are_those_of_the_layers_outputs(kind):
-    """Of a sub-model in training mode, with the same dropout: seeds were put back."""
+def test_rms_is_that_of_the_layers_outputs(kind):
+    """The reference uses the same dropout masks, because seeds are restored."""
     model, x, _ = KINDS[kind]()
     if not model.built:
         model(x)
@@ -330,7 +330,7 @@ def test_sizes_are_those_of_the_layers_outputs(kind):
     assert {name for name in rows if ":input" not in name} == set(expected)
     tolerance = 2e-3 if kind == "mixed_float16" else 1e-5
     for name, value in expected.items():
-        if name == "embedding":  # padding is left out
+        if name == "embedding":  # padding is not measured
             value = value[np.asarray(TOKENS) != 0]
         found = {
             what: snapshot.statistic(what)[rows[name]] for what in ("rms", "std", "mean")
@@ -343,20 +343,20 @@ def test_sizes_are_those_of_the_layers_outputs(kind):
 
 
 def test_an_unbuilt_model_is_built_and_measured():
-    """As if it had been built before."""
+    """The result is that of a model that is built before."""
     model, x, _ = unbuilt()
     snapshot = audit(model, x).first
     assert model.built
     first = np.asarray(model.get_layer("first")(x), np.float64)
     row = snapshot.names.index("net/first")
     np.testing.assert_allclose(snapshot.statistic("std")[row], first.std(), rtol=1e-5)
-    norm = snapshot.names.index("net/norm")  # by the batch's statistics
+    norm = snapshot.names.index("net/norm")  # normalized with the batch's statistics
     np.testing.assert_allclose(snapshot.statistic("std")[norm], 1.0, atol=0.05)
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_a_signal_at_the_ends_of_the_range_is_measured(jit_compile):
-    """Subnormal numbers and infinities need the exact look, taken in a second pass."""
+    """Subnormal numbers and infinities need the exact pass, which is a second pass."""
     inputs = keras.Input((8,))
     x = layers.Rescaling(1e-20, name="small")(layers.Rescaling(1e-24, name="tiny")(inputs))
     model = keras.Model(inputs, layers.Dense(1, name="last")(x))
@@ -381,7 +381,7 @@ def test_a_signal_at_the_ends_of_the_range_is_measured(jit_compile):
     ),
 )
 def test_gradients_are_those_of_a_plain_tape(at, dtype):
-    """By the layer's output, with the model split there; under a loss scale as without."""
+    """Gradients with respect to the layer output, with and without a loss scale."""
     model = models.image_network(dtype)
     model.compile("adam", "sparse_categorical_crossentropy")
     snapshot = audit(model, IMAGES, LABELS).first
@@ -390,9 +390,9 @@ def test_gradients_are_those_of_a_plain_tape(at, dtype):
     ]
 
     outputs = [model.get_layer(at).output]
-    if at == "branch":  # what is added to it reaches the head beside it
+    if at == "branch":  # the other summand reaches the head as well
         outputs.append(model.get_layer("dropout").output)
-    # Dropout is drawn once on the way, here or behind, from the seed that was put back.
+    # Dropout is drawn once, before or after this layer, from the restored seed.
     values = keras.Model(model.input, outputs)(IMAGES, training=True)
     values = [tf.convert_to_tensor(value) for value in keras.tree.flatten(values)]
     with tf.GradientTape() as tape:
@@ -409,7 +409,7 @@ def test_gradients_are_those_of_a_plain_tape(at, dtype):
 
 
 def test_gradients_are_measured_with_targets_only():
-    """And of every layer that the loss depends on."""
+    """They are measured for every layer that the loss depends on."""
     model, x, y = compiled("two outputs")
     assert audit(model, x).first.quantities.get("output_gradient") is None
     gradients = audit(model, x, y).first.quantities["output_gradient"]
@@ -438,7 +438,7 @@ CASES = {
     [*((case, 1.0) for case in CASES), ("healthy", 300.0), ("saturated", 300.0)],
 )
 def test_the_audit_says_what_the_callback_says(case, scale):
-    """On the same model and batch: codes, layers, numbers and fixes."""
+    """Both report the same codes, layers, numbers and fixes for one model and batch."""
     x, y = models.data(samples=64, inputs=64)
     x *= scale
     model = models.perceptron(12, 64, inputs=64, **CASES[case])
@@ -458,8 +458,8 @@ def test_the_audit_says_what_the_callback_says(case, scale):
         assert ours.fix == theirs.fix
 
 
-def test_a_finding_can_be_silenced():
-    """What it explains stays explained."""
+def test_a_finding_can_be_ignored():
+    """Findings that it explains are not reported either."""
     x, _ = models.data(inputs=64)
     model = models.perceptron(12, 64, inputs=64, initializer=NORMAL(stddev=1.0))
     assert [f.code for f in audit(model, x).findings] == ["exploding-activations"]
@@ -468,7 +468,7 @@ def test_a_finding_can_be_silenced():
 
 
 def test_a_diagnosis_prints_what_was_found():
-    """With the line of code that mends it."""
+    """The text contains the line of code that fixes it."""
     x, _ = models.data(inputs=64)
     model = models.perceptron(12, 64, inputs=64, initializer=NORMAL(stddev=1.0))
     text = str(audit(model, x))
@@ -485,7 +485,7 @@ def test_a_diagnosis_prints_what_was_found():
     + [("linear", 0.05, 128 * 0.05**2)],
 )
 def test_the_growth_of_all_draws_covers_the_law(activation, std, gain):
-    """The law of one input bounds that of a batch."""
+    """The law of a single input bounds the growth of a batch."""
     x, _ = models.data(samples=64, inputs=128)
     model = models.perceptron(16, 128, activation, NORMAL(stddev=std), inputs=128)
     found = audit(model, x, seeds=6)
@@ -503,7 +503,7 @@ def test_the_growth_of_all_draws_covers_the_law(activation, std, gain):
 
 
 def test_the_growth_of_healthy_draws_is_what_chance_leaves():
-    """Of 20 draws of a He-normal network, held against the interval that is reported."""
+    """Growth of 20 He-normal networks, compared with the reported interval."""
     x, _ = models.data(samples=64, inputs=128)
     model = models.perceptron(16, 128, inputs=128)
     found = audit(model, x, seeds=20)
@@ -513,13 +513,13 @@ def test_the_growth_of_healthy_draws_is_what_chance_leaves():
     growth_ranges = [draw.profile.main for draw in found.draws]
     z = [(s.decades - s.chance_mean) / s.chance_sd for s in growth_ranges]
     assert abs(np.mean(z)) < 4 / np.sqrt(20)
-    # 20 draws of a batch, which fluctuates less than one input does.
+    # A batch fluctuates less than a single input.
     assert 0.3 < np.std(z) < 1.6
     assert all(s.interval()[0] < s.growth < s.interval()[1] for s in growth_ranges)
 
 
 def test_the_first_draw_is_the_model_itself():
-    """The others are other initializations, the same ones at every call."""
+    """The others are new initializations, the same ones at every call."""
     x, _ = models.data()
     model = models.perceptron()
     alone, several = audit(model, x), audit(model, x, seeds=3)
@@ -533,7 +533,7 @@ def test_the_first_draw_is_the_model_itself():
 
 
 class Sometimes(keras.initializers.Initializer):
-    """He-normal, but for some draws of the network."""
+    """He-normal, except for some draws of the network."""
 
     made = 0
     bad, depth = (), 1
@@ -556,8 +556,8 @@ class Sometimes(keras.initializers.Initializer):
         ([1, 2], 3, True),
     ],
 )
-def test_what_most_draws_show_is_reported(bad, seeds, reported):
-    """More than half of them: not the bad luck of one."""
+def test_findings_of_most_draws_are_reported(bad, seeds, reported):
+    """A finding must occur in more than half of the draws."""
     x, _ = models.data(inputs=64)
     with keras.saving.custom_object_scope({"Sometimes": Sometimes}):
         Sometimes.made, Sometimes.bad, Sometimes.depth = 0, bad, 10
@@ -577,8 +577,8 @@ def test_what_most_draws_show_is_reported(bad, seeds, reported):
         KINDS, default=["functional", "subclassed", "two outputs", "spectral", "embedding"]
     ),
 )
-def test_every_kind_of_model_is_drawn_anew(kind):
-    """With targets: the clone is compiled as the model is."""
+def test_every_kind_of_model_can_be_cloned(kind):
+    """With targets, the loss is that of the model."""
     model, x, y = compiled(kind)
     found = audit(model, x, y, seeds=3)
     assert len(found.draws) == 3
@@ -589,15 +589,15 @@ def test_every_kind_of_model_is_drawn_anew(kind):
         assert (draw.first.statistic("rms") > 0).all()
 
 
-def test_a_subclass_of_a_functional_model_is_drawn_anew():
-    """Its configuration is that of the graph."""
+def test_a_subclass_of_a_functional_model_can_be_cloned():
+    """Its configuration contains the graph."""
     inputs = keras.Input((8,))
     model = type("Own", (keras.Model,), {})(inputs, layers.Dense(1)(inputs))
     assert len(audit(model, VECTORS, seeds=2).draws) == 2
 
 
-def test_layers_that_are_registered_nowhere_are_drawn_anew():
-    """`keras.models.clone_model` does it, and the layer has a configuration."""
+def test_models_with_unregistered_layers_can_be_cloned():
+    """`keras.models.clone_model` clones the layer from its configuration."""
     inputs = keras.Input((8,))
     model = keras.Model(inputs, layers.Dense(1)(Doubled()(layers.Dense(8)(inputs))))
     keras.models.clone_model(model)
@@ -605,23 +605,23 @@ def test_layers_that_are_registered_nowhere_are_drawn_anew():
 
 
 def own_loss(true, predicted):
-    """A loss that is registered nowhere."""
+    """A loss that is not registered."""
     return keras.ops.mean(keras.ops.square(true - predicted), axis=-1)
 
 
 @pytest.mark.parametrize("targets", [None, TARGETS])
-def test_a_loss_of_the_users_own_is_no_hindrance(targets):
-    """The clone can take the loss as it is."""
+def test_a_custom_loss_is_accepted(targets):
+    """The clone uses the loss function of the model."""
     model = models.perceptron(depth=1)
     model.compile("sgd", own_loss)
     assert len(audit(model, VECTORS, targets, seeds=2).draws) == 2
 
 
-# -- what cannot be audited
+# -- errors
 
 
-def test_a_model_that_cannot_be_made_anew_is_told_so():
-    """One draw can be looked at all the same."""
+def test_several_seeds_need_a_model_that_can_be_cloned():
+    """A single draw can still be audited."""
     model = Unconfigured(layers.Dense(1))
     assert audit(model, VECTORS).findings == ()
     with pytest.raises(ValueError, match="(?s)can be cloned: .*Use seeds=1"):
@@ -630,14 +630,14 @@ def test_a_model_that_cannot_be_made_anew_is_told_so():
 
 @pytest.mark.parametrize("seeds", [0, -1, 2.0, True, "3", None])
 def test_seeds_must_be_a_positive_integer(seeds):
-    """Said with what came."""
+    """The message says what was received."""
     with pytest.raises(ValueError, match=re.escape(f"Received: seeds={seeds!r}.")):
         audit(models.perceptron(), VECTORS, seeds=seeds)
 
 
 @pytest.mark.parametrize("model", [layers.Dense(1), None, "model.keras", np.ones(3)])
 def test_only_models_can_be_audited(model):
-    """Said with what came."""
+    """The message says what was received."""
     with pytest.raises(TypeError, match=f"keras.Model. Received: {type(model).__name__}"):
         audit(model, VECTORS)
 
@@ -646,18 +646,18 @@ def test_only_models_can_be_audited(model):
     "x", [np.empty((0, 8)), [], {}, [np.ones((4, 8)), np.empty((0, 8))]]
 )
 def test_a_batch_must_not_be_empty(x):
-    """There would be nothing to measure."""
+    """An empty batch leaves nothing to measure."""
     with pytest.raises(ValueError, match="audit: `x` must hold at least one sample"):
         audit(models.perceptron(), x)
 
 
 def test_targets_need_a_loss():
-    """That is, a compiled model."""
+    """The model must be compiled."""
     with pytest.raises(ValueError, match="without a loss. Call `model.compile` first"):
         audit(models.perceptron(), VECTORS, TARGETS)
 
 
-def test_a_code_that_does_not_exist_cannot_be_silenced():
-    """Said with those that there are."""
+def test_a_code_that_does_not_exist_cannot_be_ignored():
+    """The message lists the existing codes."""
     with pytest.raises(ValueError, match="audit: `ignore`.*Received: explosions.*There"):
         audit(models.perceptron(), VECTORS, ignore="explosions")

@@ -1,4 +1,4 @@
-"""The command line, and the calibration that proves the measurements on this machine."""
+"""The command line, and the calibration that verifies the measurements."""
 
 import math
 import os
@@ -27,12 +27,12 @@ from activation_monitor.analysis.findings import CODES
     ids=str,
 )
 def critical(request):
-    """The critical chain, measured through `fit` by a monitor."""
+    """The critical chain, measured by a monitor in `fit`."""
     return calibration.calibrate(1 / math.sqrt(512), seed=7, **request.param)
 
 
 def test_the_critical_chain_obeys_the_law(critical):
-    """Weights of std 1/sqrt(n): the signal stays, in every dtype and compilation."""
+    """Weights of std 1/sqrt(n) keep the signal, with every dtype and compilation."""
     assert critical.passed, critical.verdict
     exact = 2e-2 if "mixed" in critical.title else 1e-5
     assert max(row.error for row in critical.rows) < exact
@@ -41,7 +41,7 @@ def test_the_critical_chain_obeys_the_law(critical):
 @pytest.mark.parametrize("std", [1.0, 0.01])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_exploding_and_vanishing_chains_obey_the_law(std, jit_compile):
-    """Beyond 1e19 and below 1e-19, where the plain float32 std is infinite or zero."""
+    """Signals reach 1e19 and 1e-19, where the plain float32 std is infinite or zero."""
     found = calibration.calibrate(std, seed=8, jit_compile=jit_compile)
     assert found.passed, found.verdict
     assert max(row.error for row in found.rows) < 1e-5
@@ -51,7 +51,7 @@ def test_exploding_and_vanishing_chains_obey_the_law(std, jit_compile):
 
 
 def test_a_monitor_that_is_wrong_fails():
-    """The calibration of one that is 10 % off, more with every layer."""
+    """The calibration fails if the error is 10 % and grows with every layer."""
     good = calibration.calibrate(1 / math.sqrt(512), layers=10)
     rms = np.array([1.0, *(row.rms for row in good.rows)])
     wrong = rms * 1.1 ** np.arange(11)
@@ -64,7 +64,7 @@ def test_a_monitor_that_is_wrong_fails():
 
 @pytest.mark.smoke
 def test_the_command_passes_and_prints_the_study(capsys):
-    """Exit code 0; the tables of the study and of the calibration."""
+    """The exit code is 0. The tables of study and calibration are printed."""
     assert cli.main(["calibrate", "--layers", "5"]) == 0
     printed = capsys.readouterr().out
     for line in (
@@ -77,20 +77,20 @@ def test_the_command_passes_and_prints_the_study(capsys):
 
 
 def test_the_command_fails_with_an_exit_code(capsys, monkeypatch):
-    """1 if one chain fails, whatever the others do."""
+    """The exit code is 1 if any chain fails."""
 
     def failing(weight_std, **options):
         names = ("a", "b")
         rms = np.array([1.0, weight_std * 5, weight_std**2 * 25])
         return chain.calibrate("t", names, rms, rms, weight_std, options["width"])
 
-    monkeypatch.setattr(cli, "calibrate", failing)
+    monkeypatch.setattr(calibration, "calibrate", failing)
     assert cli.main(["calibrate", "--no-study"]) == 1
     assert "Calibration: FAIL" in capsys.readouterr().out
 
 
-def test_a_calibration_of_which_nothing_was_measured_says_why(capsys, monkeypatch):
-    """Not an IndexError: exit code 2, with the first thing that the monitor warned of."""
+def test_a_calibration_without_measurements_says_why(capsys, monkeypatch):
+    """The exit code is 2, with the first warning of the monitor."""
 
     def blind(self, batch, logs=None):
         warnings.warn("ActivationMonitor: it sees nothing.", stacklevel=1)
@@ -107,8 +107,8 @@ def test_a_calibration_of_which_nothing_was_measured_says_why(capsys, monkeypatc
 
 
 @pytest.mark.filterwarnings("always")
-def test_a_calibration_passes_on_what_the_monitor_warns_of(capsys, monkeypatch):
-    """In one line each; where something was measured it is no failure."""
+def test_a_calibration_passes_on_the_warnings_of_the_monitor(capsys, monkeypatch):
+    """Warnings have one line each. They are not failures if something was measured."""
     begin = ActivationMonitor.on_train_begin
 
     def warns(self, logs=None):
@@ -127,7 +127,7 @@ def test_a_calibration_passes_on_what_the_monitor_warns_of(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a command: calibrate, audit, report, compare. See --help."),
+        ([], "expected a command: calibrate, audit, report, compare, explain. See --help."),
         (["diagnose"], "argument COMMAND: invalid choice: 'diagnose' (choose from"),
         (["calibrate", "--width", "63"], "argument --width: must be at least 64, got 63"),
         (["calibrate", "--width", "wide"], "--width: invalid integer value: 'wide'"),
@@ -145,7 +145,7 @@ def test_a_calibration_passes_on_what_the_monitor_warns_of(capsys, monkeypatch):
     ],
 )
 def test_wrong_usage_is_exit_code_2(arguments, message, capsys):
-    """One line says what was expected, after the usage; nothing is loaded before."""
+    """The last line says what was expected, after the usage. Nothing is loaded before."""
     with pytest.raises(SystemExit) as exit:
         cli.main(arguments)
     assert exit.value.code == 2
@@ -158,28 +158,28 @@ def test_wrong_usage_is_exit_code_2(arguments, message, capsys):
 
 
 def network(*inputs, layer=None):
-    """A small model of these inputs."""
+    """A small model with these inputs."""
     x = [layers.Dense(4, "relu")(given) for given in inputs]
     x = layers.Concatenate()(x) if len(x) > 1 else x[0]
     return keras.Model([*inputs], layers.Dense(1)((layer or layers.Dropout(0.1))(x)))
 
 
 class Own(layers.Layer):
-    """A class of the user's, registered nowhere."""
+    """A custom layer that is not registered."""
 
     def call(self, inputs):
-        """The same."""
+        """Return the input."""
         return inputs * 1.0
 
 
 def own_activation(x):
-    """A function of the user's."""
+    """A custom function that is not registered."""
     return 2 * x
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Models and batches, good and bad."""
+    """Valid and invalid files of models and batches."""
     folder = tmp_path_factory.mktemp("files")
     model = models.perceptron()
     for name in ("good.keras", "good.h5"):
@@ -251,7 +251,7 @@ def folder(tmp_path_factory):
 
 
 def audited(folder, capsys, *arguments):
-    """Exit code, what is printed, and the lines on stderr, of an audit in that folder."""
+    """Run an audit in the folder; returns exit code, output and lines of stderr."""
     before = os.getcwd()
     os.chdir(folder)
     try:
@@ -312,8 +312,10 @@ IN_PYTHON = "model = keras.saving.load_model('{}', {})"
         ),
     ],
 )
-def test_a_file_that_is_no_model_to_audit_says_what_it_is(model, messages, folder, capsys):
-    """One line: which file, what was expected, what came, what to do; exit code 2."""
+def test_a_file_that_is_not_a_model_is_refused_with_the_reason(
+    model, messages, folder, capsys
+):
+    """Exit code 2, and one line: the file, what was expected and received, what to do."""
     code, printed, (line,) = audited(folder, capsys, model)
     assert (code, printed) == (2, "")
     assert line.startswith(f"activation-monitor audit: {model}: ")
@@ -363,10 +365,10 @@ TWO = "expected 2 arrays, for vector, pair. Received: "
         ("tokens", "halves.npy", ["expected whole numbers for tokens, of dtype int32."]),
     ],
 )
-def test_a_file_that_is_no_batch_for_the_model_says_why(
+def test_a_file_that_does_not_fit_the_model_is_refused_with_the_reason(
     model, data, messages, folder, capsys
 ):
-    """One line: which file, what was expected, what came, what to do; exit code 2."""
+    """Exit code 2, and one line: the file, what was expected and received, what to do."""
     code, printed, (line,) = audited(folder, capsys, f"{model}.keras", "--data", data)
     assert (code, printed) == (2, "")
     assert line.startswith(f"activation-monitor audit: {data}: ")
@@ -380,7 +382,7 @@ def test_a_file_that_is_no_batch_for_the_model_says_why(
     [
         ("good.keras", "x.npy"),
         ("good.h5", "double.npy"),
-        ("good.keras", "one.npz"),  # one array, whatever its name
+        ("good.keras", "one.npz"),  # the name of a single array does not matter
         ("two.keras", "named.npz"),
         ("two.keras", "ordered.npz"),
         ("two.keras", "more.npz"),
@@ -391,8 +393,8 @@ def test_a_file_that_is_no_batch_for_the_model_says_why(
     ],
 )
 def test_a_model_and_a_batch_that_fit_are_audited(model, data, folder, capsys):
-    """The healthy twins: a verdict, nothing on stderr; exit code 0, or 3 where a network is
-    too shallow for growth."""
+    """A verdict is printed and nothing on stderr. The exit code is 0, or 3 if the network
+    is too shallow to assess growth."""
     arguments = [] if data is None else ["--data", data]
     code, printed, errors = audited(folder, capsys, model, *arguments)
     assert (code, errors) == (0 if model.startswith("good") else 3, [])
@@ -401,8 +403,8 @@ def test_a_model_and_a_batch_that_fit_are_audited(model, data, folder, capsys):
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_nan_in_a_batch_is_a_finding_and_no_wrong_usage(folder, capsys):
-    """It is what an audit is for: exit code 1."""
+def test_nan_in_a_batch_is_a_finding_and_not_wrong_usage(folder, capsys):
+    """The exit code is 1, as for any finding."""
     code, printed, errors = audited(folder, capsys, "good.keras", "--data", "nan.npy")
     assert (code, errors) == (1, [])
     assert "nonfinite-activations" in printed
@@ -412,7 +414,7 @@ def test_nan_in_a_batch_is_a_finding_and_no_wrong_usage(folder, capsys):
 
 
 def test_a_model_without_known_inputs_is_refused(folder, capsys):
-    """With what to do instead."""
+    """The message says what to do instead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns that it is not built
         keras.Sequential([layers.Dense(1)]).save(folder / "unbuilt.keras")
@@ -424,8 +426,8 @@ def test_a_model_without_known_inputs_is_refused(folder, capsys):
     )
 
 
-def test_half_precision_is_calibrated_where_it_reaches(capsys):
-    """float16 ends after four layers of std 1: only the critical chain is run."""
+def test_half_precision_is_calibrated_within_its_range(capsys):
+    """float16 overflows after four layers of std 1, so only the critical chain is run."""
     assert cli.main(["calibrate", "--no-study", "--dtype", "float16", "--layers", "5"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("PASS: growth") == 1

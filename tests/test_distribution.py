@@ -1,11 +1,11 @@
-"""Several replicas, several workers: what is measured is what all of them saw.
+"""Several replicas and several workers: records cover the data of all of them.
 
-The programs are in `distributed.py`; here their results are compared with float64 numpy.
+The programs are in `distributed.py`. Their results are compared here with float64 numpy.
 
-Two things were looked for and are not here, for Keras 3.15.1 itself fails at them with
-no monitor near: `steps_per_execution` above 1 under a MirroredStrategy ("Detected at node
-while/cond/Placeholder_1"), and a first batch that the replicas cannot share out evenly
-(`_maybe_symbolic_build` adds up the replicas' shares of it).
+Two cases are not tested, because Keras 3.15.1 itself fails without a monitor:
+`steps_per_execution` above 1 under a MirroredStrategy ("Detected at node
+while/cond/Placeholder_1"), and a first batch that is not divisible by the number of
+replicas (`_maybe_symbolic_build` adds up the replicas' shares of it).
 """
 
 import json
@@ -27,12 +27,12 @@ from activation_monitor import read_recording
 from activation_monitor.analysis import records
 from activation_monitor.recording.backends import backend
 
-SECONDS = 600  # for a process: many times what it needs on a quiet machine
+SECONDS = 600  # time limit of a process, many times its usual duration
 X, Y = models.data(samples=24)
 
 
 def start(program, found_file, *arguments, **environment):
-    """One of the programs, in a process of its own; what it prints goes to a file too."""
+    """Start a program in a separate process. Its output is written to a file."""
     package = str(Path(activation_monitor.__file__).parents[1])
     here = {"PYTHONPATH": package, "CUDA_VISIBLE_DEVICES": "-1", **environment}
     with open(f"{found_file}.log", "w") as log:
@@ -45,7 +45,7 @@ def start(program, found_file, *arguments, **environment):
 
 
 def end(*processes):
-    """Wait for the processes; kill them if they do not end by themselves."""
+    """Wait for the processes and kill them if they do not end in time."""
     try:
         for process in processes:
             process.wait(timeout=SECONDS)
@@ -58,14 +58,14 @@ def end(*processes):
 
 
 def found_in(path):
-    """What a program has saved."""
+    """The results that a program has saved."""
     assert path.exists(), Path(f"{path}.log").read_text()
     return pickle.loads(path.read_bytes())
 
 
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory):
-    """What was seen on two replicas in one process."""
+    """The results of two replicas in one process."""
     path = tmp_path_factory.mktemp("mirrored") / "found"
     end(start("mirrored", path))
     return found_in(path)
@@ -73,7 +73,7 @@ def mirrored(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """What two workers saw, of which the second was killed; and their log folders."""
+    """The results and log folders of two workers. The second worker was killed."""
     folder = tmp_path_factory.mktemp("workers")
     files = [folder / f"found_{i}" for i in range(2)]
     logs = [folder / f"logs_{i}" for i in range(2)]
@@ -90,7 +90,7 @@ def workers(tmp_path_factory):
 
 
 def numbers(whole, shares, activation="linear"):
-    """A record's fields, of an array that each replica had a share of."""
+    """The fields of the record of an array that was split between replicas."""
     finite = whole[np.isfinite(whole)]
     kept = [np.ma.masked_invalid(share) for share in shares if len(share)]
     low, high = records.SATURATED.get(activation, (-np.inf, np.inf))
@@ -103,7 +103,7 @@ def numbers(whole, shares, activation="linear"):
         "mean": finite.mean(),
         "variance": finite.var(),
         "second_moment": np.mean(finite**2),
-        # By definition that of one batch, and a batch is what one replica has.
+        # It is defined for one batch, and each replica has its own batch.
         "within_variance": spread / finite.size,
         "minimum": finite.min(),
         "maximum": finite.max(),
@@ -113,13 +113,13 @@ def numbers(whole, shares, activation="linear"):
 
 
 def assert_measured(snapshot, weights, *shares, only=None):
-    """The snapshot is float64 numpy's of what `distributed.perceptron` computed.
+    """The snapshot equals the statistics of `distributed.forward` in float64 numpy.
 
     Args:
-        snapshot: What was measured.
-        weights: The model's, before the step.
-        *shares: What each replica was given.
-        only: A layer's name; None for all.
+        snapshot: The snapshot.
+        weights: The weights of the model before the step.
+        *shares: The input of each replica.
+        only: Name of the only layer to check; None for all layers.
     """
     by_share = [distributed.forward(weights, share) for share in shares]
     whole = distributed.forward(weights, np.concatenate(shares))
@@ -141,7 +141,7 @@ def assert_measured(snapshot, weights, *shares, only=None):
 
 
 def split(x, rows):
-    """A global batch as two replicas share it: the first has the odd row."""
+    """Split a global batch between two replicas. The first one has the odd row."""
     return np.split(x[:rows], [(rows + 1) // 2])
 
 
@@ -150,7 +150,7 @@ def split(x, rows):
 
 @pytest.mark.parametrize("case", ["compiled", "eager"])
 def test_in_fit_the_record_is_that_of_the_global_batch(mirrored, case):
-    """Whatever share of it each replica had; at every step, with the weights of then."""
+    """This holds for any split, at every step, with the weights before the step."""
     found = mirrored[case]
     assert [snapshot.step for snapshot in found["snapshots"]] == [0, 1]
     for i, snapshot in enumerate(found["snapshots"]):
@@ -158,8 +158,8 @@ def test_in_fit_the_record_is_that_of_the_global_batch(mirrored, case):
         assert_measured(snapshot, found["weights"][i], *split(batch, 12))
 
 
-def test_a_batch_that_is_not_shared_out_evenly_is_merged_by_its_elements(mirrored):
-    """The last of an epoch: two rows here and one there."""
+def test_an_unevenly_split_batch_is_merged_by_its_elements(mirrored):
+    """The last batch of an epoch has two rows on one replica and one on the other."""
     found = mirrored["odd"]
     assert len(found["snapshots"]) == 3
     for i, snapshot in enumerate(found["snapshots"]):
@@ -169,9 +169,9 @@ def test_a_batch_that_is_not_shared_out_evenly_is_merged_by_its_elements(mirrore
 
 @pytest.mark.parametrize("case", ["watched", "measured eagerly"])
 def test_in_a_custom_loop_the_record_is_that_of_the_global_batch(mirrored, case):
-    """By `watch` of a step that calls `strategy.run`, or by `measure_step` at an eager one.
+    """With `watch` for a step that calls `strategy.run`, or eagerly with `measure_step`.
 
-    The replicas get four rows and three, and at last one row and none.
+    The replicas have four and three rows; at the last step one row and none.
     """
     found = mirrored[case]
     assert [snapshot.step for snapshot in found["snapshots"]] == [0, 1, 2]
@@ -180,9 +180,9 @@ def test_in_a_custom_loop_the_record_is_that_of_the_global_batch(mirrored, case)
         assert_measured(snapshot, found["weights"][i], *split(batch, len(batch)))
 
 
-def test_calls_are_told_apart_over_all_that_replicas_run_in_one_step(mirrored):
-    """Each `strategy.run` goes on counting: a layer called in two of them is two taps, and
-    each is measured on the global batch."""
+def test_all_calls_of_the_replicas_in_one_step_are_distinguished(mirrored):
+    """The second `strategy.run` continues the count of calls: a layer called in both is two
+    taps, and each of them is measured on the global batch."""
     for snapshot in mirrored["two runs"]["snapshots"]:
         layers = ("first/0:input", "first/0", "second/0", "head/0")
         again = ("first/1", "second/1", "head/1")
@@ -192,8 +192,8 @@ def test_calls_are_told_apart_over_all_that_replicas_run_in_one_step(mirrored):
 
 @pytest.mark.parametrize("case", ["eager", "watched", "images"])
 def test_training_on_replicas_is_the_same_with_and_without_the_monitor(mirrored, case):
-    """Weights and losses to the last bit, of a network with dropout and batch
-    normalization too."""
+    """Weights and losses are equal bit for bit, also with dropout and batch
+    normalization."""
     found, plain = mirrored[case], mirrored[f"{case}, plain"]
     assert len(found["snapshots"]) >= 2
     assert found["losses"] == plain["losses"]
@@ -208,13 +208,13 @@ def test_training_on_replicas_is_the_same_with_and_without_the_monitor(mirrored,
     "case",
     ["compiled", "eager", "odd", "watched", "measured eagerly", "images", "validated"],
 )
-def test_of_a_healthy_network_on_replicas_nothing_is_said(mirrored, case):
-    """Neither a finding nor that something could not be measured."""
+def test_a_healthy_network_on_replicas_has_no_warnings(mirrored, case):
+    """There is neither a finding nor a warning about measuring."""
     assert mirrored[case]["warned"] == []
 
 
 def test_compiled_steps_on_replicas_know_the_layer_graph(mirrored):
-    """Each replica's trace is read by itself."""
+    """The trace of each replica is read separately."""
     for case in ("compiled", "watched"):
         layers = mirrored[case]["snapshots"][0].layers
         assert [layer.parents for layer in layers] == [(), (0,), (1,), (2,)]
@@ -222,7 +222,7 @@ def test_compiled_steps_on_replicas_know_the_layer_graph(mirrored):
 
 
 def test_kernels_on_replicas_are_measured(mirrored):
-    """Before the first step changes them; they are the same on each replica."""
+    """They are measured before the step changes them, and are equal on all replicas."""
     for case in ("compiled", "watched"):
         found = mirrored[case]
         kernels = found["snapshots"][0].quantities["weight"]
@@ -236,7 +236,7 @@ def test_kernels_on_replicas_are_measured(mirrored):
 
 
 def test_histograms_are_those_of_the_first_replica(mirrored):
-    """Counted on its share of the batch."""
+    """They count the first replica's share of the batch."""
     found = mirrored["compiled"]
     share = distributed.forward(found["weights"][0], X[:6])
     for name in ("net/first:input", "net/second"):
@@ -251,8 +251,8 @@ def test_histograms_are_those_of_the_first_replica(mirrored):
 
 
 @pytest.mark.parametrize("case", ["nan", "subnormal"])
-def test_what_one_replica_alone_has_is_measured_by_an_exact_look(mirrored, case):
-    """At the next step: the finite rest beside a NaN, and subnormal elements."""
+def test_values_of_one_replica_only_are_measured_by_an_exact_pass(mirrored, case):
+    """The next step measures subnormal elements and the finite elements beside a NaN."""
     found = mirrored[case]
     shares = np.split(distributed.spoiled_batches()[case], 2)
     quick, exact = found["snapshots"]
@@ -264,9 +264,9 @@ def test_what_one_replica_alone_has_is_measured_by_an_exact_look(mirrored, case)
 
 @pytest.mark.parametrize("case", ["own record", "own record, monitored"])
 @pytest.mark.parametrize("passes", ["training", "inference"])
-def test_a_monitored_layer_on_replicas_knows_what_all_of_them_saw(mirrored, case, passes):
-    """Over two steps, and over the two batches of an evaluation, of which the last is odd;
-    with the callback and without."""
+def test_a_monitored_layer_covers_all_replicas(mirrored, case, passes):
+    """Over two steps and over two batches of an evaluation, the last of which is odd, with
+    the callback and without."""
     found = mirrored[case]
     assert found["warned"] == []
     sizes = {"training": (12, 12), "inference": (8, 3)}[passes]
@@ -297,7 +297,7 @@ def test_a_monitored_layer_on_replicas_knows_what_all_of_them_saw(mirrored, case
 
 
 def test_an_evaluation_on_replicas_is_measured_whole(mirrored):
-    """All batches of all replicas, with the weights that training has reached."""
+    """It covers all batches of all replicas, with the weights at that time."""
     found = mirrored["validated"]
     (snapshot,) = found["validation"]
     assert snapshot.step == 2
@@ -313,20 +313,20 @@ def test_an_evaluation_on_replicas_is_measured_whole(mirrored):
 
 
 def test_each_worker_measures_its_own_share(workers):
-    """At the same steps, also when one of them has nothing but subnormal inputs."""
+    """They sample the same steps, even if one worker has only subnormal inputs."""
     for index, found in enumerate(workers.found):
         assert found["warned"] == []
         assert [snapshot.step for snapshot in found["snapshots"]] == [0, 1, 2, 3, 5, 6]
         for snapshot in found["snapshots"]:
             x, _ = distributed.share(index, snapshot.step)
-            # Float32 adds subnormals to a bias in vain.
+            # A subnormal number added to a bias does not change it in float32.
             tiny = (index, snapshot.step) == (1, distributed.TINY_STEP)
             only = "net/first:input" if tiny else None
             assert_measured(snapshot, found["weights"][snapshot.step], x, only=only)
 
 
 def test_workers_stay_together(workers):
-    """Their weights are the same at the end, and not those of the start."""
+    """Their final weights are equal and differ from the initial weights."""
     first, second = (found["final"] for found in workers.found)
     assert (first[0] != workers.found[0]["weights"][0][0]).any()
     for one, other in zip(first, second, strict=True):
@@ -334,12 +334,12 @@ def test_workers_stay_together(workers):
 
 
 def test_only_the_chief_writes_files(workers):
-    """Without a chief in the cluster it is the first worker."""
+    """In a cluster without a chief, the first worker writes them."""
     assert [log.exists() for log in workers.logs] == [True, False]
 
 
-def test_of_a_worker_killed_in_the_middle_the_files_stay_readable(workers):
-    """All that was sampled until then is in them, though nobody closed them."""
+def test_the_files_of_a_killed_worker_stay_readable(workers):
+    """They contain all samples until then, although they were not closed."""
     assert workers.codes == [0, -9]
     recording = read_recording(workers.logs[0])
     assert recording.steps == [0, 1, 2, 3, 5, 6, 9, 10, 12]
@@ -348,7 +348,7 @@ def test_of_a_worker_killed_in_the_middle_the_files_stay_readable(workers):
 
 
 def test_with_several_workers_a_function_may_not_choose_the_steps(workers):
-    """One that took its first sampled step alone would end training, or wait for ever."""
+    """A worker that runs its first sampled step alone ends training or waits forever."""
     for found in workers.found:
         assert found["refused"] == (
             "ValueError: ActivationMonitor: with several workers `sample_every` must be a "
@@ -357,17 +357,17 @@ def test_with_several_workers_a_function_may_not_choose_the_steps(workers):
 
 
 def test_fit_with_several_workers_ends_as_it_does_without_the_monitor(workers):
-    """In Keras 3.15.1 with an error of its own, in `_maybe_symbolic_build` (keras issue
-    20585): "Attempt to convert a value (PerReplica"."""
+    """Keras 3.15.1 itself raises in `_maybe_symbolic_build` (keras issue 20585): "Attempt
+    to convert a value (PerReplica"."""
     for found in workers.found:
         assert found["fit"] == found["fit, plain"]
 
 
-# -- what is refused
+# -- strategies that are refused
 
 
 def test_a_model_of_parameter_servers_is_refused_with_one_warning(tmp_path):
-    """Nothing is measured; a coordinator schedules the step as if there were no monitor."""
+    """Nothing is measured. A coordinator schedules the step as without a monitor."""
     path = tmp_path / "found"
     end(start("parameter_servers", path))
     found = found_in(path)
@@ -381,7 +381,7 @@ def test_a_model_of_parameter_servers_is_refused_with_one_warning(tmp_path):
 
 
 def strategy_of(task_type=None, task_id=None, **jobs):
-    """A stand-in for a strategy that belongs to a cluster of so many tasks in each job."""
+    """A replacement of a strategy in a cluster with these numbers of tasks per job."""
     spec = {job: [f"{job}{i}:1" for i in range(n)] for job, n in jobs.items()}
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(spec), task_type=task_type, task_id=task_id
@@ -402,19 +402,19 @@ def strategy_of(task_type=None, task_id=None, **jobs):
         (strategy_of("evaluator", 0, chief=1, worker=2, evaluator=1), 1, True),
     ],
 )
-def test_the_chief_writes_and_an_evaluator_is_by_itself(strategy, together, writes):
-    """As TensorFlow has it: the first worker is chief where no job is named so."""
+def test_the_chief_writes_and_an_evaluator_works_alone(strategy, together, writes):
+    """As in TensorFlow, the first worker is the chief if there is no chief job."""
     assert backend.workers(strategy) == together
     assert backend.is_chief(strategy) == writes
 
 
 def test_strategies_on_one_device_are_measured():
-    """The default one, and the one that names the device."""
+    """The default strategy, and OneDeviceStrategy."""
     backend.check_strategy(tf.distribute.get_strategy())
     backend.check_strategy(tf.distribute.OneDeviceStrategy("CPU:0"))
 
 
 def test_a_strategy_that_is_not_known_is_refused():
-    """A cluster, but none whose replicas are mirrored."""
+    """A strategy with a cluster but without mirrored replicas."""
     with pytest.raises(NotImplementedError, match="models of a SimpleNamespace cannot be"):
         backend.check_strategy(strategy_of("worker", 0, worker=2))

@@ -1,4 +1,4 @@
-"""`validation=True`: the forward passes of evaluation, as a run of their own."""
+"""`validation=True` records the forward passes of evaluation as a separate run."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ UNSEEN = models.data(samples=21)[0][:13] * 3.0, models.data(samples=13)[1]
 
 
 def network(**options):
-    """With dropout, which only training does."""
+    """A network with dropout, which is active only in training."""
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -29,7 +29,7 @@ def network(**options):
 
 
 def hidden(model, x):
-    """The hidden layer's output, in float64 numpy."""
+    """The output of the hidden layer, computed in float64 numpy."""
     kernel, bias = (w.astype(np.float64) for w in model.get_layer("hidden").get_weights())
     return np.maximum(x.astype(np.float64) @ kernel + bias, 0.0)
 
@@ -43,7 +43,7 @@ COMPILED = [
 
 @pytest.mark.parametrize("options", COMPILED)
 def test_all_batches_of_an_evaluation_make_one_snapshot(options):
-    """13 samples in batches of 5; equal to float64 numpy over all of them."""
+    """13 samples in batches of 5 equal float64 numpy over all samples."""
     model, monitor = network(**options), ActivationMonitor(validation=True)
     expected = model.evaluate(*UNSEEN, batch_size=5, verbose=0)
     loss = model.evaluate(*UNSEEN, batch_size=5, verbose=0, callbacks=[monitor])
@@ -62,14 +62,14 @@ def test_all_batches_of_an_evaluation_make_one_snapshot(options):
         "zero_fraction": (reference == 0).mean(),
     }.items():
         np.testing.assert_allclose(snapshot.statistic(name)[row], value, rtol=1e-5)
-    # Dropout does nothing here, and is told from training by that.
+    # Dropout is inactive in evaluation, so its output equals its input.
     np.testing.assert_array_equal(
         snapshot.records()[snapshot.names.index("net/dropout")], snapshot.records()[row]
     )
 
 
 def test_validation_in_fit_is_numbered_by_the_steps_that_training_has_reached(tmp_path):
-    """As Keras numbers it: after 4 steps of 5 samples, 8, 12; and training is as before."""
+    """The steps are 4, 8 and 12, as in Keras, and training does not change."""
     results = []
     for validation in (False, True):
         keras.utils.set_random_seed(0)
@@ -95,7 +95,7 @@ def test_validation_in_fit_is_numbered_by_the_steps_that_training_has_reached(tm
         monitor.validation_recording[-1].field("mean")[1],
         pytest.approx(hidden(model, UNSEEN[0]).mean(), rel=1e-5),
     )
-    # Two runs side by side, each with the same tags.
+    # There are two runs in one folder, with the same tags.
     runs = {path.name for path in (tmp_path / "True").iterdir()}
     assert runs == {"activations", "activations_validation"}
     read = read_recording(tmp_path / "True" / "activations_validation")
@@ -114,7 +114,7 @@ def test_validation_in_fit_is_numbered_by_the_steps_that_training_has_reached(tm
 
 
 def test_without_it_evaluation_is_not_measured():
-    """Neither in between nor by itself."""
+    """Neither during `fit` nor in a separate `evaluate`."""
     model, monitor = network(), ActivationMonitor(sample_every=1)
     model.fit(X, Y, batch_size=20, verbose=0, validation_data=UNSEEN, callbacks=[monitor])
     model.evaluate(*UNSEEN, verbose=0, callbacks=[monitor])
@@ -124,7 +124,7 @@ def test_without_it_evaluation_is_not_measured():
 
 
 def test_evaluation_runs_the_models_own_function_before_and_after():
-    """No step is left replaced, also where an evaluation was broken off."""
+    """No function stays replaced, even if an evaluation is interrupted."""
 
     class Break(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):
@@ -145,7 +145,7 @@ def test_evaluation_runs_the_models_own_function_before_and_after():
 
 
 def test_an_evaluation_is_never_judged():
-    """What is wrong is a matter of training, and found there."""
+    """Findings come from training snapshots only."""
     model = models.perceptron(depth=20, width=64, initializer="random_normal")
     model.compile("sgd", "mse")
     monitor = ActivationMonitor(validation=True)
@@ -154,7 +154,7 @@ def test_an_evaluation_is_never_judged():
 
 
 def test_steps_that_run_together_are_merged():
-    """All samples once."""
+    """Each sample counts once."""
     model, monitor = network(steps_per_execution=2), ActivationMonitor(validation=True)
     model.evaluate(X, Y, batch_size=5, verbose=0, callbacks=[monitor])
     (snapshot,) = monitor.validation_recording
@@ -165,7 +165,7 @@ def test_steps_that_run_together_are_merged():
 
 
 def sequence_model(**options):
-    """Tokens, of which 0 is padding, through an embedding, a layer for each and an LSTM."""
+    """Tokens with padding 0, an embedding, a layer per time step and an LSTM."""
     model = keras.Sequential(
         [
             keras.Input((6,), dtype="int32"),
@@ -182,7 +182,7 @@ def sequence_model(**options):
 
 @pytest.mark.parametrize("options", COMPILED)
 def test_padded_time_steps_are_left_out(options):
-    """Of the embedding and the layer behind it; the LSTM's last output has none."""
+    """This holds for the embedding and the layer after it. The LSTM output has no mask."""
     tokens = np.array([[3, 1, 4, 0, 0, 0], [2, 7, 1, 8, 0, 0], [5, 0, 0, 0, 0, 0]], "int32")
     model = sequence_model(**options)
     monitor = ActivationMonitor()
@@ -208,7 +208,7 @@ def test_padded_time_steps_are_left_out(options):
         }.items():
             measured = snapshot.field(field)[row]
             np.testing.assert_allclose(measured, value, rtol=1e-5, atol=1e-9)
-        # Each unit (time step, channel) about its own mean over the samples that have it.
+        # Deviations of each unit (time step, channel) from its mean over unmasked samples.
         spread = sum(
             ((unit - unit.mean()) ** 2).sum()
             for step in range(6)
@@ -225,8 +225,8 @@ def test_padded_time_steps_are_left_out(options):
 
 
 def test_a_batch_of_nothing_but_padding_is_an_empty_record():
-    """Not zeros, not NaN."""
-    # That the LSTM puts out nothing is found, rightly.
+    """The record is neither zeros nor NaN."""
+    # There is a finding, correctly: the LSTM outputs only zeros.
     model, monitor = sequence_model(), ActivationMonitor(on_finding=lambda finding: None)
     model.fit(np.zeros((3, 6), "int32"), np.zeros((3, 1)), verbose=0, callbacks=[monitor])
     row = monitor.recording[0].names.index("net/each")
@@ -234,7 +234,7 @@ def test_a_batch_of_nothing_but_padding_is_an_empty_record():
 
 
 def test_a_mask_that_masks_nothing_changes_nothing():
-    """The statistics are those without a mask."""
+    """The statistics equal those without a mask."""
     tokens = np.arange(1, 10).reshape(3, 3).repeat(2, axis=1).astype("int32")
     found = []
     for mask_zero in (True, False):

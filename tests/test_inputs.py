@@ -1,4 +1,4 @@
-"""A batch that a model does not take: one clear error of ours, from audit and rescale."""
+"""A batch that does not fit a model gives one clear error in `audit` and `rescale`."""
 
 import re
 
@@ -16,12 +16,12 @@ BOTH = pytest.mark.parametrize("function", [audit, rescale])
 
 
 def ones(*shape, dtype="float32"):
-    """Numbers that differ, so that variances are not zero."""
+    """Different numbers, so that variances are not zero."""
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
 def two_inputs(names=("left", "right"), as_dict=False):
-    """A model of two inputs of 8 and of 4 numbers."""
+    """A model with two inputs, of 8 and of 4 numbers."""
     left, right = keras.Input((8,), name=names[0]), keras.Input((4,), name=names[1])
     joined = layers.Concatenate()([layers.Dense(4)(left), layers.Dense(4)(right)])
     inputs = {names[0]: left, names[1]: right} if as_dict else [left, right]
@@ -29,33 +29,33 @@ def two_inputs(names=("left", "right"), as_dict=False):
 
 
 def pictures():
-    """A model of pictures of three channels and any size."""
+    """A model for images of any size with three channels."""
     inputs = keras.Input((None, None, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, padding="same")(inputs))
     return keras.Model(inputs, layers.Dense(2)(x), name="net")
 
 
 def embedding():
-    """A model of five integers below 10."""
+    """A model for five integers below 10."""
     inputs = keras.Input((5,), dtype="int32", name="tokens")
     x = layers.GlobalAveragePooling1D()(layers.Embedding(10, 4, name="table")(inputs))
     return keras.Model(inputs, layers.Dense(2)(x), name="net")
 
 
 class Subclassed(keras.Model):
-    """A model whose inputs nobody knows."""
+    """A model without known inputs."""
 
     def __init__(self):
         super().__init__(name="own")
         self.dense = layers.Dense(4, name="dense")
 
     def call(self, inputs):
-        """One layer."""
+        """Call the layer."""
         return self.dense(inputs)
 
 
 def subclassed():
-    """One that is built for vectors of 8."""
+    """A subclassed model that is built for vectors of length 8."""
     model = Subclassed()
     model(np.zeros((1, 8), np.float32))
     return model
@@ -124,7 +124,7 @@ MISFITS = {
 @BOTH
 @pytest.mark.parametrize("case", [*MISFITS])
 def test_a_batch_that_does_not_fit_is_one_clear_error(function, case):
-    """What was expected, what came; in one line, and without Keras' own words."""
+    """The message has one line and says what was expected and received."""
     make, x, message = MISFITS[case]
     model = make()
     with pytest.raises(ValueError) as caught:
@@ -160,8 +160,8 @@ FITS = {
 
 @BOTH
 @pytest.mark.parametrize("case", [*FITS])
-def test_whatever_keras_takes_is_taken(function, case):
-    """Nothing is refused that the model can be called with."""
+def test_every_batch_that_keras_accepts_is_accepted(function, case):
+    """Every batch that the model can be called with is accepted."""
     make, x = FITS[case]
     model = make()
     model(x)
@@ -170,7 +170,7 @@ def test_whatever_keras_takes_is_taken(function, case):
 
 @BOTH
 def test_a_sequential_model_built_by_a_batch_takes_another_length(function):
-    """Keras does so; its inputs show the length of the first batch."""
+    """Keras accepts it, although `model.inputs` has the length of the first batch."""
     pooled = [layers.Conv1D(4, 3, padding="same"), layers.GlobalAveragePooling1D()]
     model = keras.Sequential([*pooled, layers.Dense(2)])
     model(ones(2, 9, 3))
@@ -179,8 +179,8 @@ def test_a_sequential_model_built_by_a_batch_takes_another_length(function):
 
 
 @BOTH
-def test_of_a_model_without_known_inputs_the_layer_that_refuses_is_named(function):
-    """A subclassed model: with what it expects and what came."""
+def test_without_known_inputs_the_error_names_the_layer_that_refuses(function):
+    """The message says what the layer expected and received."""
     with pytest.raises(ValueError) as caught:
         function(subclassed(), ones(4, 7))
     said = str(caught.value)
@@ -194,8 +194,8 @@ def test_of_a_model_without_known_inputs_the_layer_that_refuses_is_named(functio
 
 @BOTH
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyError])
-def test_an_error_of_the_models_own_is_raised_as_it_is(function, error):
-    """The batch fits: it is not the batch's fault."""
+def test_other_errors_of_the_model_are_raised_unchanged(function, error):
+    """The batch fits, so the error has another reason."""
 
     class Fails(layers.Layer):
         def call(self, inputs):
@@ -222,8 +222,8 @@ def test_an_error_of_the_models_own_is_raised_as_it_is(function, error):
         (tf.data.Dataset.from_tensors(np.ones((4, 8))), "_TensorDataset"),
     ],
 )
-def test_what_is_no_array_is_a_type_error(function, x, received):
-    """It says what to give instead."""
+def test_other_types_than_arrays_are_a_type_error(function, x, received):
+    """The message says what to pass instead."""
     message = f"`x` must be one batch: .* Received: {received}. For a tf.data"
     with pytest.raises(TypeError, match=f"{function.__name__}: {message}"):
         function(models.perceptron(), x)
@@ -241,7 +241,7 @@ def test_what_is_no_array_is_a_type_error(function, x, received):
     ids=lambda x: str(x.dtype),
 )
 def test_arrays_of_objects_are_a_type_error(function, x):
-    """It says which dtype came, and how to convert."""
+    """The message names the received dtype and how to convert it."""
     message = f"{function.__name__}: `x` must hold numbers. Received: ndarray of {x.dtype}."
     with pytest.raises(TypeError, match=re.escape(message)):
         function(models.perceptron(), x)
@@ -257,7 +257,7 @@ def test_arrays_of_objects_are_a_type_error(function, x):
     ],
 )
 def test_targets_that_do_not_fit_the_batch_are_refused(y, error, message):
-    """In the same words, with the name of the argument."""
+    """The messages are those for `x`, with the name `y`."""
     model = models.perceptron()
     model.compile("sgd", "mse")
     with pytest.raises(error, match=f"audit: `y` {message}"):
@@ -276,8 +276,8 @@ def test_targets_that_do_not_fit_the_batch_are_refused(y, error, message):
         (lambda: keras.Sequential([layers.Dense(1)]), []),
     ],
 )
-def test_the_names_of_inputs_stand_in_the_order_of_the_inputs(make, names):
-    """Of a dict its keys; none if the inputs are not known."""
+def test_the_names_of_inputs_are_in_the_order_of_the_inputs(make, names):
+    """Dict inputs are named by their keys. Unknown inputs give an empty list."""
     model = make()
     assert input_names(model) == names
     if names:

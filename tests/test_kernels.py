@@ -1,4 +1,4 @@
-"""What a kernel's gain is made of: the fan-in against counting, the record, the name."""
+"""The parts of a kernel's gain: fan-in (compared with counting), record, initializer."""
 
 import functools
 
@@ -15,14 +15,14 @@ from activation_monitor.recording.backends import backend
 
 
 def built(layer, shape):
-    """The layer, built for inputs of that shape."""
+    """The layer, built for inputs of this shape."""
     layer(np.zeros(shape, np.float32))
     return layer
 
 
 def products(layer, shape):
-    """How many products add up in one output, on average: counted, by ones for all
-    inputs and all weights. The numbers are small integers, so nothing is rounded."""
+    """The number of products per output, on average: the outputs if all inputs and weights
+    are 1. They are small integers, so nothing is rounded."""
     built(layer, shape)
     for weight in layer.weights:
         weight.assign(np.zeros(weight.shape))
@@ -32,8 +32,8 @@ def products(layer, shape):
 
 
 def second_moment(layer, shape, repeats=300):
-    """Mean square of the outputs of white noise, of weights of variance 1, and by how
-    much chance moves it: five standard errors, from the repeats."""
+    """The mean square of the outputs for white noise and weights of variance 1, and five
+    standard errors of it, from the repeats."""
     rng = np.random.default_rng(1)
     shape = 16, *shape[1:]
     built(layer, shape)
@@ -59,7 +59,7 @@ DENSE = {
     "one matrix each": (layers.EinsumDense, ("abc,bcd->abd", (5, 4)), {}, (2, 5, 6)),
     "a scale": (layers.EinsumDense, ("abc,bc->abc", (5, 6)), {}, (2, 5, 6)),
     "ellipsis before": (layers.EinsumDense, ("...x,xy->...y", 4), {}, (2, 3, 5)),
-    "ellipsis behind": (layers.EinsumDense, ("ab...,bc->ac...", 4), {}, (2, 3, 5)),
+    "ellipsis after": (layers.EinsumDense, ("ab...,bc->ac...", 4), {}, (2, 3, 5)),
 }
 
 STEPS = {
@@ -84,8 +84,13 @@ KINDS = {
 }
 
 CONVOLUTIONS = {
-    f"{kind}, {padding}, {steps}": (make, given, {"padding": padding, **own, **more}, shape)
-    for kind, (make, given, own, shape) in KINDS.items()
+    f"{kind}, {padding}, {steps}": (
+        make,
+        arguments,
+        {"padding": padding, **own, **more},
+        shape,
+    )
+    for kind, (make, arguments, own, shape) in KINDS.items()
     for padding in ("valid", "same")
     for steps, more in STEPS.items()
 } | {
@@ -108,7 +113,7 @@ def transposed(kernel, strides, padding):
     return layers.Conv2DTranspose, (4, kernel), options, (2, 7, 8, 3)
 
 
-# No tap of these reaches over a border.
+# The taps of these layers stay inside the image.
 TRANSPOSED = {
     f"{kernel} by {strides}, {padding}": transposed(kernel, strides, padding)
     for kernel, strides in ((1, 1), (2, 2), (3, 3), (2, 3))
@@ -120,9 +125,9 @@ COUNTED = DENSE | CONVOLUTIONS | MORE_CONVOLUTIONS | TRANSPOSED
 
 @pytest.mark.parametrize("case", COUNTED)
 def test_the_fan_in_is_the_number_of_products(case):
-    """Exactly, averaged over the outputs: what lies outside the image does not count."""
-    make, given, options, shape = COUNTED[case]
-    layer = make(*given, **options)
+    """It is exact on average over the outputs. Taps outside the image do not count."""
+    make, arguments, options, shape = COUNTED[case]
+    layer = make(*arguments, **options)
     counted = products(layer, shape)
     np.testing.assert_allclose(kernels.fan_in(layer, shape), counted, rtol=1e-14)
     assert counted > 0
@@ -130,11 +135,11 @@ def test_the_fan_in_is_the_number_of_products(case):
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(("kernel", "strides"), [(2, 1), (3, 1), (4, 1), (3, 2), (4, 2)])
-def test_the_fan_in_of_a_transposed_convolution_is_right_but_for_the_borders(
+def test_the_fan_in_of_a_transposed_convolution_is_right_except_at_borders(
     kernel, strides, padding
 ):
-    """It counts one tap in `strides`, also where some of them meet no input: of `length`
-    places, as many as the kernel is long at most."""
+    """It counts one tap in `strides`. At the borders some of these taps meet no input: at
+    most as many of the `length` positions as the kernel is long."""
     length = 50
     layer = layers.Conv1DTranspose(4, kernel, strides=strides, padding=padding)
     counted = products(layer, (2, length, 3))
@@ -156,10 +161,10 @@ def test_the_fan_in_of_a_transposed_convolution_is_right_but_for_the_borders(
     ],
 )
 def test_the_fan_in_is_the_gain_of_white_noise(case):
-    """What it is for: outputs have the variance `fan_in Var(w)` of weights and inputs of
-    mean 0. Within five standard errors of 300 drawn kernels."""
-    make, given, options, shape = COUNTED[case]
-    layer = make(*given, **options)
+    """For weights and inputs of mean 0, outputs have the variance `fan_in Var(w)`, within
+    five standard errors of 300 random kernels."""
+    make, arguments, options, shape = COUNTED[case]
+    layer = make(*arguments, **options)
     gain, uncertain = second_moment(layer, shape)
     assert uncertain < 0.15 * gain
     np.testing.assert_allclose(kernels.fan_in(layer, shape), gain, rtol=0, atol=uncertain)
@@ -167,27 +172,27 @@ def test_the_fan_in_is_the_gain_of_white_noise(case):
 
 @pytest.mark.parametrize("case", ["Conv2D, same, ", "DepthwiseConv2D, same, dilation"])
 def test_it_is_the_same_with_the_channels_first(case):
-    """A CPU may have no such convolution, so it is built and not called."""
-    make, given, options, shape = COUNTED[case]
-    last = built(make(*given, **options), shape)
-    first = make(*given, **options, data_format="channels_first")
+    """The layer is built but not called, because some CPUs lack this convolution."""
+    make, arguments, options, shape = COUNTED[case]
+    last = built(make(*arguments, **options), shape)
+    first = make(*arguments, **options, data_format="channels_first")
     turned = shape[0], shape[-1], *shape[1:-1]
     first.build(turned)
     assert kernels.fan_in(first, turned) == kernels.fan_in(last, shape)
 
 
 @pytest.mark.parametrize("padding", ["valid", "same", "causal"])
-def test_of_an_image_of_unknown_size_all_taps_count(padding):
-    """As of an endless one."""
+def test_all_taps_count_for_an_image_of_unknown_size(padding):
+    """The border is neglected, as for an infinite image."""
     layer = built(layers.Conv1D(4, 5, padding=padding), (2, 11, 3))
     assert kernels.fan_in(layer, (None, None, 3)) == 15.0
 
 
 def test_the_fan_in_of_a_layer_of_unknown_kind_with_one_matrix():
-    """The length of what it is multiplied with, if that is the matrix's first axis."""
+    """The fan-in is the length of the input if it equals the first axis of the matrix."""
 
     class Multiplies(layers.Layer):
-        kernel_size = 3  # whatever it means by that
+        kernel_size = 3  # its meaning is unknown
 
         def build(self, shape):
             self.matrix = self.add_weight(shape=(shape[-1], 4))
@@ -203,7 +208,7 @@ def test_the_fan_in_of_a_layer_of_unknown_kind_with_one_matrix():
 
 
 def quantized(mode, **options):
-    """A Dense layer with weights in whole numbers, as it is loaded or after training."""
+    """A Dense layer with quantized weights, as after loading or after training."""
     layer = built(layers.Dense(4, **options), (2, 8))
     layer.quantize(mode)
     return layer
@@ -229,15 +234,15 @@ WITHOUT = {
 
 @pytest.mark.parametrize("case", WITHOUT)
 def test_a_layer_without_one_kernel_has_no_fan_in(case):
-    """Not one of several, not an integer one, not a table."""
+    """Several kernels, integer kernels and embeddings have no fan-in."""
     layer = WITHOUT[case]()
     assert kernels.kernel(layer) is None
     assert kernels.fan_in(layer, (2, 8)) == 0.0
 
 
 @pytest.mark.parametrize("cell", [layers.SimpleRNNCell, layers.LSTMCell, layers.GRUCell])
-def test_a_cell_has_several_kernels_as_its_layer_has(cell):
-    """One for the input and one for the state."""
+def test_a_cell_has_several_kernels_like_its_layer(cell):
+    """A cell has a kernel for the input and one for the state."""
     layer = cell(4)
     layer.build((2, 8))
     assert kernels.kernel(layer) is None
@@ -256,8 +261,8 @@ def test_a_cell_has_several_kernels_as_its_layer_has(cell):
         (functools.partial(layers.EinsumDense, "abc,cde->abde", (None, 3, 4)), (2, 5, 16)),
     ],
 )
-def test_the_record_is_that_of_the_numbers(make, shape, std):
-    """Of any rank, and of subnormals too, which TensorFlow flushes to zero."""
+def test_the_record_is_that_of_float64_numpy(make, shape, std):
+    """Kernels of any rank, and with subnormal numbers, which TensorFlow flushes to zero."""
     layer = built(make(), shape)
     drawn = np.random.default_rng(0).standard_normal(layer.kernel.shape) * std
     drawn.flat[:3] = 0.0
@@ -267,7 +272,7 @@ def test_the_record_is_that_of_the_numbers(make, shape, std):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_record_of_a_broken_kernel_is_that_of_its_finite_numbers(value):
-    """Counted, and left out."""
+    """The others are counted and left out."""
     layer = built(layers.Dense(6), (2, 50))
     drawn = np.random.default_rng(0).standard_normal((50, 6))
     drawn[3, 4] = value
@@ -278,7 +283,7 @@ def test_the_record_of_a_broken_kernel_is_that_of_its_finite_numbers(value):
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "mixed_bfloat16"])
 def test_the_record_is_right_in_other_dtypes(dtype):
-    """Of the numbers as they are rounded to it."""
+    """The record is that of the numbers rounded to the dtype."""
     layer = built(layers.Dense(6, dtype=keras.DTypePolicy(dtype)), (2, 50))
     assert_record(layer)
 
@@ -288,7 +293,7 @@ def record_of(layer):
 
 
 def assert_record(layer):
-    """All fields as float64 numpy finds them; the mean relative to the rms."""
+    """All fields equal those of float64 numpy, the mean relative to the rms."""
     numbers = np.array(layer.kernel.numpy()).astype(np.float64)
     expected, found = records.measure(numbers), record_of(layer)
     rms = np.sqrt(records.field(expected, "second_moment"))
@@ -332,7 +337,7 @@ INITIALIZERS = {
 
 @pytest.mark.parametrize("text", INITIALIZERS)
 def test_an_initializer_is_written_as_keras_code(text):
-    """With what matters of it; run again it makes one alike."""
+    """The code contains the relevant arguments and creates an equal initializer."""
     for layer in (
         layers.Dense(3, kernel_initializer=INITIALIZERS[text]),
         layers.Conv2D(3, 3, kernel_initializer=INITIALIZERS[text]),
@@ -350,7 +355,7 @@ def test_an_initializer_is_written_as_keras_code(text):
     [(of_mine, "of_mine"), (functools.partial(of_mine), "partial")],
 )
 def test_an_initializer_that_is_a_plain_function_has_a_name(initializer, name):
-    """Its own, or that of its type."""
+    """The name is its own name or that of its type."""
     layer = layers.Dense(3, kernel_initializer=initializer)
     assert kernels.initializer(layer) == name
 
@@ -358,15 +363,15 @@ def test_an_initializer_that_is_a_plain_function_has_a_name(initializer, name):
 @pytest.mark.parametrize(
     "layer", [layers.ReLU(), layers.LayerNormalization(), layers.Embedding(3, 4)]
 )
-def test_a_layer_that_does_not_say_has_no_initializer(layer):
-    """None of a kernel."""
+def test_a_layer_without_a_kernel_initializer_has_an_empty_one(layer):
+    """The layer has no kernel initializer."""
     assert kernels.initializer(layer) == ""
 
 
 # -- in a training step
 
 
-def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
+def test_a_monitored_step_records_the_kernels_before_it():
     """Weight layers have a fan-in, an initializer and a record."""
     model = models.image_network()
     before = {layer.name: layer.get_weights() for layer in model.layers}
@@ -395,7 +400,7 @@ def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
 
 @pytest.mark.parametrize("settings", [{}, {"jit_compile": True}, {"run_eagerly": True}])
 def test_the_kernels_of_each_sampled_step_are_those_before_it(settings):
-    """Not those that the step leaves behind: a callback sees them just before."""
+    """They are not the kernels after the step. A callback reads them just before it."""
     model = models.perceptron(2)
     seen = []
     see = keras.callbacks.LambdaCallback(
@@ -414,7 +419,7 @@ def test_the_kernels_of_each_sampled_step_are_those_before_it(settings):
 
 
 def test_with_several_steps_in_one_execution_the_kernels_are_those_before_the_first():
-    """Records of outputs are merged over the steps, those of weights are not."""
+    """Records of outputs are merged over the steps, records of weights are not."""
     model = models.perceptron(2)
     expected = [np.sqrt(np.mean(layer.get_weights()[0] ** 2.0)) for layer in model.layers]
     model.compile("sgd", "mse", steps_per_execution=3)
@@ -427,8 +432,8 @@ def test_with_several_steps_in_one_execution_the_kernels_are_those_before_the_fi
     np.testing.assert_array_equal(first.field("count", of="weight")[~np.isnan(rms)], sizes)
 
 
-def test_a_kernel_that_cannot_be_read_stops_no_training():
-    """Its layer is measured without it."""
+def test_a_kernel_that_cannot_be_read_does_not_stop_training():
+    """The layer is measured without its kernel."""
 
     class Secretive(layers.Dense):
         @property

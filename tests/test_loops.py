@@ -1,4 +1,4 @@
-"""Training steps of the user's own, without `fit`: `watch` and `measure_step`."""
+"""Custom training steps without `fit`: `watch` and `measure_step`."""
 
 import warnings
 
@@ -14,7 +14,7 @@ X, Y = models.data(samples=8)
 
 
 def training_step(model, optimizer, compiled=True, **options):
-    """The usual gradient tape, compiled or not."""
+    """A training step with a gradient tape, compiled or not."""
 
     def step(x, y):
         with tf.GradientTape() as tape:
@@ -29,7 +29,7 @@ def training_step(model, optimizer, compiled=True, **options):
 
 
 def trained(make_step, steps=6, monitored=True, **options):
-    """The losses and weights that some steps lead to, and the monitor."""
+    """Run some steps; returns losses, weights and the monitor."""
     keras.utils.set_random_seed(0)
     model = models.perceptron()
     step = make_step(model, keras.optimizers.Adam(0.01))
@@ -54,7 +54,7 @@ STEPS = {
 @pytest.mark.smoke
 @pytest.mark.parametrize("kind", STEPS)
 def test_a_watched_step_does_the_same_and_is_measured(kind):
-    """Bit for bit, and what is measured is what float64 numpy makes of the weights."""
+    """Results are equal bit for bit, and records are those of float64 numpy."""
     losses, weights, _ = trained(STEPS[kind], monitored=False)
     watched, after, monitor = trained(STEPS[kind], sample_every=4)
     np.testing.assert_array_equal(watched, losses)
@@ -75,13 +75,13 @@ def test_a_watched_step_does_the_same_and_is_measured(kind):
         h = h if i == 3 else np.maximum(h, 0.0)
         np.testing.assert_allclose(first.statistic("mean")[i + 1], h.mean(), rtol=1e-5)
         np.testing.assert_allclose(first.statistic("std")[i + 1], h.std(), rtol=1e-5)
-    if kind != "eager":  # which falls back to the order of the calls
+    if kind != "eager":  # eager steps use the order of the calls instead
         assert [layer.parents for layer in first.layers] == [(), (0,), (1,), (2,), (3,)]
         assert all(layer.traced for layer in first.layers)
 
 
 def test_a_step_that_is_not_sampled_is_the_users_own():
-    """It is traced once as it is, and once measured; nothing else is."""
+    """The step is traced once plain and once measured, and nothing else is traced."""
     traces = []
 
     @tf.function
@@ -102,7 +102,7 @@ def test_a_step_that_is_not_sampled_is_the_users_own():
 
 
 def test_the_layers_are_as_before_also_after_an_error():
-    """No call stays replaced, and the next look sees only its own step."""
+    """No `call` stays replaced, and the next sample contains only its own step."""
     model = models.perceptron()
 
     def step(x):
@@ -121,7 +121,7 @@ def test_the_layers_are_as_before_also_after_an_error():
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(tmp_path):
-    """Steps are counted from where the user says; the log holds both runs."""
+    """Steps are counted from the number that the user passes. The log holds both runs."""
     for first in (0, 40):
         model = models.perceptron()
         monitor = ActivationMonitor(tmp_path, sample_every=10)
@@ -132,8 +132,8 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path):
     assert read_recording(tmp_path).steps == [0, 1, 2, 5, 10, 40, 41, 42, 45, 50]
 
 
-def test_what_was_seen_can_be_read_while_the_loop_runs(tmp_path):
-    """Nothing has to be closed: each look is written out."""
+def test_the_log_can_be_read_while_the_loop_runs(tmp_path):
+    """Each sample is flushed, so nothing has to be closed."""
     model = models.perceptron()
     monitor = ActivationMonitor(tmp_path)
     step = monitor.watch(lambda x: model(x), model)
@@ -141,7 +141,7 @@ def test_what_was_seen_can_be_read_while_the_loop_runs(tmp_path):
     assert read_recording(tmp_path).steps == [0]
 
 
-def test_two_models_in_one_step_are_told_apart():
+def test_two_models_in_one_step_are_distinguished():
     """A GAN: the discriminator is called twice in a step."""
     generator = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(8, "relu", name="up")], name="generator"
@@ -172,7 +172,7 @@ def test_two_models_in_one_step_are_told_apart():
 
 
 def test_gradient_accumulation_counts_each_call_as_a_step():
-    """Also those that do not move the optimizer."""
+    """Calls that do not change the optimizer's counter count too."""
     model, optimizer = models.perceptron(), keras.optimizers.SGD(0.1)
     total = [tf.Variable(tf.zeros_like(v)) for v in model.trainable_variables]
 
@@ -196,7 +196,7 @@ def test_gradient_accumulation_counts_each_call_as_a_step():
 
 
 def test_a_model_inside_a_model_is_measured_by_its_leaves():
-    """With their paths."""
+    """The snapshot contains the inner layers with their paths."""
     inner = models.perceptron(depth=1)
     outer = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), inner])
     monitor = ActivationMonitor()
@@ -206,7 +206,7 @@ def test_a_model_inside_a_model_is_measured_by_its_leaves():
 
 
 def test_python_control_flow_of_a_step_is_converted_as_without_a_monitor():
-    """AutoGraph sees the user's function, not ours."""
+    """AutoGraph converts the user's function, not the wrapper."""
     model = models.perceptron()
 
     @tf.function
@@ -225,8 +225,8 @@ def test_python_control_flow_of_a_step_is_converted_as_without_a_monitor():
     np.testing.assert_array_equal(monitor.recording[0].field("samples")[-1], positive)
 
 
-def test_a_compiled_function_that_a_python_step_calls_is_left_alone():
-    """Its trace is kept: it would go on measuring at steps that are not sampled."""
+def test_a_compiled_function_that_a_python_step_calls_is_not_measured():
+    """Its trace is kept and would measure at every step, so it is not measured."""
     model = models.perceptron()
     compiled = tf.function(lambda x: model(x))
     monitor = ActivationMonitor(sample_every=1)
@@ -240,8 +240,8 @@ def test_a_compiled_function_that_a_python_step_calls_is_left_alone():
     assert not [op for op in ops if "Assign" in op.type]
 
 
-def test_findings_of_a_watched_step_are_told():
-    """The same rules, the same warning."""
+def test_findings_of_a_watched_step_are_reported():
+    """The rules and the warning are those of `fit`."""
     model = models.perceptron(depth=20, width=64, initializer="random_normal")
     monitor = ActivationMonitor()
     with pytest.warns(UserWarning, match="vanishing-activations"):
@@ -249,11 +249,11 @@ def test_findings_of_a_watched_step_are_told():
     assert [f.code for f in monitor.diagnosis.findings] == ["vanishing-activations"]
 
 
-# -- look
+# -- measure_step
 
 
 def test_an_eager_step_is_measured_within_the_block():
-    """And is the same step."""
+    """Its results are those of the step without the monitor."""
     results = []
     for looking in (False, True):
         keras.utils.set_random_seed(0)
@@ -275,7 +275,7 @@ def test_an_eager_step_is_measured_within_the_block():
 
 
 def test_the_number_of_a_step_can_be_given():
-    """By whoever counts."""
+    """The user passes the number."""
     model, monitor = models.perceptron(), ActivationMonitor()
     for number in (7, 12):
         with monitor.measure_step(model, step=number):
@@ -284,7 +284,7 @@ def test_the_number_of_a_step_can_be_given():
 
 
 def test_a_block_that_calls_no_layer_says_so():
-    """As one does in which a function runs that was compiled before."""
+    """One example is a block that only runs a compiled function."""
     model, monitor = models.perceptron(), ActivationMonitor()
     compiled = tf.function(lambda x: model(x))
     compiled(X)
@@ -296,8 +296,8 @@ def test_a_block_that_calls_no_layer_says_so():
 # -- wrong use
 
 
-def test_what_is_no_step_or_no_model_is_refused():
-    """With what was expected, and what came."""
+def test_wrong_types_of_steps_and_models_are_refused():
+    """The message says what was expected and received."""
     model, monitor = models.perceptron(), ActivationMonitor()
     with pytest.raises(TypeError, match="`step` must be a function, .* Received: step=3"):
         monitor.watch(3, model)
@@ -312,7 +312,7 @@ def test_what_is_no_step_or_no_model_is_refused():
 
 
 def test_a_monitor_watches_one_step():
-    """Two would mix their layers in one recording."""
+    """Two steps would mix their layers in one recording."""
     model, monitor = models.perceptron(), ActivationMonitor()
     monitor.watch(len, model)
     with pytest.raises(ValueError, match="watches a step already. Make another monitor"):
@@ -320,14 +320,14 @@ def test_a_monitor_watches_one_step():
 
 
 def test_only_fit_can_be_stopped():
-    """A loop of the user's own ends when the user says."""
+    """Only the user can end a custom loop."""
     monitor = ActivationMonitor(on_finding="stop")
     with pytest.raises(ValueError, match='`on_finding` must not be "stop"'):
         monitor.watch(len, models.perceptron())
 
 
 def test_a_schedule_that_raises_does_not_end_the_loop():
-    """It is told, once, and the step runs."""
+    """It gives one warning, and the step runs."""
     model = models.perceptron()
     monitor = ActivationMonitor(sample_every=lambda step: 1 // 0)
     step = monitor.watch(lambda x: model(x), model)

@@ -1,4 +1,4 @@
-"""Data-driven initialization, held against values computed a second way."""
+"""Data-driven initialization, compared with values that are computed independently."""
 
 import keras
 import numpy as np
@@ -67,7 +67,7 @@ KINDS = {
 
 
 def state(model):
-    """Every number a model holds, by path; with its optimizer's."""
+    """The variables of a model and of its optimizer, as pairs of path and value."""
     variables = [*model.variables, *model.metrics_variables]
     if model.compiled:
         variables += model.optimizer.variables
@@ -75,7 +75,7 @@ def state(model):
 
 
 def assert_same_state(model, before):
-    """Bit for bit."""
+    """The state is equal bit for bit."""
     now = state(model)
     assert [path for path, _ in now] == [path for path, _ in before]
     for (path, value), (_, old) in zip(now, before, strict=True):
@@ -83,7 +83,7 @@ def assert_same_state(model, before):
 
 
 def pre_activations(model, x):
-    """Std of each Dense layer's pre-activations, by hand, in float64."""
+    """The std of each Dense layer's pre-activations, computed in float64."""
     stds, y = [], x.astype(np.float64)
     for layer in model.layers:
         kernel, bias = (np.float64(weights) for weights in layer.get_weights())
@@ -93,13 +93,13 @@ def pre_activations(model, x):
     return stds
 
 
-# -- what it is for
+# -- purpose
 
 
 @pytest.mark.parametrize("bias", [None, "zeros", keras.initializers.RandomNormal(0.0, 0.4)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pre_activations_of_every_kind_of_layer_get_unit_std(kind, bias):
-    """Held against a twin without activation, run by `predict`."""
+    """Compared with the outputs of the same model without activation, from `predict`."""
     x, cls, options = KINDS[kind]
     options = dict(options)
     if cls is layers.EinsumDense:
@@ -125,7 +125,7 @@ def test_the_pre_activations_of_every_kind_of_layer_get_unit_std(kind, bias):
 
 @pytest.mark.parametrize("std", [1e-25, 1e-4, 1.0, 10.0])
 def test_a_chain_is_rescaled_in_the_order_of_the_data(std):
-    """Held against a forward pass by hand in float64, before and after."""
+    """Compared with a forward pass in float64 numpy, before and after."""
     model = perceptron(
         depth=12, width=32, initializer=keras.initializers.RandomNormal(0, std)
     )
@@ -135,7 +135,7 @@ def test_a_chain_is_rescaled_in_the_order_of_the_data(std):
     report = rescale(model, x)
 
     shown = np.array([row.std_before for row in report.layers])
-    seen = shown > 1e-30  # what float32 can still tell from zero
+    seen = shown > 1e-30  # float32 can represent these
     np.testing.assert_allclose(shown[seen], np.array(before)[seen], rtol=1e-5)
     after = pre_activations(model, x)
     np.testing.assert_allclose([row.std_after for row in report.layers], after, rtol=1e-5)
@@ -166,7 +166,7 @@ def test_a_deep_network_with_tiny_kernels_learns_after_it_and_not_before():
 
 
 def test_a_healthy_network_hardly_changes():
-    """LeCun's initializer on a linear chain is unit variance by design."""
+    """LeCun's initializer gives a linear chain unit variance by design."""
     x = np.random.default_rng(0).standard_normal((500, 256)).astype(np.float32)
     model = perceptron(5, 256, None, "lecun_normal", inputs=256)
     factors = [row.factor for row in rescale(model, x).layers[:-1]]
@@ -174,7 +174,7 @@ def test_a_healthy_network_hardly_changes():
 
 
 def test_a_second_time_changes_nothing():
-    """What has unit std is left bit for bit."""
+    """Layers with unit std keep their kernels bit for bit."""
     model = image_network()
     rescale(model, IMAGES)
     before = state(model)
@@ -186,7 +186,7 @@ def test_a_second_time_changes_nothing():
 
 
 def test_only_kernels_change_and_those_by_the_factor_of_the_report():
-    """Biases, moving statistics, seeds, optimizer slots: bit for bit. So is the product."""
+    """Biases, moving statistics, seeds and optimizer slots stay equal bit for bit."""
     model = image_network()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(IMAGES, LABELS, epochs=2, verbose=0)
@@ -212,7 +212,7 @@ def test_only_kernels_change_and_those_by_the_factor_of_the_report():
 
 
 def test_it_is_deterministic_and_counts_dropout_and_batch_statistics():
-    """Two equal models get equal kernels; the twin is run with the same masks."""
+    """Two equal models get equal kernels. The reference uses the same dropout masks."""
     results = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
@@ -233,7 +233,7 @@ class Counting(layers.Layer):
     calls = 0
 
     def call(self, inputs):
-        """Hands on what it is given."""
+        """Return the input."""
         if not isinstance(inputs, keras.KerasTensor) and tf.executing_eagerly():
             Counting.calls += 1
         return inputs
@@ -241,7 +241,7 @@ class Counting(layers.Layer):
 
 @pytest.mark.parametrize("depth", [1, 20])
 def test_the_number_of_passes_does_not_grow_with_depth(depth):
-    """One to see what there was, one to rescale, one to see what there is."""
+    """One pass measures before, one rescales, one measures after."""
     chain = [layers.Dense(8, "relu") for _ in range(depth)]
     model = keras.Sequential([keras.Input((8,)), *chain, Counting()])
     Counting.calls = 0
@@ -249,26 +249,26 @@ def test_the_number_of_passes_does_not_grow_with_depth(depth):
     assert Counting.calls == 3
 
 
-# -- models of all sorts
+# -- kinds of models
 
 
 class TwoInputs(keras.Model):
-    """Subclassed; nested; a shared layer; no `training` argument; inputs in a dict."""
+    """A nested subclassed model with a shared layer, no `training`, and dict inputs."""
 
     def __init__(self):
         super().__init__()
-        self.head = layers.Dense(3)  # in another order than they are called
+        self.head = layers.Dense(3)  # not in the order of the calls
         self.inner = keras.Sequential([layers.Dense(12, "relu"), layers.Dropout(0.5)])
         self.shared = layers.Dense(16, "relu")
 
     def call(self, inputs):
-        """The shared layer sees `a`, then `b`, which is ten times as large."""
+        """Call the shared layer with `a`, then with `b`, which is ten times larger."""
         a, b = self.shared(inputs["a"]), self.shared(inputs["b"])
         return self.head(self.inner(a) + self.inner(b))
 
 
 def test_an_unbuilt_subclassed_model_with_a_shared_layer():
-    """It is built by the batch; a shared layer counts at its first call."""
+    """The batch builds it. A shared layer is measured at its first call."""
     x = {"a": data(200)[0], "b": 10 * data(200)[0]}
     model = TwoInputs()
     report = rescale(model, x)
@@ -281,19 +281,19 @@ def test_an_unbuilt_subclassed_model_with_a_shared_layer():
 
 
 class Noise(layers.Layer):
-    """Draws random numbers, also where nothing is trained."""
+    """Draws random numbers in training and in inference."""
 
     def __init__(self):
         super().__init__()
         self.seeds = keras.random.SeedGenerator(1)
 
     def call(self, inputs):
-        """One more draw."""
+        """Add one random draw."""
         return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.seeds)
 
 
 def test_building_leaves_the_seed_generators_alone():
-    """The model is called for it, and once more for each pass."""
+    """Building calls the model once; each pass calls it once more."""
     model = keras.Sequential([layers.Dense(5), Noise(), layers.Dense(4)])
     before = np.array(model.layers[1].seeds.state.value)
     report = rescale(model, data()[0])
@@ -302,7 +302,7 @@ def test_building_leaves_the_seed_generators_alone():
 
 
 def test_building_draws_the_weights_that_a_plain_call_draws():
-    """And leaves the seed generators as they were: the factors are the only difference."""
+    """The kernels differ only by the factors, since the seed generators are unchanged."""
     x = {"a": data()[0], "b": data()[0]}
     models = []
     for use in (rescale, lambda model, x: model(x)):
@@ -321,7 +321,7 @@ def test_building_draws_the_weights_that_a_plain_call_draws():
 
 @pytest.mark.parametrize("kind", [list, tuple, dict])
 def test_several_inputs(kind):
-    """As the model takes them; integers among them."""
+    """Inputs in the structure of the model; one of them holds integers."""
     tokens, x = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((8,), name="x")
     embedded = layers.Flatten()(layers.Embedding(10, 4, mask_zero=False)(tokens))
     y = layers.Dense(6, "relu", name="first")(layers.Concatenate()([embedded, x]))
@@ -336,7 +336,7 @@ def test_several_inputs(kind):
 
 
 def test_a_layer_in_time_distributed_counts_over_all_time_steps():
-    """Though it is called once for each, and the first shows nothing but zeros."""
+    """The layer is called once per step, and its first input is all zeros."""
     x = SEQUENCES.copy()
     x[:, 0] = 0.0
     layer = layers.TimeDistributed(layers.Dense(9, "relu"))
@@ -348,7 +348,7 @@ def test_a_layer_in_time_distributed_counts_over_all_time_steps():
 
 
 def test_the_projections_of_attention_are_weight_layers():
-    """Queries, keys and values of unit variance, computed here by hand."""
+    """Queries, keys and values have unit variance, computed in numpy."""
     inputs = keras.Input(SEQUENCES.shape[1:])
     attention = layers.MultiHeadAttention(2, 5, name="attention")
     model = keras.Model(inputs, attention(inputs, inputs))
@@ -364,7 +364,7 @@ def test_the_projections_of_attention_are_weight_layers():
 @pytest.mark.parametrize("std", [1e-20, 1e-2, 1e30])
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_kernels_beyond_the_range_of_the_dtype_computed_with(dtype, std):
-    """float16 takes them for zero, or for infinity."""
+    """They are zero or infinite in float16."""
     keras.config.set_dtype_policy(dtype)
     draw = keras.initializers.RandomNormal(0.0, std)
     model = perceptron(4, 128, initializer=draw)
@@ -376,7 +376,7 @@ def test_kernels_beyond_the_range_of_the_dtype_computed_with(dtype, std):
 
 @pytest.mark.parametrize("std", [1e-5, 1e-2, 1e4])
 def test_kernels_held_in_half_precision(std):
-    """Here the products are rounded as well; the largest outputs overflow."""
+    """The scaled kernels are rounded as well, and the largest outputs overflow."""
     keras.config.set_dtype_policy("float16")
     draw = keras.initializers.RandomNormal(0.0, std)
     model = perceptron(4, 128, initializer=draw)
@@ -385,8 +385,8 @@ def test_kernels_held_in_half_precision(std):
     np.testing.assert_allclose(pre_activations(model, data(200)[0]), 1.0, atol=0.03)
 
 
-def test_in_a_deep_half_precision_chain_what_overflowed_is_not_measured_before():
-    """Its std was neither 1 nor infinity."""
+def test_the_std_before_is_nan_where_a_half_precision_chain_overflows():
+    """The std before is NaN: it was neither 1 nor infinite."""
     keras.config.set_dtype_policy("mixed_float16")
     model = perceptron(6, 128, initializer=keras.initializers.RandomNormal(0.0, 10.0))
     report = rescale(model, data(200)[0])
@@ -394,41 +394,41 @@ def test_in_a_deep_half_precision_chain_what_overflowed_is_not_measured_before()
     assert np.isnan(report.layers[-1].std_before)
 
 
-# -- what it leaves alone
+# -- layers that are not rescaled
 
 
 def frozen():
-    """A layer that is not trained."""
+    """A frozen layer."""
     layer = layers.Dense(6)
     layer.trainable = False
     return layer
 
 
 class Squared(layers.Layer):
-    """A layer of the user's own."""
+    """A custom layer of an unknown kind."""
 
     def build(self, shape):
-        """One kernel."""
+        """Create one kernel."""
         self.matrix = self.add_weight(shape=(shape[-1], 6))
 
     def call(self, inputs):
-        """Not linear in it."""
+        """Multiply by the squared kernel, which is not linear in the kernel."""
         return inputs @ self.matrix**2
 
 
 class Compiled(layers.Layer):
-    """Calls its layer within a compiled function."""
+    """Calls its layer inside a compiled function."""
 
     def __init__(self):
         super().__init__()
         self.dense = layers.Dense(6)
 
     def build(self, shape):
-        """Of the inner layer."""
+        """Build the inner layer."""
         self.dense.build(shape)
 
     def call(self, inputs):
-        """In a graph, each time anew."""
+        """Call the layer in a new graph at each call."""
         return tf.function(self.dense)(inputs)
 
 
@@ -450,7 +450,7 @@ LEFT_ALONE = {
 
 
 @pytest.mark.parametrize("reason", LEFT_ALONE)
-def test_what_is_left_alone_is_bit_for_bit_as_before_and_the_report_says_why(reason):
+def test_layers_that_are_not_rescaled_keep_their_state_and_the_report_says_why(reason):
     """The layers before and after it are rescaled."""
     x = SEQUENCES
     left = LEFT_ALONE[reason]()
@@ -470,7 +470,7 @@ def test_what_is_left_alone_is_bit_for_bit_as_before_and_the_report_says_why(rea
 
 
 def test_lora_leaves_a_frozen_kernel():
-    """Its kernel is computed from three, of which the drawn one is frozen."""
+    """The kernel is computed from three variables; the original kernel is frozen."""
     model = perceptron(2)
     model.get_layer("hidden_0").enable_lora(2)
     report = rescale(model, data()[0])
@@ -478,7 +478,7 @@ def test_lora_leaves_a_frozen_kernel():
 
 
 def test_a_layer_that_is_not_called_is_in_the_report():
-    """One of two branches of a subclassed model."""
+    """The model is subclassed and calls one of its two branches."""
 
     class Branches(keras.Model):
         def __init__(self):
@@ -500,7 +500,7 @@ def test_a_layer_that_is_not_called_is_in_the_report():
 
 
 def test_normalization_and_embedding_layers_are_not_in_the_report():
-    """They are no weight layers here."""
+    """They are not weight layers for `rescale`."""
     model = keras.Sequential(
         [layers.Embedding(9, 4), layers.LayerNormalization(), layers.Dense(5, name="d")]
     )
@@ -508,7 +508,7 @@ def test_normalization_and_embedding_layers_are_not_in_the_report():
     assert [row.name.rpartition("/")[2] for row in report.layers] == ["d"]
 
 
-# -- what it refuses
+# -- errors
 
 
 def with_kernel(value):
@@ -520,14 +520,14 @@ def with_kernel(value):
 
 
 def dead():
-    """A network whose first layer puts out nothing but zeros."""
+    """A network whose first layer outputs only zeros."""
     model = perceptron()
     model.get_layer("hidden_0").bias.assign(np.full(16, -1e6))
     return model
 
 
 def quantized():
-    """A network of integer kernels."""
+    """A network with integer kernels."""
     model = perceptron()
     for layer in model.layers:
         layer.quantize("int8")
@@ -535,12 +535,12 @@ def quantized():
 
 
 class Failing(layers.Layer):
-    """Fails in the second forward pass, of which some layers are rescaled already."""
+    """Raises in the second forward pass, when some layers are rescaled already."""
 
     calls = 0
 
     def call(self, inputs):
-        """Not the first time."""
+        """Raise at the second call."""
         if tf.executing_eagerly():
             self.calls += 1
             if self.calls > 1:
@@ -601,8 +601,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_an_error_says_what_to_do_and_leaves_the_model_as_it_was(case):
-    """Bit for bit, and no call is left wrapped."""
+def test_an_error_says_what_to_do_and_leaves_the_model_unchanged(case):
+    """The model is equal bit for bit, and no `call` stays wrapped."""
     make, x, error, message = REFUSED[case]
     model = make()
     is_model = isinstance(model, keras.Model)
@@ -619,11 +619,11 @@ def test_an_error_says_what_to_do_and_leaves_the_model_as_it_was(case):
             assert "call" not in vars(layer)
 
 
-# -- what is shown
+# -- the report
 
 
 def test_the_report_prints_as_a_table():
-    """With names as they are, factors, and reasons."""
+    """It shows names without markup, factors and reasons."""
     model = keras.Sequential(
         [
             keras.Input((8,)),
@@ -645,8 +645,8 @@ def test_the_report_prints_as_a_table():
 # -- the calls
 
 
-def test_what_was_replaced_is_put_back_also_after_an_error():
-    """An attribute of the instance's own comes back; one of the class comes through."""
+def test_replaced_attributes_are_restored_after_an_error_too():
+    """An instance attribute is restored; a class attribute is visible again."""
     plain, own = layers.Dense(2, name="plain"), layers.Dense(2, name="own")
     mine = own.__dict__["call"] = lambda inputs: inputs
 
@@ -670,8 +670,8 @@ def test_what_was_replaced_is_put_back_also_after_an_error():
     assert "call" not in vars(plain)
 
 
-def test_shapes_are_asked_of_the_layers_own_call():
-    """Keras runs `call` to learn the shape of an output: not the wrapped one."""
+def test_shapes_are_inferred_with_the_original_call():
+    """Keras runs the original `call`, not the wrapped one, to infer output shapes."""
     layer = Squared()
     with wrapped_calls([layer], lambda layer, call: pytest.fail):
         assert layer(keras.Input((4,))).shape == (None, 6)

@@ -1,4 +1,4 @@
-"""Killed in the middle of an epoch and started again: the same curves go on."""
+"""A run that is killed within an epoch and restarted continues its curves."""
 
 import json
 import signal
@@ -55,7 +55,7 @@ SCRIPT = """
 
 
 def run(folder, kill_at, order, save_freq, accumulate):
-    """Train in a process of its own; returns its exit code and the steps that it ran."""
+    """Train in a separate process; returns its exit code and the steps that it ran."""
     tests = models.__file__.rpartition("/")[0]
     arguments = [tests, str(folder), str(kill_at), order, str(save_freq), accumulate]
     ended = subprocess.run(
@@ -70,23 +70,23 @@ def run(folder, kill_at, order, save_freq, accumulate):
 @pytest.mark.parametrize(
     ("order", "save_freq", "accumulate", "restored"),
     [
-        # 13 of 4 x 5 steps are run. The last backup is of the end of the second epoch, or
-        # of the 12th step; in both cases the third epoch is run from its first batch on.
+        # The run is killed after 13 of 4 x 5 steps. The last backup is that of the second
+        # epoch or of step 12. In both cases the third epoch restarts at its first batch.
         ("backup first", "epoch", None, 10),
         ("monitor first", 4, None, 12),
         pytest.param("monitor first", "epoch", 3, 10, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_run_goes_on_in_the_same_curves(
+def test_a_killed_run_continues_its_curves(
     order, save_freq, accumulate, restored, tmp_path
 ):
-    """Under the optimizer's numbers, whatever the order of the callbacks, with the values
-    of a run that nobody killed where the backups are those of the epochs."""
+    """Steps have the optimizer's numbers for any order of the callbacks. With backups at
+    the end of epochs, the values are those of a run that was not killed."""
     arguments = order, save_freq, json.dumps(accumulate)
     killed, ran = run(tmp_path, 13, *arguments)
     assert (killed, ran) == (-signal.SIGKILL, [*range(13)])
     before = read_recording(tmp_path / "logs")
-    # All up to the end of the second epoch is on the disk, and perhaps more.
+    # At least all steps of the first two epochs are on disk.
     assert before.steps[:10] == [*range(10)]
     assert before.steps == [*range(len(before))]
 
@@ -120,8 +120,8 @@ def compiled(depth=1, accumulate=None):
     return model
 
 
-def test_a_saved_model_goes_on_at_its_optimizers_step(tmp_path):
-    """With `initial_epoch`, which itself moves no step."""
+def test_a_loaded_model_continues_at_its_optimizers_step(tmp_path):
+    """`initial_epoch` itself does not change the step numbers."""
     model = compiled()
     fitted(tmp_path, model, epochs=2)
     model.save(tmp_path / "model.keras")
@@ -132,7 +132,7 @@ def test_a_saved_model_goes_on_at_its_optimizers_step(tmp_path):
 
 
 def test_steps_that_were_undone_are_not_read(tmp_path):
-    """Those after the restored one, also where the second run did not look."""
+    """Steps after the restored one are undone, even if the second run skips them."""
     model = compiled()
     model.save(tmp_path / "model.keras")
     fitted(tmp_path, model, epochs=2)
@@ -145,7 +145,7 @@ def test_steps_that_were_undone_are_not_read(tmp_path):
 
 
 def test_many_fits_within_a_second_are_read_in_their_order(tmp_path):
-    """Their files differ in a number that has one digit or two."""
+    """Their file names differ in a number with one or two digits."""
     model, monitor = compiled(), None
     for _ in range(12):
         monitor = fitted(tmp_path, model, monitor)

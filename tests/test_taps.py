@@ -404,7 +404,7 @@ def test_a_choice_of_the_wrong_kind_is_said_at_once(choice, error, message):
 def test_a_predicate_that_is_never_true_is_an_error():
     """It says how many layers it was asked about."""
     x, y = models.data()
-    with pytest.raises(ValueError, match="is false for all 5 layers of the model"):
+    with pytest.raises(ValueError, match="False for all 5 layers of the model"):
         models.watch(models.perceptron(), x, y, layers=lambda layer: False)
 
 

@@ -6,6 +6,8 @@ are in `keras_private`.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -81,10 +83,10 @@ class Transparent(keras.layers.Wrapper):
         made = _class_around(cls.kind or cls, type(layer))
         return super().__new__(made, layer, *args, **kwargs)
 
-    def __init__(self, layer, *, name=None):
+    def __init__(self, layer: keras.Layer, *, name: str | None = None):
         super().__init__(layer, name=name or layer.name)
 
-    def call_layer(self, *args, **kwargs):
+    def call_layer(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped layer. `call` runs this method."""
         return self.layer(*args, **kwargs)
 
@@ -110,38 +112,42 @@ class Transparent(keras.layers.Wrapper):
     def __repr__(self):
         return f"<{(self.kind or type(self)).__name__} {self.layer!r}>"
 
-    def compute_mask(self, *args, **kwargs):
+    def compute_mask(self, *args: Any, **kwargs: Any) -> Any:
         """The output mask of the wrapped layer."""
         return self.layer.compute_mask(*args, **kwargs)
 
-    def compute_output_shape(self, *args, **kwargs):
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The output shape of the wrapped layer."""
         return self.layer.compute_output_shape(*args, **kwargs)
 
-    def compute_output_spec(self, *args, **kwargs):
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """The output spec of the wrapped layer."""
         return self.layer.compute_output_spec(*args, **kwargs)
 
-    def quantize(self, mode=None, **kwargs):
+    def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
         """Quantize the wrapped layer."""
         self.layer.quantize(mode, **kwargs)
 
-    def quantized_call(self, *args, **kwargs):
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped layer, which runs its own quantized call."""
         return self.call(*args, **kwargs)
 
-    def rematerialized_call(self, layer_call, *args, **kwargs):
+    def rematerialized_call(
+        self, layer_call: Callable, *args: Any, **kwargs: Any
+    ) -> Callable:
         """Return the call unchanged: the wrapped layer rematerializes itself."""
         return layer_call
 
     # -- saving: the same files as without the wrapper
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The name and the config of the wrapped layer."""
         return {"name": self.name, "layer": keras.saving.serialize_keras_object(self.layer)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Transparent":
         """Create the layer from its config and wrap it."""
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(
@@ -149,20 +155,20 @@ class Transparent(keras.layers.Wrapper):
         )
         return (cls.kind or cls)(layer, **config)
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any] | None:
         """The build config of the wrapped layer."""
         return self.layer.get_build_config()
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any]) -> None:
         """Build the wrapped layer, unless its own config has built it already."""
         if not self.layer.built:
             self.layer.build_from_config(config)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Save the variables of the wrapped layer."""
         self.layer.save_own_variables(store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Load the variables of the wrapped layer."""
         self.layer.load_own_variables(store)
 
