@@ -1,4 +1,4 @@
-"""What a kernel's gain is made of: the fan-in against counting, the record, the name."""
+"""The gain of a kernel: its fan-in against counting, its record, its initializer."""
 
 import functools
 
@@ -11,6 +11,7 @@ from keras import initializers, layers
 import models
 from activation_monitor.analysis import records
 from activation_monitor.recording import kernels
+from activation_monitor.recording.backends import backend
 
 
 def built(layer, shape):
@@ -20,8 +21,8 @@ def built(layer, shape):
 
 
 def products(layer, shape):
-    """How many products add up in one output, on average: counted, by ones for all
-    inputs and all weights. The numbers are small integers, so nothing is rounded."""
+    """How many products add up in one output, on average: counted with ones for all inputs
+    and weights. The numbers are small integers, so nothing is rounded."""
     built(layer, shape)
     for weight in layer.weights:
         weight.assign(np.zeros(weight.shape))
@@ -119,7 +120,7 @@ COUNTED = DENSE | CONVOLUTIONS | MORE_CONVOLUTIONS | TRANSPOSED
 
 @pytest.mark.parametrize("case", COUNTED)
 def test_the_fan_in_is_the_number_of_products(case):
-    """Exactly, averaged over the outputs: what lies outside the image does not count."""
+    """Exactly, averaged over the outputs; places outside the image do not count."""
     make, given, options, shape = COUNTED[case]
     layer = make(*given, **options)
     counted = products(layer, shape)
@@ -129,11 +130,11 @@ def test_the_fan_in_is_the_number_of_products(case):
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(("kernel", "strides"), [(2, 1), (3, 1), (4, 1), (3, 2), (4, 2)])
-def test_the_fan_in_of_a_transposed_convolution_is_right_but_for_the_borders(
+def test_the_fan_in_of_a_transposed_convolution_is_right_except_at_the_borders(
     kernel, strides, padding
 ):
-    """It counts one tap in `strides`, also where some of them meet no input: of `length`
-    places, as many as the kernel is long at most."""
+    """It counts one tap in `strides`, also where there is no input: at most as many of the
+    `length` places as the kernel is long."""
     length = 50
     layer = layers.Conv1DTranspose(4, kernel, strides=strides, padding=padding)
     counted = products(layer, (2, length, 3))
@@ -155,8 +156,8 @@ def test_the_fan_in_of_a_transposed_convolution_is_right_but_for_the_borders(
     ],
 )
 def test_the_fan_in_is_the_gain_of_white_noise(case):
-    """What it is for: outputs have the variance `fan_in Var(w)` of weights and inputs of
-    mean 0. Within five standard errors of 300 drawn kernels."""
+    """Outputs have the variance `fan_in Var(w)` where weights and inputs have mean 0:
+    within five standard errors of 300 drawn kernels."""
     make, given, options, shape = COUNTED[case]
     layer = make(*given, **options)
     gain, uncertain = second_moment(layer, shape)
@@ -165,8 +166,8 @@ def test_the_fan_in_is_the_gain_of_white_noise(case):
 
 
 @pytest.mark.parametrize("case", ["Conv2D, same, ", "DepthwiseConv2D, same, dilation"])
-def test_it_is_the_same_with_the_channels_first(case):
-    """A CPU may have no such convolution, so it is built and not called."""
+def test_the_fan_in_is_the_same_with_the_channels_first(case):
+    """The layer is built and not called: a CPU may not have such a convolution."""
     make, given, options, shape = COUNTED[case]
     last = built(make(*given, **options), shape)
     first = make(*given, **options, data_format="channels_first")
@@ -176,14 +177,14 @@ def test_it_is_the_same_with_the_channels_first(case):
 
 
 @pytest.mark.parametrize("padding", ["valid", "same", "causal"])
-def test_of_an_image_of_unknown_size_all_taps_count(padding):
-    """As of an endless one."""
+def test_all_taps_count_for_an_image_of_unknown_size(padding):
+    """As for an endless image."""
     layer = built(layers.Conv1D(4, 5, padding=padding), (2, 11, 3))
     assert kernels.fan_in(layer, (None, None, 3)) == 15.0
 
 
 def test_the_fan_in_of_a_layer_of_unknown_kind_with_one_matrix():
-    """The length of what it is multiplied with, if that is the matrix's first axis."""
+    """The length of the last axis of the input, if the matrix's first axis is as long."""
 
     class Multiplies(layers.Layer):
         kernel_size = 3  # whatever it means by that
@@ -228,7 +229,7 @@ WITHOUT = {
 
 @pytest.mark.parametrize("case", WITHOUT)
 def test_a_layer_without_one_kernel_has_no_fan_in_and_no_record(case):
-    """Not one of several, not an integer one, not a table."""
+    """Layers with several kernels, an integer kernel or a table."""
     layer = WITHOUT[case]()
     assert kernels.kernel(layer) is None
     assert kernels.fan_in(layer, (2, 8)) == 0.0
@@ -257,7 +258,7 @@ def test_a_cell_has_several_kernels_as_its_layer_has(cell):
     ],
 )
 def test_the_record_is_that_of_the_numbers(make, shape, std):
-    """Of any rank, and of subnormals too, which TensorFlow flushes to zero."""
+    """For any rank, and for subnormals, which TensorFlow flushes to zero."""
     layer = built(make(), shape)
     drawn = np.random.default_rng(0).standard_normal(layer.kernel.shape) * std
     drawn.flat[:3] = 0.0
@@ -267,7 +268,7 @@ def test_the_record_is_that_of_the_numbers(make, shape, std):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_the_record_of_a_broken_kernel_is_that_of_its_finite_numbers(value):
-    """Counted, and left out."""
+    """Others are counted and left out."""
     layer = built(layers.Dense(6), (2, 50))
     drawn = np.random.default_rng(0).standard_normal((50, 6))
     drawn[3, 4] = value
@@ -278,7 +279,7 @@ def test_the_record_of_a_broken_kernel_is_that_of_its_finite_numbers(value):
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "mixed_bfloat16"])
 def test_the_record_is_right_in_other_dtypes(dtype):
-    """Of the numbers as they are rounded to it."""
+    """For the numbers rounded to the dtype."""
     layer = built(layers.Dense(6, dtype=keras.DTypePolicy(dtype)), (2, 50))
     assert_record(layer)
 
@@ -300,9 +301,7 @@ def assert_record(layer):
 
 
 def test_a_second_kernel_of_a_kind_is_measured_without_tracing_again(monkeypatch):
-    """Tracing takes a tenth of a second, and after five times TensorFlow warns of it."""
-    first, second = (built(layers.Dense(6), (2, width)) for width in (50, 7))
-    kernels.record(first)
+    """Tracing takes a tenth of a second, and TensorFlow warns after five times."""
     traced = []
     trace = tf.function
 
@@ -311,6 +310,11 @@ def test_a_second_kernel_of_a_kind_is_measured_without_tracing_again(monkeypatch
         return trace(*args, **kwargs)
 
     monkeypatch.setattr(tf, "function", counted)
+    backend._look.cache_clear()
+    first, second = (built(layers.Dense(6), (2, width)) for width in (50, 7))
+    kernels.record(first)
+    assert traced
+    traced.clear()
     kernels.record(second)
     assert traced == []
 
@@ -344,7 +348,7 @@ INITIALIZERS = {
 
 @pytest.mark.parametrize("text", INITIALIZERS)
 def test_an_initializer_is_written_as_keras_code(text):
-    """With what matters of it; run again it makes one alike."""
+    """With its arguments but the seed; the code makes an equal initializer."""
     for layer in (
         layers.Dense(3, kernel_initializer=INITIALIZERS[text]),
         layers.Conv2D(3, 3, kernel_initializer=INITIALIZERS[text]),
@@ -362,7 +366,7 @@ def test_an_initializer_is_written_as_keras_code(text):
     [(of_mine, "of_mine"), (functools.partial(of_mine), "partial")],
 )
 def test_an_initializer_that_is_a_plain_function_has_a_name(initializer, name):
-    """Its own, or that of its type."""
+    """The function's name, or that of its type."""
     layer = layers.Dense(3, kernel_initializer=initializer)
     assert kernels.initializer(layer) == name
 
@@ -370,15 +374,15 @@ def test_an_initializer_that_is_a_plain_function_has_a_name(initializer, name):
 @pytest.mark.parametrize(
     "layer", [layers.ReLU(), layers.LayerNormalization(), layers.Embedding(3, 4)]
 )
-def test_a_layer_that_does_not_say_has_no_initializer(layer):
-    """None of a kernel."""
+def test_a_layer_without_a_kernel_has_no_initializer(layer):
+    """The text is empty."""
     assert kernels.initializer(layer) == ""
 
 
 # -- in a training step
 
 
-def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
+def test_a_sampled_step_has_the_kernels_before_its_update():
     """Weight layers have a fan-in, an initializer and, once, a record."""
     model = models.image_network()
     before = {layer.name: layer.get_weights() for layer in model.layers}
@@ -410,8 +414,8 @@ def test_a_monitored_step_tells_of_kernels_as_they_were_before_it():
     ]
 
 
-def test_a_kernel_that_cannot_be_read_stops_no_training():
-    """Its layer is measured without it."""
+def test_a_kernel_that_cannot_be_read_does_not_stop_training():
+    """The layer is measured without its kernel."""
 
     class Secretive(layers.Dense):
         @property
