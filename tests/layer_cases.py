@@ -714,7 +714,8 @@ def fit_model(build, trial):
 def fit_one_batch(trial, model, batch):
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "mse", jit_compile=False)
     data = tf.data.Dataset.from_tensors(batch)
-    trial.fit(model, data, epochs=2, shuffle=False)
+    history = trial.fit(model, data, epochs=2, shuffle=False)
+    assert np.isfinite([*history.values()]).all()  # NaN would equal NaN
     trial.leave(model.predict(data, verbose=0))
     return model
 
