@@ -422,6 +422,17 @@ def padded_tokens():
     ), TOKENS
 
 
+def mask_through_an_identity():
+    return functional(
+        layers.Embedding(7, 3, mask_zero=True, name="embedding"),
+        layers.Identity(name="same"),
+        layers.SimpleRNN(2, name="recurrent"),
+        layers.Dense(1, name="head"),
+        shape=(5,),
+        dtype="int64",
+    ), TOKENS
+
+
 PADDED = SERIES.copy()
 PADDED[::2, 3:] = 0.0
 
@@ -617,6 +628,7 @@ def remat_of_a_layer():
 MODELS = {
     "stateful": (stateful, {"lstm"}),
     "padded tokens": (padded_tokens, {"embedding", "lstm", "dropout"}),
+    "a mask through an identity": (mask_through_an_identity, {"same", "recurrent"}),
     "padded series": (padded_series, {"masking", "pool"}),
     "sparse inputs": (sparse, {"dense"}),
     "ragged text": (ragged_text, {"encoding"}),
@@ -702,16 +714,20 @@ def fit_model(build, trial):
 def fit_one_batch(trial, model, batch):
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "mse", jit_compile=False)
     data = tf.data.Dataset.from_tensors(batch)
-    trial.fit(model, data, epochs=2, shuffle=False)
+    history = trial.fit(model, data, epochs=2, shuffle=False)
+    assert np.isfinite([*history.values()]).all()  # NaN would equal NaN
     trial.leave(model.predict(data, verbose=0))
     return model
 
 
 TRAININGS = {
     **{f"layers: {group}": functools.partial(fit_layers, group) for group in CASES},
-    **{f"model: {name}": functools.partial(fit_model, MODELS[name][0]) for name in MODELS},
     **{
-        f"with {name}": functools.partial(fit_model, UNMEASURABLE[name])
-        for name in UNMEASURABLE
+        f"network: {name}": functools.partial(fit_model, row[0])
+        for name, row in MODELS.items()
+    },
+    **{
+        f"network: {name}": functools.partial(fit_model, row)
+        for name, row in UNMEASURABLE.items()
     },
 }

@@ -49,8 +49,8 @@ def look(x, mode="graph", exact=False, before=None):
 
 
 def record_of(x, mode="graph", exact=False, before=None, **about):
-    """The record alone, of an array of which something is known: the axis of its
-    channels, the activation function that made it."""
+    """The record alone, where the axis of the channels or the activation function is
+    known."""
     x = tf.constant(x)
     before = records.empty() if before is None else before
     run = compiled(x.dtype.name, len(x.shape), mode, exact, histograms=False, **about)
@@ -100,7 +100,7 @@ def normal(shape, std=1.0, mean=0.0, seed=0):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("exponent", range(-33, 38, 5))
-def test_the_quick_look_is_right_over_the_range_of_float32(mode, exponent):
+def test_the_quick_record_is_right_over_the_range_of_float32(mode, exponent):
     """Where the plain float32 std is zero below 1e-19 and infinite above 1e19."""
     x = normal((64, 33), 10.0**exponent).astype(np.float32)
     assert_right(look(x, mode)[0], x)
@@ -109,7 +109,7 @@ def test_the_quick_look_is_right_over_the_range_of_float32(mode, exponent):
 @pytest.mark.smoke
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("exponent", (-44, -41, -38, -30, 0, 30, 37))
-def test_the_exact_look_is_right_down_to_the_subnormals(mode, exponent):
+def test_the_exact_record_is_right_down_to_the_subnormals(mode, exponent):
     """TensorFlow flushes numbers below 1.18e-38 to zero; they are measured all the same."""
     x = normal((64, 33), 10.0**exponent).astype(np.float32)
     assert_right(look(x, mode, exact=True)[0], x, rtol=1e-12)
@@ -163,7 +163,7 @@ CASES = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
 def test_special_tensors_are_right(mode, case):
-    """Right at the first, quick look."""
+    """Already in the quick record."""
     assert_right(look(CASES[case], mode)[0], CASES[case])
 
 
@@ -180,7 +180,7 @@ def test_an_empty_tensor_gives_an_empty_record(mode, exact, shape):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3), (2, 3, 0)])
 def test_an_empty_tensor_with_channels_first_gives_an_empty_record(mode, shape):
-    """As in a step that hands a layer no sample, or one of no length."""
+    """As in a step without samples, or with samples of no length."""
     record = record_of(np.zeros(shape, np.float32), mode, channel_axis=1)
     np.testing.assert_array_equal(record, records.empty())
 
@@ -195,7 +195,7 @@ NONFINITE = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", NONFINITE)
-def test_non_finite_elements_are_counted_at_once_the_rest_at_the_second_look(mode, case):
+def test_non_finite_elements_are_counted_at_once_the_rest_in_the_exact_record(mode, case):
     """The quick record says that there are some, and that it is not complete."""
     x = np.array(NONFINITE[case], np.float32)
     quick, counted = look(x, mode)
@@ -230,9 +230,9 @@ LAYOUTS = [
 
 
 def half_dead(shape, channel_axis, dtype=np.float32):
-    """Outputs of tanh, many of them saturated, some zero. Of the channels the first and
-    the third are zero, of either sign, the second but in one place; a vector is one
-    channel, and zero."""
+    """Outputs of tanh: many are saturated, some are zero. The first and third channels are
+    zero, of either sign; the second is zero but in one place. A vector is one channel of
+    zeros."""
     x = np.tanh(normal(shape, 3.0)).astype(dtype)
     x[np.random.default_rng(1).random(shape) < 0.2] = 0.0
     if len(shape) == 1:
@@ -258,8 +258,8 @@ def test_saturated_elements_and_dead_units_are_counted(mode, exact, shape, chann
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("shape", "channel_axis"), LAYOUTS[1:])
-def test_beside_nan_dead_units_are_counted_at_the_second_look(mode, shape, channel_axis):
-    """NaN is not zero: its channel is not dead. The quick look does not say."""
+def test_beside_nan_dead_units_are_counted_in_the_exact_record(mode, shape, channel_axis):
+    """NaN is not zero: its channel is not dead. The quick record leaves it open."""
     x = half_dead(shape, channel_axis)
     np.moveaxis(x, channel_axis, 0)[(0,) * x.ndim] = np.nan
     about = {"channel_axis": channel_axis, "activation": "tanh"}
@@ -282,7 +282,7 @@ def test_infinity_is_neither_saturated_nor_dead(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_channel_of_subnormals_is_not_dead(mode):
-    """As the exact look sees, which is asked for where all are so small."""
+    """The exact record counts it; it is required where all elements are so small."""
     x = half_dead((6, 4, 5), -1) * np.float32(1e-40)
     about = {"channel_axis": -1, "activation": "tanh"}
     assert measure.needs_exact(record_of(x, mode, **about)[None]).tolist() == [True]
@@ -318,7 +318,7 @@ def test_an_element_at_the_limit_is_saturated_and_the_next_is_not(activation, dt
 
 @pytest.mark.parametrize("activation", records.SATURATED)
 def test_the_limits_of_saturation_are_a_hundredth_of_the_range_from_its_ends(activation):
-    """Of the function that Keras has under that name, by which layers are known."""
+    """Those of the function of that name in Keras."""
     function = keras.activations.get(activation)
     assert function.__name__ == activation
     ends = np.asarray(function(tf.constant([-1e8, 1e8])))
@@ -419,8 +419,8 @@ def test_the_histogram_is_that_of_tf_summary(mode, case):
 @pytest.mark.parametrize(
     "shape", [(8, 8, 8, 64), (32, 768), (7, 9973), (1, 40_000), (65_537,)]
 )
-def test_of_a_larger_tensor_an_evenly_strided_sample_is_counted(mode, shape):
-    """The same that numpy takes at the stride it states; no unit is left out for long."""
+def test_the_histogram_of_a_larger_tensor_counts_an_evenly_strided_sample(mode, shape):
+    """The sample that numpy takes at the stored stride; nearly every unit is in it."""
     x = normal(shape).astype(np.float32)
     stride, rows = histogram.unpack(look(x, mode)[1])
     assert stride > 1
@@ -435,7 +435,7 @@ def test_of_a_larger_tensor_an_evenly_strided_sample_is_counted(mode, shape):
 
 
 def test_no_gradient_is_taken_of_a_measurement():
-    """Nothing of it is recorded on the tape."""
+    """The tape does not record it."""
     store = backend.Store(histograms=True)
     x = tf.Variable(normal((4, 3)))
 

@@ -1,4 +1,4 @@
-"""The callback: when it looks, what it says, and what it does when something fails."""
+"""The callback: the steps it samples, what it reports, and what it does on failures."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from activation_monitor.recording.backends import backend
     ],
 )
 def test_the_first_steps_are_sampled_densely(every, steps):
-    """Then every n-th; a function decides alone."""
+    """Later every n-th step is sampled; a function of the step decides alone."""
     x, y = models.data(samples=21)
     model = models.perceptron(depth=1)
     model.compile("sgd", "mse")
@@ -33,8 +33,8 @@ def test_the_first_steps_are_sampled_densely(every, steps):
     assert monitor.recording.steps == steps
 
 
-def test_a_second_fit_goes_on_where_the_first_one_stopped():
-    """Steps are those of the optimizer; the dense ones are not repeated."""
+def test_a_second_fit_continues_where_the_first_one_stopped():
+    """Steps are those of the optimizer; the first steps are not sampled densely again."""
     x, y = models.data()
     model = models.perceptron()
     monitor, _ = models.watch(model, x, y)
@@ -42,7 +42,7 @@ def test_a_second_fit_goes_on_where_the_first_one_stopped():
     assert monitor.recording.steps == [0, 1, 2, 5]
 
 
-def test_a_new_monitor_on_a_trained_model_looks_at_once():
+def test_a_new_monitor_on_a_trained_model_samples_at_once():
     """It samples its own first steps densely, under the optimizer's numbers."""
     x, y = models.data()
     model = models.perceptron()
@@ -51,8 +51,8 @@ def test_a_new_monitor_on_a_trained_model_looks_at_once():
     assert monitor.recording.steps == [5, 6, 7]
 
 
-def test_a_model_compiled_again_is_counted_on():
-    """Its new optimizer begins at 0; the log does not go back."""
+def test_the_steps_of_a_model_compiled_again_are_counted_on():
+    """Its new optimizer begins at 0; the steps of the log do not go back."""
     x, y = models.data()
     model = models.perceptron()
     monitor, _ = models.watch(model, x, y, sample_every=1)
@@ -61,20 +61,20 @@ def test_a_model_compiled_again_is_counted_on():
     assert monitor.recording.steps == [*range(10)]
 
 
-def test_with_another_model_the_monitor_starts_anew():
-    """What was found in the first says nothing of the second."""
+def test_with_another_model_the_monitor_starts_again():
+    """Findings of the first model do not count for the second."""
     x, y = models.data()
     monitor, _ = models.watch(models.perceptron(), x, y, sample_every=1)
-    sick = models.perceptron(
+    exploding = models.perceptron(
         20, 64, initializer=keras.initializers.RandomNormal(stddev=1.0)
     )
-    models.watch(sick, x, y, monitor=monitor)
+    models.watch(exploding, x, y, monitor=monitor)
     assert monitor.recording.steps == [*range(5)]
     assert [f.code for f in monitor.diagnosis.findings] == ["exploding-activations"]
 
 
-def test_a_model_whose_layers_were_changed_is_measured_as_it_is():
-    """A head popped and another one put on, between two fits with one monitor."""
+def test_a_model_whose_layers_were_changed_is_measured_with_its_new_layers():
+    """The head is replaced between two fits with one monitor."""
     x, y = models.data()
     model = models.perceptron(depth=1)
     monitor, _ = models.watch(model, x, y)
@@ -87,7 +87,7 @@ def test_a_model_whose_layers_were_changed_is_measured_as_it_is():
 
 
 class OwnOptimizer(keras.Model):
-    """A training step that leaves the compiled optimizer alone, as a GAN's does."""
+    """A training step that does not use the compiled optimizer, as in a GAN."""
 
     def train_step(self, data):
         x, y = data
@@ -100,7 +100,7 @@ class OwnOptimizer(keras.Model):
 
 @pytest.mark.parametrize("compiled", [{}, {"optimizer": None}])
 def test_steps_are_counted_where_the_optimizer_does_not(compiled):
-    """A second fit goes on; every step has a number of its own."""
+    """Also in a second fit: every step has a number of its own."""
     x, y = models.data()
     inputs = keras.Input((8,))
     model = OwnOptimizer(inputs, layers.Dense(1)(inputs))
@@ -138,7 +138,7 @@ def test_steps_are_counted_right_over_epochs_of_odd_length(together):
     assert monitor.recording.steps == truth
 
 
-def test_the_users_own_errors_are_not_swallowed():
+def test_errors_of_the_user_are_raised():
     """A file that is missing from the data ends `fit`, as it does without a monitor."""
 
     def read(path):
@@ -154,7 +154,7 @@ def test_the_users_own_errors_are_not_swallowed():
         )
 
 
-def test_two_monitors_do_not_get_into_each_others_way():
+def test_two_monitors_do_not_disturb_each_other():
     """Each measures its own steps; the plain function is in place at the end."""
     x, y = models.data()
     model = models.perceptron(depth=1)
@@ -178,8 +178,8 @@ def test_two_monitors_do_not_get_into_each_others_way():
         ({"log_dir": 3}, TypeError, "Received: log_dir=3."),
     ],
 )
-def test_bad_arguments_are_said_at_once(options, error, message):
-    """When the monitor is made: what was expected, what came."""
+def test_wrong_arguments_raise_at_once(options, error, message):
+    """When the monitor is made; the message has the argument received."""
     with pytest.raises(error) as raised:
         ActivationMonitor(**options)
     assert message in str(raised.value)
@@ -191,7 +191,7 @@ HEALTHY = {
     "lecun selu": {"activation": "selu", "initializer": "lecun_normal"},
     "orthogonal linear": {"activation": "linear", "initializer": "orthogonal"},
 }
-SICK = {
+BROKEN = {
     "std 1": (keras.initializers.RandomNormal(stddev=1.0), "exploding-activations"),
     "std 0.01": (keras.initializers.RandomNormal(stddev=0.01), "vanishing-activations"),
     "zeros": ("zeros", "zero-activations"),
@@ -201,7 +201,7 @@ SICK = {
 
 @pytest.mark.parametrize("case", HEALTHY)
 def test_a_healthy_network_gets_no_warning(case):
-    """20 layers, looked at with every step."""
+    """20 layers, every step sampled."""
     x, y = models.data(inputs=64)
     model = models.perceptron(depth=20, width=128, inputs=64, **HEALTHY[case])
     monitor, warned = models.watch(model, x, y, sample_every=1)
@@ -231,7 +231,7 @@ def transformer(pre_norm):
 
 @pytest.mark.parametrize("pre_norm", [True, False])
 def test_a_transformer_is_healthy(pre_norm):
-    """Whose residual stream grows by what it is."""
+    """Its residual stream grows, as that of every transformer."""
     tokens = np.random.default_rng(0).integers(0, 50, (32, 16))
     _, warned = models.watch(
         transformer(pre_norm), tokens, np.ones((32, 1)), sample_every=1
@@ -239,6 +239,7 @@ def test_a_transformer_is_healthy(pre_norm):
     assert warned == []
 
 
+@pytest.mark.slow
 def test_a_residual_network_of_keras_is_healthy():
     """ResNet50 with its own initializers, on Gaussian images of 32 x 32."""
     x = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype(np.float32)
@@ -248,11 +249,11 @@ def test_a_residual_network_of_keras_is_healthy():
     assert len(monitor.recording[0].layers) == 177
 
 
-@pytest.mark.parametrize("case", SICK)
-def test_a_sick_network_gets_one_warning_that_names_it(case):
-    """From the first snapshot, once, whatever becomes of it later."""
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_network_gets_one_warning_that_names_the_fault(case):
+    """Once, from the first snapshot, whatever follows."""
     x, y = models.data(inputs=64)
-    initializer, code = SICK[case]
+    initializer, code = BROKEN[case]
     model = models.perceptron(20, 128, initializer=initializer, inputs=64)
     monitor, warned = models.watch(model, x, y, sample_every=1)
     assert [finding.code for finding in monitor.diagnosis.findings] == [code]
@@ -264,7 +265,7 @@ def test_a_sick_network_gets_one_warning_that_names_it(case):
     assert not monitor.diagnosis.healthy
 
 
-def test_the_growth_that_is_found_is_that_of_the_law():
+def test_the_growth_that_is_reported_is_that_of_the_law():
     """Weights of std 0.1 in ReLU layers of 256: sqrt(256 / 2) 0.1 = 1.131 per layer."""
     x, y = models.data(inputs=256)
     initializer = keras.initializers.RandomNormal(stddev=0.1)
@@ -276,8 +277,8 @@ def test_the_growth_that_is_found_is_that_of_the_law():
     assert finding.evidence["layers"] == 39
 
 
-def test_nothing_is_said_of_the_growth_that_training_brings():
-    """Weights that have become ten times as large by step 11 are no bad initialization."""
+def test_growth_that_training_brings_is_not_reported():
+    """Weights that are ten times as large at step 11 are not a wrong initialization."""
     x, y = models.data(samples=64, inputs=64)
     model = models.perceptron(3, 64, inputs=64)
     model.compile(keras.optimizers.SGD(0.0), "mse")
@@ -306,7 +307,7 @@ def test_a_finding_can_stop_training(exploding):
 
 
 def test_a_finding_can_raise(exploding):
-    """And leaves the model's own training function in place."""
+    """The model keeps its own training function."""
     x, y = models.data()
     with pytest.raises(RuntimeError, match="ActivationMonitor: exploding-activations"):
         models.watch(exploding, x, y, on_finding="raise")
@@ -314,26 +315,26 @@ def test_a_finding_can_raise(exploding):
     assert monitor.recording.steps == [1, 2, 3]
 
 
-def test_a_finding_can_be_given_to_a_function(exploding):
-    """Which gets the finding instead of a warning."""
+def test_a_function_can_receive_a_finding(exploding):
+    """Instead of a warning."""
     x, y = models.data()
     got = []
     monitor, warned = models.watch(exploding, x, y, on_finding=got.append)
-    (told,), (finding,) = got, monitor.diagnosis.findings
-    assert (told.code, told.step, told.layers) == (
+    (received,), (finding,) = got, monitor.diagnosis.findings
+    assert (received.code, received.step, received.layers) == (
         finding.code,
         finding.step,
         finding.layers,
     )
-    assert (told.last_step or told.step, finding.last_step) == (
+    assert (received.last_step or received.step, finding.last_step) == (
         0,
         monitor.diagnosis.steps[-1],
     )
     assert warned == []
 
 
-def test_the_warning_points_at_the_users_line(exploding):
-    """At the one with `fit`, not into Keras or into us."""
+def test_the_warning_points_to_the_users_line(exploding):
+    """To the line with `fit`, not into Keras or the monitor."""
     x, y = models.data()
     exploding.compile("sgd", "mse")
     with pytest.warns(UserWarning, match="exploding") as caught:
@@ -341,7 +342,7 @@ def test_the_warning_points_at_the_users_line(exploding):
     assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_infinities_that_the_model_takes_care_of_are_no_finding():
+def test_infinities_that_the_model_handles_are_not_a_finding():
     """A mask of minus infinity before a softmax."""
     inputs = keras.Input((8,))
     masked = layers.Lambda(lambda x: tf.where(x > 0, x, -np.inf), name="mask")(
@@ -358,7 +359,7 @@ def test_infinities_that_the_model_takes_care_of_are_no_finding():
 
 
 def test_non_finite_inputs_are_named():
-    """The first bad tensor in the order of the data, not all that follow."""
+    """Only the first tensor along the data path that has them."""
     x, y = models.data()
     x[3, 2] = np.nan
     model = models.perceptron()
@@ -367,8 +368,8 @@ def test_non_finite_inputs_are_named():
     assert "1 of 320 elements of the input of the model (net/hidden_0:input" in warned[0]
 
 
-def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
-    """By an exact step, made then, once for each layer that needs it."""
+def test_the_finite_elements_beside_nan_are_measured_at_the_next_sample():
+    """In an exact step, which is compiled then, once for each layer that needs it."""
     x, y = models.data()
     x[3, 2] = np.nan
     model = models.perceptron(depth=1)
@@ -381,22 +382,25 @@ def test_the_finite_rest_beside_nan_is_measured_at_the_next_look():
     np.testing.assert_allclose(variances[1], np.nanvar(x.astype(np.float64)), rtol=1e-12)
 
 
-def test_one_copy_to_the_host_for_each_sampled_step(monkeypatch):
-    """Outputs and kernels of all layers together."""
-    reads = []
-    original = backend.Reader._copy
-    monkeypatch.setattr(
-        backend.Reader,
-        "_copy",
-        lambda self: reads.append(len(self.stores)) or original(self),
-    )
+def test_a_sampled_step_copies_as_often_to_the_host_for_many_layers_as_for_few(monkeypatch):
+    """The records of all layers leave the device as one tensor."""
+    holder = next(kind for kind in type(tf.constant(0)).mro() if "numpy" in vars(kind))
+    copy, copied = holder.numpy, []
+    monkeypatch.setattr(holder, "numpy", lambda self: copied.append(self) or copy(self))
     x, y = models.data()
-    monitor, _ = models.watch(models.perceptron(depth=9), x, y, sample_every=1)
-    assert reads == 5 * [11 + 10]
-    assert len(monitor.recording) == 5
+    copies = []
+    for depth in (1, 9):
+        model = models.perceptron(depth)
+        monitor, _ = models.watch(model, x, y, sample_every=1)
+        copied.clear()
+        models.watch(model, x, y, sample_every=1, monitor=monitor)
+        copies.append(len(copied))
+        assert any(len(tensor.shape) == 2 for tensor in copied)  # (replicas, columns)
+        assert len(monitor.recording) == 10
+    assert copies[0] == copies[1]
 
 
-# -- failures of ours never end training
+# -- failures of the monitor never end training
 
 
 def losses(monitor, x, y):
@@ -476,13 +480,13 @@ def test_a_layer_that_cannot_be_measured_is_left_out_with_one_warning(monkeypatc
 
 
 def test_a_view_that_breaks_does_not_end_training(tmp_path, monkeypatch):
-    """Training is as without a monitor."""
+    """The losses are those without a monitor."""
     x, y = models.data()
     keras.utils.set_random_seed(0)
     expected = losses([], x, y)
 
     def broken(*args, **options):
-        raise ZeroDivisionError("a bug of ours")
+        raise ZeroDivisionError("a bug of the monitor")
 
     monkeypatch.setattr("activation_monitor.run.judge", broken)
     monkeypatch.setattr("activation_monitor.storage.writer.EventLog.write", broken)
@@ -495,17 +499,17 @@ def test_a_view_that_breaks_does_not_end_training(tmp_path, monkeypatch):
 
 
 def test_a_schedule_that_raises_does_not_end_training():
-    """It is a function of the user's, so the error is told, once."""
+    """The schedule is the user's, so the error is reported, once."""
     x, y = models.data()
     monitor = ActivationMonitor(sample_every=lambda step: 1 // 0)
     with pytest.warns(UserWarning) as caught:
         losses([monitor], x, y)
-    (told,) = [str(warning.message) for warning in caught]
-    assert "this step is not measured, training goes on (ZeroDivisionError" in told
+    (message,) = [str(warning.message) for warning in caught]
+    assert "this step is not measured, training goes on (ZeroDivisionError" in message
 
 
 def test_a_tapped_step_that_does_not_fit_the_device_gives_way_to_the_plain_one(monkeypatch):
-    """Memory may run out for what the measuring needs on top."""
+    """Memory may run out because measuring needs more."""
     from activation_monitor.recording import two_steps
 
     def too_large(self, exact):

@@ -139,7 +139,7 @@ TRAININGS = trainings.TRAININGS | layer_cases.TRAININGS
             *("data: generator", "3 steps at once: dataset of unknown size, more steps"),
             *("compile: accumulation", "model: own step", "callback: files"),
             *("mistake: on_epoch_end", "calls: frozen, then thawed", "layers: dense"),
-            *("model: padded tokens", "with a ragged tensor"),
+            *("network: padded tokens", "network: a ragged tensor"),
         ],
     ),
 )

@@ -24,7 +24,7 @@ TOKENS = RNG.integers(0, 7, (4, 5))
 
 
 def bare(layer):
-    """What a test does with the layer that is not wrapped."""
+    """In place of `Monitored`, for the model to compare with."""
     return layer
 
 
@@ -42,9 +42,9 @@ def hidden_of(model):
 
 
 def expected(batches, activation="linear"):
-    """Statistics of arrays by their definition, in float64, with the names of them.
+    """Statistics of arrays by their definition, in float64, by name.
 
-    All arrays as one; but what is said of a batch is averaged over elements.
+    All arrays count as one; the variances within a batch are averaged over elements.
     """
     batches = [np.asarray(batch, np.float64) for batch in batches]
     everything = np.concatenate([batch.ravel() for batch in batches])
@@ -81,7 +81,7 @@ def assert_statistics(found, batches, activation="linear", rtol=1e-6):
 
 
 class Lazy(layers.Layer):
-    """Builds its parts by calling them, and knows whether it trains."""
+    """Builds its parts by calling them; its output depends on `training`."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -117,7 +117,7 @@ def cells():
     return layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.LSTMCell(2)])
 
 
-# A layer, and what it is called with: positional arguments.
+# A layer and its positional arguments.
 KINDS = {
     "normalization": (layers.BatchNormalization, [IMAGES]),
     "dropout": (lambda: layers.Dropout(0.5), [SEQUENCES]),
@@ -137,7 +137,7 @@ KINDS = {
 
 
 def trained(make, arguments, wrap):
-    """A model of one layer and all that a fit and a prediction leave behind."""
+    """A model of one layer, and the results of a fit and a prediction."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
     inputs = keras.tree.map_structure(
@@ -169,7 +169,7 @@ def trained(make, arguments, wrap):
     ),
 )
 def test_a_wrapped_layer_does_what_the_layer_does(kind, tmp_path):
-    """Losses, outputs, shapes, masks, paths; and the weights go to and fro."""
+    """Losses, outputs, shapes, masks, paths; weights can be exchanged both ways."""
     model, layer, facts, predicted = trained(*KINDS[kind], bare)
     wrapped, monitored, wrapped_facts, also_predicted = trained(*KINDS[kind], Monitored)
     assert wrapped_facts == facts
@@ -190,8 +190,8 @@ def test_a_wrapped_layer_does_what_the_layer_does(kind, tmp_path):
             np.testing.assert_array_equal(other, one)
 
 
-def test_masks_go_in_and_out():
-    """Through layers that make, use, hand on and end a mask."""
+def test_masks_pass_through():
+    """Through layers that make, use, pass on and drop a mask."""
     tokens = TOKENS.copy()
     tokens[:, 3:] = 0
 
@@ -215,7 +215,7 @@ def test_masks_go_in_and_out():
 
 
 def test_supports_masking_and_mask_arguments_are_the_layers():
-    """A mask given by hand reaches the layer; a layer without masks warns as it does."""
+    """A mask argument reaches the layer; a layer without masks gives its warning."""
     mask = np.array([[True, True, False, False, False]] * 4)
     pooled = Monitored(layers.GlobalAveragePooling1D())(SEQUENCES, mask=mask)
     np.testing.assert_allclose(pooled, SEQUENCES[:, :2].mean(axis=1), rtol=1e-6)
@@ -241,7 +241,7 @@ def test_keyword_tensors_and_several_inputs_reach_the_layer():
 
 
 def test_strings_and_integers_are_not_converted():
-    """Nor are the arguments of an Embedding, which may be integers of any kind."""
+    """Nor are integers of any size."""
     words = np.array(["a b", "b"])
     vectorize = layers.TextVectorization(vocabulary=["a", "b"])
     wrapped = Monitored(layers.TextVectorization(vocabulary=["a", "b"]))
@@ -255,7 +255,7 @@ def test_strings_and_integers_are_not_converted():
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_the_dtype_policy_is_the_layers(policy):
-    """Also when the layer's policy is another one than the global one."""
+    """Also where the layer's policy differs from the global one."""
     x = SEQUENCES[0]
     keras.utils.set_random_seed(0)
     layer = layers.Dense(2, dtype=policy)
@@ -271,13 +271,13 @@ def test_the_dtype_policy_is_the_layers(policy):
 
 
 def test_a_layer_that_asks_for_no_autocast_gets_none():
-    """Its inputs are what the caller gave."""
+    """Its inputs keep their dtype."""
     layer = Monitored(layers.Identity(dtype="float16", autocast=False))
     assert layer(tf.constant([1.0])).dtype == "float32"
 
 
 def test_an_input_of_the_wrong_shape_is_refused_as_by_the_layer():
-    """`input_spec` passes through, also while a functional model is put together."""
+    """`input_spec` passes through, also for symbolic inputs."""
     with pytest.raises(ValueError, match="incompatible with the layer"):
         Monitored(layers.Conv2D(2, 3))(keras.Input((8, 8)))
 
@@ -361,7 +361,7 @@ def test_losses_and_the_shapes_of_outputs_are_the_layers():
 
 @pytest.mark.parametrize(("mode", "eagerly"), [("full", True), ("activations", False)])
 def test_under_rematerialization_a_pass_counts_once(mode, eagerly):
-    """The layer computes twice, for the gradient; what it put out was seen once.
+    """The layer computes twice, for the gradient; its output counts once.
 
     Keras 3.15 itself fails with "full" in a graph.
     """
@@ -392,7 +392,7 @@ LOOPS = {
     "loop", cases(LOOPS, default=["fit", "xla", "eager", "three steps at once"])
 )
 def test_the_record_of_a_fit_is_float64_numpy_over_all_batches(loop):
-    """Training, validation and prediction; training is apart from the rest."""
+    """Training, validation and prediction; training passes have a record of their own."""
     x, y = models.data(20)
     model = network(activation="tanh")
     model.compile(keras.optimizers.SGD(0.0), "mse", **LOOPS[loop])
@@ -418,7 +418,7 @@ def test_the_record_of_a_fit_is_float64_numpy_over_all_batches(loop):
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("xla", [False, True])
 def test_the_record_under_mixed_precision(policy, xla):
-    """Of the narrow outputs as they are."""
+    """The record is that of the narrow outputs."""
     x, y = models.data(16)
     model = network(dtype=policy)
     outputs = hidden_of(model).layer(x[:8]), hidden_of(model).layer(x[8:])
@@ -432,7 +432,7 @@ def test_the_record_under_mixed_precision(policy, xla):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("compile", [None, {}, {"jit_compile": True}])
-def test_the_record_of_a_loop_of_ones_own(compile):
+def test_the_record_of_a_custom_loop(compile):
     """A plain GradientTape loop, a `tf.function`, one with XLA: gradients are the same."""
     x, y = models.data(16)
     gradients = []
@@ -454,7 +454,7 @@ def test_the_record_of_a_loop_of_ones_own(compile):
     assert hidden_of(model).statistics()["count"] == 0.0
 
 
-def test_what_was_not_seen_is_nan():
+def test_without_a_pass_the_statistics_are_nan():
     """A count of zero, and NaN."""
     layer = Monitored(layers.Identity())
     layer(np.ones((2, 3), np.float32))
@@ -465,8 +465,8 @@ def test_what_was_not_seen_is_nan():
     assert layer.statistics(training=True)["count"] == 0.0
 
 
-def test_training_is_what_keras_says_it_is():
-    """An argument, an outer layer's, a default: also for a layer that takes none."""
+def test_training_is_resolved_as_in_keras():
+    """From the argument, an outer layer or the default, also for layers without it."""
     x = np.ones((2, 3), np.float32)
     for make in (layers.Identity, lambda: layers.Dropout(0.5)):
         layer = Monitored(make())
@@ -478,9 +478,9 @@ def test_training_is_what_keras_says_it_is():
 
 
 def test_a_model_that_takes_no_training_argument_makes_inference_passes():
-    """Keras' `fit` does not tell it; a dropout within would not drop either."""
+    """`fit` of Keras does not pass it on; a dropout inside would not drop either."""
 
-    class Untold(keras.Model):
+    class WithoutTraining(keras.Model):
         def __init__(self):
             super().__init__()
             self.head = Monitored(layers.Dense(1))
@@ -489,7 +489,7 @@ def test_a_model_that_takes_no_training_argument_makes_inference_passes():
             return self.head(x)
 
     x, y = models.data(8)
-    model = Untold()
+    model = WithoutTraining()
     model.compile("sgd", "mse")
     model.fit(x, y, verbose=0)
     counts = [model.head.statistics(training)["count"] for training in (False, True)]
@@ -510,7 +510,7 @@ def test_the_whole_range_is_measured():
 
 
 class Several(layers.Layer):
-    """Nested outputs, of which some are no floating-point tensors."""
+    """Nested outputs, one of which has integers."""
 
     def call(self, x):
         return {"a": 2.0 * x, "b": (x + 1.0, tf.cast(x, tf.int32))}
@@ -529,7 +529,7 @@ def test_several_outputs_have_a_record_each_and_integers_none():
 
 
 class Sparse(layers.Layer):
-    """Puts out what is floating-point and no dense tensor."""
+    """Outputs a sparse and a dense tensor."""
 
     def call(self, x):
         return tf.sparse.from_dense(x), x
@@ -537,13 +537,13 @@ class Sparse(layers.Layer):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_what_cannot_be_measured_is_left_out_with_one_warning(compiled):
-    """And the rest is measured."""
+    """The other output is measured."""
     layer = Monitored(Sparse(name="sparse"))
     run = tf.function(layer) if compiled else layer
-    with pytest.warns(UserWarning, match="Monitored: output 0 of 'sparse'") as told:
+    with pytest.warns(UserWarning, match="Monitored: output 0 of 'sparse'") as caught:
         run(SEQUENCES[0])
         run(SEQUENCES[1])
-    assert len(told) == 1
+    assert len(caught) == 1
     sparse, dense = layer.statistics()
     assert sparse is None
     assert_statistics(dense, [SEQUENCES[0], SEQUENCES[1]])
@@ -566,7 +566,7 @@ def test_a_failure_to_measure_does_not_end_training(monkeypatch):
 
 
 def test_a_tensor_in_the_middle_of_a_subclassed_model_is_seen():
-    """The sum that no layer puts out, through a layer that does nothing."""
+    """A sum that is not the output of a layer, through an identity layer."""
 
     class Block(keras.Model):
         def __init__(self):
@@ -594,7 +594,7 @@ def test_a_tensor_in_the_middle_of_a_subclassed_model_is_seen():
 # -- weights and files
 
 
-def test_the_record_is_no_variable_of_the_model(tmp_path):
+def test_the_record_is_not_a_variable_of_the_model(tmp_path):
     """Nor of the layer, nor of a checkpoint."""
     wrapped, plain = network(), network(bare)
     x, _ = models.data()
@@ -609,7 +609,7 @@ def test_the_record_is_no_variable_of_the_model(tmp_path):
 
 
 def test_a_file_of_the_model_is_loaded_without_a_callback(tmp_path):
-    """By its registered name; the record begins anew and is not in the file."""
+    """By its registered name; the record is not in the file and starts empty."""
     x, y = models.data()
     model = network()
     model.compile("adam", "mse")
@@ -665,7 +665,7 @@ def test_a_model_is_cloned_and_copied_with_its_wrapped_layers():
     assert hidden_of(model).statistics()["count"] == 3 * 40 * 16
 
 
-def test_a_layer_by_itself_is_copied_and_pickled():
+def test_a_layer_without_a_model_is_copied_and_pickled():
     """With its weights."""
     layer = Monitored(layers.Dense(2))
     outputs = layer(SEQUENCES)
@@ -674,8 +674,8 @@ def test_a_layer_by_itself_is_copied_and_pickled():
         assert again.statistics()["count"] == 4 * 5 * 2
 
 
-def test_the_wrapper_is_taken_off_by_cloning():
-    """How to get a model without it, to export or to hand on."""
+def test_cloning_can_remove_the_wrapper():
+    """For a model to export."""
     x, _ = models.data()
     model = network()
 
@@ -712,7 +712,7 @@ def test_a_wrapped_wrapper_refuses_the_weights_of_one_that_is_not(tmp_path):
 
 
 @pytest.mark.parametrize("compile", [{}, {"jit_compile": True}, {"run_eagerly": True}])
-def test_a_callback_logs_the_layer_like_any_other(compile):
+def test_a_callback_logs_a_wrapped_layer_like_any_other(compile):
     """The same snapshots as without a wrapper, and a record of every step."""
     x, y = models.data(20)
     seen = []
@@ -735,7 +735,7 @@ def test_a_callback_logs_the_layer_like_any_other(compile):
 
 
 def test_the_layers_record_is_the_same_with_a_callback():
-    """Sampled steps are in it as all others are."""
+    """Sampled steps count like all others."""
     x, y = models.data(20)
     found = []
     for monitors in ([], [ActivationMonitor(sample_every=2)]):
@@ -748,7 +748,7 @@ def test_the_layers_record_is_the_same_with_a_callback():
 
 
 def test_a_tensor_is_never_measured_twice(monkeypatch):
-    """At a sampled step the wrapper takes the record of the taps."""
+    """In a sampled step the wrapper uses the record of the taps."""
     shapes = []
     put = backend.Store.put
 
@@ -767,7 +767,7 @@ def test_a_tensor_is_never_measured_twice(monkeypatch):
     assert hidden_of(model).statistics(training=True)["count"] == 2 * 8 * 16
 
 
-def test_the_record_is_whole_where_the_callback_looks_elsewhere():
+def test_the_record_is_complete_where_the_callback_measures_other_layers():
     """`layers` chooses what the callback measures, not what the wrapper does."""
     x, y = models.data(8)
     model = network()
@@ -778,7 +778,7 @@ def test_the_record_is_whole_where_the_callback_looks_elsewhere():
 
 
 def test_a_wrapper_of_another_name_is_one_layer_to_the_callback():
-    """The layer within it, once, under its own path."""
+    """The inner layer is logged once, under its own path."""
     x, y = models.data(8)
     inputs = keras.Input((8,))
     watched = Monitored(layers.Dense(4, name="hidden"), name="watched")
@@ -788,7 +788,7 @@ def test_a_wrapper_of_another_name_is_one_layer_to_the_callback():
     assert monitor.recording[0].names[1:] == ("watched/hidden", "head")
 
 
-def test_an_audit_looks_through_the_wrapper():
+def test_an_audit_sees_the_wrapped_layer():
     """The diagnosis is that of the bare network."""
     x, y = models.data()
     found = []
@@ -802,21 +802,21 @@ def test_an_audit_looks_through_the_wrapper():
 # -- errors
 
 
-def test_what_is_no_layer_is_refused():
-    """And how a tensor is looked at is said."""
+def test_only_a_layer_can_be_wrapped():
+    """The message says how to measure a tensor."""
     for wrong in (keras.ops.ones(3), "dense", layers.Dense):
         with pytest.raises(TypeError, match="must be a Keras layer. Received.*Identity"):
             Monitored(wrong)
 
 
 def test_a_monitored_layer_is_not_wrapped_again():
-    """It has a record."""
+    """It already has a record."""
     with pytest.raises(ValueError, match="a layer that is not monitored yet"):
         Monitored(Monitored(layers.Dense(2)))
 
 
-def test_there_is_nothing_to_tell_before_the_layer_was_called():
-    """Shapes alone are no pass; to begin anew is no error."""
+def test_there_are_no_statistics_before_the_layer_is_called():
+    """A symbolic call does not count; a reset before the first call is not an error."""
     layer = hidden_of(network())
     layer.reset_statistics()
     with pytest.raises(RuntimeError, match="'hidden' must be called before"):

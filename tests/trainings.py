@@ -573,7 +573,7 @@ def fit_compiled_again(trial):
 
 def fit_frozen_then_thawed(trial):
     """Compiled again in between, as Keras asks for."""
-    dense, norm = layers.Dense(4, "relu", name="dense"), layers.BatchNormalization()
+    dense, norm = layers.Dense(4, "relu"), layers.BatchNormalization()
     model = keras.Sequential([keras.Input((8,)), dense, norm, layers.Dense(1)])
     for trainable in (False, True):
         dense.trainable = norm.trainable = trainable

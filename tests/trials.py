@@ -55,11 +55,12 @@ class Trial:
             )
 
     def fit(self, model, *data, callbacks=(), **options):
-        """Fit with the user's callbacks, and with the monitor if there is one."""
+        """Fit with the callbacks of the user, and the monitor if there is one."""
         monitors = [self.monitor] if self.monitor else []
         every = [*monitors, *callbacks, self.diary]
         history = model.fit(*data, verbose=0, callbacks=every, **options)
         self.left.append(str((history.epoch, history.history)))
+        return history.history
 
     def wrap(self, layer):
         """The layer, wrapped if monitored; there is no callback then."""
