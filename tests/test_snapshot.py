@@ -99,6 +99,38 @@ def test_the_histogram_of_an_unknown_layer_is_a_key_error_with_a_hint():
 # -- a recording
 
 
+def test_a_recording_gives_a_statistic_of_any_quantity_over_the_steps():
+    """NaN at steps where the quantity was not measured; an unknown one is an error."""
+    first, second = snapshot(0, dense=1.0), snapshot(1, dense=3.0)
+    gradient = records.measure([[0.3], [0.4]])[None]
+    second = Snapshot(1, second.layers, second.quantities | {"output_gradient": gradient})
+    recording = Recording([first, second])
+    found = recording.statistic("rms", "dense", of="output_gradient")
+    np.testing.assert_allclose(found, [np.nan, np.sqrt(0.125)])
+    np.testing.assert_allclose(recording.statistic("rms", "dense"), [1.0, 3.0])
+    with pytest.raises(KeyError, match="Recording.statistic: no quantity named 'grad'"):
+        recording.statistic("rms", "dense", of="grad")
+
+
+@pytest.mark.parametrize(
+    ("quantities", "expected"),
+    [
+        ({}, "must have records of the outputs. Received: none"),
+        ({"weight": records.empty(1)}, "Received: weight"),
+        (
+            {"output": records.empty(1), "loss": records.empty(1)},
+            "no quantity named 'loss'",
+        ),
+        ({"output": records.empty(2)}, r"1 layers and 12 columns for 'output'.*\(2, 12\)"),
+    ],
+)
+def test_quantities_that_do_not_fit_the_layers_are_refused(quantities, expected):
+    """When the snapshot is made, not where it is read."""
+    layers = snapshot(dense=1.0).layers
+    with pytest.raises(ValueError, match=expected):
+        Snapshot(0, layers, quantities)
+
+
 def test_a_history_is_a_sequence_of_snapshots():
     """It has a length, an order, first and last, and the steps."""
     snapshots = [snapshot(step, dense=1.0) for step in (0, 1, 2, 5, 100)]
