@@ -231,3 +231,29 @@ def test_ruff_finds_nothing(command):
         text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "rule"),
+    [
+        ("import keras.src", "TID251"),
+        ("from keras.src.backend import common", "TID251"),
+        ("import tensorflow", "TID251"),
+        ("def f(layer):\n    return layer._layers", "SLF001"),
+    ],
+)
+def test_ruff_sees_private_names_and_frameworks(code, rule):
+    """In every module except those that pyproject.toml names."""
+    for path, expected in (
+        ("activation_monitor/recording/taps.py", True),
+        ("activation_monitor/monitor.py", True),
+        ("activation_monitor/recording/keras_private.py", False),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--stdin-filename", path, "-"],
+            input=f"{code}\n",
+            capture_output=True,
+            text=True,
+            cwd=PACKAGE.parent,
+        )
+        assert (rule in run.stdout) == expected, run.stdout
