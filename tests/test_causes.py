@@ -183,7 +183,7 @@ def test_nan_in_the_input_of_the_model_is_said_to_be_in_the_batch():
 
 
 def deep(activation, std, apart=False):
-    """Twelve layers with the activation function in the layer, or in one behind it."""
+    """Twelve layers with the activation function in the layer, or in one after it."""
     layers = []
     for i in range(12):
         draw = keras.initializers.RandomNormal(stddev=std)

@@ -86,8 +86,8 @@ def test_layers_settings_and_findings_that_only_one_has_are_named():
         "activation of 1 of 2 layers, from a on: relu against tanh",
         "width of 1 of 2 layers, from a on: 512 against 8",
     }
-    sick = held(chain(1.0, 1.0, 1.0), chain(1.0, math.nan, math.nan))
-    assert "found only in B: nonfinite-activations" in sick.differences
+    unhealthy = held(chain(1.0, 1.0, 1.0), chain(1.0, math.nan, math.nan))
+    assert "found only in B: nonfinite-activations" in unhealthy.differences
 
 
 def test_the_same_run_does_not_differ_from_itself():

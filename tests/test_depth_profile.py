@@ -131,7 +131,7 @@ def test_a_point_that_is_not_all_finite_has_no_rms():
     ],
 )
 def test_at_each_depth_the_last_tensor_that_was_not_pooled_is_compared(taps, points):
-    """One point for each depth: what the next weight layer is given."""
+    """One point for each depth: the input of the next weight layer."""
     assert segments_of(network(*taps, tap("d"), tap("head"))) == [(points, True)]
 
 
@@ -139,7 +139,7 @@ def test_at_each_depth_the_last_tensor_that_was_not_pooled_is_compared(taps, poi
     "after_the_head", [[], [tap("softmax", kind="activation")], [tap("n", kind="other")]]
 )
 def test_the_head_and_what_comes_after_it_is_not_compared(after_the_head):
-    """A prediction is no signal."""
+    """A prediction is not a signal."""
     taps = [tap("a"), tap("b"), tap("head"), *after_the_head]
     assert segments_of(network(*taps)) == [("a b", True)]
 
@@ -188,7 +188,7 @@ def test_a_normalization_before_the_first_weight_layer_ends_nothing():
 def test_a_residual_stream_that_a_normalization_ends_is_not_open():
     """Pre-norm blocks: the stream may grow, nothing is left to judge."""
     snapshot = blocks(3, lambda i: 10.0**i, normalized=True)
-    # The last sum is given to nothing but the normalization.
+    # Only the normalization uses the last sum.
     assert segments_of(snapshot) == [("stem sum1 sum2", False), ("last_norm", True)]
     profile = depth_profile(snapshot)
     assert profile.main is None
@@ -206,7 +206,7 @@ def test_a_residual_stream_without_normalization_is_open():
     np.testing.assert_allclose(main.growth, 10.0 ** (3 / 6), rtol=1e-12)
 
 
-# -- what else sets the size anew
+# -- what else sets the size
 
 
 def test_a_normalization_that_is_not_measured_begins_a_segment():
@@ -227,7 +227,7 @@ def test_a_normalization_that_is_not_measured_begins_a_segment():
     ["sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential", "log_softmax"],
 )
 def test_an_activation_function_with_an_offset_begins_a_segment(name):
-    """Where phi(0) != 0 the size does not come from what the layer is given."""
+    """Where phi(0) != 0 the size does not come from the input of the layer."""
     dense = [tap("a", 0.01), tap("b", 0.01), tap("s", 0.5, activation=name), tap("c", 0.3)]
     assert segments_of(network(*dense, tap("head"))) == [("a b", False), ("s c", True)]
     # As a layer of its own, after a linear one.
@@ -244,7 +244,7 @@ def test_an_activation_function_with_an_offset_begins_a_segment(name):
     [("tanh", 1.0), ("softsign", 1.0), ("hard_tanh", 1.0), ("relu6", 6.0)],
 )
 def test_a_bounded_activation_function_begins_a_segment_where_it_is_given_more(name, limit):
-    """Above its limit it puts out its own size; below, what it is given shows."""
+    """Above its limit it outputs its own size; below, the size of its input."""
     for kind in ("weight", "activation"):
         for size, whole in ((0.99, True), (1.01, False), (100.0, False)):
             bounded = tap("t", 0.9 * limit, kind, activation=name)
@@ -267,7 +267,7 @@ def test_other_activation_functions_begin_no_segment(name):
     assert segments_of(chain(1e3, 1e3, 1e-3, activation=name)) == [("d1 d2 d3", True)]
 
 
-# -- what is no growth
+# -- what is not growth
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_what_relu_does_in_layers_of_its_own_adds_up():
             [tap("a"), tap("b"), tap("aux"), tap("aux2"), tap("aux3", after="b")],
             ["a b aux", "a b aux3"],
         ),
-        # Two outputs of one tensor: the trunk to both is the same, and told once.
+        # Two outputs of one tensor: the trunk to both is the same, and listed once.
         ([tap("a"), tap("aux", after="b"), tap("b", after="a")], ["a b"]),
         # An output without a layer after it: a state that nobody uses.
         (
@@ -384,7 +384,7 @@ def test_the_trunk_to_each_end_is_what_every_path_to_it_passes(taps, trunks):
 
 
 @pytest.mark.parametrize("early", [1, 5])
-def test_an_auxiliary_head_does_not_hide_the_trunk_behind_it(early):
+def test_an_auxiliary_head_does_not_hide_the_trunk_after_it(early):
     """An early output has a short trunk; the longest one is the main growth range."""
     sizes = [2.0**i for i in range(8)]
     hidden = [tap(f"d{i}", rms) for i, rms in enumerate(sizes)]
@@ -427,7 +427,7 @@ def test_states_that_nobody_uses_do_not_hide_the_trunk():
 
 
 def two_towers(*joint):
-    """Two inputs with chains of their own, joined by what is given."""
+    """Two inputs with chains of their own, joined by a sum."""
     return network(
         *(tap("x", kind="input"), tap("a1", 1.0), tap("a2", 10.0), tap("a3", 100.0)),
         *(tap("y", kind="input", after=""), tap("b1", 1.0), tap("b2", 0.5)),
@@ -515,7 +515,7 @@ def test_a_normalization_within_a_tower_cuts_it():
             ),
             True,
         ),
-        # One point is no stream.
+        # One point is not a stream.
         (
             network(
                 *(tap("a"), tap("b", after=""), tap("s", kind="merge", after="a b")),
@@ -717,14 +717,14 @@ def test_what_was_not_measured_or_is_no_one_tensor_is_no_input_of_a_link():
     np.testing.assert_array_equal([link.gain for link in links.values()], [1, 2, 0.5])
 
 
-def test_the_input_of_a_layer_behind_a_normalization_that_is_not_measured_is_unknown():
-    """What its parent puts out is not what it is given."""
+def test_the_input_of_a_layer_after_a_normalization_that_is_not_measured_is_unknown():
+    """The output of its parent is not its input."""
     snapshot = network(tap("a", 1e3), tap("b", normalized=True), tap("head"))
     np.testing.assert_array_equal(depth_profile(snapshot).links[1].rms_in, math.nan)
 
 
 @pytest.mark.parametrize(
-    ("behind", "activation", "rms_out"),
+    ("after", "activation", "rms_out"),
     [
         ([], "linear", 1.0),
         ([tap("t", 0.6, "activation", activation="tanh")], "tanh", 0.6),
@@ -738,7 +738,7 @@ def test_the_input_of_a_layer_behind_a_normalization_that_is_not_measured_is_unk
             0.6,
         ),
         ([tap("n", 0.9, "normalization")], "linear", 0.9),
-        # Not behind what is no function of single elements, nor where the way parts.
+        # Not after what is not a function of single elements, nor where the way parts.
         (
             [tap("p", 0.9, "pooling"), tap("t", 0.6, "activation", activation="relu")],
             *("linear", 1.0),
@@ -753,9 +753,9 @@ def test_the_input_of_a_layer_behind_a_normalization_that_is_not_measured_is_unk
         ),
     ],
 )
-def test_an_activation_layer_behind_belongs_to_the_link(behind, activation, rms_out):
+def test_an_activation_layer_after_it_belongs_to_the_link(after, activation, rms_out):
     """Dense and its activation function, or Dense, BatchNormalization and ReLU."""
-    snapshot = network(tap("a"), tap("b"), *behind, tap("head"))
+    snapshot = network(tap("a"), tap("b"), *after, tap("head"))
     link = depth_profile(snapshot).links[1]
     assert (link.name, link.activation, link.rms_out) == ("b", activation, rms_out)
 
@@ -796,7 +796,7 @@ def stretches_of(snapshot):
     ]
 
 
-def test_a_stretch_is_cut_at_normalizations_only():
+def test_a_segment_is_cut_at_normalizations_only():
     """A growth range ends at a sigmoid as well."""
     sizes = [tap("a", 0.01), tap("s", 0.5, activation="sigmoid"), tap("b", 0.3)]
     snapshot = network(*sizes, norm("n"), tap("head"))
@@ -806,7 +806,7 @@ def test_a_stretch_is_cut_at_normalizations_only():
 
 
 def test_a_normalization_that_is_not_measured_begins_a_stretch():
-    """At the layer behind it, which is its first link."""
+    """At the layer after it, which is its first link."""
     snapshot = network(tap("a"), tap("b", normalized=True), tap("c"), tap("head"))
     assert stretches_of(snapshot) == [("a", "a", False), ("b c", "b c", True)]
     assert [s.normalized for s in depth_profile(snapshot).segments] == [False, True]
@@ -819,7 +819,7 @@ def test_a_normalization_that_is_not_measured_begins_a_stretch():
         [tap("a"), tap("a2", after=""), tap("both", kind="merge", after="a a2")],
     ],
 )
-def test_a_stretch_that_begins_behind_a_weight_layer_has_links(before):
+def test_a_segment_that_begins_after_a_weight_layer_has_links(before):
     """Each of its weight layers stands on the trunk by itself."""
     snapshot = network(*before, tap("b"), tap("c"), tap("d"), tap("head"))
     (found,) = (s for s in depth_profile(snapshot).segments if len(s.rows) == 4)
@@ -827,7 +827,7 @@ def test_a_stretch_that_begins_behind_a_weight_layer_has_links(before):
 
 
 def test_a_residual_stream_has_no_links():
-    """Its branches are no part of the trunk, and the stem alone is no chain."""
+    """Its branches are not part of the trunk, and the stem alone is not a chain."""
     assert stretches_of(blocks(2, lambda i: 1.0)) == [("stem sum1 sum2", "", True)]
 
 
@@ -898,7 +898,7 @@ def test_a_layer_that_was_never_called_is_no_path(rms):
 
 @pytest.mark.parametrize("rms", [None, 1.0])
 def test_a_layer_beside_the_network_adds_no_trunk(rms):
-    """Called or not: what is no weight layer's input has nothing to compare."""
+    """Called or not: what is not a weight layer's input has nothing to compare."""
     snapshot = network(tap("a"), tap("b"), tap("head"), tap("loose", rms, after=""))
     assert segments_of(snapshot) == [("a b", True)]
 
@@ -911,7 +911,7 @@ def test_if_no_layer_was_called_there_is_no_profile():
 
 
 @pytest.mark.parametrize("width", [32, 6400])
-def test_what_stands_behind_an_activation_does_not_change_the_role_of_chance(width):
+def test_what_comes_after_an_activation_does_not_change_the_role_of_chance(width):
     """Dense(relu) and Dropout or Flatten fluctuate like Dense(relu)."""
     pairs = [
         (tap(f"d{i}", activation="relu", width=32), tap(f"o{i}", kind="other", width=width))
@@ -923,11 +923,11 @@ def test_what_stands_behind_an_activation_does_not_change_the_role_of_chance(wid
 
 @pytest.mark.parametrize("middle", [0.0, math.nan])
 def test_a_tensor_that_is_passed_over_between_two_depths_is_left_out(middle):
-    """Zeros or NaN that an operation makes and another one mends are no growth."""
+    """Zeros or NaN that an operation makes and another one removes are not growth."""
     snapshot = network(
         tap("a"),
         tap("odd", middle, kind="other"),
-        tap("mended", 1.0, kind="other"),
+        tap("repaired", 1.0, kind="other"),
         tap("b"),
         tap("head"),
     )

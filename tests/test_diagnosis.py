@@ -1,4 +1,4 @@
-"""The diagnosis: healthy and sick networks, what explains what, and when it is seen."""
+"""The diagnosis: healthy and unhealthy networks, and what explains what, and when."""
 
 import json
 import math
@@ -138,7 +138,7 @@ def _normalized_input(seed):
     return drawn.chain(5, activation="tanh")
 
 
-SICK = {
+UNHEALTHY = {
     "He, ReLU, once N(0, 1)": (
         lambda seed: (
             Drawn(seed).chain(5).chain(1, variance=64**2, name="odd").chain(5, name="e")
@@ -194,7 +194,7 @@ SICK = {
         lambda seed: residual(Drawn(seed), 15, 1.0, normalized=False),
         (EXPLODING,),
     ),
-    "BN, and large kernels behind": (
+    "BN, and large kernels after": (
         lambda seed: normalized(Drawn(seed), 1.0).chain(4, variance=64.0),
         (EXPLODING,),
     ),
@@ -228,10 +228,10 @@ def test_a_healthy_network_gets_no_finding(name, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", SICK)
-def test_a_sick_network_gets_one_finding(name, seed):
+@pytest.mark.parametrize("name", UNHEALTHY)
+def test_an_unhealthy_network_gets_one_finding(name, seed):
     """That of the cause, none of what follows from it."""
-    make, expected = SICK[name]
+    make, expected = UNHEALTHY[name]
     diagnosis = diagnose([make(seed).snapshot()])
     assert tuple(finding.code for finding in diagnosis.findings) == expected
     assert not diagnosis.healthy
@@ -419,7 +419,7 @@ TWO_CAUSES = {
 
 @pytest.mark.parametrize("name", ONE_CAUSE)
 def test_one_cause_gives_one_finding(name):
-    """Its consequences are not told beside it."""
+    """Its consequences are not reported as well."""
     snapshot, code = ONE_CAUSE[name]
     assert codes(snapshot) == (code,)
 
@@ -560,11 +560,11 @@ def test_a_finding_of_the_first_snapshot_is_of_the_initialization(code):
 def test_findings_made_one_snapshot_at_a_time_are_those_of_the_whole_run():
     """What the callback does while training is what `diagnose` does after it."""
     snapshots = [straight(-3.0), straight(-3.0, step=1), chain(1, NAN, step=2)]
-    health, told = Health(), []
+    health, reported = Health(), []
     for snapshot in snapshots:
         health, news = judge(health, snapshot)
-        told.append([finding.code for finding in news])
-    assert told == [[VANISHING], [], [NONFINITE]]
+        reported.append([finding.code for finding in news])
+    assert reported == [[VANISHING], [], [NONFINITE]]
     assert health.findings == diagnose(snapshots).findings
     assert summary(snapshots, health.findings).findings == health.findings
 
@@ -579,8 +579,8 @@ def test_an_explosion_does_not_explain_nan_in_the_input():
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_silenced_code_is_not_reported_nor_what_it_explains(code):
-    """Silence is about the cause: its consequences are not told in its place."""
+def test_a_ignored_code_is_not_reported_nor_what_it_explains(code):
+    """The cause is ignored: its consequences are not reported in its place."""
     for snapshot in [
         one_of_each()[code],
         *(snapshot for snapshot, cause in ONE_CAUSE.values() if cause == code),
@@ -591,7 +591,7 @@ def test_a_silenced_code_is_not_reported_nor_what_it_explains(code):
         assert diagnose([snapshot], ignore=frozenset([code])).verdict != "findings"
 
 
-def test_one_of_two_findings_can_be_silenced():
+def test_one_of_two_findings_can_be_ignored():
     """The other is reported as before."""
     snapshot, (first, second) = TWO_CAUSES["vanishing, and then NaN"]
     assert codes(snapshot, ignore=frozenset([first])) == (second,)
@@ -599,7 +599,7 @@ def test_one_of_two_findings_can_be_silenced():
     assert codes(snapshot, ignore=frozenset([first, second])) == ()
 
 
-def test_what_a_silenced_finding_explains_stays_explained_later():
+def test_what_a_ignored_finding_explains_stays_explained_later():
     """Exploding, and NaN a step later."""
     run = [straight(3.0), chain(1, NAN, NAN, step=1)]
     assert codes(*run, ignore=frozenset([EXPLODING])) == ()
@@ -616,7 +616,7 @@ def test_what_a_silenced_finding_explains_stays_explained_later():
         (iter([DEAD, DEAD]), {DEAD}),
     ],
 )
-def test_codes_to_silence_are_given_as_one_or_many(ignore, expected):
+def test_codes_to_ignore_are_given_as_one_or_many(ignore, expected):
     """A string is one code, not its letters."""
     found = check_ignored(ignore, "audit")
     assert found == expected and isinstance(found, frozenset)
@@ -879,7 +879,7 @@ def test_plain_data_has_none_for_what_is_not_finite_or_not_known():
     assert (data["step"], data["last_step"]) == (3, 9)
 
 
-def test_a_finding_at_initialization_brings_the_remedy():
+def test_a_finding_at_initialization_brings_the_fix():
     """That of its code and layers."""
     (finding,) = diagnose([chain(1, 30, 900, x=1 / 30, **weights(900.0))]).findings
     assert finding.code == EXPLODING
@@ -889,7 +889,7 @@ def test_a_finding_at_initialization_brings_the_remedy():
 
 
 def _rows_of_findings(rule, seed):
-    """What a rule finds of a snapshot with a few odd layers, and what its look says."""
+    """What a rule finds in a snapshot with a few odd layers, and what its screen says."""
     rng = np.random.default_rng(seed)
     sizes = rng.uniform(0.5, 2, 6)
     snapshot = chain(*sizes, step=500, activation="relu", samples=64)
@@ -900,7 +900,7 @@ def _rows_of_findings(rule, seed):
 
 
 @pytest.mark.parametrize("rule", rules.ALWAYS, ids=lambda row: row.rule.__name__)
-def test_a_look_never_passes_over_what_its_rule_would_find(rule):
+def test_a_screen_never_passes_over_what_its_rule_would_find(rule):
     """The screens of later snapshots save the reading along depth, and hide nothing."""
     seen = [_rows_of_findings(rule, seed) for seed in range(60)]
     assert any(found for found, _ in seen)

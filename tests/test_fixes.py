@@ -1,4 +1,4 @@
-"""Remedies are verified: sick networks that do not train, made anew as the tool prints."""
+"""Fixes are verified: networks that do not train, rebuilt with the printed code."""
 
 import math
 import re
@@ -75,8 +75,8 @@ def final_loss(model, x, y, optimizer):
 # -- the fix, as it is printed
 
 
-def mended(model, changes):
-    """The model made anew, with each printed line of code where it is said to belong."""
+def repaired(model, changes):
+    """The model rebuilt, with each printed line of code at its place."""
 
     def lines(where, layer):
         return [
@@ -106,7 +106,7 @@ def mended(model, changes):
     return keras.models.clone_model(model, clone_function=made, call_function=called)
 
 
-# -- sick networks
+# -- unhealthy networks
 
 
 def normal(std):
@@ -200,7 +200,7 @@ STD_LECUN = "std 0.0884 = sqrt(1 / 128)"
 
 @dataclass
 class Case:
-    """A sick network, what it is trained with, and what should be said of it."""
+    """An unhealthy network, what it is trained with, and what should be said of it."""
 
     build: object
     optimizer: str
@@ -417,18 +417,18 @@ IN_THE_DEFAULT_RUN = (
 
 
 @pytest.mark.parametrize("case", cases(CASES, default=IN_THE_DEFAULT_RUN))
-def test_a_sick_network_trains_after_the_remedy_that_is_printed(case):
+def test_an_unhealthy_network_trains_after_the_printed_fix(case):
     """Before, it does not; after, nothing is found any more and it does."""
     case = CASES[case]
     x, y = digits(case.data)
-    sick = case.build()
-    (finding,) = audit(sick, x[:BATCH]).findings
-    loss = final_loss(sick, x, y, case.optimizer)
+    unhealthy = case.build()
+    (finding,) = audit(unhealthy, x[:BATCH]).findings
+    loss = final_loss(unhealthy, x, y, case.optimizer)
     assert loss > FAILS or math.isnan(loss)
     assert finding.code == case.code
 
     fix = finding.fix
-    healthy = mended(sick, fix.changes)
+    healthy = repaired(unhealthy, fix.changes)
     found = audit(healthy, x[:BATCH])
     assert [f.code for f in found.findings] == []
     assert final_loss(healthy, x, y, case.optimizer) < TRAINS
@@ -456,7 +456,7 @@ def normalised(shortcuts):
     return model
 
 
-def test_deep_normalised_layers_are_told_to_have_shortcuts():
+def test_deep_normalised_layers_are_advised_to_have_shortcuts():
     """The fix in words: x + f(x) around every two of these layers."""
     x, y = digits("standard")
     (finding,) = audit(normalised(False), x[:BATCH], y[:BATCH]).findings
@@ -489,9 +489,9 @@ DRAWN = {
 def test_the_std_that_is_printed_is_the_one_that_is_drawn(case):
     """Of the kernels with enough weights to tell; so is the one that it replaces."""
     build, data = DRAWN[case]
-    sick = build()
-    (finding,) = audit(sick, digits(data)[0][:BATCH]).findings
-    healthy = mended(sick, finding.fix.changes)
+    unhealthy = build()
+    (finding,) = audit(unhealthy, digits(data)[0][:BATCH]).findings
+    healthy = repaired(unhealthy, finding.fix.changes)
     compared = 0
     for change in finding.fix.changes:
         right, wrong = re.match(
@@ -501,7 +501,7 @@ def test_the_std_that_is_printed_is_the_one_that_is_drawn(case):
             np.concatenate(
                 [model.get_layer(name).kernel.numpy().ravel() for name in change.layers]
             )
-            for model in (healthy, sick)
+            for model in (healthy, unhealthy)
         ]
         if kernels[0].size < 1000:  # 5 % is two standard deviations
             continue
@@ -512,9 +512,9 @@ def test_the_std_that_is_printed_is_the_one_that_is_drawn(case):
 
 
 def test_the_formula_that_is_printed_gives_the_std_beside_it():
-    """Also where the fan-in, which counts taps inside the image, is no whole number."""
-    sick = depthwise("he_normal")
-    (finding,) = audit(sick, digits("images")[0][:BATCH]).findings
+    """Also where the fan-in, which counts taps inside the image, is not a whole number."""
+    unhealthy = depthwise("he_normal")
+    (finding,) = audit(unhealthy, digits("images")[0][:BATCH]).findings
     std, gain, fan = re.search(
         r"std ([0-9.]+) = sqrt\(([0-9.]+) / ([0-9.]+)\)", str(finding)
     ).groups()
@@ -522,7 +522,7 @@ def test_the_formula_that_is_printed_gives_the_std_beside_it():
 
 
 def test_weights_that_were_changed_later_are_not_put_down_to_their_initializer():
-    """The line that is there already would mend nothing; the factor does."""
+    """The present line would fix nothing; the factor does."""
     model = models.perceptron(depth=6, width=64, initializer="he_uniform", inputs=16)
     layer = model.get_layer("hidden_3")
     layer.kernel.assign(layer.kernel * 100.0)

@@ -27,11 +27,11 @@ def rectified(step, *dead):
 
 def folded(*snapshots):
     """What is known at the end, and what is reported at each snapshot."""
-    health, told = Health(), []
+    health, reported = Health(), []
     for snapshot in snapshots:
         health, news = judge(health, snapshot)
-        told.append(news)
-    return health, told
+        reported.append(news)
+    return health, reported
 
 
 # -- a finding grows
@@ -68,9 +68,9 @@ def test_a_layer_that_has_recovered_stays_in_the_finding():
     assert (finding.step, finding.last_step) == (5, 9)
 
 
-def test_a_finding_is_told_again_when_it_gets_worse_or_twice_as_large():
+def test_a_finding_is_reported_again_when_it_gets_worse_or_twice_as_large():
     """Not at each step, nor for each layer that joins."""
-    health, told = folded(
+    health, reported = folded(
         rectified(0),
         rectified(1, 95),
         rectified(2, 95),
@@ -81,21 +81,21 @@ def test_a_finding_is_told_again_when_it_gets_worse_or_twice_as_large():
         rectified(7, *[95] * 6),  # critical: half of them
         rectified(8, *[95] * 6),
     )
-    assert [len(news) for news in told] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
-    severities = [news[0].severity for news in told if news]
+    assert [len(news) for news in reported] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    severities = [news[0].severity for news in reported if news]
     assert severities == ["warning", "warning", "warning", "critical"]
-    assert told[-2][0].layers == health.findings[0].layers
+    assert reported[-2][0].layers == health.findings[0].layers
 
 
 def test_nan_stays_with_the_layer_where_it_began():
     """A step later all weights are NaN, and so is every layer."""
-    health, told = folded(
+    health, reported = folded(
         straight(0.0), chain(1, 1, math.nan, step=4), chain(*[math.nan] * 3, step=5)
     )
     (finding,) = health.findings
     assert finding.layers == ("d3",)
     assert (finding.step, finding.last_step) == (4, 5)
-    assert [len(news) for news in told] == [0, 1, 0]
+    assert [len(news) for news in reported] == [0, 1, 0]
 
 
 def test_units_that_were_dead_at_initialization_keep_their_cause():
@@ -126,10 +126,10 @@ def test_nan_in_training_makes_the_finding_that_explains_it_worse(first):
     later = dataclasses.replace(
         first, quantities=first.quantities | {"output": found}, step=20
     )
-    health, told = folded(first, dataclasses.replace(first, step=1), later, later)
+    health, reported = folded(first, dataclasses.replace(first, step=1), later, later)
     (finding,) = health.findings
-    assert [len(news) for news in told] == [1, 0, 1, 0]
-    assert (told[0][0].severity, finding.severity) == ("warning", "critical")
+    assert [len(news) for news in reported] == [1, 0, 1, 0]
+    assert (reported[0][0].severity, finding.severity) == ("warning", "critical")
     assert f"At step 20 it has led to nonfinite-activations, first in {layers[1]}." in (
         finding.message
     )

@@ -139,7 +139,7 @@ def test_each_of_several_inputs_has_the_trunk_of_its_own_paths(seed):
             ],
             ["cat c", "x a", "y b"],
         ),
-        # Two meet, and the third later: what two feed is no tower of one.
+        # Two meet, and the third later: what two feed is not a tower of one.
         (
             [
                 *(tap("x", kind="input"), tap("y", kind="input", after="")),
@@ -150,7 +150,7 @@ def test_each_of_several_inputs_has_the_trunk_of_its_own_paths(seed):
             ],
             ["all", "x", "y", "z b"],
         ),
-        # Within a tower a branch is no trunk.
+        # Within a tower a branch is not a trunk.
         (
             [
                 *(tap("x", kind="input"), tap("a"), tap("f"), tap("g")),
@@ -232,7 +232,7 @@ def test_the_order_of_calls_is_a_path_only_where_nothing_was_traced():
 
 
 def test_a_layer_that_was_never_called_is_nobodys_parent():
-    """What follows it begins anew."""
+    """What follows it starts again."""
     graph = graph_of(tap("a"), tap("off", None), tap("b"), tap("c"))
     assert names(graph, graph.order) == "a b c"
     assert graph.parents == [[], [], [], [2]]
@@ -258,7 +258,7 @@ def test_a_layer_that_was_never_called_is_nobodys_parent():
     ],
 )
 def test_the_weight_layer_before_a_row_is_the_only_one_that_made_it(row, expected):
-    """Itself or through operations of one input; none behind a sum or an input."""
+    """Itself or through operations of one input; none after a sum or an input."""
     graph = graph_of(
         *(tap("x", kind="input"), tap("a"), tap("relu", kind="activation")),
         *(tap("pool", kind="pooling"), tap("b"), tap("sum", kind="merge", after="pool b")),

@@ -404,7 +404,7 @@ def test_the_fractions_count_among_all_elements():
 )
 @pytest.mark.parametrize("x", [np.zeros((0, 3)), np.full((2, 3), np.nan)])
 def test_a_statistic_of_nothing_finite_is_nan(name, x):
-    """Where nothing finite was measured there is no number, and no warning either."""
+    """Where nothing finite was measured there is not a number, and no warning either."""
     np.testing.assert_equal(
         float(records.STATISTICS[name](records.measure(x))), float("nan")
     )

@@ -28,7 +28,7 @@ def below(name):
     return 0.99 * THRESHOLDS[name].value
 
 
-class Sick(NamedTuple):
+class Unhealthy(NamedTuple):
     """A network with one finding: its layers, its evidence, whether it is critical."""
 
     snapshot: Snapshot
@@ -37,19 +37,19 @@ class Sick(NamedTuple):
     critical: bool = False
 
 
-def check(code, sick):
+def check(code, unhealthy):
     """The network has one finding: this."""
-    (finding,) = diagnose([sick.snapshot]).findings
+    (finding,) = diagnose([unhealthy.snapshot]).findings
     assert finding.code == code
-    assert finding.layers == tuple(sick.layers.split())
-    assert finding.severity == ("critical" if sick.critical else "warning")
-    assert finding.step == sick.snapshot.step
-    assert sick.evidence.keys() <= finding.evidence.keys()
-    for name, value in sick.evidence.items():
+    assert finding.layers == tuple(unhealthy.layers.split())
+    assert finding.severity == ("critical" if unhealthy.critical else "warning")
+    assert finding.step == unhealthy.snapshot.step
+    assert unhealthy.evidence.keys() <= finding.evidence.keys()
+    for name, value in unhealthy.evidence.items():
         np.testing.assert_allclose(finding.evidence[name], value, rtol=1e-9, err_msg=name)
         assert isinstance(finding.evidence[name], float)
     # The words name the layer that stands first.
-    assert sick.layers.split()[0] in finding.message or "batch norm" in finding.message
+    assert unhealthy.layers.split()[0] in finding.message or "batch norm" in finding.message
 
 
 def codes(snapshot):
@@ -57,7 +57,7 @@ def codes(snapshot):
 
 
 def row(*sizes, **each):
-    """Weight layers d1, d2, ..., with a list of values for each where one is given."""
+    """Weight layers d1, d2, ..., with a list of values for each if there is one."""
     taps = []
     for i, rms in enumerate(sizes):
         options = {k: v[i] if isinstance(v, list) else v for k, v in each.items()}
@@ -66,7 +66,7 @@ def row(*sizes, **each):
 
 
 def between(*taps, x=1.0, head=1.0, step=0):
-    """What is given, between an input and a head."""
+    """These taps, between an input and a head."""
     return network(tap("x", x, "input"), *taps, tap("head", head), step=step)
 
 
@@ -85,25 +85,25 @@ DRAWN = weights(1.0)
 BRANCH = "defect: no units with equal inputs and equal gradients"
 
 SYMMETRIC = {
-    "one layer of ones": Sick(
+    "one layer of ones": Unhealthy(
         between(tap("d1", **DRAWN), tap("d2", **constant(1.0)), tap("d3", **DRAWN)),
         "d2",
         {"weight": 1.0, "layers": 1},
         critical=True,
     ),
-    "all layers, each with its own number": Sick(
+    "all layers, each with its own number": Unhealthy(
         between(tap("d1", **constant(0.5)), tap("d2", **constant(-0.25))),
         "d1 d2",
         {"weight": 0.5, "layers": 2},
         critical=True,
     ),
-    "the smallest number there is": Sick(
+    "the smallest number there is": Unhealthy(
         between(tap("d1", **constant(5e-324)), tap("d2", **DRAWN)),
         "d1",
         {"weight": 5e-324, "layers": 1},
         critical=True,
     ),
-    "the inner layer of a branch": Sick(
+    "the inner layer of a branch": Unhealthy(
         between(
             *(tap("stem", **DRAWN), tap("up", **constant(0.1)), tap("down", **DRAWN)),
             tap("sum", kind="merge", after="stem down"),
@@ -112,7 +112,7 @@ SYMMETRIC = {
         {"weight": 0.1, "layers": 1},
         critical=True,
     ),
-    "one of two towers": Sick(
+    "one of two towers": Unhealthy(
         between(
             *(tap("a", **DRAWN), tap("y", kind="input", after="")),
             *(tap("b", **constant(3.0)), tap("cat", kind="merge", after="a b")),
@@ -150,7 +150,7 @@ def test_equal_weights_are_found(name):
 
 @pytest.mark.parametrize("name", NOT_SYMMETRIC)
 def test_weights_that_differ_or_do_no_harm_are_healthy(name):
-    """And a head, whose units are told apart by their targets."""
+    """And a head, whose units differ by their targets."""
     assert codes(NOT_SYMMETRIC[name]) == []
 
 
@@ -187,7 +187,7 @@ def test_equal_weights_of_units_that_are_no_copies_are_healthy(snapshot):
 
 
 def odd(decades, layers=6, at=4, **options):
-    """A flat chain but for one layer's step, which the layers behind carry on."""
+    """A flat chain but for one layer's step, which the layers after carry on."""
     sizes = [10.0 ** (decades * (i >= at)) for i in range(1, layers + 1)]
     return chain(*sizes, **options)
 
@@ -213,28 +213,32 @@ def step(decades, peers=1.0):
 UP, DOWN = THRESHOLDS["exploding"].value, THRESHOLDS["outlier-down"].value
 
 OUTLIER = {
-    "a step up": Sick(odd(above("exploding")), "d4", step(1.01 * UP)),
-    "a step up among the fewest peers": Sick(
+    "a step up": Unhealthy(odd(above("exploding")), "d4", step(1.01 * UP)),
+    "a step up among the fewest peers": Unhealthy(
         odd(above("exploding"), layers=4), "d4", step(1.01 * UP)
     ),
-    "the first layer's step": Sick(odd(above("exploding"), at=1), "d1", step(1.01 * UP)),
+    "the first layer's step": Unhealthy(
+        odd(above("exploding"), at=1), "d1", step(1.01 * UP)
+    ),
     # Growth is read from the first layer's output on, so nothing else would show it.
-    "the first of only two layers": Sick(
+    "the first of only two layers": Unhealthy(
         odd(above("exploding"), layers=2, at=1), "d1", step(1.01 * UP)
     ),
-    "a layer in a residual branch": Sick(
+    "a layer in a residual branch": Unhealthy(
         branches({"up3": 100.0, "down3": 100.0}, stream=lambda i: 100.0 if i >= 3 else 1.0),
         "up3",
         {"gain": 100.0, "peers": 1.0, "decades": 2.0},
     ),
-    "a step just below twice the threshold": Sick(odd(1.99 * UP), "d4", step(1.99 * UP)),
-    "a step above twice the threshold": Sick(
+    "a step just below twice the threshold": Unhealthy(
+        odd(1.99 * UP), "d4", step(1.99 * UP)
+    ),
+    "a step above twice the threshold": Unhealthy(
         odd(2.01 * UP), "d4", step(2.01 * UP), critical=True
     ),
-    "a step down": Sick(odd(-above("outlier-down")), "d4", step(-1.01 * DOWN)),
-    "He-ReLU peers": Sick(odd(1.5, activation="relu"), "d4", step(1.5)),
+    "a step down": Unhealthy(odd(-above("outlier-down")), "d4", step(-1.01 * DOWN)),
+    "He-ReLU peers": Unhealthy(odd(1.5, activation="relu"), "d4", step(1.5)),
     # Glorot before ReLU leaves 0.7 a layer: that is the peers' gain.
-    "Glorot-ReLU peers": Sick(
+    "Glorot-ReLU peers": Unhealthy(
         between(
             *row(
                 *(0.7**i * (60.0 / 0.7 if i >= 3 else 1.0) for i in range(1, 7)),
@@ -343,7 +347,9 @@ def test_growth_above_the_threshold_is_found(decades, critical, layers):
     decades *= THRESHOLDS[direction].value
     snapshot = straight(decades, layers)
     exact, rounded = growing(decades, layers)
-    check(f"{direction}-activations", Sick(snapshot, named(layers + 1), exact, critical))
+    check(
+        f"{direction}-activations", Unhealthy(snapshot, named(layers + 1), exact, critical)
+    )
     (finding,) = diagnose([snapshot]).findings
     assert finding.evidence.keys() == exact.keys() | rounded.keys()
     for name, value in rounded.items():  # the golden numbers have so many digits
@@ -380,7 +386,7 @@ def test_growth_that_chance_explains_is_healthy_and_more_is_not(width, steps):
     assert low < -above("vanishing")
     assert codes(straight(low + 0.01, steps, **narrow)) == []
     assert codes(straight(low - 0.01, steps, **narrow)) == ["vanishing-activations"]
-    # As wide as usual, it is no chance.
+    # As wide as usual, it is not chance.
     assert codes(straight(low + 0.01, steps, activation="relu")) == [
         "vanishing-activations"
     ]
@@ -413,7 +419,7 @@ GROWING = {
         between(tap("a"), tap("s", 0.5, activation="sigmoid", **DRAWN), *row(5, 25)),
         *("exploding", "s d1 d2"),
     ),
-    "behind unused states": (
+    "after unused states": (
         between(
             *(tap(f"lstm:{i}", after="x") for i in range(3)),
             *(tap("d1", 10.0, after="lstm:0"), tap("d2", 100.0)),
@@ -481,7 +487,7 @@ NOT_GROWING = {
     ),
     "a head of any size": straight(0.0, head=1e9),
     "a head of zeros": straight(0.0, head=0.0),
-    "a softmax behind the head": network(
+    "a softmax after the head": network(
         *(tap("a"), tap("b"), tap("head", 1e9)),
         tap("softmax", 0.1, "activation", activation="softmax"),
     ),
@@ -525,7 +531,7 @@ def test_what_is_set_right_on_the_way_is_healthy(name):
 
 
 @pytest.mark.parametrize(
-    ("activation", "factor", "variances", "guilty"),
+    ("activation", "factor", "variances", "blamed"),
     [
         ("linear", 10.0, (20.0, 1.0, 20.0, 0.9, 1.2), "d1 d3"),
         # Off by 0.11 and by 0.09 decades; Glorot's before ReLU are by 0.15.
@@ -536,7 +542,7 @@ def test_what_is_set_right_on_the_way_is_healthy(name):
     ],
 )
 def test_the_layers_whose_weights_push_that_way_are_named(
-    activation, factor, variances, guilty
+    activation, factor, variances, blamed
 ):
     """Not those that are right, nor those that push the other way."""
     off = [weights(variance) for variance in variances]
@@ -546,7 +552,7 @@ def test_the_layers_whose_weights_push_that_way_are_named(
     ]
     finding, *_ = diagnose([between(*taps)]).findings
     assert finding.code in ("exploding-activations", "vanishing-activations")
-    assert finding.layers == tuple(guilty.split())
+    assert finding.layers == tuple(blamed.split())
 
 
 TWO_SIGNS = "defect: growth less the odd layer's step has another sign than growth"
@@ -572,29 +578,29 @@ def test_a_step_that_is_allowed_leaves_no_growth_of_the_other_sign(snapshot):
 # -- zero-activations
 
 ZERO = {
-    "from one layer on": Sick(chain(1, 1, 0, 0, head=0.0), "d3"),
-    "at one layer": Sick(chain(1, 0, 1, 1), "d2"),
-    "from the first layer on": Sick(chain(0, 0, head=0.0), "d1"),
-    "an input of zeros": Sick(chain(0, 0, x=0.0, head=0.0), "d1"),
-    "before a normalization": Sick(
+    "from one layer on": Unhealthy(chain(1, 1, 0, 0, head=0.0), "d3"),
+    "at one layer": Unhealthy(chain(1, 0, 1, 1), "d2"),
+    "from the first layer on": Unhealthy(chain(0, 0, head=0.0), "d1"),
+    "an input of zeros": Unhealthy(chain(0, 0, x=0.0, head=0.0), "d1"),
+    "before a normalization": Unhealthy(
         between(tap("d1"), tap("d2", 0.0), tap("d3", 0.0), norm("n", rms=0.0)), "d2"
     ),
-    "the sum of two branches": Sick(
+    "the sum of two branches": Unhealthy(
         between(tap("d1"), tap("d2"), tap("sum", 0.0, "merge", "d1 d2")), "sum"
     ),
-    "in one of two towers": Sick(
+    "in one of two towers": Unhealthy(
         between(
             *(tap("a"), tap("y", kind="input", after=""), tap("b"), tap("c", 0.0)),
             tap("cat", kind="merge", after="a c"),
         ),
         "c",
     ),
-    "an activation layer": Sick(
+    "an activation layer": Unhealthy(
         between(tap("d1"), tap("relu", 0.0, "activation", activation="relu"), tap("d2")),
         "relu",
     ),
-    # What a normalization makes of zeros is compared, what it is given is not.
-    "a layer that is normalized": Sick(
+    # The output of a normalization of zeros is compared, its input is not.
+    "a layer that is normalized": Unhealthy(
         between(tap("d1", 0.0), norm("n", rms=0.0), tap("d2", 0.0)), "d1"
     ),
 }
@@ -655,20 +661,20 @@ LARGE, SMALL = above("input"), 1 / above("input")
 FAR, NEAR = above("head"), 1 / above("head")
 
 UNSCALED = {
-    "large all along": Sick(
+    "large all along": Unhealthy(
         chain(LARGE, LARGE, x=LARGE), "d1", {"input_rms": LARGE, "last_rms": LARGE}
     ),
-    "small all along": Sick(
+    "small all along": Unhealthy(
         chain(SMALL, SMALL, x=SMALL), "d1", {"input_rms": SMALL, "last_rms": SMALL}
     ),
-    "0..255": Sick(chain(147.0, 147.0, x=147.0), "d1", {"input_rms": 147.0}),
-    "still too large at the head": Sick(
+    "0..255": Unhealthy(chain(147.0, 147.0, x=147.0), "d1", {"input_rms": 147.0}),
+    "still too large at the head": Unhealthy(
         chain(LARGE, 20.0, FAR, x=LARGE), "d1", {"last_rms": FAR}
     ),
-    "still too small at the head": Sick(
+    "still too small at the head": Unhealthy(
         chain(SMALL, 0.05, NEAR, x=SMALL), "d1", {"last_rms": NEAR}
     ),
-    "one of two inputs": Sick(
+    "one of two inputs": Unhealthy(
         between(
             *(tap("a"), tap("y", 100.0, "input", ""), tap("b", 100.0)),
             tap("cat", 70.0, "merge", "a b"),
@@ -676,7 +682,7 @@ UNSCALED = {
         "b",
         {"input_rms": 100.0, "last_rms": 100.0},
     ),
-    "a residual network": Sick(
+    "a residual network": Unhealthy(
         between(
             *(tap("stem", 100.0), tap("f", 1.0)),
             *(tap("sum", 100.0, "merge", "stem f"), tap("c", 100.0)),
@@ -705,7 +711,7 @@ SCALED = {
 
 @pytest.mark.parametrize("name", UNSCALED)
 def test_an_input_whose_size_is_carried_to_the_head_is_found(name):
-    """At the layer that is given it."""
+    """At the layer with this input."""
     check("unscaled-input", UNSCALED[name])
 
 
@@ -716,7 +722,7 @@ def test_an_input_whose_size_does_not_reach_the_head_is_healthy(name):
 
 
 @pytest.mark.parametrize(("x", "last"), [(255.0, 12.0), (0.01, 0.08)])
-def test_an_input_that_is_normalized_behind_the_first_layer_is_healthy(x, last):
+def test_an_input_that_is_normalized_after_the_first_layer_is_healthy(x, last):
     """Whatever size the head sees, it is not the input's."""
     assert codes(between(tap("d1", x), norm("n"), tap("d2", last), x=x)) == []
 
@@ -751,40 +757,40 @@ def before_norms(class_name, *commons):
 
 
 MEAN_SHIFT = {
-    "most layers before batch normalization": Sick(
+    "most layers before batch normalization": Unhealthy(
         before_norms("BatchNormalization", 0.1, COMMON, COMMON), "d2 d3"
     ),
-    "weights with a mean": Sick(
+    "weights with a mean": Unhealthy(
         between(*row(1, 1, **shifted(COMMON))),
         "d1 d2",
         {"common_gain": COMMON, "own_gain": 1.0, "kernel_mean": COMMON / 64},
     ),
-    "weights with a negative mean": Sick(
+    "weights with a negative mean": Unhealthy(
         between(tap("d1", **DRAWN), tap("d2", **shifted(-COMMON))),
         "d2",
         {"common_gain": COMMON, "own_gain": 1.0, "kernel_mean": -COMMON / 64},
     ),
-    "weights that are all but the same": Sick(
+    "weights that are all but the same": Unhealthy(
         between(tap("d1", kernel=np.array([[1.0, 1.0 + 1e-9]]), fan_in=4), tap("d2")),
         "d1",
         {"common_gain": 4.0, "kernel_mean": 1.0},
     ),
-    "before a normalization": Sick(
+    "before a normalization": Unhealthy(
         between(tap("d1", **shifted(COMMON)), tap("d2", **DRAWN), norm("n")),
         "d1",
         {"common_gain": COMMON},
     ),
-    "activations of one sign": Sick(
+    "activations of one sign": Unhealthy(
         between(tap("d1"), tap("d2", 2.0, mean=0.91, within=0.1)),
         "d2",
         {"mean": 1.82, "rms": 2.0, "shift": 0.91},
     ),
-    "negative activations": Sick(
+    "negative activations": Unhealthy(
         between(tap("d1", 2.0, mean=-0.91, within=0.1), tap("d2")),
         "d1",
         {"mean": -1.82, "rms": 2.0, "shift": 0.91},
     ),
-    "an activation layer, as narrow as is judged": Sick(
+    "an activation layer, as narrow as is judged": Unhealthy(
         between(
             tap("d1"),
             *(tap("relu", 1.0, "activation", mean=0.95, within=0.1, width=16), tap("d2")),
@@ -833,7 +839,7 @@ def test_a_common_mean_is_found_in_weights_and_activations(name):
 
 @pytest.mark.parametrize("name", NO_MEAN_SHIFT)
 def test_a_mean_that_chance_or_the_function_makes_is_healthy(name):
-    """Or that is no matter of the trunk."""
+    """Or that does not concern the trunk."""
     assert codes(NO_MEAN_SHIFT[name]) == []
 
 
@@ -868,27 +874,27 @@ def bounded(*shares, activation="tanh", **options):
 
 
 SATURATED = {
-    "one layer": Sick(
+    "one layer": Unhealthy(
         between(*bounded(FULL)), "d1", {"saturated_fraction": FULL, "layers": 1}
     ),
-    "two of three": Sick(
+    "two of three": Unhealthy(
         between(*bounded(FULL, FULL, 0.1)),
         "d1 d2",
         {"saturated_fraction": FULL, "layers": 2},
     ),
-    "those that are half full as well": Sick(
+    "those that are half full as well": Unhealthy(
         between(*bounded(FULL, HALF, 1.0, 1.0, 0.96 * HALF)),
         "d1 d2 d3 d4",
         {"saturated_fraction": (FULL + HALF + 2) / 4, "layers": 4},
     ),
-    "among ReLUs": Sick(
+    "among ReLUs": Unhealthy(
         between(
             *row(1, 1, 1, activation="relu"), tap("t", saturated=FULL, activation="tanh")
         ),
         "t",
         {"saturated_fraction": FULL, "layers": 1},
     ),
-    "an activation layer": Sick(
+    "an activation layer": Unhealthy(
         between(
             tap("d1"), tap("t", 0.9, "activation", saturated=1.0, activation="softsign")
         ),
@@ -948,36 +954,36 @@ def relu(dead, width=100, samples=16, **options):
 
 
 DEAD = {
-    "more than nine of ten": Sick(
+    "more than nine of ten": Unhealthy(
         between(tap("d1"), relu(91)),
         "d2",
         {"dead_fraction": 0.91, "layers": 1, "samples": 16},
     ),
-    "relu6": Sick(
+    "relu6": Unhealthy(
         between(tap("d1"), tap("d2", dead=60, width=64, samples=99, activation="relu6")),
         "d2",
         {"dead_fraction": 0.9375, "samples": 99},
     ),
-    "two layers": Sick(
+    "two layers": Unhealthy(
         between(tap("d1", dead=95, width=100, samples=16, activation="relu"), relu(98)),
         "d1 d2",
         {"dead_fraction": 0.98, "layers": 2, "relu_layers": 2},
         critical=True,
     ),
-    "one of three layers": Sick(
+    "one of three layers": Unhealthy(
         between(*(tap(f"d{i}", activation="relu") for i in (1, 3)), relu(98)),
         "d2",
         {"dead_fraction": 0.98, "layers": 1, "relu_layers": 3},
     ),
-    "an activation layer": Sick(
+    "an activation layer": Unhealthy(
         between(tap("d1"), relu(91, kind="activation"), tap("d3")),
         "d2",
         {"dead_fraction": 0.91},
     ),
-    "in training": Sick(
+    "in training": Unhealthy(
         network(tap("d1"), relu(91), tap("head"), step=500), "d2", {"dead_fraction": 0.91}
     ),
-    "all units, in training": Sick(
+    "all units, in training": Unhealthy(
         network(tap("d1"), relu(100, rms=0.0), tap("head", 0.0), step=500),
         "d2",
         {"dead_fraction": 1.0},
@@ -1024,26 +1030,26 @@ def losing(decades, layers=5, **options):
 LOST = above("collapse")
 
 COLLAPSED = {
-    "evenly": Sick(
+    "evenly": Unhealthy(
         between(*losing(LOST)),
         named(5),
         {"decades": -LOST, "share_first": 1.0, "share_last": 10**-LOST},
     ),
-    "from a small share on": Sick(
+    "from a small share on": Unhealthy(
         between(*row(1, 1, within=[0.1, 0.1 * 10**-LOST])),
         named(2),
         {"decades": -LOST, "share_first": 0.1, "share_last": 0.1 * 10**-LOST},
     ),
-    "twice the threshold": Sick(
+    "twice the threshold": Unhealthy(
         between(*losing(4.04)), named(5), {"decades": -4.04}, critical=True
     ),
-    "all of it": Sick(
+    "all of it": Unhealthy(
         between(*row(1, 1, 1, within=[1.0, 0.0, 0.0])),
         named(3),
         {"decades": -INF, "share_first": 1.0, "share_last": 0.0},
         critical=True,
     ),
-    "in an activation layer": Sick(
+    "in an activation layer": Unhealthy(
         between(
             tap("d1"), tap("t", 0.9, "activation", within=10**-LOST), tap("d2", within=1e-3)
         ),
@@ -1072,7 +1078,7 @@ def test_what_makes_all_samples_alike_is_found(name):
 
 
 @pytest.mark.parametrize("name", NOT_COLLAPSED)
-def test_samples_that_stay_apart_or_cannot_be_told_are_healthy(name):
+def test_samples_that_stay_apart_or_cannot_be_compared_are_healthy(name):
     """Pooling, one sample, and what rounding leaves."""
     assert codes(NOT_COLLAPSED[name]) == []
 
@@ -1115,30 +1121,30 @@ BIG, LITTLE = above("exploding-gradients"), -above("vanishing-gradients")
 TANH_UP, TANH_DOWN = tanh_chain(12.0, 20), tanh_chain(0.2, 9)
 
 GRADIENTS = {
-    "exploding": Sick(between(*passing(BIG)), named(PASSED + 1), slow(BIG)),
-    "vanishing": Sick(between(*passing(LITTLE)), named(PASSED + 1), slow(LITTLE)),
-    "in few layers": Sick(between(*passing(BIG, 4)), named(5), slow(BIG, 4)),
-    "critical": Sick(
+    "exploding": Unhealthy(between(*passing(BIG)), named(PASSED + 1), slow(BIG)),
+    "vanishing": Unhealthy(between(*passing(LITTLE)), named(PASSED + 1), slow(LITTLE)),
+    "in few layers": Unhealthy(between(*passing(BIG, 4)), named(5), slow(BIG, 4)),
+    "critical": Unhealthy(
         between(*passing(2 * BIG)), named(PASSED + 1), slow(2 * BIG), critical=True
     ),
-    "vanishing, critical": Sick(
+    "vanishing, critical": Unhealthy(
         between(*passing(2 * LITTLE)), named(PASSED + 1), slow(2 * LITTLE), critical=True
     ),
-    "not yet critical": Sick(
+    "not yet critical": Unhealthy(
         between(*passing(1.9 * BIG)), named(PASSED + 1), slow(1.9 * BIG)
     ),
-    "narrow, above chance": Sick(
+    "narrow, above chance": Unhealthy(
         between(*passing(4.8, 10, width=1)), named(11), slow(4.8, 10), critical=True
     ),
-    "tanh, too large": Sick(between(*TANH_UP[0]), named(21), slow(TANH_UP[1], 20)),
-    "tanh, too small": Sick(between(*TANH_DOWN[0]), named(10), slow(TANH_DOWN[1], 9)),
+    "tanh, too large": Unhealthy(between(*TANH_UP[0]), named(21), slow(TANH_UP[1], 20)),
+    "tanh, too small": Unhealthy(between(*TANH_DOWN[0]), named(10), slow(TANH_DOWN[1], 9)),
     # What a kernel gets is the gradient times its input: 10 makes up for a decade.
-    "vanishing, with an input above 1": Sick(
+    "vanishing, with an input above 1": Unhealthy(
         between(*row(*[1.5] * (PASSED + 1), **rate(LITTLE - math.log10(1.5), PASSED))),
         named(PASSED + 1),
         {"decades": LITTLE},
     ),
-    "vanishing, with a large input": Sick(
+    "vanishing, with a large input": Unhealthy(
         between(*row(*[9.0] * (PASSED + 1), **rate(LITTLE - math.log10(9.0), PASSED))),
         named(PASSED + 1),
         {"decades": LITTLE},
@@ -1179,9 +1185,9 @@ GOOD_GRADIENTS = {
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_that_must_grow_or_decay_are_found(name):
     """From the weights and the slopes at this signal alone, without a backward pass."""
-    sick = GRADIENTS[name]
-    direction = "exploding" if sick.evidence["decades"] > 0 else "vanishing"
-    check(f"{direction}-gradients", sick)
+    unhealthy = GRADIENTS[name]
+    direction = "exploding" if unhealthy.evidence["decades"] > 0 else "vanishing"
+    check(f"{direction}-gradients", unhealthy)
 
 
 @pytest.mark.parametrize("name", GOOD_GRADIENTS)
@@ -1207,10 +1213,10 @@ def measured(decades, layers=4, last=1e-6):
 
 
 MEASURED = {
-    "exploding": Sick(between(*returned(BACK)), "d1 d5", measured(BACK)),
-    "vanishing": Sick(between(*returned(-BACK)), "d1 d5", measured(-BACK)),
-    "critical": Sick(between(*returned(6.06)), "d1 d5", measured(6.06), critical=True),
-    "across normalizations": Sick(
+    "exploding": Unhealthy(between(*returned(BACK)), "d1 d5", measured(BACK)),
+    "vanishing": Unhealthy(between(*returned(-BACK)), "d1 d5", measured(-BACK)),
+    "critical": Unhealthy(between(*returned(6.06)), "d1 d5", measured(6.06), critical=True),
+    "across normalizations": Unhealthy(
         between(
             *(tap("d1", gradient=3e-2), tap("d2", gradient=1.0), norm("n", gradient=1e-3)),
             tap("d3", gradient=1e-5),
@@ -1218,7 +1224,7 @@ MEASURED = {
         "d1 d3",
         {"decades": math.log10(3e3), "layers": 2, "first_rms": 3e-2, "last_rms": 1e-5},
     ),
-    "between the first and last that are not zero": Sick(
+    "between the first and last that are not zero": Unhealthy(
         between(*row(1, 1, 1, 1, gradient=[0.0, 1.0, 1e-2, 1e-4])),
         "d2 d4",
         {"decades": 4.0, "layers": 2},
@@ -1241,9 +1247,9 @@ RETURNED_WELL = {
 @pytest.mark.parametrize("name", MEASURED)
 def test_gradients_that_did_grow_or_decay_are_found(name):
     """From the first layer of the trunk to its last, normalizations or not."""
-    sick = MEASURED[name]
-    direction = "exploding" if sick.evidence["decades"] > 0 else "vanishing"
-    check(f"{direction}-gradients", sick)
+    unhealthy = MEASURED[name]
+    direction = "exploding" if unhealthy.evidence["decades"] > 0 else "vanishing"
+    check(f"{direction}-gradients", unhealthy)
 
 
 @pytest.mark.parametrize("name", RETURNED_WELL)
@@ -1281,8 +1287,8 @@ def test_batch_normalization_makes_gradients_of_deep_chains_explode():
         "growth": math.sqrt(math.pi / (math.pi - 1)),
         "layers": layers,
     }
-    sick = Sick(between(*normalized(layers)), names, evidence)
-    check("exploding-gradients", sick)
+    unhealthy = Unhealthy(between(*normalized(layers)), names, evidence)
+    check("exploding-gradients", unhealthy)
 
 
 @pytest.mark.parametrize(
@@ -1291,7 +1297,7 @@ def test_batch_normalization_makes_gradients_of_deep_chains_explode():
         between(*normalized(DEEPEST)),
         between(*normalized(100, activation="linear")),
         between(*normalized(100, activation="mystery")),
-        # What stands behind a linear one, at other depths, is not what it feeds.
+        # What comes after a linear one, at other depths, is not what it feeds.
         between(
             *(
                 t
@@ -1325,30 +1331,32 @@ def test_batch_normalization_in_two_towers_does_not_add_up():
 # -- nonfinite-activations
 
 NONFINITE = {
-    "infinite at one layer": Sick(chain(1, 1, INF, NAN), "d3"),
-    "from one layer on": Sick(chain(1, 1, NAN, NAN), "d3"),
-    "the outputs": Sick(chain(1, 1, head=NAN), "head"),
-    "the input": Sick(chain(NAN, NAN, x=NAN), "x"),
-    "the input, at step 500": Sick(chain(NAN, x=NAN, step=500), "x"),
-    "beside the trunk": Sick(
+    "infinite at one layer": Unhealthy(chain(1, 1, INF, NAN), "d3"),
+    "from one layer on": Unhealthy(chain(1, 1, NAN, NAN), "d3"),
+    "the outputs": Unhealthy(chain(1, 1, head=NAN), "head"),
+    "the input": Unhealthy(chain(NAN, NAN, x=NAN), "x"),
+    "the input, at step 500": Unhealthy(chain(NAN, x=NAN, step=500), "x"),
+    "beside the trunk": Unhealthy(
         between(tap("a"), tap("b", NAN), tap("sum", NAN, "merge", "a b"), head=NAN), "b"
     ),
-    "one of two outputs": Sick(
+    "one of two outputs": Unhealthy(
         between(tap("a"), tap("b", NAN), tap("aux", NAN), tap("c", after="a")), "b"
     ),
-    "too large at once": Sick(chain(1, INF), "d2"),
-    "a sum in the model": Sick(
+    "too large at once": Unhealthy(chain(1, INF), "d2"),
+    "a sum in the model": Unhealthy(
         between(*row(1, 1), tap("c:input", INF, "input", "d1 d2"), tap("c", NAN), head=NAN),
         "c:input",
     ),
     # The first that a kernel multiplies, though a later layer makes it finite.
-    "what ReLU makes zero of": Sick(chain(1, INF, 1, NAN, NAN), "d2"),
-    "the input and a layer, not between": Sick(chain(1, 1, NAN, x=NAN), "x"),
-    "weights, though what they make is finite": Sick(
+    "what ReLU makes zero of": Unhealthy(chain(1, INF, 1, NAN, NAN), "d2"),
+    "the input and a layer, not between": Unhealthy(chain(1, 1, NAN, x=NAN), "x"),
+    "weights, though what they make is finite": Unhealthy(
         between(tap("a"), tap("b", 0.0, kernel=np.array([[NAN, NAN, 1.0, 1.0]])), step=50),
         "b",
     ),
-    "what is normalized": Sick(between(tap("a"), tap("b", NAN), norm("n"), tap("c")), "b"),
+    "what is normalized": Unhealthy(
+        between(tap("a"), tap("b", NAN), norm("n"), tap("c")), "b"
+    ),
 }
 
 FINITE = {
@@ -1378,8 +1386,8 @@ FINITE = {
 def test_nan_and_infinities_are_found_where_they_begin(name):
     """At any step, of any tensor whose NaN reach a kernel or an output."""
     evidence = {"nonfinite": 2, "count": 4}
-    sick = NONFINITE[name]._replace(evidence=evidence, critical=True)
-    check("nonfinite-activations", sick)
+    unhealthy = NONFINITE[name]._replace(evidence=evidence, critical=True)
+    check("nonfinite-activations", unhealthy)
 
 
 @pytest.mark.parametrize("name", FINITE)
@@ -1391,7 +1399,7 @@ def test_nan_and_infinities_that_the_model_takes_care_of_are_healthy(name):
 # -- all rules
 
 
-def test_every_code_has_sick_and_healthy_networks_here():
+def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
     tables = {
         "symmetric-initialization": (SYMMETRIC, NOT_SYMMETRIC),
@@ -1409,8 +1417,8 @@ def test_every_code_has_sick_and_healthy_networks_here():
         "vanishing-gradients": (GRADIENTS, GOOD_GRADIENTS),
     }
     assert tables.keys() == CODES.keys()
-    sick, healthy = zip(*tables.values(), strict=True)
-    assert sum(map(len, healthy)) >= sum(map(len, sick))
+    unhealthy, healthy = zip(*tables.values(), strict=True)
+    assert sum(map(len, healthy)) >= sum(map(len, unhealthy))
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)
@@ -1539,7 +1547,7 @@ def test_operations_that_do_no_harm_are_healthy(snapshot):
     assert codes(snapshot) == []
 
 
-def test_growth_of_the_weights_is_told_before_that_of_operations():
+def test_growth_of_the_weights_is_reported_before_that_of_operations():
     """Both at once: the initializer is named, and what it does."""
     sizes = [tap(f"d{i}", 10.0 ** (i - 1), **weights(100.0)) for i in range(1, 4)]
     taps = [*sizes, tap("sum", 1e4, "other"), tap("e", 1e5, **weights(100.0))]

@@ -42,7 +42,7 @@ def test_a_snapshot_gives_names_statistics_and_fields_in_the_order_of_its_layers
     np.testing.assert_array_equal(taken.field("count"), [2, 0, 2])
 
 
-def test_kernels_and_how_they_were_drawn_are_unknown_unless_they_are_told():
+def test_kernels_and_how_they_were_drawn_are_unknown_unless_they_are_known():
     """A snapshot has no kernels, a layer no fan-in and no initializer."""
     taken = snapshot(dense=1.0)
     assert taken.quantities.get("weight") is None
