@@ -175,7 +175,7 @@ def test_nan_in_the_input_of_the_model_is_said_to_be_in_the_batch():
     (finding,) = audit(biased(0.0, "he_normal"), x).findings
     assert finding.code == "nonfinite-activations"
     assert "of the input of the model" in finding.message
-    assert "The batch itself has them" in finding.message
+    assert "The batch itself contains them" in finding.message
     assert finding.fix.cause == "data"
 
 

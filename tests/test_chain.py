@@ -328,11 +328,11 @@ def test_the_verdict_gives_the_figures():
     assert (f"{low:.5g}", f"{high:.5g}") == ("20.93", "24.414")
     rms = np.array([1.0, 23.0, 23.0 * 22.0])
     assert calibrate(rms, reference=rms * [1, 1.01, 1]).verdict == (
-        "PASS: growth 22.494 per layer, expected 20.93 to 24.414; 2 of 2 layers right; "
+        "PASS: growth 22.494 per layer, expected 20.93 to 24.414; 2 of 2 layers correct; "
         "largest difference from float64 9.9e-03."
     )
     assert calibrate(rms * [1, 2, 1], reference=rms).verdict == (
-        "FAIL: growth 22.494 per layer, expected 20.93 to 24.414; 0 of 2 layers right; "
+        "FAIL: growth 22.494 per layer, expected 20.93 to 24.414; 0 of 2 layers correct; "
         "largest difference from float64 1.0e+00."
     )
 

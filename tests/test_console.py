@@ -12,7 +12,7 @@ import pytest
 import networks
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.fixes import Change, Fix
+from activation_monitor.analysis.fix import Change, Fix
 from activation_monitor.views import console, in_words, tables
 from networks import tap
 
@@ -65,18 +65,19 @@ rms over depth  █▁_
 Growth per weight layer: 1e-05 over 1 layer (chance alone: 0.91 to 1.1), from
 dense_0 to dense_1.
 2 findings; 1 step sampled.
-* vanishing-activations (warning, at initialization): from dense_0 to dense_1
-the rms of the activations falls from 1 to 1e-05: 1e-05 times per weight layer
-over 1 weight layer, where chance leaves a well scaled network between 0.91 and
-1.1. At dense_2 nothing but zeros is left.
+* vanishing-activations (warning, at initialization): The signal vanishes with
+depth: from dense_0 to dense_1 the rms of the activations falls from 1 to 1e-05,
+1e-05 times per weight layer over 1 weight layer. Weights are random, so growth
+varies even with a correct initializer, here between 0.91 and 1.1 times per
+layer. At dense_2, only zeros are left.
 Cause: initializer. dense_0 was drawn by RandomNormal(stddev=0.01).
 Change:
   in dense_0 and dense_1:
       kernel_initializer="lecun_normal"  # std 0.125
 More: activation-monitor explain vanishing-activations
 * nonfinite-activations (critical, at initialization): 2 of 4 elements of the
-output (dense_3, float32) are NaN or infinite. Its own inputs have none; what is
-computed from it inherits them.
+output (dense_3, float32) are NaN or infinite. Its inputs are finite; everything
+that is computed from it inherits them.
 More: activation-monitor explain nonfinite-activations"""
 
 NO_GROWTH = """\
@@ -87,9 +88,9 @@ Activations at step 0
   dense_0       1      0     2     2      0%           0%
   dense_1       2      0     3     3      0%           0%
 
-Growth with depth was not judged: it needs two weight layers in a row before the
-last one, with nothing between them that sets the size (normalization, sigmoid,
-saturated tanh, zeros or NaN).
+Growth with depth was not judged: this needs two weight layers in a row before
+the last one, and nothing between them that sets the size of the signal
+(normalization, sigmoid, saturated tanh, zeros or NaN).
 Not assessed: no findings; 1 step sampled."""
 
 
@@ -247,12 +248,12 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
     )
     dead = with_fixes(diagnose([network(0.0, 1.0)]), FIX)
     assert in_words.markdown(dead) == (
-        "Growth with depth was not judged: it needs two weight layers in a row before the "
-        "last one, with nothing between them that sets the size (normalization, sigmoid, "
-        "saturated tanh, zeros or NaN).\n\n"
+        "Growth with depth was not judged: this needs two weight layers in a row before the "
+        "last one, and nothing between them that sets the size of the signal "
+        "(normalization, sigmoid, saturated tanh, zeros or NaN).\n\n"
         "1 finding; 1 step sampled.\n\n"
-        "**zero-activations (critical, at initialization)**: all outputs of dense_0 are "
-        "zero for every input, so no layer after it sees the data and no layer before it "
+        "**zero-activations (critical, at initialization)**: All outputs of dense_0 are "
+        "zero for every input. No layer after it receives the data, and no layer before it "
         "learns.\n\n"
         "*Cause: initializer.* dense_0 was drawn by RandomNormal(stddev=0.01).\n\n"
         "Change in dense_0 and dense_1:\n\n"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, depth_profile
+from activation_monitor.analysis.depth_profile import depth_profile
+from activation_monitor.analysis.growth import DTYPE_LIMITS
 from networks import Drawn, blocks, chain, network, norm, tap, weights
 
 

@@ -713,6 +713,9 @@ INTERVALS = {
     3: "0.946 and 1.05",
     4: "0.953 and 1.05",
 }
+RANDOM = (
+    "Weights are random, so growth varies even with a correct initializer, here between"
+)
 
 
 @pytest.mark.parametrize(
@@ -720,48 +723,51 @@ INTERVALS = {
     [
         (
             chain(2, 20, 200, 2000, 20000, dtype="float16"),
-            "from d1 to d5 the rms of the activations grows from 2 to 2e+04: 10 times "
-            "per weight layer over 4 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[4]}. At this rate float16 overflows at depth 6.",
+            "The signal explodes with depth: from d1 to d5 the rms of the activations "
+            f"grows from 2 to 2e+04, 10 times per weight layer over 4 weight layers. "
+            f"{RANDOM} {INTERVALS[4]} times per layer. "
+            "At this rate float16 overflows at depth 6.",
         ),
         (
             chain(1, 30, dtype="float64"),
-            "from d1 to d2 the rms of the activations grows from 1 to 30: 30 times "
-            "per weight layer over 1 weight layer, where chance leaves a well scaled "
-            f"network between {INTERVALS[1]}.",
+            "The signal explodes with depth: from d1 to d2 the rms of the activations "
+            f"grows from 1 to 30, 30 times per weight layer over 1 weight layer. "
+            f"{RANDOM} {INTERVALS[1]} times per layer.",
         ),
         (
             chain(1, 1e10, 1e20, INF, NAN),
-            "from d1 to d3 the rms of the activations grows from 1 to 1e+20: 1e+10 times "
-            "per weight layer over 2 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[2]}. At d4 the values are no longer finite.",
+            "The signal explodes with depth: from d1 to d3 the rms of the activations "
+            f"grows from 1 to 1e+20, 1e+10 times per weight layer over 2 weight layers. "
+            f"{RANDOM} {INTERVALS[2]} times per layer. At d4, values are no longer finite.",
         ),
         (
             chain(0.5, 0.05, 0.005, 5e-4),
-            "from d1 to d4 the rms of the activations falls from 0.5 to 0.0005: 0.1 times "
-            "per weight layer over 3 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[3]}. At this rate float32 underflows at depth 39.",
+            "The signal vanishes with depth: from d1 to d4 the rms of the activations "
+            f"falls from 0.5 to 0.0005, 0.1 times per weight layer over 3 weight layers. "
+            f"{RANDOM} {INTERVALS[3]} times per layer. "
+            "At this rate float32 underflows at depth 39.",
         ),
         (
             chain(1, 1e-10, 1e-20, 0, 0),
-            "from d1 to d3 the rms of the activations falls from 1 to 1e-20: 1e-10 times "
-            "per weight layer over 2 weight layers, where chance leaves a well scaled "
-            f"network between {INTERVALS[2]}. At d4 nothing but zeros is left.",
+            "The signal vanishes with depth: from d1 to d3 the rms of the activations "
+            f"falls from 1 to 1e-20, 1e-10 times per weight layer over 2 weight layers. "
+            f"{RANDOM} {INTERVALS[2]} times per layer. At d4, only zeros are left.",
         ),
         (
             chain(1, 0, 0),
-            "all outputs of d2 are zero for every input, so no layer after it sees the "
-            "data and no layer before it learns.",
+            "All outputs of d2 are zero for every input. No layer after it receives the "
+            "data, and no layer before it learns.",
         ),
         (
             chain(1, 1, NAN, NAN, dtype="float16"),
-            "2 of 4 elements of the output (d3, float16) are NaN or infinite. Its own "
-            "inputs have none; what is computed from it inherits them.",
+            "2 of 4 elements of the output (d3, float16) are NaN or infinite. Its "
+            "inputs are finite; everything that is computed from it inherits them.",
         ),
         (
             chain(NAN, x=NAN),
             "2 of 4 elements of the input of the model (x, float32) are NaN or infinite. "
-            "The batch itself has them; what is computed from it inherits them.",
+            "The batch itself contains them; everything that is computed from it inherits "
+            "them.",
         ),
         (
             network(
@@ -769,7 +775,7 @@ INTERVALS = {
                 *(tap("c", NAN), tap("head", NAN)),
             ),
             "2 of 4 elements of a sum in the model (c:input, float32) are NaN or infinite. "
-            "Its own inputs have none; what is computed from it inherits them.",
+            "Its inputs are finite; everything that is computed from it inherits them.",
         ),
     ],
 )
@@ -795,12 +801,24 @@ def test_the_intervals_of_the_messages_are_those_of_the_golden_step_law():
         (SATURATED, "(Glorot & Bengio 2010)"),
         (DEAD, "512 of 512 units of b are zero for all 64 samples"),
         (COLLAPSED, "(Schoenholz et al. 2017"),
-        (GRADIENTS_UP, "from d6 back to d1 gradients must grow to 1e+02 times"),
-        (GRADIENTS_DOWN, "from d11 back to d1 gradients must shrink to 0.0001 times"),
-        (UNSCALED, "what d1 is given is 99, and of what the last layer is given still 99"),
+        (
+            GRADIENTS_UP,
+            "from d6 back to d1, gradients grow to 2.51 times their size per layer, 1e+02 "
+            "times in all",
+        ),
+        (
+            GRADIENTS_DOWN,
+            "from d11 back to d1, gradients shrink to 0.398 of their size per layer, to "
+            "0.0001 in all",
+        ),
+        (
+            UNSCALED,
+            "the rms is 99 at the input of d1 and still 99 at the input of the last layer",
+        ),
         (
             OUTLIER,
-            "d4 multiplies the rms of its input by 1e+03, where its peers would by 1.",
+            "d4 stands out: it multiplies the rms of its input by 1e+03, but its peers "
+            "multiply it by 1.",
         ),
     ],
 )
@@ -817,8 +835,8 @@ def test_a_finding_prints_its_code_severity_and_time_before_its_message():
     more = "More: activation-monitor explain nonfinite-activations"
     assert str(finding).removesuffix(f"\n{finding.fix}\n{more}") == (
         "nonfinite-activations (critical, in training, step 70): 2 of 4 elements of the "
-        "output (d3, float32) are NaN or infinite. Its own inputs have none; what "
-        "is computed from it inherits them."
+        "output (d3, float32) are NaN or infinite. Its inputs are finite; "
+        "everything that is computed from it inherits them."
     )
     assert len({finding, *diagnose([snapshot]).findings}) == 1
     given = Finding("code", "warning", 0, ("a",), {}, "Words.", fix="Do this.")

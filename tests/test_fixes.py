@@ -366,7 +366,7 @@ CASES = {
         "adam",
         "mean-shift",
         "initializer",
-        (HE, STD_HE, "mean of the weights is 0.0078"),
+        (HE, STD_HE, "their mean is 0.0078"),
     ),
     "one layer x100": Case(
         lambda: dense("relu", "he_normal", depth=10, odd=(4, scaled(2e4))),

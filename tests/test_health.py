@@ -49,7 +49,7 @@ def test_layers_join_a_finding_and_its_last_step_moves_on():
     assert finding.layers == ("d1", "d2", "d3", "d4", "d5", "d6")
     assert (finding.step, finding.last_step) == (5, 360)
     assert finding.title == "dead-units (critical, in training, steps 5 to 360)"
-    assert "in 6 of 12 ReLU layers more than 90% of the units" in finding.message
+    assert "In 6 of 12 ReLU layers more than 90% of the units" in finding.message
     assert "95 of 100 units of d1" in finding.message
     np.testing.assert_allclose(
         [finding.evidence[name] for name in ("layers", "relu_layers", "dead_fraction")],
@@ -167,7 +167,7 @@ def test_an_evaluation_is_never_judged(snapshot):
     diagnosis = diagnose([dataclasses.replace(snapshot, evaluation=True)])
     assert diagnosis.findings == ()
     assert diagnosis.verdict == "not assessed"
-    assert "measured and not judged" in diagnosis.not_assessed
+    assert "measured but not judged" in diagnosis.not_assessed
 
 
 # -- what could be assessed
@@ -192,15 +192,15 @@ def changed(snapshot, *names):
             "",
         ),
         ([straight(0.0, step=10)], "healthy", ""),
-        ([straight(0.0, step=11)], "not assessed", "first snapshot is that of step 11"),
+        ([straight(0.0, step=11)], "not assessed", "first snapshot is from step 11"),
         ([chain(1.0, 1.0)], "healthy", ""),
-        ([chain(1.0)], "not assessed", "it needs two weight layers in a row"),
-        ([chain()], "not assessed", "it needs two weight layers in a row"),
+        ([chain(1.0)], "not assessed", "this needs two weight layers in a row"),
+        ([chain()], "not assessed", "this needs two weight layers in a row"),
         ([], "not assessed", "Nothing has been measured"),
         (
             [network(tap("a"), tap("b", 1e-6), tap("c", 1e-6), norm("n"), tap("d"))],
             "not assessed",
-            "it needs two weight layers in a row",
+            "this needs two weight layers in a row",
         ),
         ([changed(straight(0.0), "d2")], "not assessed", "weights of d2 have changed"),
         ([changed(straight(0.0), "head")], "healthy", ""),

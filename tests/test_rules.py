@@ -9,8 +9,9 @@ import pytest
 from scipy import integrate, special, stats
 
 from activation_monitor.analysis.diagnosis import diagnose
-from activation_monitor.analysis.findings import CODES, THRESHOLDS
+from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.snapshot import KINDS, Snapshot
+from activation_monitor.analysis.thresholds import THRESHOLDS
 from networks import blocks, chain, network, norm, straight, tap, weights
 
 NAN, INF = math.nan, math.inf

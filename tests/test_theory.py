@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from activation_monitor.analysis import activations, theory
+from activation_monitor.analysis import activations, chance, theory
 
 # From facts/theory.md section 1, "Step law (exact; nats)":
 # width: linear mean, linear sd, relu mean, relu sd.
@@ -89,8 +89,8 @@ def test_the_step_laws_are_the_exact_ones(width):
     """Linear and ReLU steps agree with the table to all its digits."""
     linear_mean, linear_sd, relu_mean, relu_sd = STEP_LAW[width]
     for law, mean, deviation in (
-        (theory.linear_step(width), linear_mean, linear_sd),
-        (theory.relu_step(width), relu_mean, relu_sd),
+        (chance.linear_step(width), linear_mean, linear_sd),
+        (chance.relu_step(width), relu_mean, relu_sd),
     ):
         np.testing.assert_allclose(law.mean, mean, rtol=0, atol=0.6e-8)
         np.testing.assert_allclose(sd(law), deviation, rtol=0, atol=0.6e-7)
@@ -99,10 +99,10 @@ def test_the_step_laws_are_the_exact_ones(width):
 def test_one_linear_or_relu_unit_is_the_log_of_a_half_normal():
     """For one unit, log |z| has mean -(gamma + log 2) / 2 and variance pi^2 / 8."""
     mean, variance = -0.5 * (np.euler_gamma + math.log(2)), math.pi**2 / 8
-    np.testing.assert_allclose(theory.linear_step(1), (mean, variance), rtol=1e-14)
+    np.testing.assert_allclose(chance.linear_step(1), (mean, variance), rtol=1e-14)
     # Given that the ReLU unit is not dead, it is |z|; and sqrt(q/2) is the reference.
     relu = (mean + 0.5 * math.log(2), variance)
-    np.testing.assert_allclose(theory.relu_step(1), relu, rtol=1e-14)
+    np.testing.assert_allclose(chance.relu_step(1), relu, rtol=1e-14)
 
 
 @pytest.mark.parametrize("width", [16, 48])
@@ -113,7 +113,7 @@ def test_a_linear_layer_of_random_weights_follows_its_law(width):
     h = np.einsum("i,kij->kj", x, rng.standard_normal((20_000, 8, width)))
     q = 8 * np.mean(x**2)
     logs = 0.5 * np.log(np.mean(h**2, axis=1) / q)
-    assert_follows(logs, theory.linear_step(width))
+    assert_follows(logs, chance.linear_step(width))
 
 
 @pytest.mark.parametrize("width", [16, 48])
@@ -125,7 +125,7 @@ def test_a_relu_layer_of_random_weights_follows_its_law(width):
     q = 8 * np.mean(x**2)
     size = np.mean(np.maximum(h, 0) ** 2, axis=1)
     logs = 0.5 * np.log(size[size > 0] / (q / 2))
-    assert_follows(logs, theory.relu_step(width))
+    assert_follows(logs, chance.relu_step(width))
 
 
 # -- the table of activation functions
@@ -672,13 +672,13 @@ def test_some_activation_functions_have_no_critical_weight_variance(activation):
 )
 def test_the_relative_variance_is_the_golden_one(activation, c):
     """`c` agrees with facts/theory.md section 1 to all six digits."""
-    np.testing.assert_allclose(theory.relative_variance(activation), c, atol=0.6e-6)
+    np.testing.assert_allclose(chance.relative_variance(activation), c, atol=0.6e-6)
 
 
 def test_the_relative_variance_of_a_leaky_relu_has_a_closed_form():
     """For slope a: c = 6 (1 + a^4) / (1 + a^2)^2 - 1, with Keras' default a = 0.2."""
     np.testing.assert_allclose(
-        theory.relative_variance("leaky_relu"),
+        chance.relative_variance("leaky_relu"),
         6 * (1 + 0.2**4) / (1 + 0.2**2) ** 2 - 1,
         rtol=1e-10,  # of the quadrature
     )
@@ -704,20 +704,20 @@ def test_the_relative_variance_is_the_sum_over_a_fine_grid(activation, phi):
     y = np.array([phi(value) for value in z])
     c = weight @ y**4 / (weight @ y**2) ** 2 - 1
     # The kinks cost the sum of the order of the step squared.
-    np.testing.assert_allclose(theory.relative_variance(activation), c, rtol=1e-5)
+    np.testing.assert_allclose(chance.relative_variance(activation), c, rtol=1e-5)
 
 
 def test_an_unknown_activation_function_counts_as_relu():
     """What is not known gets the wide interval of ReLU."""
-    assert theory.relative_variance("snake_beta") == 5.0
-    assert theory.step_law("snake_beta", 100) == (-5 / 400, 5 / 400)
+    assert chance.relative_variance("snake_beta") == 5.0
+    assert chance.step_law("snake_beta", 100) == (-5 / 400, 5 / 400)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_step_laws_are_the_golden_ones(activation):
     """At 128 units bias and sd are exact, to all digits of the table."""
     *_, bias, deviation = ACTIVATIONS[activation]
-    law = theory.step_law(activation, 128)
+    law = chance.step_law(activation, 128)
     np.testing.assert_allclose(law.mean, bias, rtol=0, atol=0.51e-8)
     np.testing.assert_allclose(sd(law), deviation, rtol=0, atol=0.51e-7)
 
@@ -726,8 +726,8 @@ def test_step_laws_are_the_golden_ones(activation):
 def test_the_quadrature_of_step_laws_agrees_with_the_closed_forms(width):
     """Linear and ReLU have both; 1e-9 of the variance is what rounding leaves."""
     for activation in ("linear", "relu"):
-        law = theory._laplace_step(activation, width)
-        np.testing.assert_allclose(law, theory.step_law(activation, width), rtol=1e-9)
+        law = chance._laplace_step(activation, width)
+        np.testing.assert_allclose(law, chance.step_law(activation, width), rtol=1e-9)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "softsign", "softplus", "leaky_relu"])
@@ -750,7 +750,7 @@ def test_the_law_of_one_unit_is_that_of_its_logarithm(activation):
     mean = average(lambda log: log)
     variance = average(lambda log: (log - mean) ** 2)
     bias = mean - 0.5 * math.log(average(lambda log: np.exp(2 * log)))
-    np.testing.assert_allclose(theory.step_law(activation, 1), (bias, variance), rtol=1e-8)
+    np.testing.assert_allclose(chance.step_law(activation, 1), (bias, variance), rtol=1e-8)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu", "selu", "leaky_relu"])
@@ -762,14 +762,14 @@ def test_a_layer_of_random_weights_follows_the_law_of_its_activation(activation)
     h = np.einsum("i,kij->kj", x, rng.standard_normal((20_000, 8, 12)))
     phi, _ = activations.ACTIVATIONS[activation]
     logs = 0.5 * np.log(np.mean(phi(h) ** 2, axis=1) / theory.second_moment(activation, 1))
-    assert_follows(logs, theory.step_law(activation, 12))
+    assert_follows(logs, chance.step_law(activation, 12))
 
 
 @pytest.mark.parametrize("width", [32, 512])
 def test_step_laws_of_linear_and_relu_are_not_approximations(width):
     """By name, linear and ReLU give the golden values."""
     linear_mean, linear_sd, relu_mean, relu_sd = STEP_LAW[width]
-    linear, relu = theory.step_law("linear", width), theory.step_law("relu", width)
+    linear, relu = chance.step_law("linear", width), chance.step_law("relu", width)
     np.testing.assert_allclose([linear.mean, relu.mean], [linear_mean, relu_mean], 1e-5)
     np.testing.assert_allclose([sd(linear), sd(relu)], [linear_sd, relu_sd], 1e-5)
 
@@ -779,7 +779,7 @@ def test_step_laws_of_linear_and_relu_are_not_approximations(width):
 
 def test_chance_adds_up_over_layers_of_different_kinds():
     """Means and variances of the layers add, each by its own activation and width."""
-    law = theory.chance(["linear", "relu", "tanh"], [64, 256, 128])
+    law = chance.of_layers(["linear", "relu", "tanh"], [64, 256, 128])
     mean = -0.00785319 - 0.00491433 - 0.00123258
     variance = 0.0890833**2 + 0.0703895**2 + 0.0351830**2
     np.testing.assert_allclose(law, (mean, variance), rtol=5e-6)  # digits of the table
@@ -787,13 +787,13 @@ def test_chance_adds_up_over_layers_of_different_kinds():
 
 def test_chance_of_no_layers_is_nothing():
     """Without a layer nothing is left to chance."""
-    assert theory.chance([], []) == (0, 0)
+    assert chance.of_layers([], []) == (0, 0)
 
 
 def test_chance_needs_a_width_for_every_layer():
     """One name without its width is an error, not a shorter sum."""
     with pytest.raises(ValueError, match="shorter"):
-        theory.chance(["relu", "relu"], [64])
+        chance.of_layers(["relu", "relu"], [64])
 
 
 # facts/theory.md section 1, "Numbers to assert", 99.9 % two-sided: rms_k / rms_0.
@@ -812,7 +812,7 @@ def test_chance_moves_a_critical_network_as_far_as_the_golden_intervals(
     activation, layers, low, high
 ):
     """512 wide at the critical scale: the interval of the rms ratio, three decimals."""
-    law = theory.chance([activation] * layers, [512] * layers)
+    law = chance.of_layers([activation] * layers, [512] * layers)
     reach = stats.norm.ppf(0.9995) * sd(law)
     interval = [math.exp(law.mean - reach), math.exp(law.mean + reach)]
     np.testing.assert_allclose(interval, [low, high], rtol=0, atol=0.00051)
@@ -826,7 +826,7 @@ def test_chance_is_what_real_relu_networks_show():
     for _ in range(6):
         x = np.maximum(x @ rng.normal(0, math.sqrt(2 / 32), (2000, 32, 32)), 0)
     logs = 0.5 * (np.log(np.mean(x**2, axis=2)) - start)[:, 0]
-    assert_follows(logs, theory.chance(["relu"] * 6, [32] * 6))
+    assert_follows(logs, chance.of_layers(["relu"] * 6, [32] * 6))
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu"])
@@ -838,73 +838,34 @@ def test_chains_of_changing_widths_follow_their_law(activation):
     phi, _ = activations.ACTIVATIONS[activation]
     x = rng.uniform(0, 1, (4000, 1, 20))
     start = np.mean(x**2, axis=2)[:, 0]
-    means, variances = theory.log_rms_law([activation] * 4, widths, gains)
-    assert means.shape == variances.shape == (4,)
-    laws = np.stack([means, variances], axis=1)
-    for width, gain, law in zip(widths, gains, laws, strict=True):
+    scale = 0.0
+    for layer, (width, gain) in enumerate(zip(widths, gains, strict=True)):
+        scale += 0.5 * math.log(gain * theory.second_moment(activation, 1.0))
+        law = chance.of_layers([activation] * (layer + 1), widths[: layer + 1])
         fan_in = x.shape[2]
         weights = rng.normal(0, math.sqrt(gain / fan_in), (4000, fan_in, width))
         x = phi(x @ weights)
         size = np.mean(x**2, axis=2)[:, 0]
         alive = size > 0
-        assert_follows(0.5 * np.log(size[alive] / start[alive]), theory.StepLaw(*law))
+        logs = 0.5 * np.log(size[alive] / start[alive]) - scale
+        assert_follows(logs, law)
 
 
-def test_the_log_rms_law_at_changing_widths_is_the_golden_one():
+def test_the_law_at_changing_widths_is_the_golden_one():
     """Facts: ReLU, widths 128 to 48, exact variance of the log 0.2263."""
-    widths = [128, 32, 256, 16, 64, 100, 48]
-    _, variances = theory.log_rms_law(["relu"] * 7, widths, [2.0] * 7)
-    np.testing.assert_allclose(variances[-1], 0.2263, rtol=0, atol=0.51e-4)
-    np.testing.assert_allclose(variances[0], 0.1002921**2, rtol=1e-6)
+    law = chance.of_layers(["relu"] * 7, [128, 32, 256, 16, 64, 100, 48])
+    np.testing.assert_allclose(law.variance, 0.2263, rtol=0, atol=0.51e-4)
 
 
-def test_the_log_rms_law_of_a_linear_chain_is_the_golden_one():
-    """512 wide, weights of variance 1/512: mean and sd of the log at 20, 50, 100."""
-    means, variances = theory.log_rms_law(["linear"] * 100, [512] * 100, [1.0] * 100)
-    at = [19, 49, 99]
-    np.testing.assert_allclose(means[at], [-0.019544, -0.048860, -0.097720], atol=0.6e-6)
-    deviations = np.sqrt(variances[at])
-    np.testing.assert_allclose(deviations, [0.139891, 0.221187, 0.312805], atol=0.6e-6)
-
-
-def test_weights_of_another_scale_move_the_mean_only():
-    """Gains of 2 c^2 for ReLU shift the mean by log c a layer, without a limit of size."""
-    activations, widths = ["relu", "linear", "relu"], [16, 32, 64]
-    critical = theory.log_rms_law(activations, widths, [2.0, 1.0, 2.0])
-    scaled = theory.log_rms_law(activations, widths, [2e-200, 1e-200, 2e-200])
-    shift = -100 * math.log(10) * np.arange(1, 4)
-    np.testing.assert_allclose(scaled[0] - critical[0], shift, rtol=1e-12)
-    np.testing.assert_array_equal(scaled[1], critical[1])
-    chance = theory.chance(activations, widths)
-    np.testing.assert_allclose([m[-1] for m in critical], chance, rtol=1e-12)
-
-
-def test_the_log_rms_law_of_no_layers_is_empty():
-    """Arrays without an entry, not an error."""
-    means, variances = theory.log_rms_law([], [], [])
-    assert means.shape == variances.shape == (0,)
-
-
-@pytest.mark.parametrize("activation", ["tanh", "gelu", "snake_beta"])
-def test_the_log_rms_law_is_refused_where_it_is_not_exact(activation):
-    """The error says which layer, and what to use instead."""
-    with pytest.raises(ValueError, match=f"'{activation}' for layer 1. Use .*length_map"):
-        theory.log_rms_law(["relu", activation], [8, 8], [2.0, 1.0])
-
-
-def test_weights_of_zero_leave_no_signal():
-    """From there on the log is -inf, not NaN."""
-    means, _ = theory.log_rms_law(["relu"] * 3, [8] * 3, [2.0, 0.0, 2.0])
-    assert math.isfinite(means[0])
-    assert means[1:].tolist() == [-math.inf, -math.inf]
-
-
-def test_the_log_rms_law_needs_all_lengths_alike():
-    """Neither a width nor a gain may be missing."""
-    with pytest.raises(ValueError, match="shorter"):
-        theory.log_rms_law(["relu", "relu"], [8], [2.0, 2.0])
-    with pytest.raises(ValueError, match="shorter"):
-        theory.log_rms_law(["relu", "relu"], [8, 8], [2.0])
+@pytest.mark.parametrize(
+    ("layers", "mean", "sd"),
+    [(20, -0.019544, 0.139891), (50, -0.048860, 0.221187), (100, -0.097720, 0.312805)],
+)
+def test_the_law_of_a_linear_chain_is_the_golden_one(layers, mean, sd):
+    """512 wide: mean and sd of the log."""
+    law = chance.of_layers(["linear"] * layers, [512] * layers)
+    np.testing.assert_allclose(law.mean, mean, atol=0.6e-6)
+    np.testing.assert_allclose(math.sqrt(law.variance), sd, atol=0.6e-6)
 
 
 # -- the matmul chain
@@ -922,7 +883,7 @@ def test_the_log_rms_law_needs_all_lengths_alike():
 )
 def test_the_chain_law_has_the_golden_intervals(layers, low, high):
     """512 wide, std 1, 99.9 %: facts/theory.md section 1, three decimals."""
-    law = theory.chain_law(512, 1.0, layers, 0.999)
+    law = chance.chain_law(512, 1.0, layers, 0.999)
     np.testing.assert_allclose(law.growth, 22.6053, rtol=0, atol=0.00006)
     np.testing.assert_allclose([law.low, law.high], [low, high], rtol=0, atol=0.0006)
 
@@ -930,7 +891,7 @@ def test_the_chain_law_has_the_golden_intervals(layers, low, high):
 @pytest.mark.parametrize("std", [1e-30, 0.01, 1 / math.sqrt(512), 1e30])
 def test_the_chain_law_scales_with_the_weights(std):
     """The growth is proportional to the weights' std: 0.226053 for 0.01."""
-    law = theory.chain_law(512, std, 20)
+    law = chance.chain_law(512, std, 20)
     golden = np.array([22.6053, 22.091, 23.132]) * std
     np.testing.assert_allclose(law, golden, rtol=3e-5)  # digits of the golden numbers
 
@@ -938,7 +899,7 @@ def test_the_chain_law_scales_with_the_weights(std):
 def test_the_chain_law_widens_with_confidence():
     """The interval's half width in the log is the normal quantile times the sd."""
     for confidence, z in ((0.6826894921, 1.0), (0.9544997361, 2.0)):
-        law = theory.chain_law(512, 1.0, 4, confidence)
+        law = chance.chain_law(512, 1.0, 4, confidence)
         reach = math.log(law.high / law.growth)
         np.testing.assert_allclose(reach, z * 0.0312805 / 2, rtol=1e-5)
         np.testing.assert_allclose(math.log(law.growth / law.low), reach, rtol=1e-9)
@@ -953,7 +914,7 @@ def test_real_chains_lie_in_the_interval_as_often_as_stated():
     for _ in range(layers):
         x = x @ (0.7 * rng.standard_normal((chains, width, width)))
     growth = (np.mean(x**2, axis=2) / start) ** (0.5 / layers)
-    law = theory.chain_law(width, 0.7, layers, 0.95)
+    law = chance.chain_law(width, 0.7, layers, 0.95)
     inside = np.count_nonzero((law.low <= growth) & (growth <= law.high))
     low, high = stats.binom.ppf(stats.norm.cdf([-4, 4]), chains, 0.95)
     assert low <= inside <= high
@@ -961,6 +922,6 @@ def test_real_chains_lie_in_the_interval_as_often_as_stated():
 
 def test_the_growth_of_a_chain_is_the_median_not_the_root_of_the_second_moment():
     """Chance makes the typical growth smaller than std sqrt(n), by Jensen."""
-    law = theory.chain_law(16, 0.25, 10)
+    law = chance.chain_law(16, 0.25, 10)
     mean = STEP_LAW[16][0]  # negative; 0.25 sqrt(16) is 1
     np.testing.assert_allclose(law.growth, math.exp(mean), rtol=0, atol=1e-8)

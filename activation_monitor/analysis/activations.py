@@ -1,41 +1,46 @@
-"""The activation functions that are known: slopes, and how to draw weights for them."""
+"""The known activation functions: their slopes, and how to draw weights for them."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 
-def _density(z):
+def _density(z: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
 
 
-def _inside(h, low, high=np.inf):
+def _inside(h: np.ndarray, low: float, high: float = np.inf) -> np.ndarray:
     return np.where((h > low) & (h < high), 1.0, 0.0)
 
 
-def _elu(h, scale=1.0, alpha=1.0):
+def _elu(h: np.ndarray, scale: float = 1.0, alpha: float = 1.0) -> np.ndarray:
     return scale * np.where(h > 0, h, alpha * np.expm1(np.minimum(h, 0.0)))
 
 
-def _elu_slope(h, scale=1.0, alpha=1.0):
+def _elu_slope(h: np.ndarray, scale: float = 1.0, alpha: float = 1.0) -> np.ndarray:
     return scale * np.where(h > 0, 1.0, alpha * np.exp(np.minimum(h, 0.0)))
 
 
-def _mish_slope(h):
+def _mish_slope(h: np.ndarray) -> np.ndarray:
     t = np.tanh(np.logaddexp(0.0, h))
     return t + h * (1.0 - t * t) * special.expit(h)
 
 
-def _silu_slope(h):
+def _silu_slope(h: np.ndarray) -> np.ndarray:
     return special.expit(h) * (1.0 + h * special.expit(-h))
 
 
 _SELU = 1.0507009873554805, 1.6732632423543772  # Klambauer et al. 2017
-NEGATIVE_SLOPE = {"linear": 1.0, "relu": 0.0, "leaky_relu": 0.2}  # the homogeneous ones
+NEGATIVE_SLOPE = {"linear": 1.0, "relu": 0.0, "leaky_relu": 0.2}
+"""The homogeneous activation functions, and their slopes below zero."""
 
-ACTIVATIONS = {
+Function = Callable[[np.ndarray], np.ndarray]
+"""A function of arrays, element by element."""
+
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {
     "elu": (_elu, _elu_slope),
     "erf": (special.erf, lambda h: 2.0 / math.sqrt(math.pi) * np.exp(-h * h)),
     "exponential": (np.exp, np.exp),
@@ -61,8 +66,8 @@ ACTIVATIONS = {
     "softsign": (lambda h: h / (1.0 + np.abs(h)), lambda h: (1.0 + np.abs(h)) ** -2.0),
     "tanh": (np.tanh, lambda h: 1.0 - np.tanh(h) ** 2),
 }
-"""Name in `keras.activations` -> (phi, its derivative), on arrays. `leaky_relu` has the
-slope of Keras' function, 0.2 (its layer: 0.3); `gelu` is exact; `erf` is not in Keras."""
+"""Name in `keras.activations` -> (phi, its derivative). `leaky_relu` has the slope of
+Keras' function, 0.2 (its layer has 0.3); `gelu` is exact; `erf` is not in Keras."""
 ACTIVATIONS["swish"] = ACTIVATIONS["silu"]
 ACTIVATIONS["hard_swish"] = ACTIVATIONS["hard_silu"]
 
@@ -75,8 +80,11 @@ def known(activation: str) -> bool:
 class Initializer(NamedTuple):
     """How to draw the weights before an activation function.
 
-    `gain`: the initializer gain squared, `fan_in Var(w)`. `name`: the nearest initializer
-    of Keras (`glorot_uniform` has gain 1 where fan_in = fan_out).
+    Attributes:
+        weight_variance: `fan_in Var(w)`.
+        name: The nearest initializer of Keras. (`glorot_uniform` has weight variance 1 if
+            fan_in = fan_out.)
+        reference: The publication.
     """
 
     weight_variance: float
@@ -99,10 +107,10 @@ INITIALIZERS = {
     **dict.fromkeys(("gelu", "silu", "swish", "mish"), _LIKE_RELU),
     **dict.fromkeys(("hard_silu", "hard_swish"), _LIKE_RELU),
 }
-"""Not for sigmoid, hard_sigmoid, softplus and exponential: no usual initializer suits them
-(the critical weight variance of sigmoid is 103)."""
+"""Activation function -> `Initializer`. No usual initializer suits sigmoid, hard_sigmoid,
+softplus and exponential (the critical weight variance of sigmoid is 103)."""
 
 
 def initializer(activation: str) -> Initializer | None:
-    """The initializer that suits an activation function, None if no usual one does."""
+    """The initializer that suits an activation function; None if no usual one does."""
     return INITIALIZERS.get(activation)

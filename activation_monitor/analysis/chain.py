@@ -1,34 +1,34 @@
-"""The matmul-chain study, and the calibration that is made of it.
+"""The matmul-chain study, and the calibration that follows from it.
 
-A Gaussian vector is multiplied by random Gaussian matrices again and again. Its size
-after each product is known exactly (`theory`), so what a monitor measures on such a
-chain can be held against the law. The plain float32 standard deviation fails long
-before the values do; the study shows where.
+A Gaussian vector is multiplied by random Gaussian matrices repeatedly. Its size after each
+product is known exactly (`chance`), so what a monitor measures on such a chain can be
+compared with the law. The plain float32 standard deviation fails long before the values do;
+the study shows where.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special, stats
 
-from activation_monitor.analysis import records, theory
+from activation_monitor.analysis import chance, records
 from activation_monitor.analysis.shown import count, one_line
 
 CONFIDENCE = 0.999
 """Probability of the intervals of the study."""
 
 FALSE_ALARMS = 1e-3
-"""How often a right monitor fails its calibration by chance: at most so often."""
+"""How often a correct monitor fails its calibration by chance, at most."""
 
 NARROWEST = 64
-"""Units from which the rate above holds, also for a single layer."""
+"""Number of units from which this rate holds, also for a single layer."""
 
 TOLERANCE = 0.02
-"""Relative difference from float64 up to which a measurement is right: room for the
-rounding of half precision and of TF32, not for a wrong statistic."""
+"""Relative difference from float64 up to which a measurement is correct: enough for the
+rounding of half precision and of TF32, too little for a wrong statistic."""
 
 _ENOUGH = 100  # products; the values end at 67 with weights of std 0.01
 
@@ -36,8 +36,11 @@ _ENOUGH = 100  # products; the values end at 67 with weights of std 0.01
 class Product(NamedTuple):
     """One row of the study.
 
-    `mean`, `std`: as measured. `expected`, `low`, `high`: median of the law for the std
-    and its interval. `naive_std`: `numpy.std` in float32.
+    Attributes:
+        product: Number of the product, from 1.
+        mean, std: As measured.
+        expected, low, high: Median of the law for the std, and its interval.
+        naive_std: `numpy.std` in float32.
     """
 
     product: int
@@ -58,8 +61,12 @@ class Product(NamedTuple):
 class Study:
     """One experiment: its rows, and what they show in words.
 
-    `naive_ends`, `values_end`: the first product after which the naive std, and the
-    values themselves, are infinite or zero; None if they never are.
+    Attributes:
+        title: What was multiplied.
+        rows: One for each product.
+        notes: What the rows show, as sentences.
+        naive_ends, values_end: The first product after which the naive std, or the values
+            themselves, are infinite or zero; None if they never are.
     """
 
     title: str
@@ -73,15 +80,15 @@ class Study:
         return f"of {count(len(self.rows), 'product')}: {self.title}"
 
 
-def _std_step(width):
+def _std_step(width: int) -> tuple[float, float]:
     """Mean and variance of the log of the std (mean removed) after one product."""
     mean = 0.5 * (special.digamma((width - 1) / 2) + math.log(2 / width))
     return mean, 0.25 * special.polygamma(1, (width - 1) / 2)
 
 
-def _interval(log_mean, log_variance):
+def _interval(log_mean: float, log_variance: float) -> tuple[float, ...]:
     reach = stats.norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt(log_variance)
-    # The last products pass the range of float64's exponential only if misused.
+    # The range of float64's exponential is enough for all sensible arguments.
     return tuple(math.exp(log_mean + d) for d in (0.0, -reach, reach))
 
 
@@ -95,24 +102,26 @@ def chain_study(
     """Multiply a Gaussian vector by random square matrices until nothing is left.
 
     Args:
-        weight_std: Standard deviation of the matrices' entries.
-        input_std: Standard deviation of the vector's.
-        width: Their rows and columns.
-        seed: Of the random numbers.
-        measure: Turns a float32 array into a record: what is on trial.
+        weight_std: Standard deviation of the entries of the matrices.
+        input_std: Standard deviation of the entries of the vector. Defaults to `1.0`.
+        width: Rows and columns of the matrices. Defaults to `512`.
+        seed: Seed of the random numbers. Defaults to `0`.
+        measure: The function under test, from a float32 array to a record. Defaults to
+            `records.measure`.
 
     Returns:
-        One row per product, in float32, until the values are no longer finite, all
-        zero, or 100 products are done.
+        One row for each product, in float32, until the values are no longer finite or all
+        zero, or until there are 100 products.
     """
     rng = np.random.default_rng(seed)
     x = np.float32(input_std) * rng.standard_normal(width).astype(np.float32)
     log_start = math.log(float(records.STATISTICS["rms"](records.measure(x))))
     gain = math.log(weight_std * math.sqrt(width))
-    rms_step = theory.linear_step(width)
+    rms_step = chance.linear_step(width)
     std_mean, std_variance = _std_step(width)
 
-    rows, naive_ends, values_end = [], None, None
+    rows: list[Product] = []
+    naive_ends = values_end = None
     while values_end is None and len(rows) < _ENOUGH:
         k = len(rows) + 1
         weights = rng.standard_normal((width, width)).astype(np.float32)
@@ -140,7 +149,9 @@ def chain_study(
     )
 
 
-def _endings(rows, naive_ends, values_end):
+def _endings(
+    rows: list[Product], naive_ends: int | None, values_end: int | None
+) -> Iterator[str]:
     if naive_ends is not None:
         naive = rows[naive_ends - 1].naive_std
         what = "0" if naive == 0 else "inf" if math.isinf(naive) else "nan"
@@ -163,18 +174,19 @@ def single_product_study(
     vector as well.
 
     Args:
-        weight_std: Standard deviation of the matrix' entries.
-        fan_in: Its rows.
-        fan_out: Its columns.
-        seed: Of the random numbers.
-        measure: Turns a float32 array into a record.
+        weight_std: Standard deviation of the entries of the matrix.
+        fan_in: Its rows. Defaults to `625`.
+        fan_out: Its columns. Defaults to `10_000`.
+        seed: Seed of the random numbers. Defaults to `0`.
+        measure: The function under test, from a float32 array to a record. Defaults to
+            `records.measure`.
     """
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((1, fan_in)).astype(np.float32)
     weights = rng.standard_normal((fan_in, fan_out)).astype(np.float32)
     y = x @ (weights * np.float32(weight_std))
     record = measure(y)
-    of_x, (std_mean, std_variance) = theory.linear_step(fan_in), _std_step(fan_out)
+    of_x, (std_mean, std_variance) = chance.linear_step(fan_in), _std_step(fan_out)
     expected, low, high = _interval(
         math.log(weight_std * math.sqrt(fan_in)) + of_x.mean + std_mean,
         of_x.variance + std_variance,
@@ -188,8 +200,13 @@ def single_product_study(
 class CalibrationRow(NamedTuple):
     """One layer of the calibration: measured gain, its law, and an independent check.
 
-    `error` is the relative difference of the measured rms from one computed in float64
-    with the same weights: the rounding of the layers' own dtype is in it.
+    Attributes:
+        name: The layer's name.
+        rms: The measured rms.
+        gain: The measured signal gain.
+        expected, low, high: Median of the law for the gain, and its interval.
+        error: Relative difference of the measured rms from one computed in float64 with
+            the same weights. It includes the rounding of the layer's dtype.
     """
 
     name: str
@@ -202,7 +219,7 @@ class CalibrationRow(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the gain obeys the law and the size is that of the weights at hand."""
+        """Whether the gain follows the law and the rms is that of these weights."""
         return self.low <= self.gain <= self.high and self.error <= TOLERANCE
 
     @one_line
@@ -214,15 +231,19 @@ class CalibrationRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether what was measured on a chain of linear layers obeys the law.
+    """Whether what was measured on a chain of linear layers follows the law.
 
-    `growth` is the geometric mean of the gains, `law` what it should be.
+    Attributes:
+        title: What was calibrated.
+        rows: One for each layer.
+        growth: Geometric mean of the measured gains.
+        law: The law of `growth`.
     """
 
     title: str
     rows: tuple[CalibrationRow, ...]
     growth: float
-    law: theory.ChainLaw
+    law: chance.ChainLaw
 
     @property
     def passed(self) -> bool:
@@ -232,12 +253,12 @@ class Calibration:
 
     @property
     def verdict(self) -> str:
-        """PASS or FAIL with the figures."""
+        """PASS or FAIL with the numbers."""
         worst = np.max([row.error for row in self.rows])  # NaN if one is
         return (
             f"{'PASS' if self.passed else 'FAIL'}: growth {self.growth:.5g} per layer, "
             f"expected {self.law.low:.5g} to {self.law.high:.5g}; "
-            f"{sum(row.passed for row in self.rows)} of {len(self.rows)} layers right; "
+            f"{sum(row.passed for row in self.rows)} of {len(self.rows)} layers correct; "
             f"largest difference from float64 {worst:.1e}."
         )
 
@@ -254,17 +275,17 @@ def calibrate(
     weight_std: float,
     width: int,
 ) -> Calibration:
-    """Hold the sizes measured along a chain of linear layers against the exact law.
+    """Compare the sizes measured along a chain of linear layers with the exact law.
 
-    For one input row each gain squared is `weight_std^2` times chi-square with `width`
-    degrees of freedom, independently. Half of `FALSE_ALARMS` is spent on the single
-    gains together, half on their geometric mean.
+    For one input row, each gain squared is independently `weight_std^2` times chi-square
+    with `width` degrees of freedom. Half of `FALSE_ALARMS` is used for all single gains,
+    half for their geometric mean.
 
     Args:
         title: What was calibrated.
-        names: Of the layers, `L` of them.
-        rms: Measured, `(L + 1,)`: of the input and after each layer.
-        reference_rms: The same computed in float64 from the weights.
+        names: Names of the `L` layers.
+        rms: Measured rms of the input and of each output, `(L + 1,)`.
+        reference_rms: The same, computed in float64 from the weights.
         weight_std: Standard deviation of the weights.
         width: Units of every layer, at least `NARROWEST`.
 
@@ -273,8 +294,8 @@ def calibrate(
     """
     if width < NARROWEST:
         raise ValueError(
-            f"calibrate: `width` must be at least {NARROWEST}, below which the law of the "
-            f"growth is not Gaussian enough for the stated rate of false alarms. "
+            f"calibrate: `width` must be at least {NARROWEST}: below, the law of the "
+            "growth is not Gaussian enough for the stated rate of false alarms. "
             f"Received: width={width}."
         )
     layers = len(names)
@@ -294,5 +315,5 @@ def calibrate(
             for name, r, gain, e in zip(names, rms[1:], gains, errors, strict=True)
         ),
         growth=growth,
-        law=theory.chain_law(width, weight_std, layers, 1.0 - FALSE_ALARMS / 2),
+        law=chance.chain_law(width, weight_std, layers, 1.0 - FALSE_ALARMS / 2),
     )

@@ -1,7 +1,8 @@
-"""Two runs side by side: what differs, and from which layer on."""
+"""The comparison of two runs: what differs, and from which layer on."""
 
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,22 +10,25 @@ import numpy as np
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.layer_graph import LayerGraph
-from activation_monitor.analysis.shown import count, one_line
+from activation_monitor.analysis.shown import count, listed, one_line
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 
 CHANCE = 3.0
-"""Standard deviations between two draws of the same initializer that are put down to
+"""Standard deviations between two draws of the same initializer that are attributed to
 chance."""
 
 CHANCE_OF_ONE = 5.0
-"""The same for the signal gain of one layer: more, for there are many layers."""
+"""The same for the signal gain of one layer: larger, because there are many layers."""
 
 FLOOR = 0.1
-"""Decades, a factor of 1.26, that sizes at the first step may always differ by: the batch
-is another one."""
+"""Decades, a factor of 1.26, by which sizes at the first step may always differ: the
+batches differ."""
 
 LAST_FLOOR = 0.3
-"""The same at the last step, a factor of 2: training goes its own way."""
+"""The same at the last step, a factor of 2: no two trainings are alike."""
+
+Rows = Sequence[tuple[int, int]]
+"""Pairs of rows of two snapshots."""
 
 _SETTINGS = ("class_name", "activation", "width", "dtype", "fan_in", "initializer")
 
@@ -36,10 +40,10 @@ class Pair:
     Attributes:
         name: Its name in the first run.
         other: Its name in the second run.
-        depth: Of the layer in the first run.
-        first, last: Rms in the first and in the second run at the first snapshot of each,
-            and at the last; NaN if nothing finite was measured.
-        differs_first, differs_last: Whether by more than chance explains.
+        depth: Its depth in the first run.
+        first, last: Its rms in the first and in the second run, at the first and at the
+            last snapshot of each; NaN if nothing finite was measured.
+        differs_first, differs_last: Whether these differ by more than chance.
     """
 
     name: str
@@ -62,7 +66,8 @@ class Comparison:
 
     Attributes:
         pairs: The layers that both have, along the data path of the first run.
-        differences: In words, with the layer from which on; empty if nothing differs.
+        differences: In words, each with the first layer that differs; empty if nothing
+            differs.
     """
 
     pairs: tuple[Pair, ...]
@@ -78,12 +83,12 @@ def pair_layers(first: Snapshot, second: Snapshot) -> list[tuple[int, int]]:
     """Rows of the layers that two snapshots have in common.
 
     Args:
-        first: In the order of whose data path the pairs are.
-        second: What it is held against.
+        first: The first snapshot. Its data path determines the order.
+        second: The second snapshot.
 
     Returns:
-        Pairs of rows: by name; where no name is in both (Keras numbers the models of one
-        program), by their place on the data path.
+        Pairs of rows, by name. If no name is in both (Keras numbers the models of one
+        program), by their position on the data path.
     """
     order = LayerGraph(first).order
     row_of = {name: row for row, name in enumerate(second.names)}
@@ -98,18 +103,19 @@ def compare(
     diagnoses: tuple[Diagnosis, Diagnosis],
     names: tuple[str, str] = ("the first run", "the second run"),
 ) -> Comparison:
-    """Hold two runs against each other.
+    """Compare two runs.
 
-    Sizes at the first step differ if their ratio is beyond what two draws of the same
-    initializer show by chance (`CHANCE`, `FLOOR`), or if it changes by more than that from
-    one layer to the next (`CHANCE_OF_ONE`); at the last step by a factor of 2
-    (`LAST_FLOOR`); in any case if only one is zero or not finite.
+    Sizes at the first step differ if their ratio is larger than chance explains for two
+    draws of the same initializer (`CHANCE`, `FLOOR`), or if the ratio changes by more than
+    that from one layer to the next (`CHANCE_OF_ONE`). Sizes at the last step differ by a
+    factor of 2 (`LAST_FLOOR`). Both differ if only one is zero or not finite.
 
     Args:
-        first: With a snapshot at least.
-        second: The same.
-        diagnoses: Of both.
-        names: What to call them.
+        first: The first run, with at least one snapshot.
+        second: The second run, with at least one snapshot.
+        diagnoses: The diagnoses of both.
+        names: The names of both in the messages.
+            Defaults to `("the first run", "the second run")`.
 
     Raises:
         ValueError: If a recording is empty.
@@ -117,8 +123,8 @@ def compare(
     for name, recording in zip(names, (first, second), strict=True):
         if not len(recording):
             raise ValueError(
-                f"compare: expected a Recording with a snapshot at least. Received: {name} "
-                "has none."
+                "compare: expected a Recording with at least one snapshot. Received: "
+                f"{name} has none."
             )
     rows = pair_layers(first[0], second[0])
     sizes = [
@@ -148,9 +154,9 @@ def compare(
     return Comparison(pairs, differences)
 
 
-def _sizes(first, second, rows):
-    """Rms in both, of each pair, by name; NaN where a later snapshot lacks the layer."""
-    found = []
+def _sizes(first: Snapshot, second: Snapshot, rows: Rows) -> list[tuple[float, float]]:
+    """The rms of each pair in both snapshots; NaN where a snapshot lacks the layer."""
+    found: list[np.ndarray] = []
     for snapshot in (first, second):
         rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
         found.append(rms)
@@ -163,50 +169,56 @@ def _sizes(first, second, rows):
     ]
 
 
-def _beyond_chance(snapshot, rows, sizes):
-    """Decades of difference at each row that chance explains; and at which rows the ratio
-    changes by more than one layer's chance explains."""
+def _beyond_chance(
+    snapshot: Snapshot, rows: list[int], sizes: list[tuple[float, float]]
+) -> tuple[list[float], list[bool]]:
+    """Decades of difference that chance explains at each row; and whether the ratio changes
+    there by more than chance explains for one layer."""
     ratio = {row: _decades(*pair) for row, pair in zip(rows, sizes, strict=True)}
-    at, jumps = {}, set()
+    at: dict[int, float] = {}
+    jumps: set[int] = set()
     for growth_range in depth_profile(snapshot).growth_ranges:
         if not growth_range.layers:
             continue
         one = growth_range.chance_sd * math.sqrt(2.0 / growth_range.layers)
         start = growth_range.points[0].depth
         for point in growth_range.points:
-            # The first point has been through one layer as well.
+            # One layer comes before the first point as well.
             spread = one * math.sqrt(point.depth - start + 1)
             at[point.row] = max(at.get(point.row, FLOOR), CHANCE * spread)
         for before, point in itertools.pairwise(growth_range.points):
             change = ratio.get(point.row, math.nan) - ratio.get(before.row, math.nan)
             if abs(change) > max(FLOOR, CHANCE_OF_ONE * one):
                 jumps.add(point.row)
-    allowed, reached = [], FLOOR
+    allowed: list[float] = []
+    reached = FLOOR
     for row in rows:
         reached = at.get(row, reached)
         allowed.append(reached)
     return allowed, [row in jumps for row in rows]
 
 
-def _decades(a, b):
+def _decades(a: float, b: float) -> float:
     return math.log10(b / a) if a > 0 and b > 0 else math.nan
 
 
-def _differ(a, b, allowed):
+def _differ(a: float, b: float, allowed: float) -> bool:
     if math.isnan(a) or math.isnan(b) or a == 0 or b == 0:
         return not (a == b or (math.isnan(a) and math.isnan(b)))
     return abs(_decades(a, b)) > allowed
 
 
-def _missing(first, second, rows, names):
+def _missing(
+    first: Snapshot, second: Snapshot, rows: Rows, names: tuple[str, str]
+) -> Iterator[str]:
     kept = {row for row, _ in rows}, {other for _, other in rows}
     for snapshot, of, name in zip((first, second), kept, names, strict=True):
         only = [layer.name for i, layer in enumerate(snapshot.layers) if i not in of]
         if only:
-            yield f"layers only in {name}: {_listed(only)}"
+            yield f"layers only in {name}: {listed(only)}"
 
 
-def _settings(first, second, rows):
+def _settings(first: Snapshot, second: Snapshot, rows: Rows) -> Iterator[str]:
     for setting in _SETTINGS:
         other = [
             (a.name, getattr(a, setting), getattr(b, setting))
@@ -221,13 +233,13 @@ def _settings(first, second, rows):
             )
 
 
-def _size_difference(pairs, when):
+def _size_difference(pairs: Sequence[Pair], when: str) -> Iterator[str]:
     found = [pair for pair in pairs if getattr(pair, f"differs_{when}")]
     if not found:
         return
     start = found[0]
 
-    def ratio(pair):
+    def ratio(pair: Pair) -> float:
         a, b = getattr(pair, when)
         return b / a if a > 0 else math.nan
 
@@ -243,16 +255,18 @@ def _size_difference(pairs, when):
     yield text
 
 
-def _against(a, b):
+def _against(a: float, b: float) -> str:
     times = f", {b / a:.3g} times" if a > 0 and b > 0 else ""
     return f"{_number(a)} against {_number(b)}{times}"
 
 
-def _number(value):
+def _number(value: float) -> str:
     return "not finite" if math.isnan(value) else f"{value:.3g}"
 
 
-def _findings(diagnoses, names):
+def _findings(
+    diagnoses: tuple[Diagnosis, Diagnosis], names: tuple[str, str]
+) -> Iterator[str]:
     codes = [[finding.code for finding in diagnosis.findings] for diagnosis in diagnoses]
     for one, other, name in ((*codes, names[0]), (*codes[::-1], names[1])):
         only = [code for code in one if code not in other]
@@ -260,10 +274,5 @@ def _findings(diagnoses, names):
             yield f"found only in {name}: {', '.join(only)}"
 
 
-def _layers(count, of):
+def _layers(count: int, of: int) -> str:
     return f"{count} of {of} layer{'' if of == 1 else 's'}"
-
-
-def _listed(names, most=3):
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -1,21 +1,20 @@
-"""What the snapshots of a run say: the findings, and what could be assessed."""
+"""What the snapshots of a run show: the findings, and what could be assessed."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from activation_monitor.analysis import shown
-from activation_monitor.analysis.change import listed
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import (
     SEVERITIES,
     Finding,
     check_ignored,
-    limit,
 )
 from activation_monitor.analysis.health import changed_up_to, judged, shows_initialization
-from activation_monitor.analysis.shown import one_line
+from activation_monitor.analysis.shown import listed, one_line
 from activation_monitor.analysis.snapshot import Recording, Snapshot
+from activation_monitor.analysis.thresholds import limit
 
 VERDICTS = ("healthy", "not assessed", "findings")
 """From the best to the worst."""
@@ -23,15 +22,15 @@ VERDICTS = ("healthy", "not assessed", "findings")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the snapshots say about the network.
+    """What the snapshots of a run show about the network.
 
     Attributes:
         findings: One for each code, in the order in which they were first seen.
         first: The first snapshot; None if nothing was measured.
         profile: The first snapshot along depth; None if nothing was measured.
-        steps: Steps that were sampled.
+        steps: The sampled steps.
         last: The last snapshot; None if nothing was measured.
-        draws: From an audit with several seeds, the diagnosis of each initialization.
+        draws: The diagnosis of each initialization, for an audit with several seeds.
     """
 
     findings: tuple[Finding, ...]
@@ -43,8 +42,8 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """ "findings", "healthy", or "not assessed": nothing was found, but growth with
-        depth could not be judged, for the reason in `not_assessed`."""
+        """One of `VERDICTS`. "not assessed" means that nothing was found, but that growth
+        with depth could not be judged, for the reason in `not_assessed`."""
         if self.findings:
             return "findings"
         return "not assessed" if self.not_assessed else "healthy"
@@ -53,7 +52,7 @@ class Diagnosis:
     def not_assessed(self) -> str:
         """Why growth with depth could not be judged, as a sentence; empty if it was.
 
-        Of several initializations, where it could not in most of them."""
+        With several initializations, empty if growth could be judged in half of them."""
         if not self.draws:
             return _why_not_assessed(self.first, self.profile)
         reasons = [reason for draw in self.draws if (reason := draw.not_assessed)]
@@ -66,23 +65,24 @@ class Diagnosis:
 
     @property
     def worst_by_layer(self) -> dict[str, Finding]:
-        """By name of layer, the worst finding that concerns it."""
+        """The most severe finding that concerns a layer, by the name of the layer."""
         worst_last = sorted(self.findings, key=lambda f: SEVERITIES.index(f.severity))
         return {name: found for found in worst_last for name in found.layers}
 
     @property
     def worst_layer(self) -> str | None:
-        """Name of the layer to look at first: where the first finding ends; else the
-        deepest that growth was read to; else the last. None if nothing was measured."""
-        if self.first is None:
+        """The name of the layer to check first; None if nothing was measured.
+
+        This is the last layer of the first finding; without findings, the deepest layer up
+        to which growth was read; else the last layer.
+        """
+        if self.first is None or self.profile is None:
             return None
         names = self.first.names
-        worst_by_layer = [name for found in self.findings[:1] for name in found.layers]
+        found = [name for finding in self.findings[:1] for name in finding.layers]
         main = self.profile.main
         judged = [point.name for point in main.measured] if main else []
-        return next(
-            (n for n in (*worst_by_layer[::-1], *judged[::-1]) if n in names), names[-1]
-        )
+        return next((n for n in (*found[::-1], *judged[::-1]) if n in names), names[-1])
 
     def figure(self, kind: str = "depth_profile", **options: Any) -> Any:
         """A figure of the first snapshot, which a notebook shows.
@@ -137,9 +137,9 @@ def diagnose(
     ignore = check_ignored(ignore, "diagnose")
     snapshots = list(snapshots)
     health = judged(snapshots)
-    # What is not to be reported explains others all the same.
-    told = [finding for finding in health.findings if finding.code not in ignore]
-    return summary(snapshots, told)
+    # A finding that is not reported still explains others.
+    reported = [finding for finding in health.findings if finding.code not in ignore]
+    return summary(snapshots, reported)
 
 
 def summary(
@@ -161,18 +161,18 @@ def summary(
     )
 
 
-def _why_not_assessed(first, profile):
+def _why_not_assessed(first: Snapshot | None, profile: DepthProfile | None) -> str:
     """Why growth with depth could not be judged, as a sentence; empty if it was."""
-    if first is None:
+    if first is None or profile is None:
         return "Nothing has been measured yet."
     if first.evaluation:
-        return "These are forward passes of evaluation: they are measured and not judged."
+        return "These are forward passes of evaluation, which are measured but not judged."
     if not shows_initialization(first):
         merged = first.steps > 1 and f"merges steps {first.step} to {first.last_step}"
-        begins = merged or f"is that of step {first.step}"
+        begins = merged or f"is from step {first.step}"
         return (
             f"The first snapshot {begins}. Growth with depth shows a bad initialization up "
-            f"to step {limit('initialization_ends'):.0f}; later it may come from learning."
+            f"to step {limit('initialization-ends'):.0f}; later it may come from learning."
         )
     main = profile.main
     judged_to = [main.measured[-1].name] if main else first.names
@@ -180,24 +180,23 @@ def _why_not_assessed(first, profile):
     if changed:
         return (
             f"The weights of {listed(changed)} have changed since they were drawn "
-            "(trained, loaded or assigned), so growth with depth tells nothing of an "
+            "(trained, loaded or assigned), so growth with depth shows nothing about the "
             "initialization."
         )
     if main is None and not _held_by_normalization(profile):
         return (
-            "Growth with depth was not judged: it needs two weight layers in a row before "
-            "the last one, with nothing between them that sets the size (normalization, "
-            "sigmoid, saturated tanh, zeros or NaN)."
+            "Growth with depth was not judged: this needs two weight layers in a row "
+            "before the last one, and nothing between them that sets the size of the "
+            "signal (normalization, sigmoid, saturated tanh, zeros or NaN)."
         )
     return ""
 
 
-def _held_by_normalization(profile):
+def _held_by_normalization(profile: DepthProfile) -> bool:
     """Whether normalization sets the size, before it falls so far that the epsilon of a
-    normalization would matter. What grows in between, a pre-norm stream, does no harm."""
-    growth_ranges = [
-        growth_range for growth_range in profile.growth_ranges if growth_range.layers
-    ]
+    normalization matters. Growth between normalizations, as in a pre-norm stream, does no
+    harm."""
+    ranges = [one for one in profile.growth_ranges if one.layers]
     return any(segment.normalized for segment in profile.segments) and all(
-        growth_range.decades >= -limit("vanishing") for growth_range in growth_ranges
+        one.decades >= -limit("vanishing") for one in ranges
     )

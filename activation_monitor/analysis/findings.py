@@ -1,173 +1,51 @@
-"""What a finding is, the codes there are, and the thresholds on which the rules turn."""
+"""What a finding is, and the codes there are."""
 
 import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from activation_monitor.analysis.change import listed
-from activation_monitor.analysis.fixes import Fix
-from activation_monitor.analysis.shown import one_line
-
-
-class Threshold(NamedTuple):
-    """A number on which a rule turns, and where it comes from."""
-
-    value: float
-    unit: str
-    source: str
-
-
-_CALIBRATED = (
-    "10 % beyond the largest of the networks that train in the calibration halves of "
-    "data/calibration.npz ({} of 166) and tests/benchmarks/trainability.csv ({} of 158)"
-)
-
-THRESHOLDS = {
-    "exploding": Threshold(
-        1.2,
-        "decades of growth of the rms along the open segment",
-        _CALIBRATED.format("1.09", "below"),
-    ),
-    "exploding-operations": Threshold(
-        1.4,
-        "decades of growth of the rms through operations between weight layers",
-        "10 % beyond the largest of 52 networks that train in the calibration half of "
-        "tests/benchmarks/operations.csv (1.29)",
-    ),
-    "vanishing": Threshold(2.75, "decades of decay", _CALIBRATED.format("2.25", "2.50")),
-    "exploding-gradients": Threshold(
-        1.6,
-        "decades by which a gradient grows towards the input, predicted from the weights",
-        _CALIBRATED.format("1.46", "below"),
-    ),
-    "vanishing-gradients": Threshold(
-        3.0, "decades by which it falls", _CALIBRATED.format("2.20", "2.71")
-    ),
-    "outlier-down": Threshold(
-        5.0,
-        "decades by which one layer's gain may fall short of its peers'",
-        "networks with one layer of 0.001 times its weights train, 5 of 9 with SGD as well",
-    ),
-    "measured-gradients": Threshold(
-        3.0,
-        "decades between the gradients at the first and the last layer of the trunk, where "
-        "they were measured",
-        "30 healthy keras.applications lie between -2.0 and 2.5, perceptrons of 51 "
-        "BN-ReLU layers at 4.1 and do not train",
-    ),
-    "critical": Threshold(
-        2.0,
-        "times the threshold above which a finding is critical, not a warning",
-        "plain SGD fails from about there, Adam trains through some decay",
-    ),
-    "significance": Threshold(
-        3.0,
-        "standard deviations of chance beyond which growth is not put down to it",
-        "without it 4 % of well scaled networks 32 wide and 50 deep would be flagged",
-    ),
-    "input": Threshold(
-        30.0,
-        "times above or below 1 that the rms of the input may be",
-        "digits times 100, times 0.01 or 0..255: plain SGD fails unless an activation "
-        "function forgets the scale; unit rms is what every initializer assumes",
-    ),
-    "head": Threshold(
-        10.0,
-        "times above or below 1 that the rms may be at the head, if the input is unscaled",
-        "as for input: networks that forgot the input's scale lie within",
-    ),
-    "collapse": Threshold(
-        2.0,
-        "decades by which the share that differs from sample to sample falls",
-        "the largest of a network that trains is 1.25 (sigmoid), of others 0.7",
-    ),
-    "saturated": Threshold(
-        0.8,
-        "share of saturated outputs in more than half of the bounded layers",
-        "networks that train have up to 0.73, tanh with N(0, 1) weights 0.85",
-    ),
-    "dead": Threshold(
-        0.9,
-        "share of ReLU units that are zero for all samples",
-        "half of them are by chance once all samples look alike (deep networks, "
-        "initializers of mean 0); networks that train have up to 0.62 zeros",
-    ),
-    "dead-layers": Threshold(
-        0.5,
-        "share of the trunk's ReLU layers from which mostly dead units in several of them "
-        "are critical",
-        "each passes less than a tenth of its units on, where a healthy one passes half: "
-        "four such layers in a row leave 4 % of a gradient's rms",
-    ),
-    "dead_samples": Threshold(
-        16, "samples below which no unit is called dead", "2^-16 by chance for each unit"
-    ),
-    "mean-shift": Threshold(
-        0.9,
-        "absolute mean of the activations over their rms",
-        "ReLU of independent inputs 0.56, networks that train up to 0.62",
-    ),
-    "common-gain": Threshold(
-        5.0,
-        "times by which weights multiply what their inputs have in common more than what "
-        "tells them apart",
-        "of weights drawn about 0 it is |z| / sqrt(units), below 3; U(0, a) has "
-        "sqrt(3 fan_in): 5 at 8 inputs",
-    ),
-    "narrowest": Threshold(
-        16,
-        "units below which the mean of a layer says nothing about its initializer",
-        "a mean over fewer units is large by chance",
-    ),
-    "peers": Threshold(
-        3,
-        "other layers at least from which one may stand out",
-        "the median of fewer is no common gain",
-    ),
-    "initialization_ends": Threshold(
-        10,
-        "steps up to which the first snapshot still shows the initialization",
-        "of 167 healthy networks 1 crossed the thresholds at step 10 and 5 at step 300; "
-        "a convolutional one here did so at step 40: by learning",
-    ),
-}
+from activation_monitor.analysis.causes import Cause
+from activation_monitor.analysis.fix import Fix
+from activation_monitor.analysis.shown import listed, one_line
+from activation_monitor.analysis.snapshot import Snapshot
 
 CODES = {
-    "symmetric-initialization": "all weights of a layer are the same, its units copies",
+    "symmetric-initialization": "all weights of a layer are equal, so its units are copies",
     "nonfinite-activations": "activations are NaN or infinite",
     "outlier-gain": "one layer's signal gain stands out from its peers",
     "exploding-activations": "the signal grows exponentially with depth",
     "vanishing-activations": "the signal decays exponentially with depth",
-    "zero-activations": "a layer that every path passes puts out nothing but zeros",
-    "unscaled-input": "the size of the input is carried through to the output",
-    "mean-shift": "the mean of the activations outweighs all that varies in them",
+    "zero-activations": "a layer that every path passes outputs only zeros",
+    "unscaled-input": "the input is too large or too small, up to the last layer",
+    "mean-shift": "the mean of the activations outweighs their variation",
     "saturated-activations": "bounded activation functions are at their limits",
     "dead-units": "ReLU units are zero for every sample",
     "collapsed-activations": "all inputs lead to the same activations",
     "exploding-gradients": "gradients grow exponentially towards the input",
     "vanishing-gradients": "gradients decay exponentially towards the input",
 }
-"""Stable names of the rules, for `ignore` and for programs."""
+"""Stable names of the findings, for `ignore` and for programs, and their meaning."""
 
 
 SEVERITIES = ("warning", "critical")
-"""From the least to the worst."""
+"""From the least to the most severe."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong.
+    """Something that is wrong with the network.
 
     Attributes:
-        code: Stable name of the rule, a key of `CODES`.
+        code: Stable name of the finding, a key of `CODES`.
         severity: "warning" or "critical".
-        step: Where it was first seen.
-        last_step: The last step at which it was seen; None if that is the first.
+        step: The step at which it was first seen.
         layers: Names of the layers concerned, in the order of the data path.
-        evidence: The numbers the rule turned on.
+        evidence: The numbers on which the rule turned, by name.
         message: The observation and the mechanism in words.
-        initial: Whether it was seen at initialization; else it came up in training.
-        fix: What to change; None if the cause does not show.
+        initial: Whether it was seen at initialization, else in training.
+        fix: The cause and what to change; None if the measurements do not show a cause.
+        last_step: The last step at which it was seen; None if that is the first.
     """
 
     code: str
@@ -250,30 +128,50 @@ class Finding:
         return f"{self.title} in {listed(self.layers)}"
 
 
-def limit(name: str) -> float:
-    """The value of a threshold, by its name in `THRESHOLDS`."""
-    return THRESHOLDS[name].value
+class Found(NamedTuple):
+    """What a rule yields: a finding, and what the rule knows about its cause."""
+
+    finding: Finding
+    cause: Cause
 
 
-def found(code, snapshot, layers, evidence, message, critical=False, fix=None) -> Finding:
-    """A finding of a rule at a snapshot; `fix` where the rule has found the cause."""
-    return Finding(
+def found(
+    code: str,
+    snapshot: Snapshot,
+    layers: Iterable[str],
+    evidence: Mapping[str, float],
+    message: str,
+    cause: Cause,
+    critical: bool = False,
+) -> Found:
+    """What a rule has found in a snapshot.
+
+    Args:
+        code: A key of `CODES`.
+        snapshot: The snapshot.
+        layers: Names of the layers concerned, in the order of the data path.
+        evidence: The numbers on which the rule turned.
+        message: The observation and the mechanism in words.
+        cause: What the rule knows about the cause.
+        critical: Whether it is critical, else a warning. Defaults to `False`.
+    """
+    finding = Finding(
         code=code,
         severity="critical" if critical else "warning",
         step=snapshot.step,
         layers=tuple(layers),
         evidence={name: float(value) for name, value in evidence.items()},
         message=message,
-        fix=fix,
     )
+    return Found(finding, cause)
 
 
-def check_ignored(ignore, where: str) -> frozenset[str]:
-    """The codes that a user does not want to hear of.
+def check_ignored(ignore: str | Collection[str], where: str) -> frozenset[str]:
+    """The codes of findings that are not to be reported.
 
     Args:
         ignore: A code or a collection of codes.
-        where: Who asks, for the message.
+        where: The name of the calling function, for the message.
 
     Raises:
         ValueError: If there is no such code.

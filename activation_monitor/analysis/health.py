@@ -1,37 +1,38 @@
-"""What is remembered of a run while it is judged, and the one way from snapshots to
-findings.
+"""What is remembered of a run while it is judged, and the fold that judges it.
 
-The callback, `diagnose` and the tab all fold `judge` over the snapshots of a run, so they
-come to the same findings. It owns which rules are asked when, which finding explains
-which, and how a finding grows; what a rule looks for is the matter of `rules`.
+The callback, `diagnose` and the TensorBoard tab all fold `judge` over the snapshots of a
+run, so they have the same findings. This module decides when a rule is applied, which
+finding explains which, and how a finding grows. What a rule looks for is defined in
+`rules`.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
-from activation_monitor.analysis.findings import SEVERITIES, Finding, limit
+from activation_monitor.analysis.findings import SEVERITIES, Finding
 from activation_monitor.analysis.fixes import fix_for
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.thresholds import limit
 
 
 @dataclass(frozen=True)
 class Health:
-    """What is known of a run after the snapshots judged so far.
+    """What is known of a run after the snapshots that were judged so far.
 
     Attributes:
         findings: One for each code, in the order in which they were first seen. A finding
-            grows: layers join, its severity rises, its last step moves on.
-        snapshots: How many were judged.
-        told: By code, the finding as `judge` last returned it.
+            grows: layers join, its severity rises, its last step advances.
+        snapshots: How many snapshots were judged.
+        reported: By code, the finding as `judge` last returned it.
     """
 
     findings: tuple[Finding, ...] = ()
     snapshots: int = 0
-    told: Mapping[str, Finding] = field(default_factory=dict)
+    reported: Mapping[str, Finding] = field(default_factory=dict)
 
     @one_line
     def __repr__(self) -> str:
@@ -42,17 +43,17 @@ class Health:
 def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ...]]:
     """Judge the next snapshot of a run. One cause gives one finding.
 
-    Growth with depth is judged at the first snapshot only, if it still shows the
+    Growth with depth is judged only at the first snapshot, if it still shows the
     initialization: later it may come from learning. Snapshots of evaluation are never
     judged.
 
     Args:
-        health: What is known of the snapshots before, `Health()` before the first.
-        snapshot: The newest one.
+        health: What is known of the snapshots before; `Health()` before the first one.
+        snapshot: The next snapshot.
 
     Returns:
-        What is known now; and the findings to be told: those that are new, whose severity
-        has risen, or whose layers are at least twice as many as when they were told last.
+        What is known now; and the findings to report: those that are new, whose severity
+        has risen, or whose layers are at least twice as many as when last reported.
     """
     is_first = health.snapshots == 0
     health = dataclasses.replace(health, snapshots=health.snapshots + 1)
@@ -66,13 +67,18 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
             found[seen.code] = _grown(found[seen.code], seen, snapshot)
         else:
             found[seen.code] = seen
-    to_tell = tuple(f for f in found.values() if _is_news(f, health.told.get(f.code)))
-    told = {**health.told, **{finding.code: finding for finding in to_tell}}
-    return dataclasses.replace(health, findings=tuple(found.values()), told=told), to_tell
+    news = tuple(f for f in found.values() if _is_news(f, health.reported.get(f.code)))
+    reported = {**health.reported, **{finding.code: finding for finding in news}}
+    health = dataclasses.replace(health, findings=tuple(found.values()), reported=reported)
+    return health, news
 
 
 def judged(snapshots: Iterable[Snapshot]) -> Health:
-    """What is known after all these snapshots, in the order of the steps."""
+    """What is known after all these snapshots.
+
+    Args:
+        snapshots: In the order of the steps.
+    """
     health = Health()
     for snapshot in snapshots:
         health, _ = judge(health, snapshot)
@@ -81,16 +87,20 @@ def judged(snapshots: Iterable[Snapshot]) -> Health:
 
 def shows_initialization(snapshot: Snapshot) -> bool:
     """Whether a first snapshot is early enough to show how the weights were drawn."""
-    return snapshot.last_step <= limit("initialization_ends")
+    return snapshot.last_step <= limit("initialization-ends")
 
 
-def _seen(snapshot, is_first, known):
-    """What the rules find in this snapshot, and the known finding that explains it; None
-    where no other finding does. What one of the same snapshot explains is left out."""
+def _seen(
+    snapshot: Snapshot, is_first: bool, known: list[str]
+) -> Iterator[tuple[Finding, str | None]]:
+    """What the rules find in a snapshot, and the known finding that explains it, if any.
+
+    What another finding of the same snapshot explains is left out.
+    """
     initial = is_first and shows_initialization(snapshot)
     always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
-    asked = [*rules.INITIAL, *always] if initial else always
-    if not asked:
+    apply = [*rules.INITIAL, *always] if initial else always
+    if not apply:
         return
     given = {
         layer.name
@@ -99,13 +109,14 @@ def _seen(snapshot, is_first, known):
     }
     changed = any(layer.changed for layer in snapshot.layers)
     profile = depth_profile(snapshot)
-    if any(not given.isdisjoint(f.layers) for f in rules.nonfinite(snapshot, profile)):
-        asked = (rules.nonfinite, *asked)  # whatever else shows may come of it
-    codes, here = set(known), set()
-    for rule in asked:
-        for finding in rule(snapshot, profile):
+    nonfinite = [finding for finding, _ in rules.nonfinite(snapshot, profile)]
+    if any(not given.isdisjoint(finding.layers) for finding in nonfinite):
+        apply = [rules.nonfinite, *apply]  # everything else may come from it
+    codes, here = set(known), set[str]()
+    for rule in apply:
+        for finding, cause in rule(snapshot, profile):
             if rule in rules.OF_DRAWN_WEIGHTS and changed_up_to(profile, finding.layers):
-                continue  # these weights tell nothing of how they were drawn
+                continue  # these weights do not show how they were drawn
             causes = _EXPLAINED_BY.get(finding.code, ())
             if not initial:
                 causes += _EXPLAINED_IN_TRAINING_BY.get(finding.code, ())
@@ -119,26 +130,29 @@ def _seen(snapshot, is_first, known):
                     yield finding, before
                 continue
             here.add(finding.code)
-            what = dataclasses.replace(
-                finding,
-                initial=initial and not changed,
-                fix=finding.fix
-                or fix_for(finding.code, finding.layers, snapshot, profile, not is_first),
-            )
-            yield what, None
+            fix = fix_for(cause, snapshot, profile, came_up=not is_first)
+            finding = dataclasses.replace(finding, initial=initial and not changed, fix=fix)
+            yield finding, None
 
 
 def changed_up_to(profile: DepthProfile, names: Collection[str]) -> list[str]:
-    """Layers whose weights have changed since they were drawn, of these and of all that
-    lead to them, in the order of the calls."""
+    """The layers whose weights have changed since they were drawn.
+
+    Args:
+        profile: The snapshot along depth.
+        names: Names of layers. These and all layers that lead to them are checked.
+
+    Returns:
+        Names, in the order of the calls.
+    """
     layers = profile.graph.layers
     rows = {row for row, layer in enumerate(layers) if layer.name in names}
-    above = set().union(rows, *(profile.graph.before(row) for row in rows))
+    above = rows.union(*(profile.graph.before(row) for row in rows))
     return [layers[row].name for row in sorted(above) if layers[row].changed]
 
 
-def _grown(known, seen, snapshot):
-    """A finding that was known, with what a later snapshot shows of it."""
+def _grown(known: Finding, seen: Finding, snapshot: Snapshot) -> Finding:
+    """A known finding, with what a later snapshot shows of it."""
     known = dataclasses.replace(known, last_step=snapshot.last_step)
     if seen.code not in rules.LAYERS_JOIN:
         return known
@@ -149,19 +163,20 @@ def _grown(known, seen, snapshot):
     in_order = [name for name in snapshot.names if name in layers]
     gone = [name for name in known.layers if name not in in_order]
     more = len(layers) > len(seen.layers)
-    so_far = f" So far it has been {len(layers)} layers." if more else ""
+    so_far = f" {len(layers)} layers have shown it so far." if more else ""
     return dataclasses.replace(
         known,
         severity=severity,
         layers=(*gone, *in_order),
         evidence=seen.evidence | {"layers": float(len(layers))},
-        message=f"at step {snapshot.step}, when it last spread, {seen.message}{so_far}",
+        message=f"{seen.message} This is its state at step {snapshot.step}, when it last "
+        f"spread.{so_far}",
         fix=seen.fix if _same_cause(known, seen) else known.fix,
     )
 
 
-def _led_to(known, seen, snapshot):
-    """A finding that was known, with what has come of it in training."""
+def _led_to(known: Finding, seen: Finding, snapshot: Snapshot) -> Finding:
+    """A known finding, with what it has led to in training."""
     known = dataclasses.replace(known, last_step=snapshot.last_step)
     consequence = f"it has led to {seen.code}"
     if consequence in known.message:
@@ -174,27 +189,27 @@ def _led_to(known, seen, snapshot):
     )
 
 
-def _same_cause(known, seen):
-    """Else what was so from the beginning would be put down to training."""
+def _same_cause(known: Finding, seen: Finding) -> bool:
+    """Whether both have the same cause: training is not the cause of an old finding."""
     return (known.fix and known.fix.cause) == (seen.fix and seen.fix.cause)
 
 
-def _is_news(finding, told):
+def _is_news(finding: Finding, reported: Finding | None) -> bool:
     return (
-        told is None
-        or finding.severity != told.severity
-        or len(finding.layers) >= 2 * len(told.layers)
+        reported is None
+        or finding.severity != reported.severity
+        or len(finding.layers) >= 2 * len(reported.layers)
     )
 
 
 _SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")
 _CAUSES = ("symmetric-initialization", *_SIZE)
 
-# What stands on the right explains the finding on the left, unless that shows in the input
-# of the model: a signal that vanishes ends in zeros, one that explodes in infinities.
-_EXPLAINED_BY = {
+# The findings on the right explain the one on the left, unless it appears in the input of
+# the model: a signal that vanishes ends in zeros, one that explodes in infinities.
+_EXPLAINED_BY: dict[str, tuple[str, ...]] = {
     "outlier-gain": ("symmetric-initialization",),
-    "exploding-activations": ("symmetric-initialization",),  # less the odd layer's step
+    "exploding-activations": ("symmetric-initialization",),  # without the outlier
     "vanishing-activations": ("symmetric-initialization",),
     "zero-activations": (*_CAUSES, "nonfinite-activations"),
     "unscaled-input": _CAUSES,
@@ -223,8 +238,8 @@ _EXPLAINED_BY = {
     "nonfinite-activations": ("exploding-activations", "outlier-gain"),
 }
 
-# What an input out of scale does to a training that was not fixed.
-_EXPLAINED_IN_TRAINING_BY = {
+# What an unscaled input leads to in training, if it is not fixed.
+_EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
     "dead-units": ("unscaled-input",),
     "nonfinite-activations": ("unscaled-input",),
 }

@@ -15,10 +15,11 @@ def no_such(what: str, name: str, known: Iterable[str], listed: bool = False) ->
     """The message for an unknown name.
 
     Args:
-        what: What was asked for, for example "layer".
-        name: The name that was asked for.
+        what: The kind of name, for example "layer".
+        name: The unknown name.
         known: The names that exist.
-        listed: Whether to list all names in any case, not only if none is close.
+        listed: Whether to list all names in any case, and not only if none is close.
+            Defaults to `False`.
 
     Example:
 
@@ -39,22 +40,23 @@ def no_such(what: str, name: str, known: Iterable[str], listed: bool = False) ->
     return text
 
 
-def _close(name, known):
-    """Names of which this one is a part, as a path's; else those that are alike."""
+def _close(name: str, known: list[str]) -> list[str]:
+    """The names whose path contains this one; without such names, the similar ones."""
     part = re.compile(rf"(^|/){re.escape(name)}([/:~]|$)")
     having = [other for other in known if name and part.search(other)]
     if having:
         return having[:_MOST]
     alike = _alike(name, known)
-    # The last part alone as well: a path in front of it makes any two names unlike.
-    by_last = {}
+    # The last part alone as well: a path before it makes any two names unlike.
+    by_last: dict[str, str] = {}
     for other in known:
         by_last.setdefault(other.rpartition("/")[2], other)
     last = _alike(name.rpartition("/")[2], by_last)
     return [*dict.fromkeys([*alike, *(by_last[part] for part in last)])][:_MOST]
 
 
-def _alike(name, known):
-    """The names that are very close; if there are none, the one that is somewhat so."""
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    """The names that are very close; without such names, the one that is fairly close."""
+    known = [*known]
     very = difflib.get_close_matches(name, known, _MOST, cutoff=0.75)
     return very or difflib.get_close_matches(name, known, 1)

@@ -1,8 +1,8 @@
-"""The histogram kept beside a record: how it is laid out and how it is read.
+"""The histogram stored with a record: its layout, and how it is read.
 
 A histogram is a float64 vector: the stride at which elements were taken, the smallest
 and the largest of them, and the counts of `BUCKETS` buckets of equal width between the
-two. It is what `tf.summary.histogram` would have counted on the same elements.
+two. `tf.summary.histogram` would count the same for these elements.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ BUCKETS = 30
 """Number of buckets, as in `tf.summary.histogram`."""
 
 EXACT_UP_TO = 2**14
-"""Elements of a tensor up to which all are counted. Beyond it, one in `stride`."""
+"""Number of elements of a tensor up to which all are counted; above it, one in `stride`."""
 
 SLOTS = ("stride", "low", "high", *(f"bucket_{i}" for i in range(BUCKETS)))
-"""What the numbers of a histogram mean, in order."""
+"""The names of the numbers of a histogram, in order."""
 
 
-def _growing_primes(limit, ratio):
+def _growing_primes(limit: int, ratio: float) -> tuple[int, ...]:
     primes, candidate = [1, 2], 3
     while primes[-1] < limit:
         if all(candidate % p for p in range(2, int(candidate**0.5) + 1)):
@@ -31,16 +31,17 @@ def _growing_primes(limit, ratio):
     return tuple(primes)
 
 
-# Up to tensors of 2^31 elements; neighbours far enough apart to keep the list short.
+# For tensors of up to 2^31 elements; far enough apart to keep the list short.
 STRIDES = _growing_primes(limit=2**31 // EXACT_UP_TO, ratio=1.1)
-"""Strides to choose from: 1 and primes."""
+"""The possible strides: 1 and primes."""
 
 
 class Histogram(NamedTuple):
     """A histogram in the form that TensorBoard shows.
 
-    `stride`: 1 if every element was counted, n if one in n was. `rows`: array
-    `(BUCKETS, 3)` of left edge, right edge, count.
+    Attributes:
+        stride: 1 if every element was counted, n if one in n was.
+        rows: Array of shape `(BUCKETS, 3)`: left edge, right edge, count.
     """
 
     stride: int
@@ -54,16 +55,16 @@ class Histogram(NamedTuple):
 
 
 def unpack(vector: np.ndarray) -> Histogram | None:
-    """A histogram vector as edges and counts.
+    """Convert a histogram vector to edges and counts.
 
-    The edges are `numpy.linspace(low, high)`, the last exactly `high`; where all
-    elements are alike, all edges are that value and the last bucket holds the count.
+    The edges are `numpy.linspace(low, high)`, the last one exactly `high`. If all elements
+    are equal, all edges are that value and the last bucket has the count.
 
     Args:
         vector: Array of shape `(len(SLOTS),)`.
 
     Returns:
-        A `Histogram`, or None if no finite element was seen.
+        A `Histogram`, or None if there was no finite element.
     """
     stride, low, high = vector[:3]
     counts = vector[3:]
@@ -74,12 +75,12 @@ def unpack(vector: np.ndarray) -> Histogram | None:
 
 
 def pack(histogram: Histogram) -> np.ndarray:
-    """The vector of which `unpack` made `histogram`."""
+    """Convert a histogram back to its vector, the inverse of `unpack`."""
     rows = histogram.rows
     head = [histogram.stride, rows[0, 0], rows[-1, 1]]
     return np.concatenate([head, rows[:, 2]]).astype(np.float64)
 
 
 def none(*shape: int) -> np.ndarray:
-    """Vectors in which nothing was counted, of shape `(*shape, len(SLOTS))`."""
+    """Vectors without counts, of shape `(*shape, len(SLOTS))`."""
     return np.zeros((*shape, len(SLOTS)))

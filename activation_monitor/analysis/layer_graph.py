@@ -3,24 +3,32 @@
 import numpy as np
 
 from activation_monitor.analysis.shown import count, one_line
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+
+
+def normalizes(layer: LayerInfo) -> bool:
+    """Whether a layer is a normalization, or an unmeasured normalization is before it."""
+    return layer.kind == "normalization" or layer.normalized
 
 
 class LayerGraph:
-    """Who feeds whom, as the trace said.
+    """Which tensor is computed from which, as read from the traced graph.
+
+    Args:
+        snapshot: The snapshot.
 
     Attributes:
         layers: The snapshot's `LayerInfo`s; all rows below are indices of them.
         order: Rows that were measured, parents first.
-        parents, children: Of each row.
+        parents, children: Parents and children of each row.
         depth: Weight layers on the longest path up to each row, `(layers,)`.
-        ends: Rows that feed nothing: the network's outputs.
+        ends: Rows without children: the network's outputs.
     """
 
     def __init__(self, snapshot: Snapshot):
         layers = snapshot.layers
-        # Inside a loop the order of calls is no data path: what the loop's layer hands
-        # on is tapped outside. If nothing was traced, the order is all there is.
+        # Inside a loop the order of calls is not the data path: the output of the loop's
+        # layer is tapped outside. If nothing was traced, only the order is known.
         anything_traced = any(layer.traced for layer in layers)
         alive = [
             (layer.traced or not anything_traced) and count > 0
@@ -31,14 +39,14 @@ class LayerGraph:
             [p for p in layer.parents if alive[p]] if alive[i] else []
             for i, layer in enumerate(layers)
         ]
-        self.children = [[] for _ in layers]
+        self.children: list[list[int]] = [[] for _ in layers]
         for row, parents in enumerate(self.parents):
             for parent in parents:
                 self.children[parent].append(row)
         self.order = self._in_order([row for row in range(len(layers)) if alive[row]])
         self.ends = [row for row in self.order if not self.children[row]]
         self.depth = np.zeros(len(layers), int)
-        self._sources = {}
+        self._sources: dict[int, frozenset[int]] = {}
         for row in self.order:
             deepest = max((self.depth[p] for p in self.parents[row]), default=0)
             self.depth[row] = deepest + (layers[row].kind == "weight")
@@ -54,7 +62,12 @@ class LayerGraph:
     def paths_to(self, end: int) -> list[frozenset[int]]:
         """The parts of the graph before an end that have a trunk of their own.
 
-        All of it; and, of a network with several inputs, what only one of them feeds.
+        Args:
+            end: One of `ends`.
+
+        Returns:
+            The whole graph before the end; and, for a network with several inputs, each
+            part that only one of them feeds.
         """
         leads = {end}
         for row in reversed(self.order):
@@ -73,14 +86,16 @@ class LayerGraph:
         """The cut vertices of a part: rows that every path through it passes, in order.
 
         Args:
-            part: One of `paths_to` an end.
-            whole: The first of them, all that leads to the end. A path may leave the
-                part at any row from which that goes on.
+            part: One of the parts that `paths_to` returns for an end.
+            whole: The first of these parts, the whole graph before the end. A path may
+                leave the part at any row with a child in the whole graph.
         """
         order = [row for row in self.order if row in part]
         children = {row: [c for c in self.children[row] if c in whole] for row in order}
-        # A cut vertex lies on all paths. Their numbers, above and below, multiply to all.
-        above, below = {}, {}
+        # A cut vertex lies on all paths: the numbers of paths above and below it multiply
+        # to the number of all paths.
+        above: dict[int, int] = {}
+        below: dict[int, int] = {}
         for row in order:
             above[row] = sum(above[p] for p in self.parents[row] if p in part) or 1
         for row in reversed(order):  # a child outside the part ends a path
@@ -90,7 +105,7 @@ class LayerGraph:
         return [row for row in order if above[row] * below[row] == paths]
 
     def feeds_weight(self) -> list[bool]:
-        """Of each row, whether a weight layer stands behind it."""
+        """Whether there is a weight layer after each row."""
         feeds = [False] * len(self.layers)
         for row in reversed(self.order):
             feeds[row] = any(
@@ -100,7 +115,8 @@ class LayerGraph:
 
     def before(self, row: int) -> set[int]:
         """All rows that lead to this one."""
-        found, todo = set(), list(self.parents[row])
+        found: set[int] = set()
+        todo = list(self.parents[row])
         while todo:
             parent = todo.pop()
             if parent not in found:
@@ -109,17 +125,20 @@ class LayerGraph:
         return found
 
     def weight_before(self, row: int) -> int | None:
-        """The one weight layer that made this row, itself or just before; None if several
-        did, or none."""
+        """The row of the weight layer that computes a row, which may be the row itself.
+
+        None if there is no such layer, or several layers compute the row together.
+        """
         while self.layers[row].kind != "weight":
             if len(self.parents[row]) != 1:
                 return None
             (row,) = self.parents[row]
         return row
 
-    def _in_order(self, rows):
-        """Parents first; among equals, as called."""
-        order, placed = [], set()
+    def _in_order(self, rows: list[int]) -> list[int]:
+        """The rows with parents first, otherwise in the order of the calls."""
+        order: list[int] = []
+        placed: set[int] = set()
         for start in rows:
             todo = [start]
             while todo:

@@ -1,17 +1,18 @@
-"""The record: what is kept of one tensor, how records merge, what is derived from them.
+"""The record of a tensor: its columns, how records merge, which statistics follow.
 
 A record is a float64 vector with one number for each row of `FIELDS`; a stack of
 records is an array of shape `(..., len(FIELDS))`. Everything here broadcasts over
 the leading axes.
 
-Records are made inside the training step by `recording.measure` and merged there
-with the same `merge` as here: it is written once, for any array namespace.
+Records are computed inside the training step by `recording.measure` and merged there by
+the same `merge`: it is written once, for any array namespace.
 
-Which tensor of a layer a record is of is its *quantity*, a row of `QUANTITIES`. Records of
-all quantities have the same columns.
+The *quantity* says which tensor of a layer a record describes. It is a key of
+`QUANTITIES`. Records of all quantities have the same columns.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,11 @@ from activation_monitor.analysis.hints import no_such
 class Field(NamedTuple):
     """One number of a record.
 
-    `empty` is its value in the record of a tensor without elements, chosen so that
-    merging with an empty record changes nothing.
+    Attributes:
+        name: Its name.
+        empty: Its value in the record of a tensor without elements. Merging with an empty
+            record changes nothing.
+        meaning: What it counts or measures.
     """
 
     name: str
@@ -31,8 +35,8 @@ class Field(NamedTuple):
 
 
 FIELDS = (
-    Field("count", 0.0, "elements seen, finite or not"),
-    Field("samples", 0.0, "rows seen along the first (batch) axis"),
+    Field("count", 0.0, "elements, finite or not"),
+    Field("samples", 0.0, "rows along the first (batch) axis"),
     Field("nonfinite", 0.0, "elements that are NaN or infinite"),
     Field("zeros", 0.0, "elements that are exactly zero"),
     Field("mean", 0.0, "mean of the finite elements"),
@@ -57,9 +61,9 @@ SATURATED = {
     "sigmoid": (0.01, 0.99),
     "hard_sigmoid": (0.01, 0.99),
 }
-"""Between these an output of a bounded activation function is not saturated: a margin of
-1 % of its range at either end, where tanh passes on less than 4 % of a gradient and
-sigmoid 4 % of the most that it can."""
+"""By bounded activation function, the range in which an output is not saturated. The
+margin is 1 % of the range at either end. There tanh passes less than 4 % of a gradient, and
+sigmoid 4 % of its maximum."""
 
 OUTPUT = "output"
 OUTPUT_GRADIENT = "output_gradient"
@@ -68,13 +72,13 @@ WEIGHT_GRADIENT = "weight_gradient"
 WEIGHT_UPDATE = "weight_update"
 
 QUANTITIES = {
-    OUTPUT: "what the layer outputs in the forward pass",
+    OUTPUT: "the output of the layer in the forward pass",
     OUTPUT_GRADIENT: "the gradient of the loss with respect to that output",
     WEIGHT: "the kernel of a weight layer, before the step changes it",
     WEIGHT_GRADIENT: "the gradient of the loss with respect to the kernel",
     WEIGHT_UPDATE: "the change that the step makes to the kernel",
 }
-"""Which tensors of a layer are measured: name -> meaning."""
+"""The tensors of a layer that can be measured: name -> meaning."""
 
 _SUMS = ("count", "samples", "nonfinite", "zeros", "saturated")
 
@@ -106,16 +110,17 @@ def field(records: np.ndarray, name: str) -> np.ndarray:
     return records[..., _INDEX[name]]
 
 
-def measure(x, activation: str = "linear") -> np.ndarray:
+def measure(x: Any, activation: str = "linear") -> np.ndarray:
     """The record of an array, computed on the host in float64.
 
-    It has no limits of range: elements from the smallest subnormal to the largest
-    finite float32 are measured, non-finite ones counted and left out.
+    All elements from the smallest subnormal to the largest finite float32 are measured.
+    Non-finite elements are counted and left out of the other statistics.
 
     Args:
         x: Array of any shape and real dtype. The first axis is the batch; every
-            position along the others is a unit; the last is that of the channels.
-        activation: Name of the activation function that made it, see `SATURATED`.
+            position along the other axes is a unit; the last axis holds the channels.
+        activation: Name of the activation function that computed it, see `SATURATED`.
+            Defaults to `"linear"`.
 
     Returns:
         Array of shape `(len(FIELDS),)`.
@@ -192,7 +197,7 @@ def merge(a, b, xp=np):
     merged = {name: of_a[name] + of_b[name] for name in _SUMS}
     for name in ("mean", "variance", "second_moment", "within_variance"):
         merged[name] = of_a[name] + share * (of_b[name] - of_a[name])
-    # With nothing in `a` or in `b`, the share is 1 or 0, and nothing lies between.
+    # If `a` or `b` is empty, the share is 1 or 0, and there is no variance between them.
     between = share * (1.0 - share) * delta * delta
     merged["variance"] = merged["variance"] + between
     for name in ("minimum", "dead_units"):
@@ -203,8 +208,12 @@ def merge(a, b, xp=np):
     return xp.stack([merged[name] for name in FIELD_NAMES], axis=-1)
 
 
-def _fraction(name):
-    def fraction(records):
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""A function of a stack of records."""
+
+
+def _fraction(name: str) -> Statistic:
+    def fraction(records: np.ndarray) -> np.ndarray:
         count = field(records, "count")
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(count > 0, field(records, name) / count, np.nan)
@@ -212,15 +221,15 @@ def _fraction(name):
     return fraction
 
 
-def _measured(name, finish=lambda values: values):
-    def statistic(records):
+def _measured(name: str, finish: Statistic = lambda values: values) -> Statistic:
+    def statistic(records: np.ndarray) -> np.ndarray:
         seen = field(records, "count") > field(records, "nonfinite")
         return np.where(seen, finish(field(records, name)), np.nan)
 
     return statistic
 
 
-def _between_std(records):
+def _between_std(records: np.ndarray) -> np.ndarray:
     # Both are sums of the same squares, so the difference may round below zero.
     variance, within = (
         _measured(name)(records) for name in ("variance", "within_variance")
@@ -228,7 +237,7 @@ def _between_std(records):
     return np.sqrt(np.maximum(variance - within, 0.0))
 
 
-STATISTICS = {
+STATISTICS: dict[str, Statistic] = {
     "mean": _measured("mean"),
     "std": _measured("variance", np.sqrt),
     "rms": _measured("second_moment", np.sqrt),
@@ -242,5 +251,5 @@ STATISTICS = {
     # Infinite in a log written before it was measured.
     "dead_units": _measured("dead_units", lambda n: np.where(np.isfinite(n), n, np.nan)),
 }
-"""What is derived from records: name -> function of an array `(..., len(FIELDS))`,
-returning an array `(...)`, with NaN where nothing finite was measured."""
+"""The statistics of records: name -> function from an array `(..., len(FIELDS))` to an
+array `(...)`, with NaN where nothing finite was measured."""

@@ -1,4 +1,4 @@
-"""What `rescale` did to a model."""
+"""The result of `rescale`."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from activation_monitor.analysis.shown import one_line
 
 @dataclass(frozen=True)
 class RescaledLayer:
-    """What became of one weight layer.
+    """One weight layer before and after rescaling.
 
     Attributes:
         name: Its Keras path.
-        std_before: Standard deviation of its pre-activations, over batch and units, in
-            the model as it was given. NaN if they were not finite, or not measured.
-        std_after: The same in the finished model.
-        factor: What its kernel was multiplied by; 1 if it was left alone.
-        reason: Why it was left alone; empty if it was rescaled.
+        std_before: Standard deviation of its pre-activations, over batch and units, before
+            rescaling. NaN if they were not finite, or not measured.
+        std_after: The same after rescaling.
+        factor: The factor of its kernel. Defaults to `1.0`, for a layer left unchanged.
+        reason: Why it was left unchanged; empty if it was rescaled.
     """
 
     name: str
@@ -33,7 +33,11 @@ class RescaledLayer:
 
 @dataclass(frozen=True)
 class Rescaling:
-    """What `rescale` did, layer by layer in the order of the data; prints as a table."""
+    """The layers that `rescale` changed, and the others; prints as a table.
+
+    Attributes:
+        layers: In the order of the data path.
+    """
 
     layers: tuple[RescaledLayer, ...]
 

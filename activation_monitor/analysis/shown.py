@@ -14,7 +14,7 @@ in full. Analysis imported alone shows the one line.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 LONGEST = 200
@@ -89,5 +89,19 @@ def one_line(words: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def count(n: int, what: str) -> str:
-    """A number of things in words."""
+    """A number of things in words.
+
+    >>> count(1, "layer"), count(3, "layer")
+    ('1 layer', '3 layers')
+    """
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """A few names, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,7 +1,7 @@
-"""The measurements of one step, and of all steps."""
+"""The records of one step, and of all steps."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,19 +21,19 @@ KINDS = (
     "input",
     "other",
 )
-"""What a tapped tensor comes from, as far as the diagnosis tells apart. `weight`: a
-layer with a kernel. `input`: not a layer's output but what a layer was given, where no
-tapped layer made it: the model's input, or a sum written as `x + f(x)`."""
+"""The kinds of layers that the diagnosis distinguishes. `weight`: a layer with a kernel.
+`input`: the tensor is not the output of a layer but the input of one, which no tapped layer
+computes: the model's input, or a sum written as `x + f(x)`."""
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """What is known of one tapped tensor besides its measurements.
+    """Everything about one tapped tensor except its records.
 
     Attributes:
         name: Unique in a snapshot: the layer's Keras path, with `/0`, `/1` for the calls
             of a layer called more than once, `:0`, `:1` (or `:key`) for one of several
-            outputs and `:input` for what the layer was given.
+            outputs and `:input` for the input of the layer.
         class_name: The layer's class.
         kind: One of `KINDS`.
         activation: Name of the activation function applied last, `linear` if none.
@@ -42,15 +42,16 @@ class LayerInfo:
         parents: Indices of the tapped tensors it was computed from, without another
             tapped tensor in between.
         traced: Whether the parents were read from the traced graph. If not (a layer
-            inside a loop, or an eager step), they are the tensor tapped before.
-        normalized: Whether a normalization layer that is not measured itself stands
-            between the parents and this tensor.
-        fan_in: How many products add up in one output (zero padding not counted), 0 if
-            there is no one kernel.
-        initializer: What the kernel was drawn with, as Keras code; empty if not known.
-        changed: Whether the layer's weights are known to have left their initial values
-            before the monitor began (trained, loaded or assigned): a bias or a moving
-            statistic can show it, a kernel cannot.
+            inside a loop, or an eager step), the parent is the tensor tapped before.
+            Defaults to `True`.
+        normalized: Whether there is a normalization layer that is not measured between the
+            parents and this tensor. Defaults to `False`.
+        fan_in: How many products add up in one output, without zero padding; 0 if the
+            layer does not have one kernel. Defaults to `0.0`.
+        initializer: The initializer of the kernel as Keras code; empty if not known.
+        changed: Whether the layer's weights are known to have changed since they were
+            drawn (trained, loaded or assigned). A bias or a moving statistic can show it, a
+            kernel cannot. Defaults to `False`.
     """
 
     name: str
@@ -74,7 +75,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was measured at one step.
+    """The records of one step.
 
     Attributes:
         step: `optimizer.iterations` before the step (the first of them, if one
@@ -82,15 +83,16 @@ class Snapshot:
         layers: One `LayerInfo` for each tapped tensor, in the order of the calls.
         quantities: The records, by quantity (a key of `records.QUANTITIES`). Each is a
             float64 array of shape `(layers, len(records.FIELDS))`, with an empty record
-            for a layer that has no such tensor. "output" is always there; the others are
-            there if they were measured.
+            for a layer that has no such tensor. "output" is required; the others are
+            present if they were measured.
         histograms: By quantity, float64 arrays of shape `(layers, len(histogram.SLOTS))`.
-            Of several steps they show the last. Empty if no histograms were counted.
-        steps: Training steps that were run in one execution and whose records are merged
-            here: `steps_per_execution`. The last execution of an epoch may run fewer.
+            For several steps they show the last one. Empty if no histograms were counted.
+        steps: Number of training steps whose records are merged here, because they ran in
+            one execution (`steps_per_execution`). The last execution of an epoch may have
+            fewer. Defaults to `1`.
         loss: The loss of the step; NaN if it was not measured.
-        evaluation: Whether these are forward passes of evaluation. They are measured and
-            never judged.
+        evaluation: Whether these are forward passes of evaluation, which are measured but
+            never judged. Defaults to `False`.
 
     Raises:
         ValueError: If "output" is missing, a quantity is unknown, or an array does not have
@@ -105,7 +107,7 @@ class Snapshot:
     loss: float = math.nan
     evaluation: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if OUTPUT not in self.quantities:
             raise ValueError(
                 "Snapshot: `quantities` must have records of the outputs. Received: "
@@ -126,7 +128,7 @@ class Snapshot:
 
     @property
     def last_step(self) -> int:
-        """The last step whose measurements are merged here."""
+        """The last step whose records are merged here."""
         return self.step + self.steps - 1
 
     @property
@@ -178,7 +180,7 @@ class Snapshot:
         return records.field(self.records(of), name)
 
     def histogram(self, name: str, of: str = OUTPUT) -> histogram.Histogram | None:
-        """The histogram of the layer of that name; None if none was counted.
+        """The histogram of a layer; None if none was counted.
 
         Args:
             name: A layer's name.
@@ -206,13 +208,13 @@ class Snapshot:
 
 
 class Recording:
-    """Snapshots in the order in which they were taken.
+    """The snapshots of a run, in the order of the steps.
 
     Args:
-        snapshots: Where to start from.
-        keep: How many to hold at most. When there are more, every second one is let
-            go, except for the first sixteen (which show the initialization; fewer if
-            `keep` is below 17) and the newest. None holds all.
+        snapshots: The first snapshots. Defaults to `()`.
+        keep: The largest number of snapshots to keep. When there are more, every second
+            one is dropped, except for the first sixteen (which show the initialization;
+            fewer if `keep` is below 17) and the newest. None keeps all. Defaults to `None`.
 
     Raises:
         ValueError: If `keep` is not positive.
@@ -234,7 +236,7 @@ class Recording:
         self.snapshots.append(snapshot)
         self._thin()
 
-    def _thin(self):
+    def _thin(self) -> None:
         while self.keep is not None and len(self.snapshots) > self.keep:
             n = self._FIRST if self.keep > self._FIRST else self.keep // 2
             first, rest = self.snapshots[:n], self.snapshots[n:]
@@ -250,10 +252,10 @@ class Recording:
         layers, steps = len(self.snapshots[-1].layers), self.steps
         return (
             f"of {len(self)} snapshots of {layers} layers, steps {steps[0]} to "
-            f"{steps[-1]}; `diagnose(recording)` prints what they say"
+            f"{steps[-1]}; `diagnose(recording)` judges them"
         )
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Snapshot]:
         return iter(self.snapshots)
 
     def __getitem__(self, index: int) -> Snapshot:
@@ -281,7 +283,7 @@ class Recording:
         """
         statistic = _statistic("Recording.statistic", name)
         _check_quantity("Recording.statistic", of)
-        row_in = {}  # by the identity of a tuple of layers, which snapshots share
+        row_in: dict[int, int | None] = {}  # by identity of the layers, which are shared
         found = records.empty(len(self.snapshots))
         for record, snapshot in zip(found, self.snapshots, strict=True):
             if id(snapshot.layers) not in row_in:
@@ -296,15 +298,15 @@ class Recording:
         return statistic(found)
 
 
-def _statistic(where, name):
-    """The function of that name in `records.STATISTICS`."""
+def _statistic(where: str, name: str) -> records.Statistic:
+    """A function in `records.STATISTICS`, by its name."""
     if name not in records.STATISTICS:
         known = no_such("statistic", name, records.STATISTICS, listed=True)
         raise KeyError(f"{where}: {known}")
     return records.STATISTICS[name]
 
 
-def _check_quantity(where, name, error=KeyError):
+def _check_quantity(where: str, name: str, error: type[Exception] = KeyError) -> None:
     if name not in records.QUANTITIES:
         known = no_such("quantity", name, records.QUANTITIES, listed=True)
         raise error(f"{where}: {known}")

@@ -7,8 +7,9 @@ All renderings are made of the same pieces: the sentences of `sentences`, and th
 from html import escape
 
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import Finding, limit
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.shown import count
+from activation_monitor.analysis.thresholds import limit
 
 
 def sentences(diagnosis: Diagnosis) -> list[str]:

@@ -61,8 +61,8 @@ from keras import layers, ops
 
 from activation_monitor import audit
 from activation_monitor.analysis import depth_profile as profiles
-from activation_monitor.analysis.findings import limit
 from activation_monitor.analysis.rules import size as rules
+from activation_monitor.analysis.thresholds import limit
 
 POPULATION = pathlib.Path(__file__).with_name("operations.csv")
 FRESH = 25  # networks until a new process starts: TensorFlow keeps 40 MB of each

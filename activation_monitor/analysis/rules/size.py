@@ -5,43 +5,45 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from activation_monitor.analysis.depth_profile import DTYPE_LIMITS, DepthProfile
-from activation_monitor.analysis.findings import Finding, found, limit
-from activation_monitor.analysis.fixes import between_layers
+from activation_monitor.analysis.causes import (
+    Along,
+    InputScale,
+    Operations,
+    Weights,
+    Zeros,
+)
+from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.growth import DTYPE_LIMITS, GrowthRange
+from activation_monitor.analysis.links import Link
 from activation_monitor.analysis.rules.outlier import outlier_link
+from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.thresholds import limit
 
-_OWN_MEAN = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
 
-
-def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """The signal grows or decays exponentially with depth."""
     for growth_range in profile.growth_ranges:
         harm = _harm(growth_range, profile)
         if -limit("vanishing") <= harm <= limit("exploding"):
             continue
         if growth_range.operations and harm * _harm_in_all(growth_range) <= 0:
-            continue  # operations undo it: the signal itself keeps its size
-        chance = limit("significance") * growth_range.chance_sd
-        if abs(growth_range.decades - growth_range.chance_mean) <= chance:
+            continue  # operations undo it: the signal keeps its size
+        by_chance = limit("significance") * growth_range.chance_sd
+        if abs(growth_range.decades - growth_range.chance_mean) <= by_chance:
             continue
-        direction = "exploding" if growth_range.decades > 0 else "vanishing"
+        grows = growth_range.decades > 0
+        direction = "exploding" if grows else "vanishing"
         first, last = growth_range.measured[0], growth_range.measured[-1]
-        low, high = growth_range.interval(limit("significance"))
-        end = "overflow" if growth_range.decades > 0 else "underflow"
+        low, high = growth_range.interval()
+        end = "overflow" if grows else "underflow"
         depths = {f"{end}_{d}": growth_range.limit_depth(d) for d in DTYPE_LIMITS}
-        layers = "weight layer" + ("s" if growth_range.layers > 1 else "")
-        message = (
-            f"from {first.name} to {last.name} the rms of the activations "
-            f"{'grows' if growth_range.decades > 0 else 'falls'} from {first.rms:.3g} to "
-            f"{last.rms:.3g}: {growth_range.growth:.4g} times per weight layer over "
-            f"{growth_range.layers} {layers}, where chance leaves a well scaled network "
-            f"between {low:.3g} and {high:.3g}.{_beyond(growth_range, snapshot)}"
-        )
+        rows = _concerned(growth_range, profile)
         yield found(
             f"{direction}-activations",
             snapshot,
-            _concerned(growth_range, profile),
+            [snapshot.layers[row].name for row in rows],
             {
                 "growth": growth_range.growth,
                 "expected_low": low,
@@ -52,16 +54,46 @@ def growth(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                 "last_rms": last.rms,
             }
             | depths,
-            message,
+            f"The signal {'explodes' if grows else 'vanishes'} with depth: from "
+            f"{first.name} to {last.name} the rms of the activations "
+            f"{'grows' if grows else 'falls'} from {first.rms:.3g} to {last.rms:.3g}, "
+            f"{growth_range.growth:.4g} times per weight layer over "
+            f"{count(growth_range.layers, 'weight layer')}. Weights are random, so growth "
+            f"varies even with a correct initializer, here between {low:.3g} and "
+            f"{high:.3g} times per layer.{_beyond(growth_range, snapshot)}",
+            Weights(
+                rows=tuple(sorted(rows)),
+                links=profile.links_before(sorted(rows)),
+                grows=grows,
+                effect=Along(
+                    _chain(growth_range, profile), growth_range.decades, backward=False
+                ),
+                stream=profile.stream_through(rows),
+            ),
             critical=abs(harm) > limit("critical") * limit(direction),
         )
 
 
-def _harm(growth_range, profile):
+def _chain(growth_range: GrowthRange, profile: DepthProfile) -> tuple[Link, ...]:
+    """The weight layers between the ends of a growth range, if they form a chain."""
+    inside = {point.row for point in growth_range.points}
+    inside |= {profile.graph.weight_before(row) for row in inside} - {None}
+    first, last = (growth_range.measured[i].depth for i in (0, -1))
+    return tuple(
+        link
+        for segment in profile.segments
+        if inside & set(segment.rows)
+        for link in segment.links
+        if first <= profile.depths[link.row] <= last
+    )
+
+
+def _harm(growth_range: GrowthRange, profile: DepthProfile) -> float:
     """Decades of growth that count.
 
-    Not those towards the size that a signal should have, 1: a large input that shrinks, a
-    small one that grows. And not the step of one odd layer, which is another finding.
+    Growth towards the size that a signal should have, 1, does not count: a large input that
+    shrinks, or a small one that grows. Neither does the step of one outlier, which is
+    another finding.
     """
     if not growth_range.open or growth_range.layers < 1:
         return 0.0
@@ -75,39 +107,40 @@ def _harm(growth_range, profile):
     return _away_from_one(decades, growth_range.measured[0].rms)
 
 
-def _harm_in_all(growth_range):
-    """The same of all that happens to the signal, operations included."""
+def _harm_in_all(growth_range: GrowthRange) -> float:
+    """Decades that count of everything that happens to the signal, with operations."""
     if not growth_range.open or not growth_range.start > 0:
         return 0.0
     return _away_from_one(growth_range.whole, growth_range.start)
 
 
-def _away_from_one(decades, start):
+def _away_from_one(decades: float, start: float) -> float:
     start = math.log10(start)
     if decades > 0:
         return max(decades + min(start, 0.0), 0.0)
     return min(decades + max(start, 0.0), 0.0)
 
 
-def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
+def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """The signal grows or decays through operations between the weight layers."""
     for growth_range in profile.growth_ranges:
         harm = _harm_in_all(growth_range)
-        code = "exploding" if harm > 0 else "vanishing"
-        at_most = limit("exploding-operations" if harm > 0 else "vanishing")
+        grows = harm > 0
+        at_most = limit("exploding-operations" if grows else "vanishing")
         here = [op for op in growth_range.operations if op.decades * harm > 0]
         in_all = sum(op.decades for op in growth_range.operations)
         without = math.copysign(1.0, harm) * (harm - in_all)
-        # Without them it would be well: else they are not the cause.
+        # The signal would keep its size without them: otherwise they are not the cause.
         if abs(harm) <= at_most or not here or without > at_most:
             continue
         last = growth_range.measured[-1]
-        odd = max(here, key=lambda op: abs(op.decades))
-        times = f"{10**odd.decades:.3g} times"
+        largest = max(here, key=lambda op: abs(op.decades))
+        names = tuple(op.name for op in here)
+        how_many = "an operation" if len(here) == 1 else f"{len(here)} operations"
         yield found(
-            f"{code}-activations",
+            f"{'exploding' if grows else 'vanishing'}-activations",
             snapshot,
-            [op.name for op in here],
+            names,
             {
                 "decades": growth_range.whole,
                 "operations": len(here),
@@ -115,75 +148,74 @@ def operations(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
                 "first_rms": growth_range.start,
                 "last_rms": last.rms,
             },
-            f"from {growth_range.begin} to {last.name} the rms of the activations "
-            f"{'grows' if harm > 0 else 'falls'} from {growth_range.start:.3g} to "
-            f"{last.rms:.3g}. {_how_many(here)} "
-            f"{'changes' if len(here) == 1 else 'change'} its size between weight layers, "
-            f"the most from {odd.before} to {odd.name}: {times}.",
+            f"The signal {'explodes' if grows else 'vanishes'} because of {how_many} "
+            f"between weight layers: from {growth_range.begin} to {last.name} the rms of "
+            f"the activations {'grows' if grows else 'falls'} from "
+            f"{growth_range.start:.3g} to {last.rms:.3g}. The largest change is from "
+            f"{largest.before} to {largest.name}: {10**largest.decades:.3g} times.",
+            Operations(names, grows),
             critical=abs(harm) > limit("critical") * at_most,
-            fix=between_layers([op.name for op in here], harm > 0, profile),
         )
 
 
-def _how_many(here) -> str:
-    """How many operations there are, at the start of a sentence."""
-    return "An operation" if len(here) == 1 else f"{len(here)} operations"
-
-
-def _beyond(growth_range, snapshot):
-    """Where the numbers end, or will."""
-    beyond = growth_range.points[len(growth_range.measured) :]
-    if beyond:
-        left = (
-            "nothing but zeros is left"
-            if beyond[0].rms == 0
-            else "the values are no longer finite"
-        )
-        return f" At {beyond[0].name} {left}."
+def _beyond(growth_range: GrowthRange, snapshot: Snapshot) -> str:
+    """Where the range of the numbers ends, or will end."""
+    after = growth_range.points[len(growth_range.measured) :]
+    if after:
+        left = "only zeros are left" if after[0].rms == 0 else "values are no longer finite"
+        return f" At {after[0].name}, {left}."
     dtype = snapshot.layers[growth_range.measured[-1].row].dtype
     if dtype not in DTYPE_LIMITS:
         return ""
     end = growth_range.limit_depth(dtype)
     verb = "overflows" if growth_range.decades > 0 else "underflows"
-    return f" At this rate {dtype} {verb} at depth {end:.0f}." if end < 1000 else ""
+    if end >= limit("limit-depth"):
+        return ""
+    return f" At this rate {dtype} {verb} at depth {end:.0f}."
 
 
-def _concerned(growth_range, profile):
-    """The layers whose own weights push that way; all of the growth range if none does."""
+def _concerned(growth_range: GrowthRange, profile: DepthProfile) -> list[int]:
+    """The weight layers that cause the growth; the whole range if no weights do."""
     sign = math.copysign(1.0, growth_range.decades)
     rows = {profile.graph.weight_before(point.row) for point in growth_range.points}
     links = [profile.links[row] for row in sorted(rows - {None}) if row in profile.links]
-    guilty = [link.name for link in links if sign * link.excess > 0.1]
-    return guilty or [point.name for point in growth_range.points]
+    off = [link.row for link in links if sign * link.excess > limit("excess")]
+    return off or [point.row for point in growth_range.points]
 
 
-def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
-    """A layer on every path that puts out zeros only."""
+def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """A layer on every path outputs only zeros."""
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
     for segment in profile.segments:
         for row in segment.rows:
             if rms[row] == 0:
                 row = _first_zero(row, rms, profile)
-                name = snapshot.layers[row].name
                 without_weights = [
-                    link.name
+                    link.row
                     for link in segment.links
-                    if link.kernel_mean == link.kernel_std == 0 and link.name != name
+                    if link.kernel_mean == link.kernel_std == 0 and link.row != row
                 ]
+                rows = [row, *without_weights]
+                name = snapshot.layers[row].name
                 yield found(
                     "zero-activations",
                     snapshot,
-                    [name, *without_weights],
+                    [snapshot.layers[row].name for row in rows],
                     {"rms": 0.0},
-                    f"all outputs of {name} are zero for every input, so no layer after "
-                    "it sees the data and no layer before it learns.",
+                    f"All outputs of {name} are zero for every input. No layer after it "
+                    "receives the data, and no layer before it learns.",
+                    Zeros(
+                        tuple(sorted(rows)),
+                        profile.links_before(sorted(rows)),
+                        dead=False,
+                    ),
                     critical=True,
                 )
                 return
 
 
-def _first_zero(row, rms, profile):
-    """What made the zeros: of what is normalized, the layer before it."""
+def _first_zero(row: int, rms: np.ndarray, profile: DepthProfile) -> int:
+    """The first row of zeros: a normalization of zeros follows the layer that made them."""
     parents = profile.graph.parents[row]
     while len(parents) == 1 and rms[parents[0]] == 0 and profile.depths[parents[0]] > 0:
         (row,) = parents
@@ -191,8 +223,8 @@ def _first_zero(row, rms, profile):
     return row
 
 
-def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
-    """An input far from unit size, where nothing on the way to the head mends that."""
+def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """The input is far from unit size, and nothing on the way to the head corrects it."""
     low, high = 1 / limit("head"), limit("head")
     for segment in profile.segments:
         first = profile.graph.weight_before(segment.rows[0])
@@ -202,7 +234,7 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Findin
             continue
         above = profile.graph.before(first)
         if any(snapshot.layers[row].kind == "embedding" for row in above):
-            continue  # learned, and small as Keras draws it
+            continue  # learned, and small as Keras initializes it
         given = profile.links[first].rms_in
         last = snapshot.statistic("rms")[segment.rows[-1]]
         too_large = given > limit("input") and last > high
@@ -214,92 +246,10 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Findin
                 snapshot,
                 [name],
                 {"input_rms": given, "last_rms": last},
-                f"the rms of what {name} is given is {given:.3g}, and of what the last "
-                f"layer is given still {last:.3g}. Initializers and default learning "
-                "rates are made for an input of mean 0 and standard deviation 1 (LeCun et "
-                "al. 1998, Efficient BackProp, section 4.3).",
+                f"The input is too {'large' if too_large else 'small'}: the rms is "
+                f"{given:.3g} at the input of {name} and still {last:.3g} at the input of "
+                "the last layer. Initializers and default learning rates assume an input "
+                "of mean 0 and standard deviation 1 (LeCun et al. 1998, Efficient "
+                "BackProp, section 4.3).",
+                InputScale(profile.links[first]),
             )
-
-
-def mean_shift(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Finding]:
-    """Activations that are all of one sign and size, or weights that make them so."""
-    mean, rms = snapshot.statistic("mean"), snapshot.statistic("rms")
-    rms = np.where(snapshot.field("nonfinite") > 0, np.nan, rms)
-    shifted = _shifted(snapshot, profile)
-    if shifted:
-        first = shifted[0]
-        common = first.fan_in * abs(first.kernel_mean)
-        own = math.sqrt(first.fan_in) * first.kernel_std
-        yield found(
-            "mean-shift",
-            snapshot,
-            [link.name for link in shifted],
-            {"common_gain": common, "own_gain": own, "kernel_mean": first.kernel_mean},
-            f"the weights of {first.name} have a mean of {first.kernel_mean:.3g}: what its "
-            f"inputs have in common is multiplied by {common:.3g} (fan_in times the mean), "
-            f"what tells them apart by {own:.3g} (sqrt(fan_in) times the std). Soon all "
-            "units say the same.",
-        )
-    for segment in profile.segments:
-        for row in segment.rows:
-            layer = snapshot.layers[row]
-            shift = abs(mean[row]) / rms[row] if rms[row] > 0 else 0.0
-            if (
-                segment.open
-                and layer.kind in ("weight", "activation")
-                and layer.activation not in _OWN_MEAN
-                and layer.width >= limit("narrowest")
-                and shift > limit("mean-shift")
-            ):
-                yield found(
-                    "mean-shift",
-                    snapshot,
-                    [layer.name],
-                    {"mean": mean[row], "rms": rms[row], "shift": shift},
-                    f"the mean of {layer.name} is {mean[row]:.3g}, {shift:.0%} of its rms: "
-                    "all its units say nearly the same. A common mean makes the loss "
-                    "steep in one direction and flat in all others (LeCun et al. 1998, "
-                    "Efficient BackProp, section 4.3).",
-                )
-                return
-
-
-def _shifted(snapshot, profile):
-    """Hidden weight layers whose weights have a mean that outweighs their spread.
-
-    In a chain each counts. Batch normalization or a shortcut mends a single one, so of
-    layers beside those most must be so. A normalization over the units takes away what
-    they have in common altogether.
-    """
-
-    def shifted(links):
-        return [
-            link
-            for link in links
-            if _common(link) > limit("common-gain")
-            and snapshot.layers[link.row].width >= limit("narrowest")
-        ]
-
-    hidden = profile.graph.feeds_weight()
-    chained = {link.row: link for segment in profile.segments for link in segment.links}
-    others = [
-        link
-        for row, link in profile.links.items()
-        if hidden[row] and row not in chained and not _centred(row, profile.graph)
-    ]
-    found_there = shifted(others)
-    if 2 * len(found_there) <= len(others):
-        found_there = []
-    return sorted(shifted(chained.values()) + found_there, key=lambda link: link.row)
-
-
-def _centred(row, graph):
-    behind = {graph.layers[child].class_name for child in graph.children[row]}
-    return bool(behind & {"LayerNormalization", "GroupNormalization"})
-
-
-def _common(link):
-    """By how much more what the inputs have in common is multiplied than what not."""
-    if not link.kernel_std > 0 or link.depthwise:
-        return 0.0
-    return math.sqrt(link.fan_in) * abs(link.kernel_mean) / link.kernel_std

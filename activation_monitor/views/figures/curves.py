@@ -7,7 +7,7 @@ from typing import NamedTuple
 from plotly import colors
 
 from activation_monitor.analysis import records
-from activation_monitor.analysis.depth_profile import DTYPE_LIMITS
+from activation_monitor.analysis.growth import DTYPE_LIMITS
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics

@@ -1,0 +1,104 @@
+"""Fixes for values that carry no signal: NaN, infinity, zeros."""
+
+from activation_monitor.analysis import records
+from activation_monitor.analysis.causes import NonFinite, Zeros
+from activation_monitor.analysis.counterfactual import underflows
+from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.fix import Change, Fix
+from activation_monitor.analysis.fixes.weights import draw_again, off_size, wrong_mean
+from activation_monitor.analysis.snapshot import Snapshot
+
+_NAN_IN_TRAINING = Fix(
+    "data or learning rate",
+    "All values were finite at the step sampled before. Either a batch in between "
+    "contained NaN, which turns the weights into NaN in one step: check this first. Or too "
+    "large steps drove the weights out of range.",
+    (
+        Change("before", "np.isnan(x).any(), np.isnan(y).any()", ("training",), "the data"),
+        Change("in", "learning_rate=...", ("the optimizer",), "a tenth of the present one"),
+        Change("in", "clipnorm=1.0", ("the optimizer",), "in addition, if needed"),
+    ),
+)
+
+
+def nonfinite(cause: NonFinite, snapshot: Snapshot) -> Fix | None:
+    """The fix for NaN or infinity."""
+    layer = snapshot.layers[cause.row]
+    if layer.kind == "input" and not layer.parents:
+        return Fix(
+            "data",
+            "The batch itself contains NaN or infinity. Find these rows and clean or drop "
+            "them: `np.flatnonzero(~np.isfinite(x).all(axis=1))`.",
+        )
+    if snapshot.field("nonfinite", of=records.WEIGHT)[cause.row]:
+        if snapshot.step > 0:
+            return _NAN_IN_TRAINING
+        return Fix("initializer", f"The weights of {layer.name} are NaN or infinite.")
+    if layer.dtype == "float16":
+        return Fix(
+            "range of float16",
+            "float16 ends at 65504; bfloat16 has the range of float32.",
+            (
+                Change(
+                    "in", 'dtype="mixed_bfloat16"', (layer.name,), "or as the global policy"
+                ),
+            ),
+        )
+    if snapshot.step > 0:
+        return _NAN_IN_TRAINING
+    return None
+
+
+def zeros(cause: Zeros, snapshot: Snapshot, profile: DepthProfile, came_up: bool) -> Fix:
+    """The fix for tensors of zeros, and for dead units."""
+    if cause.dead and came_up:
+        return _died(tuple(snapshot.layers[row].name for row in cause.rows))
+    fix = wrong_mean(cause.links, snapshot)
+    if fix:
+        return fix
+    # No size of the weights makes a pre-activation negative, but small ones may underflow.
+    if not cause.dead:
+        small = off_size(cause.links, grows=False, snapshot=snapshot)
+        if any(underflows(link, snapshot.layers[link.row].dtype) for link in small):
+            return draw_again(small, snapshot)
+    return _negative(cause.rows[0], snapshot, profile)
+
+
+def _died(layers: tuple[str, ...]) -> Fix:
+    return Fix(
+        "learning rate",
+        "The units were alive before. Too large steps made their pre-activations negative "
+        "for all inputs. Units with a slope below zero can recover, but steps of this size "
+        "move them too far as well.",
+        (
+            Change(
+                "in", "learning_rate=...", ("the optimizer",), "a tenth of the present one"
+            ),
+            Change("in", 'activation="leaky_relu"', layers, "afterwards, if needed"),
+        ),
+    )
+
+
+def _negative(row: int, snapshot: Snapshot, profile: DepthProfile) -> Fix:
+    """What is known about a layer of zeros: the input of its activation function."""
+    layer, parents = snapshot.layers[row], profile.graph.parents[row]
+    if layer.kind == "activation" and len(parents) == 1:
+        before = snapshot.layers[parents[0]]
+        high = snapshot.statistic("maximum")[parents[0]]
+        text = (
+            f"The input of {layer.name}, the output of {before.name}, is at most "
+            f"{high:.3g} for all samples."
+        )
+        if before.kind == "normalization":
+            text += (
+                f" Check the `beta` of {before.name} and, if the layer uses them (frozen, "
+                "or in evaluation), its moving statistics: they do not fit this data."
+            )
+            return Fix("normalization", text)
+        return Fix("not known", text)
+    return Fix(
+        "not known",
+        f"The size of the weights does not make the outputs of {layer.name} zero. "
+        "Pre-activations that are negative for all samples do: because of a bias far below "
+        "zero, or of weights whose mean has the opposite sign of their inputs.",
+    )

@@ -1,0 +1,94 @@
+"""The rule on NaN and infinity: where it begins."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from activation_monitor.analysis import records
+from activation_monitor.analysis.causes import NonFinite
+from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.snapshot import Snapshot
+
+
+def any_nonfinite(snapshot: Snapshot) -> bool:
+    """Whether `nonfinite` could find anything, wherever it is."""
+    weights = _bad_weights(snapshot)
+    return bool((snapshot.field("nonfinite") > 0).any() or (weights > 0).any())
+
+
+def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """The first layer with NaN or infinity that matters."""
+    del profile  # it matters wherever it is
+    bad_count = snapshot.field("nonfinite")
+    used = {parent for layer in snapshot.layers for parent in layer.parents}
+    multiplied = {
+        parent
+        for layer in snapshot.layers
+        if layer.kind in ("weight", "normalization")
+        for parent in layer.parents
+    }
+    # A model may handle infinities on purpose (a mask before a softmax). They matter where
+    # they reach an output of the network; or the input of a kernel, whose gradient is NaN
+    # then, even if a ReLU turns NaN into zero on the way forward; or the input of a
+    # normalization, whose statistics are NaN then.
+    todo = [
+        int(row)
+        for row in np.flatnonzero(bad_count > 0)
+        if row not in used or row in multiplied
+    ]
+    bad: set[int] = set()
+    while todo:
+        row = todo.pop()
+        if row not in bad:
+            bad.add(row)
+            todo.extend(p for p in snapshot.layers[row].parents if bad_count[p] > 0)
+    if not bad:
+        yield from _nonfinite_kernels(snapshot)
+        return
+    row = min(bad)  # layers are in the order of the calls: this is the first one
+    layer, count = snapshot.layers[row], snapshot.field("count")[row]
+    where, before = "the output", "Its inputs are finite"
+    if layer.kind == "input" and layer.parents:
+        where = "a sum in the model"
+    elif layer.kind == "input":
+        where, before = "the input of the model", "The batch itself contains them"
+    elif not layer.parents:
+        before = "No tensor before it was measured"
+    yield found(
+        "nonfinite-activations",
+        snapshot,
+        [layer.name],
+        {"nonfinite": bad_count[row], "count": count},
+        f"{bad_count[row]:.0f} of {count:.0f} elements of {where} ({layer.name}, "
+        f"{layer.dtype}) are NaN or infinite. {before}; everything that is computed from "
+        "it inherits them.",
+        NonFinite(row),
+        critical=True,
+    )
+
+
+def _bad_weights(snapshot: Snapshot) -> np.ndarray:
+    """How many weights of each layer are NaN or infinite, as far as they were measured."""
+    return snapshot.field("nonfinite", of=records.WEIGHT)
+
+
+def _nonfinite_kernels(snapshot: Snapshot) -> Iterator[Found]:
+    """Weights that are NaN although activations are finite: ReLU may turn NaN into zero."""
+    bad = np.flatnonzero(_bad_weights(snapshot) > 0)
+    if not len(bad):
+        return
+    row = int(bad[0])
+    name, weights = snapshot.layers[row].name, _bad_weights(snapshot)[row]
+    count = snapshot.field("count", of=records.WEIGHT)[row]
+    yield found(
+        "nonfinite-activations",
+        snapshot,
+        [name],
+        {"nonfinite": weights, "count": count},
+        f"{weights:.0f} of {count:.0f} weights of {name} are NaN or infinite. Its outputs "
+        "are finite because the activation function hides them: on some devices ReLU turns "
+        "them into zeros.",
+        NonFinite(row),
+        critical=True,
+    )

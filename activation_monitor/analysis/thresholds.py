@@ -1,0 +1,228 @@
+"""The numbers on which rules and fixes turn, each with its unit and its source."""
+
+from typing import NamedTuple
+
+
+class Threshold(NamedTuple):
+    """A number on which a rule turns.
+
+    Attributes:
+        value: The number, positive.
+        unit: What it counts.
+        source: Where it comes from.
+    """
+
+    value: float
+    unit: str
+    source: str
+
+
+def limit(name: str) -> float:
+    """The value of a threshold.
+
+    Args:
+        name: A key of `THRESHOLDS`.
+
+    Raises:
+        KeyError: If there is no such threshold.
+    """
+    return THRESHOLDS[name].value
+
+
+_CALIBRATED = (
+    "10 % above the largest value of the networks that train in the calibration halves of "
+    "data/calibration.npz ({} of 166) and tests/benchmarks/trainability.csv ({} of 158)"
+)
+
+THRESHOLDS = {
+    # -- the size of the signal
+    "exploding": Threshold(
+        1.2,
+        "decades of growth of the rms along a growth range that reaches the head",
+        _CALIBRATED.format("1.09", "below"),
+    ),
+    "exploding-operations": Threshold(
+        1.4,
+        "decades of growth of the rms through operations between weight layers",
+        "10 % above the largest value of 52 networks that train in the calibration half of "
+        "tests/benchmarks/operations.csv (1.29)",
+    ),
+    "vanishing": Threshold(2.75, "decades of decay", _CALIBRATED.format("2.25", "2.50")),
+    "significance": Threshold(
+        3.0,
+        "standard deviations of chance up to which growth is attributed to chance",
+        "without it 4 % of well scaled networks 32 wide and 50 deep would be flagged",
+    ),
+    "critical": Threshold(
+        2.0,
+        "times the threshold above which a finding is critical instead of a warning",
+        "plain SGD fails from about there, Adam trains through some decay",
+    ),
+    "limit-depth": Threshold(
+        1000.0,
+        "weight layers up to which a message names the depth of overflow or underflow",
+        "chosen, not calibrated: deeper networks are hardly ever built",
+    ),
+    "input": Threshold(
+        30.0,
+        "times above or below 1 that the rms of the input may be",
+        "digits times 100, times 0.01 or 0..255: plain SGD fails unless an activation "
+        "function forgets the scale; every initializer assumes unit rms",
+    ),
+    "head": Threshold(
+        10.0,
+        "times above or below 1 that the rms may be at the head, if the input is unscaled",
+        "as for input: networks that forgot the scale of the input lie within",
+    ),
+    "outlier": Threshold(
+        1.0,
+        "decades by which the gain of one layer must differ from that of its peers",
+        "chosen, not calibrated: a factor of 10",
+    ),
+    "outlier-others": Threshold(
+        0.5,
+        "share of the outlier's distance that all other layers must stay below",
+        "chosen, not calibrated: with a second layer as far off, none stands out",
+    ),
+    "outlier-down": Threshold(
+        5.0,
+        "decades by which the gain of one layer may fall short of that of its peers",
+        "networks with one layer of 0.001 times its weights train, 5 of 9 with SGD as well",
+    ),
+    "peers": Threshold(
+        3,
+        "other layers that are needed before one may stand out from them",
+        "the median of fewer layers is not a common gain",
+    ),
+    "operation": Threshold(
+        0.5,
+        "decades: an operation changes the size between two weight layers by more",
+        "activation functions without a size of their own change it by 0.3 at most (SiLU)",
+    ),
+    "sum-or-product": Threshold(
+        0.1,
+        "decades, or share, by which size and mean may miss those of a product or sum",
+        "rounding and chance are far below, other operations far above",
+    ),
+    # -- gradients
+    "exploding-gradients": Threshold(
+        1.6,
+        "decades by which a gradient grows towards the input, predicted from the weights",
+        _CALIBRATED.format("1.46", "below"),
+    ),
+    "vanishing-gradients": Threshold(
+        3.0,
+        "decades by which a gradient falls towards the input, predicted from the weights",
+        _CALIBRATED.format("2.20", "2.71"),
+    ),
+    "measured-gradients": Threshold(
+        3.0,
+        "decades between the measured gradients at the first and the last layer of the "
+        "trunk",
+        "30 healthy keras.applications lie between -2.0 and 2.5; perceptrons of 51 BN-ReLU "
+        "layers are at 4.1 and do not train",
+    ),
+    # -- what the units say
+    "collapse": Threshold(
+        2.0,
+        "decades by which the share of the rms that differs from sample to sample falls",
+        "the largest value of a network that trains is 1.25 (sigmoid), of others 0.7",
+    ),
+    "collapse-rounding": Threshold(
+        6.5,
+        "decades below 1 at which the share that differs from sample to sample is rounding",
+        "chosen, not calibrated: the resolution of float32 is 2^-23, 6.9 decades",
+    ),
+    "saturated": Threshold(
+        0.8,
+        "share of saturated outputs in more than half of the bounded layers",
+        "networks that train have up to 0.73, tanh with N(0, 1) weights 0.85",
+    ),
+    "saturated-too": Threshold(
+        0.5,
+        "times the threshold above which a finding names a saturated layer as well",
+        "chosen, not calibrated: the layers next to saturated ones share their cause",
+    ),
+    "dead": Threshold(
+        0.9,
+        "share of ReLU units that are zero for all samples",
+        "half of the units are zero by chance once all samples look alike (deep networks, "
+        "initializers of mean 0); networks that train have up to 0.62 zeros",
+    ),
+    "dead-layers": Threshold(
+        0.5,
+        "share of the trunk's ReLU layers with mostly dead units that makes them critical",
+        "each passes less than a tenth of its units on, a healthy one half: four such "
+        "layers in a row leave 4 % of a gradient's rms",
+    ),
+    "dead-samples": Threshold(
+        16,
+        "samples below which no unit is called dead",
+        "a healthy unit is zero for all of 16 samples with probability 2^-16",
+    ),
+    "mean-shift": Threshold(
+        0.9,
+        "absolute mean of the activations over their rms",
+        "ReLU of independent inputs 0.56, networks that train up to 0.62",
+    ),
+    "common-gain": Threshold(
+        5.0,
+        "times by which weights multiply what their inputs share more than what differs",
+        "weights drawn around 0 have |z| / sqrt(units), below 3; U(0, a) has "
+        "sqrt(3 fan_in): 5 at 8 inputs",
+    ),
+    "narrowest": Threshold(
+        16,
+        "units below which the mean of a layer shows nothing about its initializer",
+        "a mean over fewer units is large by chance",
+    ),
+    # -- causes
+    "initialization-ends": Threshold(
+        10,
+        "steps up to which the first snapshot still shows the initialization",
+        "of 167 healthy networks 1 crossed the thresholds at step 10 and 5 at step 300; "
+        "one of our convolutional ones did so at step 40: by learning",
+    ),
+    "contradicted": Threshold(
+        0.5,
+        "decades between the measured and the predicted gain of a layer of an unknown kind",
+        "the largest value of 2,919 layers without a normalization after them is 0.35 (the "
+        "first 300 networks that tests/benchmarks/operations.py and trainability.py draw)",
+    ),
+    "excess": Threshold(
+        0.1,
+        "decades by which weights must be off to be the cause",
+        "Glorot's before ReLU are off by 0.15; measured gains are within 0.04 of what the "
+        "weights predict (facts/theory.md 3.7)",
+    ),
+    "excess-of-branch": Threshold(
+        0.3,
+        "decades by which the inner layers of a residual branch must be off to be named",
+        "chosen, not calibrated: the last layer sets the size of a branch",
+    ),
+    "changed-weights": Threshold(
+        1.0,
+        "decades by which weights are off what their own initializer draws if they changed",
+        "fan-out in place of fan-in, and padding, make less of a difference",
+    ),
+    "kernel-mean": Threshold(
+        0.3,
+        "mean over std of a kernel from which its mean is the cause",
+        "a kernel of 100 weights drawn around 0 reaches it by chance once in 400",
+    ),
+    "kernel-mean-chance": Threshold(
+        3.0,
+        "standard deviations of chance beyond which the mean of a kernel is the cause",
+        "the mean of few weights is large by chance, once in 370 beyond 3",
+    ),
+    "accounts-for": Threshold(
+        0.5,
+        "share of a finding's decades that may be left once its cause is undone",
+        "chosen, not calibrated: the rest is another finding, after this one is fixed",
+    ),
+    "leaves-limits": Threshold(
+        0.5,
+        "share of saturated outputs below which weights of the right size would lie",
+        "chosen, not calibrated: below `saturated`, with room for chance",
+    ),
+}
