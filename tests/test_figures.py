@@ -12,7 +12,7 @@ import tensorflow as tf
 import networks
 from activation_monitor import ActivationMonitor, audit
 from activation_monitor import diagnose as public_diagnose
-from activation_monitor.analysis import histogram, theory
+from activation_monitor.analysis import chance, histogram
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
@@ -142,7 +142,7 @@ def test_the_band_is_what_chance_allows_a_well_scaled_network():
     assert not band.showlegend and tuple(key.x) == (None,)
     high, low = np.log10(band.y[:10]), np.log10(band.y[10:][::-1])
     np.testing.assert_allclose(band.x[:10], range(1, 11))
-    law = theory.chance(("relu",) * 9, (64,) * 9)
+    law = chance.of_layers(("relu",) * 9, (64,) * 9)
     start = math.log10(rms(net)["d1"])
     for k in range(10):
         mean = law.mean / math.log(10) * k / 9

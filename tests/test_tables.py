@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from activation_monitor.analysis import chain, comparison, rescaling, theory
+from activation_monitor.analysis import chain, chance, comparison, rescaling
 from activation_monitor.views import console, tables
 
 WIDE = (9.876e127, 1.234e-128, 1.234e-5, 98765.4321, math.inf, math.nan)
@@ -45,7 +45,7 @@ def calibration():
     shown += [f"{value:.4g}" for row in rows for value in row[2:6]]
     shown += [f"{row.error:.1e}" for row in rows]
     title = "1000 Dense layers of 512, weights of std 0.04419, mixed_bfloat16"
-    law = theory.chain_law(512, 1.0, 1000)
+    law = chance.chain_law(512, 1.0, 1000)
     made = chain.Calibration(title, tuple(rows), 9.876e127, law)
     return tables.calibration_table(made), shown
 
@@ -97,7 +97,7 @@ def test_no_name_is_folded_where_numbers_are_those_of_float32():
     """Exponents of two digits leave room for the names; the widest for the headings."""
     small = -1.234e-38
     rows = [chain.CalibrationRow(f"product_{i}", *[-small] * 6) for i in (1, 20)]
-    law = theory.chain_law(512, 1.0, 20)
+    law = chance.chain_law(512, 1.0, 20)
     made = chain.Calibration("20 Dense layers", tuple(rows), 1.0, law)
     printed = console.as_text(tables.calibration_table(made), width=80)
     assert "product_20 " in printed and "product_1 " in printed
