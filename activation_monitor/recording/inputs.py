@@ -7,7 +7,7 @@ batch is compared with these shapes only after a call has failed, to explain the
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -177,7 +177,7 @@ def _index_beyond_embedding(model, expected, names, arrays):
         for wanted, name, array in zip(expected, names, arrays, strict=True):
             if source is not wanted:
                 continue
-            highest = np.max(keras.ops.convert_to_numpy(array))
+            highest = np.max(cast(np.ndarray, keras.ops.convert_to_numpy(array)))
             if highest >= layer.input_dim:
                 return (
                     f"Expected: integers from 0 to {layer.input_dim - 1} for {name}, since "

@@ -28,7 +28,7 @@ def kernel(layer: keras.Layer) -> Any:
         matrices = [w for w in layer.weights if len(w.shape) >= 2]
         found = matrices[0] if len(matrices) == 1 else None
     shape = getattr(found, "shape", None)
-    if shape is None or len(shape) < 2:
+    if found is None or shape is None or len(shape) < 2:
         return None
     is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(found.dtype))
     return found if is_float else None

@@ -15,12 +15,17 @@ stay small: it is laid on every layer. So there are two ways to measure:
 Written in `keras.ops`; nothing here knows about layers, callbacks or files.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
-from keras import ops
 
 from activation_monitor.analysis import histogram as buckets
 from activation_monitor.analysis import records
+
+# Keras does not annotate its functions. What type checkers infer for symbolic tensors,
+# None for example, is wrong for the tensors measured here.
+ops: Any = keras.ops
 
 # Between these magnitudes float32 squares can neither overflow nor be flushed, even
 # summed over a large batch: no scaling needed.

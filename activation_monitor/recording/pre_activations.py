@@ -6,7 +6,7 @@ pre-activations there and may change the kernel before the pass continues.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -150,7 +150,7 @@ def _linear(layer, activation):
 
 def _std(tensor):
     """The standard deviation over all elements, computed in float64."""
-    flat = keras.ops.convert_to_numpy(tensor).reshape(-1)
+    flat = cast(np.ndarray, keras.ops.convert_to_numpy(tensor)).reshape(-1)
     chunks = [flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK)]
     with np.errstate(over="ignore", invalid="ignore"):
         mean = sum(chunk.astype(np.float64).sum() for chunk in chunks) / flat.size

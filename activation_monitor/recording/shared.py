@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import keras
 
-_wanted = contextvars.ContextVar("wanted", default=(None, None))
+_wanted: contextvars.ContextVar[tuple[keras.Layer | None, dict[int, object] | None]] = (
+    contextvars.ContextVar("wanted", default=(None, None))
+)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Numbers the training steps."""
 
 import math
+from typing import cast
 
 
 class StepCount:
@@ -48,7 +49,7 @@ class StepCount:
         """
         moved = taken - self._taken
         if moved > 0:
-            return min(max(self._start + moved, self._least), self._most)
+            return int(min(max(self._start + moved, self._least), self._most))
         return self._ended
 
     def batch_begins(self, batch: int, together: int) -> int:
@@ -67,4 +68,5 @@ class StepCount:
 
     def batch_ends(self) -> None:
         """End an execution: it has run at least one step and at most `together` steps."""
-        self._least, self._ended = self._now + 1, self._most
+        # `batch_begins` has set `_most`, unless no step can be measured.
+        self._least, self._ended = self._now + 1, cast(int, self._most)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -56,9 +57,10 @@ class Schedule:
         Returns:
             `step`, if it is sampled; else a later step before which no step is sampled.
         """
-        if self.by_function:
+        if callable(self._every):
             arguments = (step, health) if self._takes_health else (step,)
-            return step if self._every(*arguments) else step + 1
+            asked = cast(Callable[..., bool], self._every)
+            return step if asked(*arguments) else step + 1
         dense = (first + after for after in DENSE if first + after >= step)
         return min([-(-step // self._every) * self._every, *dense])
 

@@ -9,6 +9,7 @@ were.
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import keras
 
@@ -180,7 +181,8 @@ class Taps:
         # A function whose first trace made variables is traced once more.
         if running is None or (self._traced_inside and not running.depth):
             if running is None or running.step_graph is not backend.outermost_graph():
-                running = self._traces[now] = self._new_trace()
+                new_trace = cast(Callable[[], Trace], self._new_trace)  # by `measuring`
+                running = self._traces[now] = new_trace()
         return running
 
     def _leave_out_function(self, layer):

@@ -77,7 +77,7 @@ class Transparent(keras.layers.Wrapper):
         name: Name of the wrapper. Defaults to `None`: the name of the layer.
     """
 
-    kind: type = None  # the wrapper class that the user called, a base of this class
+    kind: type | None = None  # the wrapper class that the user called, a base of this class
 
     def __new__(cls, layer, *args, **kwargs):
         made = _class_around(cls.kind or cls, type(layer))

@@ -7,6 +7,7 @@ holds for `test_function`, and for a user's own step.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.precision import Precision
@@ -132,7 +133,7 @@ class TwoSteps:
         try:
             self._function = None  # the user's own `make` may know no `force`
             make()
-            return backend.uncounted(self._function)
+            return backend.uncounted(cast(Callable, self._function))  # `make` has set it
         finally:
             self._function = self._plain
             if before is None:

@@ -1,6 +1,7 @@
 """What differs between Keras' backends, one module for each; `backend` is that in use."""
 
 import importlib
+from typing import cast
 
 import keras
 
@@ -12,8 +13,8 @@ _BUILT = ("tensorflow",)
 def _chosen() -> Backend:
     name = keras.backend.backend()
     if name in _BUILT:
-        return importlib.import_module(f"{__name__}.{name}")
-    return NotBuilt(name, _BUILT)
+        return cast(Backend, importlib.import_module(f"{__name__}.{name}"))
+    return cast(Backend, NotBuilt(name, _BUILT))
 
 
 backend: Backend = _chosen()

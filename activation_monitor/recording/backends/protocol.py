@@ -56,6 +56,9 @@ class Reader(Protocol):
         ...
 
 
+_Stores = list[Store]  # within `Backend`, `Store` is a function
+
+
 class Backend(Protocol):
     """The functions of a backend's module."""
 
@@ -72,7 +75,7 @@ class Backend(Protocol):
         """A new store."""
         ...
 
-    def Reader(self, stores: list[Store]) -> Reader:  # noqa: N802
+    def Reader(self, stores: _Stores) -> Reader:  # noqa: N802
         """A new reader of stores."""
         ...
 

@@ -14,7 +14,7 @@ def running_now() -> tuple[str, int]:
         `("replica", replica_id)` or `("thread", thread_id)`.
     """
     # Each `strategy.run` starts new threads, which may reuse the numbers of old threads.
-    thread = threading.current_thread()
+    thread: Any = threading.current_thread()  # TensorFlow's have more attributes
     if hasattr(thread, "replica_id"):
         return "replica", thread.replica_id
     return "thread", thread.ident

@@ -171,7 +171,7 @@ class Store:
             self.merge(seen[0])
         else:
             self.record.assign(seen[0])
-        if histograms:
+        if self.histogram is not None:
             self.histogram.assign(seen[1])
         return seen[0]
 
@@ -219,13 +219,13 @@ class Reader:
 
     def __init__(self, stores: list[Store]):
         self.stores = tuple(stores)
-        self._counting = [s for s in self.stores if s.histogram is not None]
         self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
 
     def _read_all(self):
         kinds = [[store.record for store in self.stores]]
-        if self._counting:
-            kinds.append([store.histogram for store in self._counting])
+        histograms = [s.histogram for s in self.stores if s.histogram is not None]
+        if histograms:
+            kinds.append(histograms)
         columns = []
         for variables in kinds:
             by_replica = zip(*map(_by_replica, variables), strict=True)
