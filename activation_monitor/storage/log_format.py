@@ -21,7 +21,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -62,7 +62,13 @@ snapshot."""
 
 _LAYER_FIELDS = {field.name for field in dataclasses.fields(LayerInfo)}
 
-Stepped = TypeVar("Stepped")
+
+class _HasStep(Protocol):
+    @property
+    def step(self) -> int: ...
+
+
+Stepped = TypeVar("Stepped", bound=_HasStep)
 
 
 class Table(NamedTuple):
@@ -130,19 +136,19 @@ def table_from_json(text: str | bytes, evaluation: bool = False) -> Table:
         ValueError, KeyError, TypeError: If the text is not a table.
     """
     written = json.loads(text)
-    layers = tuple(
-        LayerInfo(
-            **{
-                name: tuple(value) if name == "parents" else value
-                for name, value in row.items()
-                if name in _LAYER_FIELDS
-            }
-        )
-        for row in written["layers"]
-    )
+    layers = tuple(_layer(row) for row in written["layers"])
     return Table(
         layers, tuple(written["columns"]), bool(written.get("evaluation") or evaluation)
     )
+
+
+def _layer(row):
+    values: dict[str, Any] = {
+        name: tuple(value) if name == "parents" else value
+        for name, value in row.items()
+        if name in _LAYER_FIELDS
+    }
+    return LayerInfo(**values)
 
 
 def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:

@@ -2,7 +2,9 @@
 
 import re
 import warnings
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2
@@ -12,6 +14,9 @@ from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.storage import log_format
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
 from activation_monitor.storage.record_file import EVENT_FILES, read_records
+
+# protobuf creates the classes when the module is imported. Type checkers do not see them.
+_EVENTS: Any = event_pb2
 
 
 def read_recording(log_dir: str | Path) -> Recording | dict[str, Recording]:
@@ -46,7 +51,7 @@ def read_recording(log_dir: str | Path) -> Recording | dict[str, Recording]:
     return reader(folder, "read_recording")
 
 
-def read_run(log_dir: str | Path, where: str = "read_run") -> Recording:
+def read_run(log_dir: str | PathLike[str], where: str = "read_run") -> Recording:
     """Read the log that one `EventLog` wrote.
 
     If a file begins at a step that an earlier file has already passed (the run was resumed
@@ -224,7 +229,7 @@ def _event(record):
     if not record.intact:
         return None
     try:
-        return event_pb2.Event.FromString(record.data)
+        return _EVENTS.Event.FromString(record.data)
     except Exception:  # protobuf's error, which has no public name in TensorBoard
         return None
 

@@ -12,6 +12,7 @@ newest file of a folder. In addition to the tags of `log_format`, the file has
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -26,6 +27,10 @@ from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.storage import log_format
 from activation_monitor.storage.plugin_name import PLUGIN
+
+# protobuf creates the classes when the module is imported. Type checkers do not see them.
+_EVENTS: Any = event_pb2
+_SUMMARIES: Any = summary_pb2
 
 _SAMPLED = (
     f"Up to {histogram.EXACT_UP_TO} elements are all counted. Larger tensors are sampled "
@@ -63,7 +68,7 @@ class EventLog:
             snapshot: The measurements of the step.
             findings: The diagnosis as Markdown, if it has changed. Defaults to `None`.
         """
-        summary = summary_pb2.Summary()
+        summary = _SUMMARIES.Summary()
         table, arrays = log_format.encode(snapshot)
         if table != self._table:
             self._table = table
@@ -88,7 +93,7 @@ class EventLog:
             step: The last step that it covers.
             findings: The diagnosis as Markdown.
         """
-        summary = summary_pb2.Summary()
+        summary = _SUMMARIES.Summary()
         self._add_findings(summary, findings)
         self._write(step, summary)
 
@@ -101,7 +106,7 @@ class EventLog:
             size: Width and height in pixels.
             about: The description of the image.
         """
-        summary = summary_pb2.Summary()
+        summary = _SUMMARIES.Summary()
         # An array of NumPy's byte strings would lose trailing zeros.
         content = np.array([b"%d" % size[0], b"%d" % size[1], png], object)
         metadata = image_metadata.create_summary_metadata("", "")
@@ -143,15 +148,15 @@ class EventLog:
 
     def _write(self, step, summary):
         self._writer.add_event(
-            event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+            _EVENTS.Event(wall_time=time.time(), step=step, summary=summary)
         )
 
 
 def _own_metadata():
-    return summary_pb2.SummaryMetadata(
-        plugin_data=summary_pb2.SummaryMetadata.PluginData(
+    return _SUMMARIES.SummaryMetadata(
+        plugin_data=_SUMMARIES.SummaryMetadata.PluginData(
             plugin_name=PLUGIN, content=log_format.metadata_content()
         ),
         # TensorBoard ignores a summary without a data class.
-        data_class=summary_pb2.DATA_CLASS_TENSOR,
+        data_class=_SUMMARIES.DATA_CLASS_TENSOR,
     )

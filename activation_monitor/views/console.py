@@ -122,7 +122,7 @@ def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options: Any) -> Any:
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
     """The layers along the data path, their statistics, the verdict and the findings."""
-    if diagnosis.first is None:
+    if diagnosis.first is None or diagnosis.profile is None:
         return Group(*_verdict(diagnosis))
     snapshots = [diagnosis.first]
     if diagnosis.last is not None and diagnosis.last.step != diagnosis.first.step:
@@ -178,11 +178,11 @@ def spark_line(sizes: Sequence[float], width: int = 60) -> str:
         width: Maximum number of characters. If there are more sizes, an evenly spaced
             selection is shown. Defaults to `60`.
     """
-    sizes = np.asarray(sizes, float)
-    if len(sizes) > width:
-        sizes = sizes[np.linspace(0, len(sizes) - 1, width).round().astype(int)]
-    seen = np.isfinite(sizes) & (sizes > 0)
-    logs = np.log10(sizes, where=seen, out=np.zeros_like(sizes))
+    values = np.asarray(sizes, float)
+    if len(values) > width:
+        values = values[np.linspace(0, len(values) - 1, width).round().astype(int)]
+    seen = np.isfinite(values) & (values > 0)
+    logs = np.log10(values, where=seen, out=np.zeros_like(values))
     low, high = (f(logs[seen]) for f in (np.min, np.max)) if seen.any() else (0.0, 0.0)
     spare = max(2.0 - (high - low), 0.0) / 2.0
     share = (logs - low + spare) / (high - low + 2.0 * spare)

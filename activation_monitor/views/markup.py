@@ -58,9 +58,12 @@ def layer_table(
         }
     severity = {name: found.severity for name, found in diagnosis.worst_by_layer.items()}
     rows = []
-    for row, layer in enumerate(diagnosis.first.layers):
+    first, profile = diagnosis.first, diagnosis.profile
+    if first is None or profile is None:  # nothing was measured
+        return table(columns, rows)
+    for row, layer in enumerate(first.layers):
         cells = [layer.name, *(str(getattr(layer, name)) for name in settings)]
-        cells.append(str(diagnosis.profile.depths[row]))
+        cells.append(str(profile.depths[row]))
         for snapshot in at.values():
             of = statistics_of(snapshot, layer.name)
             cells += [_shown(of[name], name) for name in console.STATISTICS]

@@ -249,7 +249,9 @@ def add_marks(figure, marked, what, edges, log, colours, row=1):
                 name = curve.snapshot.layers[layer].name
                 said = f"{what} is 0"
                 if label != "zero":
-                    said = statistics.nonfinite_text(counts[layer], nonfinite[layer])
+                    said = statistics.nonfinite_text(
+                        float(counts[layer]), float(nonfinite[layer])
+                    )
                 x.append(curve.path.x[layer])
                 names.append(name)
                 texts.append(f"{escape(name)}<br>{curve.label}: {said}")

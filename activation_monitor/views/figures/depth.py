@@ -133,7 +133,10 @@ def comparison(
         row=2,
     )
     figure.add_hline(
-        y=statistics.on_axis(0.0, log), line={"color": colours.ink, "width": 1}, row=2
+        y=statistics.on_axis(0.0, log),
+        line={"color": colours.ink, "width": 1},
+        # A checker infers the type from the default, "all".
+        row=2,  # pyright: ignore[reportArgumentType]
     )
     name_depths(figure, curves, 2)
     title = f"{statistics.label(statistic)} over depth, run by run"

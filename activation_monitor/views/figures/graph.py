@@ -27,7 +27,7 @@ def layer_graph(
     recording: Recording,
     diagnosis: Diagnosis,
     statistic: str = "rms",
-    steps: Sequence[int] | int | None = None,
+    steps: Sequence[int] | float | None = None,
     dark: bool = False,
 ) -> graph_objects.Figure:
     """Draw the layers from input to output, as they were traced, with the findings marked.

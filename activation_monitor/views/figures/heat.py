@@ -1,6 +1,6 @@
 """The heat map: depth x step, which shows where and when a problem begins."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from plotly import graph_objects
@@ -173,7 +173,7 @@ def _add_key(figure, any_zero, any_nonfinite, colours):
             )
 
 
-def _ticks(places, texts):
+def _ticks(places, texts) -> dict[str, Any]:
     kept = statistics.evenly(len(places), _TICKS)
     return {
         "tickvals": [places[i] for i in kept],

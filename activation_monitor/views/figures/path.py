@@ -50,7 +50,7 @@ def path(snapshot: Snapshot) -> Path:
 
 
 def at_steps(
-    recording: Recording, steps: Sequence[int] | int, where: str
+    recording: Recording, steps: Sequence[float] | float, where: str
 ) -> list[Snapshot]:
     """For each step the last snapshot up to it, or else the first snapshot; without
     repeats.

@@ -132,16 +132,16 @@ def check(statistic: str, where: str) -> None:
         )
 
 
-def window(values: Sequence[float], least: float) -> tuple[float, float]:
+def window(values: Sequence[float] | np.ndarray, least: float) -> tuple[float, float]:
     """The part of an axis that shows all these values.
 
     Args:
         values: The values to show. Values that are not finite are ignored.
         least: Minimum length. On a shorter axis, noise would look like a trend.
     """
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    low, high = (values.min(), values.max()) if len(values) else (-least / 2, least / 2)
+    shown = np.asarray(values, float)
+    shown = shown[np.isfinite(shown)]
+    low, high = (shown.min(), shown.max()) if len(shown) else (-least / 2, least / 2)
     spare = max(least - (high - low), 0.0) / 2
     return float(low - spare), float(high + spare)
 

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from plotly import graph_objects
 
 
@@ -120,7 +121,7 @@ def short_run(name: str) -> str:
     return escape(cut)
 
 
-def slanted(x: Sequence[float], names: Sequence[str]) -> dict:
+def slanted(x: Sequence[float] | np.ndarray, names: Sequence[str]) -> dict:
     """Names of layers as slanted ticks of an axis."""
     texts = [short(name) for name in names]
     return {"tickvals": x, "ticktext": texts, "tickangle": -25}

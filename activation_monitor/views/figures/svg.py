@@ -8,6 +8,7 @@ light and a dark page.
 
 import html
 import re
+from typing import Any, cast
 
 import numpy as np
 from plotly import colors, graph_objects
@@ -38,7 +39,7 @@ def svg(figure: graph_objects.Figure) -> str:
     Args:
         figure: A figure of scatter traces. All its texts are escaped, as plotly requires.
     """
-    layout = figure.layout
+    layout = cast(Any, figure.layout)  # plotly has no types for the parts
     below = height_below(layout)
     inside = layout.height - layout.margin.t - below - _LEGEND
     left, bottom = margin_left(layout), TOP + _SHRUNK * inside

@@ -3,7 +3,7 @@
 import html
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from plotly import graph_objects
@@ -50,16 +50,18 @@ def panel_of(reference: str | None) -> str:
 
 def height_below(layout: graph_objects.Layout) -> float:
     """Height of the ticks and the title of the horizontal axis, in pixels."""
-    names = layout.xaxis.ticktext
-    if not layout.xaxis.tickangle or not names:
+    axis = cast(Any, layout.xaxis)  # plotly has no types for the parts
+    names = axis.ticktext
+    if not axis.tickangle or not names:
         return 52.0
     return 44.0 + 3.0 * max(len(html.unescape(name)) for name in names)
 
 
 def margin_left(layout: graph_objects.Layout) -> float:
     """Width of the left margin, for the ticks and the slanted name of the first layer."""
-    names = layout.xaxis.ticktext
-    return max(layout.margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
+    axis, margin = cast(Any, layout.xaxis), cast(Any, layout.margin)
+    names = axis.ticktext
+    return max(margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
 
 
 def panels_of(
@@ -72,10 +74,11 @@ def panels_of(
         left: Left end of the horizontal axis, in pixels.
         bottom: Bottom of the lowest panel, in pixels.
     """
-    x = _horizontal(figure, left, WIDTH - figure.layout.margin.r)
+    layout = cast(Any, figure.layout)
+    x = _horizontal(figure, left, WIDTH - layout.margin.r)
     panels = {}
     for suffix in sorted({panel_of(trace.yaxis) for trace in figure.data}):
-        axis = figure.layout[f"yaxis{suffix}"]
+        axis = layout[f"yaxis{suffix}"]
         low, high = axis.range or _ends(trace.y for trace in figure.data)
         start, end = (
             bottom - share * (bottom - TOP) for share in axis.domain or (0.0, 1.0)

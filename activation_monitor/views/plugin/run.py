@@ -57,8 +57,9 @@ class Run:
     @property
     def reason(self) -> str:
         """Why growth with depth could not be judged, if the verdict is "not assessed"."""
-        unknown = self.diagnosis is None or self.verdict != "not assessed"
-        return "" if unknown else self.diagnosis.not_assessed
+        if self.diagnosis is None or self.verdict != "not assessed":
+            return ""
+        return self.diagnosis.not_assessed
 
     @property
     def worst_layer(self) -> str | None:
@@ -90,10 +91,11 @@ class Run:
 
     @property
     def _depths(self):
-        if self.diagnosis is None or self.diagnosis.first is None:
+        first = self.diagnosis and self.diagnosis.first
+        profile = self.diagnosis and self.diagnosis.profile
+        if first is None or profile is None:
             return {}
-        first, depths = self.diagnosis.first, self.diagnosis.profile.depths
-        found = dict(zip(first.names, map(int, depths), strict=True))
+        found = dict(zip(first.names, map(int, profile.depths), strict=True))
         seen = {id(first.layers)}
         for snapshot in self.recording:
             if id(snapshot.layers) not in seen:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorboard import errors
@@ -52,7 +52,8 @@ class Runs:
     """
 
     def __init__(self, data_provider: provider.DataProvider, logdir: str = ""):
-        self._provider = data_provider
+        # Its methods have no types, and a checker infers None for abstract ones.
+        self._provider: Any = data_provider
         self._logdir = logdir
         self._runs: OrderedDict[tuple[str, str], Run] = OrderedDict()
         self._locks: dict[tuple[str, str], threading.Lock] = {}

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from tensorboard import errors
@@ -49,6 +50,10 @@ def _run_colours():
     return {"light": [*style.LIGHT.runs], "dark": [*style.DARK.runs]}
 
 
+# Werkzeug's decorator is made for methods too; its types are those of a function.
+_application = cast(Callable[[Callable], Callable], wrappers.Request.application)
+
+
 class Tab(base_plugin.TBPlugin):
     """TensorBoard's plugin.
 
@@ -64,7 +69,7 @@ class Tab(base_plugin.TBPlugin):
 
     def get_plugin_apps(self) -> dict[str, Callable]:
         """The routes. Each is an exact name, so no path leads out of the folder."""
-        routes = {
+        routes: dict[str, Callable] = {
             f"/{path.name}": functools.partial(self._static, path)
             for path in _STATIC.iterdir()
             if path.suffix in _TYPES
@@ -85,11 +90,11 @@ class Tab(base_plugin.TBPlugin):
             es_module_path="/index.js", tab_name="Activations"
         )
 
-    @wrappers.Request.application
+    @_application
     def _static(self, path, request):
         return http_util.Respond(request, path.read_bytes(), _TYPES[path.suffix])
 
-    @wrappers.Request.application
+    @_application
     def _plotly(self, request):
         return http_util.Respond(
             *(request, _plotly_script(), "text/javascript"),
@@ -97,7 +102,7 @@ class Tab(base_plugin.TBPlugin):
             expires=_DAY,
         )
 
-    @wrappers.Request.application
+    @_application
     def _list(self, request):
         states = self._runs.states(*query.where(request))
         note = ""
@@ -119,7 +124,7 @@ class Tab(base_plugin.TBPlugin):
             },
         )
 
-    @wrappers.Request.application
+    @_application
     def _run(self, request):
         name = query.value(request, "run")
         run = self._runs.read(*query.where(request), name, refresh=True)
@@ -141,7 +146,7 @@ class Tab(base_plugin.TBPlugin):
             },
         )
 
-    @wrappers.Request.application
+    @_application
     def _figure(self, request):
         kind = query.value(request, "kind")
         if kind not in self._drawn_by:
@@ -270,6 +275,7 @@ def _thinned(recording, most, keep=()):
 @functools.cache
 def _plotly_script():
     """plotly.js of the installed package, which is not imported; compressed once."""
-    folder = Path(importlib.util.find_spec("plotly").origin).parent
+    found = cast(Any, importlib.util.find_spec("plotly"))  # a dependency, so it is there
+    folder = Path(found.origin).parent
     script = (folder / "package_data" / "plotly.min.js").read_bytes()
     return gzip.compress(script, 6, mtime=0)
