@@ -18,10 +18,10 @@ if TYPE_CHECKING:  # Type checkers do not follow `__getattr__`.
     from activation_monitor.analysis.findings import Finding
     from activation_monitor.analysis.snapshot import Recording, Snapshot
     from activation_monitor.auditing import audit
+    from activation_monitor.diagnosing import diagnose
     from activation_monitor.monitor import ActivationMonitor
     from activation_monitor.rescaling import rescale
     from activation_monitor.storage.reader import read_recording
-    from activation_monitor.views.console import diagnose
     from activation_monitor.wrapper import Monitored
 
 __all__ = [

@@ -5,7 +5,7 @@ them with the measurements and so verifies the monitor on the user's machine.
 """
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -78,17 +78,22 @@ def calibrate(
     model.set_weights([w.astype(np.float32) for w in weights])
     x = rng.standard_normal((1, width)).astype(np.float32)
     # The loss has finite gradients for outputs of any size. The weights do not change.
+    # Type checkers infer `str` from Keras' defaults of `jit_compile` and `verbose`.
     model.compile(
         keras.optimizers.SGD(0.0),
         lambda y, outputs: keras.ops.mean(keras.ops.tanh(outputs)),
-        jit_compile=jit_compile,
+        jit_compile=jit_compile,  # pyright: ignore[reportArgumentType]
         **compile_options,
     )
     # The monitor would warn about two of the three chains, correctly.
     monitor = ActivationMonitor(histograms=False, on_finding=lambda finding: None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.fit(x, np.zeros((1, 1), np.float32), verbose=0, callbacks=[monitor])
+        model.fit(
+            *(x, np.zeros((1, 1), np.float32)),
+            verbose=0,  # pyright: ignore[reportArgumentType]
+            callbacks=[monitor],
+        )
     if not len(monitor.recording):
         said = [str(warning.message) for warning in caught] or ["no warning"]
         more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
@@ -98,7 +103,8 @@ def calibrate(
         )
     for warning in caught:
         warnings.warn_explicit(
-            *(warning.message, warning.category, warning.filename, warning.lineno)
+            cast(Warning, warning.message),
+            *(warning.category, warning.filename, warning.lineno),
         )
 
     measured = monitor.recording[0].statistic("rms")  # the input, then the layers

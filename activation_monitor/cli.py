@@ -242,9 +242,9 @@ def _compare(arguments):
     from activation_monitor.views import console, tables
 
     names = (arguments.run_a, arguments.run_b)
-    recordings = [reader.read_run(name, "compare") for name in names]
-    diagnoses = tuple(diagnose(recording) for recording in recordings)
-    found = comparison.compare(*recordings, diagnoses, names)
+    first, second = (reader.read_run(name, "compare") for name in names)
+    diagnoses = diagnose(first), diagnose(second)
+    found = comparison.compare(first, second, diagnoses, names)
     console.show(tables.comparison_table(found, names))
     return 1 if found.differences else 0
 

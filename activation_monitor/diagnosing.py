@@ -25,7 +25,7 @@ class Diagnosed(Protocol):
 
 
 def diagnose(
-    what: Diagnosed | str | PathLike | Iterable[Snapshot],
+    what: Diagnosed | str | PathLike[str] | Iterable[Snapshot],
     ignore: str | Collection[str] = (),
 ) -> Diagnosis:
     """Diagnose a run.

@@ -86,6 +86,8 @@ class ActivationMonitor(keras.callbacks.Callback):
     ```
     """
 
+    model: keras.Model  # Keras sets it before it calls the methods below
+
     def __init__(
         self,
         log_dir: str | Path | None = None,

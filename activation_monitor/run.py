@@ -167,17 +167,19 @@ class Run:
             if self._log is not None and (verdict := self._verdict()) is not None:
                 self._write(EventLog.write_verdict, self.recording.steps[-1], verdict)
             if self._log is not None:  # it is None if writing the verdict failed
-                self._attempts.attempt("the log has no picture", self._write_image)
+                self._attempts.attempt(
+                    "the log has no picture", self._write_image, self._log
+                )
         self._write(EventLog.close)
         self._log = None
 
-    def _write_image(self):
+    def _write_image(self, log):
         from activation_monitor.views.figures import image  # loads plotly only when needed
 
         pixels = image.heat_image(self.recording)
         height, width, _ = pixels.shape
         step = self.recording.steps[-1]
-        self._log.write_image(step, image.png(pixels), (width, height), image.ABOUT)
+        log.write_image(step, image.png(pixels), (width, height), image.ABOUT)
 
     def _write(self, method, *args):
         if self._log is not None:

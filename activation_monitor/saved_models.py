@@ -7,7 +7,7 @@ ValueError says which file it is, what was expected and what to do.
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def load_model(path: str) -> keras.Model:
     if received:
         raise ValueError(f"{path}: {_A_MODEL}. Received: {received}.")
     try:
-        return keras.saving.load_model(path, compile=False)
+        return cast(keras.Model, keras.saving.load_model(path, compile=False))
     except Exception as error:
         raise ValueError(f"{path}: {_why_not_loaded(path, error)}.") from error
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import keras
 
@@ -62,9 +63,9 @@ class Session:
         self.training = Run(attempts, log_dir, RUN, options.ignored, options.scalars)
         self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, scalars=options.scalars)
         self.now = 0
-        self.first_step = None
+        self.first_step: int | None = None
         self.together = 1
-        self.stop = None
+        self.stop: Callable[[], None] | None = None
         self.has_sampled = False
 
     def sampled_step(
@@ -124,8 +125,9 @@ class Session:
         """Whether the running step is sampled, according to the schedule."""
 
         def ask():
+            first = cast(int, self.first_step)  # set before the first step
             return self.options.schedule.samples(
-                self.now, self.together, self.first_step, self.training.health
+                self.now, self.together, first, self.training.health
             )
 
         sampled = self.attempts.attempt("this step is not measured", ask)

@@ -9,66 +9,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Files in which pyright still finds errors. It checks those of analysis by its strict rules
-# and the others by its basic ones. After fixing a file remove its name; add none.
-NOT_YET = {
-    "activation_monitor/analysis/activations.py",
-    "activation_monitor/analysis/chain.py",
-    "activation_monitor/analysis/change.py",
-    "activation_monitor/analysis/comparison.py",
-    "activation_monitor/analysis/counterfactual.py",
-    "activation_monitor/analysis/depth_profile.py",
-    "activation_monitor/analysis/diagnosis.py",
-    "activation_monitor/analysis/findings.py",
-    "activation_monitor/analysis/fixes.py",
-    "activation_monitor/analysis/health.py",
-    "activation_monitor/analysis/hints.py",
-    "activation_monitor/analysis/histogram.py",
-    "activation_monitor/analysis/layer_graph.py",
-    "activation_monitor/analysis/records.py",
-    "activation_monitor/analysis/rescaling.py",
-    "activation_monitor/analysis/rules/gradients.py",
-    "activation_monitor/analysis/rules/outlier.py",
-    "activation_monitor/analysis/rules/size.py",
-    "activation_monitor/analysis/rules/units.py",
-    "activation_monitor/analysis/shown.py",
-    "activation_monitor/analysis/snapshot.py",
-    "activation_monitor/analysis/theory.py",
-    "activation_monitor/auditing.py",
-    "activation_monitor/cli.py",
-    "activation_monitor/monitor.py",
-    "activation_monitor/recording/backends/__init__.py",
-    "activation_monitor/recording/backends/protocol.py",
-    "activation_monitor/recording/backends/tensorflow.py",
-    "activation_monitor/recording/inputs.py",
-    "activation_monitor/recording/keras_private.py",
-    "activation_monitor/recording/kernels.py",
-    "activation_monitor/recording/measure.py",
-    "activation_monitor/recording/passes.py",
-    "activation_monitor/recording/pre_activations.py",
-    "activation_monitor/recording/shared.py",
-    "activation_monitor/recording/step_count.py",
-    "activation_monitor/recording/steps.py",
-    "activation_monitor/recording/taps.py",
-    "activation_monitor/recording/transparent.py",
-    "activation_monitor/run.py",
-    "activation_monitor/saved_models.py",
-    "activation_monitor/storage/log_format.py",
-    "activation_monitor/storage/reader.py",
-    "activation_monitor/storage/writer.py",
-    "activation_monitor/views/console.py",
-    "activation_monitor/views/figures/curves.py",
-    "activation_monitor/views/figures/depth.py",
-    "activation_monitor/views/figures/graph.py",
-    "activation_monitor/views/figures/heat.py",
-    "activation_monitor/views/figures/over_time.py",
-    "activation_monitor/views/figures/statistic.py",
-    "activation_monitor/views/figures/svg.py",
-    "activation_monitor/views/markup.py",
-    "activation_monitor/views/plugin/runs.py",
-    "activation_monitor/views/plugin/tab.py",
-}
-
 HEAD = """
 import keras
 import activation_monitor
@@ -129,13 +69,10 @@ def test_a_checker_reports_a_name_that_does_not_exist(uses):
 
 def test_the_checker_finds_nothing_wrong():
     """With the settings in pyproject.toml: strict for analysis, basic for the rest."""
-    reports = [report for report in checked() if report["severity"] == "error"]
-    lines = {}
-    for report in reports:
-        name = Path(report["file"]).relative_to(ROOT).as_posix()
-        text = f"{name}:{report['range']['start']['line'] + 1}: {report['message']}"
-        lines.setdefault(name, []).append(text)
-    wrong = [line for name in lines.keys() - NOT_YET for line in lines[name]]
+    wrong = [
+        f"{Path(report['file']).relative_to(ROOT).as_posix()}:"
+        f"{report['range']['start']['line'] + 1}: {report['message']}"
+        for report in checked()
+        if report["severity"] == "error"
+    ]
     assert wrong == [], "\n".join(wrong)
-    # A file without errors has to leave the list.
-    assert NOT_YET - lines.keys() == set()

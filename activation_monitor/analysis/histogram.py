@@ -5,7 +5,7 @@ and the largest of them, and the counts of `BUCKETS` buckets of equal width betw
 two. `tf.summary.histogram` would count the same for these elements.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def unpack(vector: np.ndarray) -> Histogram | None:
     counts = vector[3:]
     if not counts.sum() > 0:
         return None
-    edges: np.ndarray = np.linspace(low, high, BUCKETS + 1)
+    edges = cast(np.ndarray, np.linspace(low, high, BUCKETS + 1))
     return Histogram(int(stride), np.stack([edges[:-1], edges[1:], counts], axis=1))
 
 
