@@ -12,7 +12,7 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor, audit
-from activation_monitor.analysis import records, theory
+from activation_monitor.analysis import chance, records
 from cases import cases
 
 RNG = np.random.default_rng(7)
@@ -490,7 +490,7 @@ def test_the_growth_of_all_draws_covers_the_law(activation, std, gain):
     model = models.perceptron(16, 128, activation, NORMAL(stddev=std), inputs=128)
     found = audit(model, x, seeds=6)
     (finding,) = found.findings
-    law = theory.chance([activation] * 15, [128] * 15)
+    law = chance.of_layers([activation] * 15, [128] * 15)
     expected = 0.5 * np.log(gain) + law.mean / 15
     sd = np.sqrt(law.variance) / 15
     low, high = (finding.evidence[f"growth_{end}"] for end in ("low", "high"))

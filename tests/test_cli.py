@@ -12,7 +12,7 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor, calibration, cli
-from activation_monitor.analysis import chain, theory
+from activation_monitor.analysis import chain, chance
 from activation_monitor.analysis.findings import CODES
 
 
@@ -55,7 +55,7 @@ def test_a_monitor_that_is_wrong_fails():
     good = calibration.calibrate(1 / math.sqrt(512), layers=10)
     rms = np.array([1.0, *(row.rms for row in good.rows)])
     wrong = rms * 1.1 ** np.arange(11)
-    reference = theory.chain_law(512, 1 / math.sqrt(512), 10).growth ** np.arange(11)
+    reference = chance.chain_law(512, 1 / math.sqrt(512), 10).growth ** np.arange(11)
     names = tuple(row.name for row in good.rows)
     bad = chain.calibrate("wrong", names, wrong, reference, 1 / math.sqrt(512), 512)
     assert not bad.passed

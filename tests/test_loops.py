@@ -315,7 +315,7 @@ def test_a_monitor_watches_one_step():
     """Two steps would mix their layers in one recording."""
     model, monitor = models.perceptron(), ActivationMonitor()
     monitor.watch(len, model)
-    with pytest.raises(ValueError, match="watches a step already. Make another monitor"):
+    with pytest.raises(ValueError, match="already watches a step. Make another monitor"):
         monitor.watch(len, model)
 
 

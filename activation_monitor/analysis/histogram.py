@@ -5,7 +5,7 @@ and the largest of them, and the counts of `BUCKETS` buckets of equal width betw
 two. `tf.summary.histogram` would count the same for these elements.
 """
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,12 +66,13 @@ def unpack(vector: np.ndarray) -> Histogram | None:
     Returns:
         A `Histogram`, or None if there was no finite element.
     """
-    stride, low, high = vector[:3]
-    counts = vector[3:]
+    stride, low, high = (float(number) for number in vector[:3])
+    counts: np.ndarray = vector[3:]
     if not counts.sum() > 0:
         return None
-    edges = cast(np.ndarray, np.linspace(low, high, BUCKETS + 1))
-    return Histogram(int(stride), np.stack([edges[:-1], edges[1:], counts], axis=1))
+    edges = np.linspace(low, high, BUCKETS + 1)
+    rows = np.column_stack((edges[:-1], edges[1:], counts))
+    return Histogram(int(stride), rows)
 
 
 def pack(histogram: Histogram) -> np.ndarray:
