@@ -275,7 +275,7 @@ def _search(std_at):
 def _state(model):
     """The variables of a model and copies of their values, by `id` of the variable."""
     variables = [*model.variables, *model.metrics_variables]
-    return {id(v): (v, np.array(v.value)) for v in variables}
+    return {id(v): (v, np.array(keras.ops.convert_to_numpy(v))) for v in variables}
 
 
 def _restore(state):

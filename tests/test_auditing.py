@@ -499,7 +499,7 @@ def test_the_growth_of_all_draws_covers_the_law(activation, std, gain):
     rates = [draw.profile.main.growth for draw in found.draws]
     np.testing.assert_allclose([min(rates), max(rates)], [low, high])
     assert len(set(rates)) == 6
-    assert f"by {low:.3g} to {high:.3g} times per layer" in finding.message
+    assert f"with growth from {low:.3g} to {high:.3g} per layer" in finding.message
 
 
 def test_the_growth_of_healthy_draws_is_what_chance_leaves():

@@ -273,7 +273,7 @@ def test_a_section_shows_the_finding_and_the_fix(code):
 
 def test_the_thresholds_in_the_page_are_those_of_the_table():
     """Written as `name` = value."""
-    from activation_monitor.analysis.findings import THRESHOLDS
+    from activation_monitor.analysis.thresholds import THRESHOLDS
 
     named = re.findall(
         r"`([\w-]+)`\s=\s(\d+(?:\.\d+)?)", (ROOT / "docs" / "findings.md").read_text()
