@@ -481,8 +481,11 @@ def _stretch(rows, is_open, snapshot, graph, links, rms):
 
 
 def _is_operation(layer):
-    """Not an activation function that is bounded or has a size of its own: of a large signal
-    these may change the size by any factor. Others change it by less than `_OPERATION`."""
+    """Whether a step of the size at this layer counts as an operation.
+
+    Not at an activation function that is bounded or has a size of its own: these may change
+    a large signal by any factor. Other functions change it by less than `_OPERATION`.
+    """
     bounded = layer.activation in (*_OFFSET, *_LIMITS)
     return layer.kind != "activation" or not bounded
 
