@@ -800,7 +800,7 @@ def test_the_wheel_installed_in_a_fresh_environment_is_served(tmp_path, logs):
                 served = urllib.request.urlopen(url + own + path.name).read()
                 assert served == path.read_bytes()
         finally:
-            board_process.terminate()
+            board_process.kill()  # `terminate` may wait for its threads for ever
 
 
 # -- in a browser
