@@ -38,6 +38,9 @@ TOLERANCE = 2e-2
 SMOKE = {"README.md", "custom-loops.md"}
 """Pages that run with the oldest versions too."""
 
+SLOW = {"before-training.md", "callback.md", "distribution.md", "tensorboard.md"}
+"""Pages that take long: `-m slow` runs them."""
+
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 README_LINES = 200
@@ -127,7 +130,11 @@ def difference(shown: str, printed: str) -> str:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, marks=[pytest.mark.smoke] if path.name in SMOKE else [])
+        pytest.param(
+            path,
+            marks=[pytest.mark.smoke] * (path.name in SMOKE)
+            + [pytest.mark.slow] * (path.name in SLOW),
+        )
         for path in PAGES
     ],
     ids=lambda path: path.name,
