@@ -38,7 +38,10 @@ TOLERANCE = 2e-2
 SMOKE = {"README.md", "custom-loops.md"}
 """Pages that run with the oldest versions too."""
 
-SLOW = {"before-training.md", "callback.md", "distribution.md", "tensorboard.md"}
+SLOW = {
+    *("before-training.md", "callback.md", "distribution.md", "findings.md"),
+    "tensorboard.md",
+}
 """Pages that take long: `-m slow` runs them."""
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)

@@ -25,6 +25,7 @@ def test_an_example_is_short(path):
     assert f"python examples/{path.name}" in source
 
 
+@pytest.mark.slow
 def test_the_network_that_does_not_learn_is_fixed_by_the_printed_line(capsys):
     """The accuracy is that of guessing before, and high with the printed line."""
     before, after, diagnosis = load("does_not_learn").main()

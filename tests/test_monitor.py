@@ -229,7 +229,7 @@ def transformer(pre_norm):
     return keras.Model(inputs, layers.Dense(1)(x))
 
 
-@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("pre_norm", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_transformer_is_healthy(pre_norm):
     """Its residual stream grows, as that of every transformer."""
     tokens = np.random.default_rng(0).integers(0, 50, (32, 16))

@@ -72,7 +72,7 @@ def run(folder, kill_at, order, save_freq, accumulate):
     [
         # The run is killed after 13 of 4 x 5 steps. The last backup is that of the second
         # epoch or of step 12. In both cases the third epoch restarts at its first batch.
-        ("backup first", "epoch", None, 10),
+        pytest.param("backup first", "epoch", None, 10, marks=pytest.mark.slow),
         ("monitor first", 4, None, 12),
         pytest.param("monitor first", "epoch", 3, 10, marks=pytest.mark.slow),
     ],

@@ -189,7 +189,7 @@ def spark_line(sizes: Sequence[float], width: int = 60) -> str:
     bars = np.minimum((share * len(_BARS)).astype(int), len(_BARS) - 1)
     return "".join(
         _BARS[bar] if bar_is_seen else "_" if size == 0 else "x"
-        for bar, bar_is_seen, size in zip(bars, seen, sizes, strict=True)
+        for bar, bar_is_seen, size in zip(bars, seen, values, strict=True)
     )
 
 
