@@ -61,6 +61,7 @@ from keras import layers, ops
 
 from activation_monitor import audit
 from activation_monitor.analysis import depth_profile as profiles
+from activation_monitor.analysis import growth
 from activation_monitor.analysis.rules import size as rules
 from activation_monitor.analysis.thresholds import limit
 
@@ -496,7 +497,7 @@ def sizes(snapshot):
         part
         for segment in profile.segments
         if segment.open
-        for part in profiles._parts(segment.rows, profile.graph.layers, rms)
+        for part in growth.parts(segment.rows, profile.graph.layers, rms)
         if {point.row for point in growth_range.points} <= set(part)
     )
     first, last = growth_range.measured[0], growth_range.measured[-1]
@@ -510,7 +511,7 @@ def sizes(snapshot):
         for change, same_depth, row in steps
         if same_depth
         and (
-            profile.graph.layers[row].kind == "pooling" or abs(change) > profiles._OPERATION
+            profile.graph.layers[row].kind == "pooling" or abs(change) > limit("operation")
         )
     ]
     total = math.log10(last.rms / first.rms)
