@@ -66,6 +66,7 @@ class Taps:
         self._warn = warn
         self._unmeasurable = set()
         self._functions_left_out = False
+        self._kernels = {}  # by id of layer, of a step that XLA compiles
         self._table = Table(tuple(models), histograms)
         self._table.note_changed(self.layers)
         self._entered = 0  # replicas run in threads of their own, that take turns
@@ -287,7 +288,7 @@ class Taps:
             row.fan_in = kernels.fan_in(layer, shapes[0] if shapes else ())
         row.parents = parents
         running.add_measured(index, tensor)
-        if row.kind == "weight" and self._weights:
+        if row.kind == "weight" and self._weights and not running.fused:
             self._measure_kernel(running, index)
 
     def _measure_kernel(self, running, index):
@@ -304,6 +305,21 @@ class Taps:
                 f"the kernel of {layer.path or layer.name!r} cannot be measured: "
                 f"{type(error).__name__}: {error}"
             )
+
+    def measure_kernels_before(self) -> None:
+        """Measure the kernels before a step that XLA compiles; the next `read` has them.
+
+        In such a step they cannot be measured: XLA would compile the update of the weights
+        another way, and round differently (seen with TensorFlow 2.19).
+        """
+        self._kernels = {}
+        for layer in self.layers if self._weights else ():
+            if id(layer) in self._chosen and id(layer) not in self._unmeasurable:
+                with contextlib.suppress(Exception):  # a layer that is not built yet
+                    found = kernels.kernel(layer)
+                    if found is not None:
+                        record = backend.measure_once(stored_value(found), exact=False)
+                        self._kernels[id(layer)] = record
 
     def measure_gradients(self, of) -> None:
         """Measure the gradients with respect to all tensors measured in this step so far.
@@ -326,4 +342,12 @@ class Taps:
 
     def read(self) -> Measured:
         """What the last step measured, see `Table.read`."""
-        return self._table.read()
+        found = self._table.read()
+        if self._kernels and found.layers:
+            weights = records.empty(len(found.layers))
+            for record, row in zip(weights, self._table.rows, strict=True):
+                if row.kind == "weight":
+                    record[:] = self._kernels.get(id(row.layer), record)
+            found.quantities[records.WEIGHT] = weights
+        self._kernels = {}
+        return found
