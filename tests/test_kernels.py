@@ -432,8 +432,9 @@ def test_with_several_steps_in_one_execution_the_kernels_are_those_before_the_fi
     np.testing.assert_array_equal(first.field("count", of="weight")[~np.isnan(rms)], sizes)
 
 
-def test_a_kernel_that_cannot_be_read_does_not_stop_training():
-    """The layer is measured without its kernel."""
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_kernel_that_cannot_be_read_does_not_stop_training(jit_compile):
+    """A warning says why the layer is left out."""
 
     class Secretive(layers.Dense):
         @property
@@ -445,5 +446,6 @@ def test_a_kernel_that_cannot_be_read_does_not_stop_training():
 
     x, y = models.data()
     model = keras.Sequential([keras.Input((8,)), Secretive(3, name="it"), layers.Dense(1)])
-    monitor, _ = models.watch(model, x, y)
+    monitor, warned = models.watch(model, x, y, compile={"jit_compile": jit_compile})
+    assert warned and all("RuntimeError: a secret" in one for one in warned)
     assert monitor.recording.steps == [0, 1, 2]

@@ -32,7 +32,7 @@ TYPES = {
 
 
 def checked(*arguments):
-    """What pyright reports, as dictionaries; of the package where no file is given."""
+    """The reports of pyright, as dictionaries; without arguments, those on the package."""
     run = subprocess.run(
         [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
         + [*map(str, arguments)],

@@ -293,33 +293,44 @@ class Taps:
 
     def _measure_kernel(self, running, index):
         """Measure the kernel of a weight layer, before the step changes it."""
-        layer = self._table.rows[index].layer
+
+        def put(kernel):
+            store = self._table.store(index, records.WEIGHT)
+            kernel = keras.ops.convert_to_tensor(kernel)
+            return store.put(kernel, exact=running.exact, fused=running.fused)
+
+        self._with_kernel(self._table.rows[index].layer, put)
+
+    def measure_kernels_before(self, exact: bool) -> None:
+        """Measure the kernels before a step that XLA compiles; the next `read` has them.
+
+        In such a step they cannot be measured: XLA would compile the update of the weights
+        another way, and round differently (seen with TensorFlow 2.19).
+
+        Args:
+            exact: Whether to take the exact pass, see `measure`.
+        """
+        self._kernels = {}
+        for layer in self.layers if self._weights else ():
+            if id(layer) in self._chosen and id(layer) not in self._unmeasurable:
+                record = self._with_kernel(
+                    layer, lambda kernel: backend.measure_once(kernel, exact=exact)
+                )
+                if record is not None:
+                    self._kernels[id(layer)] = record
+
+    def _with_kernel(self, layer, measure):
+        """The result of `measure` for the kernel of a layer; None, after a warning if it
+        fails, if there is none."""
         try:
             found = kernels.kernel(layer)
-            if found is not None:
-                store = self._table.store(index, records.WEIGHT)
-                kernel = keras.ops.convert_to_tensor(stored_value(found))
-                store.put(kernel, exact=running.exact, fused=running.fused)
+            return None if found is None else measure(stored_value(found))
         except Exception as error:
             self._warn(
                 f"the kernel of {layer.path or layer.name!r} cannot be measured: "
                 f"{type(error).__name__}: {error}"
             )
-
-    def measure_kernels_before(self) -> None:
-        """Measure the kernels before a step that XLA compiles; the next `read` has them.
-
-        In such a step they cannot be measured: XLA would compile the update of the weights
-        another way, and round differently (seen with TensorFlow 2.19).
-        """
-        self._kernels = {}
-        for layer in self.layers if self._weights else ():
-            if id(layer) in self._chosen and id(layer) not in self._unmeasurable:
-                with contextlib.suppress(Exception):  # a layer that is not built yet
-                    found = kernels.kernel(layer)
-                    if found is not None:
-                        record = backend.measure_once(stored_value(found), exact=False)
-                        self._kernels[id(layer)] = record
+            return None
 
     def measure_gradients(self, of) -> None:
         """Measure the gradients with respect to all tensors measured in this step so far.

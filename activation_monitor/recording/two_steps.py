@@ -53,7 +53,7 @@ class SampledStep:
             self.taps.clear()
         self._interrupted = True
         if fused:
-            self.taps.measure_kernels_before()
+            self.taps.measure_kernels_before(self.exact)
 
     def end(self) -> None:
         """After the step: read what it measured, and pass it on."""
