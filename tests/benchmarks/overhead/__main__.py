@@ -108,9 +108,10 @@ def parsed():
 
 def measure(arguments, results, say):
     """Measure the parts asked for. The file is written after each."""
-    import models
     import parts
     import tensorflow as tf
+
+    import models
 
     tf.get_logger().setLevel("ERROR")
     half = models.mixed_precision()
@@ -162,9 +163,8 @@ def main():
 
     import show
 
-    console.print(
-        ", ".join(f"{name} {value}" for name, value in results["machine"].items())
-    )
+    where = (f"{name} {value}" for name, value in results["machine"].items() if value)
+    console.print(", ".join(where))
     for table in show.tables(results):
         console.print(table)
     if arguments.scale is not None:

@@ -144,7 +144,7 @@ CONTESTANTS = (
         "ours, default schedule",
         ours(log=True),
         ours=True,
-        note="The median of steps, most of them not sampled. The mean is in the part `fit`.",
+        note="The median is that of a step that is not sampled. See the part `fit`.",
     ),
     Contestant("ours, every step", ours(sample_every=1, histograms=False), ours=True),
     Contestant("ours, every step, histograms", ours(sample_every=1), ours=True),

@@ -43,9 +43,13 @@ def draw(rows: list[dict]) -> graph_objects.Figure:
         for name in dict.fromkeys(stopped):
             figure.add_annotation(
                 text="cannot run",
-                **{"x": 0.02, "y": name, "xanchor": "left", "showarrow": False},
-                **{"font": {"color": style.LIGHT.severity["critical"]}},
-                **{"row": 1, "col": column},
+                x=0.02,  # a logarithm
+                y=name,
+                xanchor="left",
+                showarrow=False,
+                font={"color": style.LIGHT.severity["critical"]},
+                row=1,
+                col=column,
             )
     title = "Time of a step, in units of a step without a monitor"
     style.dress(figure, style.LIGHT, title, height=130 + 32 * len(names))

@@ -66,8 +66,9 @@ def first(way, monitor=None):
     Of the first model of the process and of a second one, which finds what is made once
     for a process.
     """
-    import models
     import turns
+
+    import models
 
     found = []
     for compiled in (warmed_up(way), models.compiled(models.Way(*way))):
@@ -95,8 +96,9 @@ def memory(way, monitor=None, batch=None):
     On a GPU what TensorFlow has allocated in a step after the first ones. On a CPU the
     resident memory, which includes that of tracing and compilation.
     """
-    import models
     import tensorflow as tf
+
+    import models
 
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     warmed_up(way)
@@ -132,11 +134,11 @@ def board(layers, steps, scalars, loader="fast"):
     A synthetic log without histograms. The fast loader has a process of its own, which
     counts.
     """
-    sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
-    import board as tensorboard
+    sys.path += [str(HERE.parent), str(HERE.parent.parent)]
     import numpy as np
     import tab_speed
 
+    import board as tensorboard
     from activation_monitor import read_recording
     from activation_monitor.storage import writer
 

@@ -5,11 +5,11 @@ One sum reads a tensor once: no exact statistic can be cheaper.
 
 import time
 
-import models
 import numpy as np
 import tensorflow as tf
 from intervals import median
 
+import models
 from activation_monitor.recording.backends.tensorflow import stores
 
 SHAPES = ((128, 512), (32, 64, 512), (32, 16, 16, 256))

@@ -7,9 +7,10 @@ from pathlib import Path
 import contestants
 import fresh
 import kernel
-import models
 import turns
 from intervals import median
+
+import models
 
 EVERY_STEP = {"sample_every": 1}
 CHAIN = (
@@ -87,9 +88,7 @@ def memory(arguments, say):
         "no monitor": {},
         "ours, every step": {"monitor": EVERY_STEP | {"histograms": False}},
         "ours, every step, histograms": {"monitor": EVERY_STEP},
-        f"control: no monitor, batch x {LARGER_BATCH}": {
-            "batch": int(batch * LARGER_BATCH)
-        },
+        f"no monitor, batch x {LARGER_BATCH}": {"batch": int(batch * LARGER_BATCH)},
     }
     each = ways(arguments, [arguments.memory_model])
     return _fresh("memory", each, variants, arguments.repeats, say)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import contestants
 import keras
-import models
 import tensorflow as tf
 from intervals import median
+
+import models
 
 WARM_UP = 6
 """Steps before the first round. The default schedule samples 0, 1, 2 and 5, so that both
