@@ -331,18 +331,6 @@ def test_the_counts_of_networks_are_those_of_their_file():
         ]
 
 
-@pytest.mark.slow
-def test_the_benchmark_of_the_cost_runs(tmp_path):
-    """A few steps of the smallest network; it prints ratios, nothing is asserted."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "step_cost.py", "--model", "mlp", "--steps", "4"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert re.findall(r"step \d+\.\d\d .*, first step \d+\.\d\d", done.stdout), done.stderr
-
-
 # -- writing what is printed
 
 

@@ -16,6 +16,7 @@ EVERY_STEP = {"sample_every": 1}
 CHAIN = (
     "no monitor",
     "ours, every step",
+    "ours, every step, log",
     "ours, every step, histograms, log",
 )
 LARGER_BATCH = 1.25

@@ -83,16 +83,16 @@ def _estimate(results, settings, layers, steps, workers):
     snapshots = sampled(settings, steps)
     each_log = {row["logged"]: row["bytes"] for row in results.get("log", ())}
     logged = _logged(settings)
-    heaviest = "ours, every step" + (", histograms, log" if settings.histograms else "")
+    like = f"ours, every step{', histograms' if settings.histograms else ''}, log"
     chain = [
         row
         for row in results.get("chain", ())
-        if row["contestant"] == heaviest and "added" in row
+        if row["contestant"] == like and "added" in row
     ]
     ratios = [
         row["ratio"]["median"]
         for row in results.get("steps", ())
-        if row["contestant"] == heaviest and "ratio" in row
+        if row["contestant"] == like and "ratio" in row
     ]
     longest = max(chain, key=lambda row: row["layers"], default=None)
     board = {row["scalars"]: row["bytes_each"] for row in results.get("board", ())}
