@@ -116,7 +116,10 @@ def measure(arguments, results, say):
     tf.get_logger().setLevel("ERROR")
     half = models.mixed_precision()
     arguments.precision = [half if p == "mixed" else p for p in arguments.precision]
-    results["machine"] = machine()
+    here, before = machine(), results.get("machine")
+    if before and before | {"date": ""} != here | {"date": ""}:
+        raise SystemExit(f"--read: measured on another machine, {before}; this is {here}.")
+    results["machine"] = here
     results["command"] = sys.argv[1:]
     for part in arguments.parts:
         results[part] = parts.PARTS[part](arguments, say)
