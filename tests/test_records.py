@@ -60,6 +60,7 @@ def by_definition(x, low=-np.inf, high=np.inf):
         "maximum": np.max(finite),
         "saturated": sum(value <= low or value >= high for value in finite),
         "dead_units": dead_channels(x),
+        "counted": x.size,
     }
 
 
@@ -120,6 +121,7 @@ def test_measure_of_one_element_has_no_spread(x):
         "maximum": 2.5,
         "saturated": 0.0,
         "dead_units": 0.0,
+        "counted": 1.0,
     }
 
 
@@ -127,7 +129,7 @@ def test_measure_of_one_element_has_no_spread(x):
 def test_measure_of_no_elements_is_the_empty_record(shape):
     """A tensor without elements gives an empty record, not NaN."""
     np.testing.assert_array_equal(
-        records.measure(np.zeros(shape)), [0, 0, 0, *NOTHING, np.inf]
+        records.measure(np.zeros(shape)), [0, 0, 0, *NOTHING, np.inf, 0]
     )
 
 
@@ -167,7 +169,7 @@ def test_measure_of_nothing_finite_counts_and_measures_nothing(value):
     """If no element is finite, the elements are counted and the rest stays empty; no
     channel is zero."""
     record = records.measure(np.full((3, 2), value), "tanh")
-    np.testing.assert_array_equal(record, [6, 3, 6, *NOTHING, 0])
+    np.testing.assert_array_equal(record, [6, 3, 6, *NOTHING, 0, 6])
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -266,7 +268,7 @@ def test_a_batch_without_finite_elements_adds_to_the_counts_only():
         records.merge(records.measure([[1.0, 4.0]]), broken),
         records.merge(broken, records.measure([[1.0, 4.0]])),
     ):
-        counts = {"count": 6.0, "samples": 3.0, "nonfinite": 4.0}
+        counts = {"count": 6.0, "samples": 3.0, "nonfinite": 4.0, "counted": 6.0}
         assert fields(merged) == {**whole, **counts}
 
 
@@ -278,7 +280,7 @@ def test_what_a_quick_look_left_unmeasured_stays_unmeasured(first):
     unmeasured[:4] = [2, 1, 1, 0]
     pair = (unmeasured, seen) if first else (seen, unmeasured)
     merged = records.merge(*pair)
-    np.testing.assert_array_equal(merged, [4, 2, 1, 0, *[np.nan] * 8])
+    np.testing.assert_array_equal(merged, [4, 2, 1, 0, *[np.nan] * 9])
     for name in records.STATISTICS:
         if name not in ("zero_fraction", "nonfinite_fraction"):
             np.testing.assert_equal(float(records.STATISTICS[name](merged)), np.nan)
@@ -398,6 +400,18 @@ def test_the_fractions_count_among_all_elements():
     assert records.STATISTICS["nonfinite_fraction"](record) == 4 / 8
 
 
+def test_of_a_sample_the_fractions_are_shares_of_the_counted_elements():
+    """Two samples of different density together are the share among both."""
+    record = records.measure(np.zeros((10, 10)))
+    for name, value in {"counted": 20, "zeros": 5, "saturated": 2, "nonfinite": 10}.items():
+        records.field(record, name)[...] = value
+    assert records.STATISTICS["zero_fraction"](record) == 5 / 20
+    assert records.STATISTICS["saturated_fraction"](record) == 2 / 20
+    assert records.STATISTICS["nonfinite_fraction"](record) == 10 / 100
+    both = records.merge(record, records.measure(np.ones((5, 4))))
+    assert records.STATISTICS["zero_fraction"](both) == 5 / 40
+
+
 @pytest.mark.parametrize(
     "name",
     [name for name in records.STATISTICS if not name.endswith("_fraction")],
@@ -451,4 +465,4 @@ def test_empty_records_have_the_shape_asked_for_and_their_own_memory():
     found = records.empty(4, 3)
     assert found.shape == (4, 3, len(records.FIELDS))
     found[:] = 7.0
-    np.testing.assert_array_equal(records.empty(), [0, 0, 0, *NOTHING, np.inf])
+    np.testing.assert_array_equal(records.empty(), [0, 0, 0, *NOTHING, np.inf, 0])

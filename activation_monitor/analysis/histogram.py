@@ -36,6 +36,23 @@ STRIDES = _growing_primes(limit=2**31 // EXACT_UP_TO, ratio=1.1)
 """The possible strides: 1 and primes."""
 
 
+def stride_of(elements: int, units: int) -> int:
+    """The stride at which a tensor is sampled.
+
+    It is 1, or a prime that does not divide the number of units: the sample then visits
+    all units alike.
+
+    Args:
+        elements: The number of elements.
+        units: The number of elements of one row.
+
+    Returns:
+        The smallest of `STRIDES` that leaves at most `EXACT_UP_TO` elements.
+    """
+    fits = (n for n in STRIDES if n * EXACT_UP_TO >= elements and (n == 1 or units % n))
+    return next(fits, STRIDES[-1])
+
+
 class Histogram(NamedTuple):
     """A histogram in the form that TensorBoard shows.
 

@@ -4,8 +4,9 @@ A record is a float64 vector with one number for each row of `FIELDS`; a stack o
 records is an array of shape `(..., len(FIELDS))`. Everything here broadcasts over
 the leading axes.
 
-Records are computed inside the training step by `recording.measure` and merged there by
-the same `merge`: it is written once, for any array namespace.
+A training step computes raw records (see `raw`), from which these follow. Where one step
+measures several tensors, it merges their records by the same `merge`: it is written once,
+for any array namespace.
 
 The *quantity* says which tensor of a layer a record describes. It is a key of
 `QUANTITIES`. Records of all quantities have the same columns.
@@ -38,7 +39,7 @@ FIELDS = (
     Field("count", 0.0, "elements, finite or not"),
     Field("samples", 0.0, "rows along the first (batch) axis"),
     Field("nonfinite", 0.0, "elements that are NaN or infinite"),
-    Field("zeros", 0.0, "elements that are exactly zero"),
+    Field("zeros", 0.0, "elements that are exactly zero, among the counted ones"),
     Field("mean", 0.0, "mean of the finite elements"),
     Field("variance", 0.0, "variance of the finite elements, mean removed"),
     Field("second_moment", 0.0, "mean square of the finite elements, mean kept"),
@@ -50,8 +51,18 @@ FIELDS = (
     ),
     Field("minimum", np.inf, "smallest finite element"),
     Field("maximum", -np.inf, "largest finite element"),
-    Field("saturated", 0.0, "elements within the margin of a bounded activation's limits"),
+    Field(
+        "saturated",
+        0.0,
+        "elements within the margin of a bounded activation's limits, among the counted ones",
+    ),
     Field("dead_units", np.inf, "channels that are zero for every sample and position"),
+    Field(
+        "counted",
+        0.0,
+        "elements among which zeros and saturated ones were counted: all, or an evenly "
+        "strided sample of a large tensor",
+    ),
 )
 
 SATURATED = {
@@ -80,7 +91,7 @@ QUANTITIES = {
 }
 """The tensors of a layer that can be measured: name -> meaning."""
 
-_SUMS = ("count", "samples", "nonfinite", "zeros", "saturated")
+_SUMS = ("count", "samples", "nonfinite", "zeros", "saturated", "counted")
 
 FIELD_NAMES = tuple(field.name for field in FIELDS)
 _INDEX = {name: i for i, name in enumerate(FIELD_NAMES)}
@@ -146,6 +157,7 @@ def measure(x: Any, activation: str = "linear") -> np.ndarray:
     channels = x.reshape(-1, x.shape[-1] if x.ndim > 1 else 1)
     record[_INDEX["dead_units"]] = (channels == 0).all(axis=0).sum()
     record[_INDEX["zeros"]] = (kept == 0).sum()
+    record[_INDEX["counted"]] = rows.size
     if n:
         masked = np.where(finite, rows, 0.0)
         per_unit = np.maximum(finite.sum(0), 1)
@@ -213,9 +225,9 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """A function of a stack of records."""
 
 
-def _fraction(name: str) -> Statistic:
+def _fraction(name: str, of: str = "counted") -> Statistic:
     def fraction(records: np.ndarray) -> np.ndarray:
-        count = field(records, "count")
+        count = field(records, of)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(count > 0, field(records, name) / count, np.nan)
 
@@ -247,7 +259,7 @@ STATISTICS: dict[str, Statistic] = {
     "minimum": _measured("minimum"),
     "maximum": _measured("maximum"),
     "zero_fraction": _fraction("zeros"),
-    "nonfinite_fraction": _fraction("nonfinite"),
+    "nonfinite_fraction": _fraction("nonfinite", of="count"),
     "saturated_fraction": _fraction("saturated"),
     # Infinite in a log written before it was measured.
     "dead_units": _measured("dead_units", lambda n: np.where(np.isfinite(n), n, np.nan)),

@@ -87,6 +87,15 @@ def same_but_new(tensor):
     return new
 
 
+def measured_first(tensor, record):
+    """The same tensor, with the same mask, for those who wait until it is measured."""
+    new = backend.measured_first(tensor, record)
+    mask = keras_mask(tensor)
+    if mask is not None:
+        new._keras_mask = mask
+    return new
+
+
 def attach_masks(layer: keras.Layer, inputs: tuple, outputs) -> None:
     """Attach the masks that Keras attaches to the outputs of a layer after its call."""
     args, kwargs = inputs

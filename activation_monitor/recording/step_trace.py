@@ -29,6 +29,7 @@ class Trace:
     Attributes:
         exact: Whether the exact pass is taken.
         fused: Whether XLA compiles the step.
+        repeats: Whether what is traced runs several times before the records are read.
         step_graph: The graph that the step's own code makes; None if it runs eagerly.
         depth: How many monitored calls are running, one inside the other.
         root: The graph of the outermost of them.
@@ -40,6 +41,7 @@ class Trace:
 
     exact: bool
     fused: bool
+    repeats: bool
     step_graph: object
     depth: int = 0
     root: object = None
@@ -62,11 +64,12 @@ class Trace:
         """Note that a normalization layer that is not measured output these tensors."""
         self._normalized.update(map(id, tensors))
 
-    def add_measured(self, row: int, tensor) -> None:
-        """Note that a tensor was measured."""
+    def add_measured(self, row: int, tensor, after) -> None:
+        """Note that a tensor was measured, and which one the step goes on with."""
         self.rows.append(row)
-        self._row_of[id(tensor)] = row
+        self._row_of[id(tensor)] = self._row_of[id(after)] = row
         self._alive.append(tensor)
+        self.add_outputs([after])
         if backend.graph() is self.root:
             self.tensors[row] = tensor
 

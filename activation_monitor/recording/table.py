@@ -86,13 +86,21 @@ class Table:
         del self._index[self.rows.pop().key]
         self._reader = None
 
-    def store(self, index: int, quantity: str) -> Store:
-        """The store of a quantity of a row, which is made if it is new."""
+    def store(self, index: int, quantity: str, merges: bool = False) -> Store:
+        """The store of a quantity of a row, which is made if it is new.
+
+        Args:
+            index: The index of the row.
+            quantity: A name from `records.QUANTITIES`.
+            merges: Whether several tensors are measured before `read`. Defaults to
+                `False`.
+        """
         stores = self.rows[index].stores
-        if quantity not in stores:
+        if quantity not in stores or (merges and not stores[quantity].merges):
             stores[quantity] = backend.Store(
                 histograms=self._histograms and quantity == records.OUTPUT,
                 first_only=quantity == records.WEIGHT,
+                merges=merges,
             )
             self._reader = None
         return stores[quantity]

@@ -20,6 +20,7 @@ from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.keras_private import (
     attach_masks,
     mask_of,
+    measured_first,
     same_but_new,
     stored_value,
 )
@@ -77,33 +78,43 @@ class Taps:
     # -- while the step's Python code runs
 
     def during(
-        self, train_step: Callable, exact: bool = False, fused: bool = False
+        self,
+        train_step: Callable,
+        exact: bool = False,
+        fused: bool = False,
+        repeats: bool = False,
     ) -> Callable:
         """A step that does the same and measures the layers it calls; see `measuring`."""
 
         @functools.wraps(train_step)
         def tapped_train_step(*args, **kwargs):
-            with self.measuring(exact, fused):
+            with self.measuring(exact, fused, repeats):
                 return train_step(*args, **kwargs)
 
         return tapped_train_step
 
     @contextlib.contextmanager
     def measuring(
-        self, exact: bool = False, fused: bool = False, traced_inside: bool = False
+        self,
+        exact: bool = False,
+        fused: bool = False,
+        repeats: bool = False,
+        traced_inside: bool = False,
     ) -> Iterator[None]:
         """Within the block, the layers that are called are measured.
 
         Args:
             exact: Whether to take the exact pass, see `measure`. Defaults to `False`.
             fused: Whether XLA compiles the step. Defaults to `False`.
+            repeats: Whether the step runs several times before the records are read.
+                Defaults to `False`.
             traced_inside: Whether the block holds the call of a function that is traced
                 there. Otherwise it is in the step's own Python code. Defaults to `False`.
         """
 
         def new_trace():
             graph = backend.outermost_graph() if traced_inside else backend.graph()
-            return Trace(exact, fused, step_graph=graph)
+            return Trace(exact, fused, repeats, step_graph=graph)
 
         self._table.begin_trace()
         self._entered += 1
@@ -253,13 +264,20 @@ class Taps:
                     self._measure(running, layer, number, ":input", parents, tensor)
                     running.add_outputs([tensor])
         parents = running.parents(given)
+        measured = {}
         for path, tensor in named:
             part = ":" + ".".join(map(str, path)) if path else ""
-            self._measure(running, layer, number, part, parents, tensor, given)
-        return outputs
+            measured[id(tensor)] = self._measure(
+                running, layer, number, part, parents, tensor, given
+            )
+        return keras.tree.map_structure(lambda v: measured.get(id(v), v), outputs)
 
     def _measure(self, running, layer, number, part, parents, tensor, inputs=()):
-        """Measure one tensor; `parents` are those of `Trace.parents`."""
+        """Measure one tensor; `parents` are those of `Trace.parents`.
+
+        Returns:
+            The tensor to go on with.
+        """
         suffix = 0
         while self._table.find(layer, number, part) in running.rows:
             suffix += 1  # several inputs of one call
@@ -270,32 +288,38 @@ class Taps:
         row.activation = "linear" if row.kind == "input" else activation_name(layer)
         # A `Monitored` layer waits for this record, which must be right the first time.
         place = None if row.kind == "input" else shared.place_for(layer)
-        record = self._table.store(index, records.OUTPUT).put(
+        record = self._store(running, index, records.OUTPUT).put(
             tensor,
             exact=running.exact or place is not None,
             fused=running.fused,
             channel_axis=channel_axis(layer, tensor),
             unsaturated=records.SATURATED.get(row.activation),
             mask=mask_of(tensor),
-            alone=place is not None,
         )
+        after = tensor if running.fused else measured_first(tensor, record)
         if place is not None:
-            place[id(tensor)] = record
+            place[id(after)] = record
         row.width = int(width_of(layer, tensor))
         row.dtype = keras.backend.standardize_dtype(tensor.dtype)
         if row.kind == "weight":
             shapes = [tuple(given.shape) for given in inputs]
             row.fan_in = kernels.fan_in(layer, shapes[0] if shapes else ())
         row.parents = parents
-        running.add_measured(index, tensor)
+        running.add_measured(index, tensor, after)
         if row.kind == "weight" and self._weights and not running.fused:
             self._measure_kernel(running, index)
+        return after
+
+    def _store(self, running, index, quantity):
+        # A graph within that of the step is a loop or a branch.
+        merges = running.repeats or backend.graph() is not running.step_graph
+        return self._table.store(index, quantity, merges)
 
     def _measure_kernel(self, running, index):
         """Measure the kernel of a weight layer, before the step changes it."""
 
         def put(kernel):
-            store = self._table.store(index, records.WEIGHT)
+            store = self._store(running, index, records.WEIGHT)
             kernel = keras.ops.convert_to_tensor(kernel)
             return store.put(kernel, exact=running.exact, fused=running.fused)
 
@@ -342,7 +366,7 @@ class Taps:
         rows, tensors = zip(*running.tensors.items(), strict=True)
         for row, gradient in zip(rows, backend.gradients(of, tensors), strict=True):
             if gradient is not None:  # else no way leads from here to the loss
-                store = self._table.store(row, records.OUTPUT_GRADIENT)
+                store = self._store(running, row, records.OUTPUT_GRADIENT)
                 store.put(gradient, exact=running.exact, fused=False)
 
     # -- on the host

@@ -134,7 +134,10 @@ class TwoSteps:
         make = getattr(model, f"make_{self._kind}_function")
         before = model.__dict__.get(step)
         model.__dict__[step] = self.sampled.taps.during(
-            getattr(model, step), exact, fused=bool(model.jit_compile)
+            getattr(model, step),
+            exact,
+            fused=bool(model.jit_compile),
+            repeats=not self._each or model.steps_per_execution > 1,
         )
         try:
             self._function = None  # the user's own `make` may know no `force`

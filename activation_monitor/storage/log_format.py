@@ -249,6 +249,8 @@ def _records(step, written, columns, shape=None):
     for i, name in enumerate(records.FIELD_NAMES):
         if name in columns:
             found[:, i] = written[:, columns.index(name)]
+    if "counted" not in columns:  # before there were samples, all elements were
+        records.field(found, "counted")[:] = records.field(found, "count")
     return found
 
 

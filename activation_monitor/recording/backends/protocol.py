@@ -21,6 +21,8 @@ import numpy as np
 class Store(Protocol):
     """Where the record of one tensor waits until the host reads it. No layer owns it."""
 
+    merges: bool
+
     def put(
         self,
         tensor: Any,
@@ -30,13 +32,12 @@ class Store(Protocol):
         channel_axis: int = -1,
         unsaturated: tuple[float, float] | None = None,
         mask: Any = None,
-        alone: bool = False,
     ) -> Any:
-        """Measure a tensor of the running step; returns its record there."""
+        """Measure a tensor of the running step; returns its raw record there."""
         ...
 
     def merge(self, record: Any) -> None:
-        """Merge the record of another tensor of the running step."""
+        """Merge the raw record of another tensor of the running step."""
         ...
 
     def read(self) -> np.ndarray:
@@ -71,7 +72,9 @@ class Backend(Protocol):
 
     # -- records
 
-    def Store(self, histograms: bool, first_only: bool = False) -> Store:  # noqa: N802
+    def Store(  # noqa: N802
+        self, histograms: bool, first_only: bool = False, merges: bool = True
+    ) -> Store:
         """A new store."""
         ...
 
@@ -121,6 +124,10 @@ class Backend(Protocol):
 
     def same_but_new(self, tensor: Any) -> Any:
         """The same values as a new tensor."""
+        ...
+
+    def measured_first(self, tensor: Any, record: Any) -> Any:
+        """The tensor, for consumers that wait until its raw record has been computed."""
         ...
 
     def computed_from(self, tensor: Any) -> list | None:

@@ -87,6 +87,17 @@ def computed_from(tensor: tf.Tensor) -> list[tf.Tensor] | None:
     return list(tensor.op.inputs) if tf.is_symbolic_tensor(tensor) else []
 
 
+def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
+    """The tensor, for consumers that wait until its record has been computed.
+
+    Otherwise TensorFlow may measure much later, and keep the tensor in memory until then.
+    """
+    if tf.executing_eagerly():
+        return tensor
+    with tf.control_dependencies([record]):
+        return tf.identity(tensor)
+
+
 def same_but_new(tensor: tf.Tensor) -> tf.Tensor:
     """A new tensor with the same values, so that the outputs of two layers differ."""
     return tf.identity(tensor)

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from activation_monitor.analysis import histogram, records
-from activation_monitor.recording import measure
+from activation_monitor.analysis import histogram, raw, records
+from activation_monitor.recording import measure, moments
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def _measuring(
     unsaturated: tuple[float, float] | None = None,
     masked: int = 0,
 ):
-    """A function that measures a tensor into a record, and into a histogram if wanted.
+    """A function that measures a tensor, see `measure.measure`.
 
     There is one function per kind of tensor. It is traced once for all taps.
 
@@ -34,33 +34,43 @@ def _measuring(
     `masked` is the rank of the mask, which is a further argument; 0 without a mask.
     """
 
-    def measuring(record, tensor, mask=None):
-        rows = measure.as_rows(tensor)
-        grid = measure.grid(tensor, channel_axis) if rank > 2 else None
-        if mask is not None:
-            mask = measure.padding(mask, tensor)
-        record = measure.accumulate(
-            *(record, rows),
-            grid=grid,
+    def measuring(tensor, mask=None):
+        return measure.measure(
+            tensor,
+            channel_axis=channel_axis,
             unsaturated=unsaturated,
             mask=mask,
             exact=exact,
             fused=fused,
+            histograms=histograms,
+            sum_of_squares=moments.sum_of_squares if fused else _sum_of_squares,
         )
-        if not histograms:
-            return (record,)
-        if mask is not None:
-            rows = tf.where(mask, rows, tf.constant(np.nan, rows.dtype))
-        return record, measure.histogram(rows)
 
-    signature = [
-        tf.TensorSpec([len(records.FIELDS)], tf.float64),
-        tf.TensorSpec([None] * rank, dtype),
-    ]
+    signature = [tf.TensorSpec([None] * rank, dtype)]
     if masked:
         signature.append(tf.TensorSpec([None] * masked, tf.bool))
+    return _kept(measuring, signature)
+
+
+def _sum_of_squares(x):
+    return 2.0 * tf.nn.l2_loss(x)  # one read and no copy
+
+
+@functools.cache
+def _merging():
+    """A function that merges a raw record into a record."""
+
+    def merging(record, raw_record):
+        return records.merge(record, raw.finish(raw_record, xp=keras.ops), xp=keras.ops)
+
+    shapes = (len(records.FIELDS), tf.float64), (len(raw.COLUMNS), tf.float32)
+    return _kept(merging, [tf.TensorSpec([length], dtype) for length, dtype in shapes])
+
+
+def _kept(function, signature):
+    """A function that is traced now, and called in the graphs of others."""
     return tf.function(
-        measuring,
+        function,
         input_signature=signature,
         autograph=False,
         experimental_attributes={"_noinline": True},
@@ -81,12 +91,11 @@ def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarra
     tensor = tf.convert_to_tensor(x)
     kind = tensor.dtype.name, len(tensor.shape)
     measuring = _measuring(*kind, exact=exact, fused=jit_compile, histograms=False)
-    arguments = tf.constant(records.empty()), tensor
     if jit_compile:
         run = tf.function(measuring, autograph=False, jit_compile=True)
         # TensorFlow would count a trace that a call makes, see `steps.uncounted`.
-        measuring = run.get_concrete_function(*arguments)
-    return measuring(*arguments)[0].numpy()
+        measuring = run.get_concrete_function(tensor)
+    return raw.finish(measuring(tensor).numpy())
 
 
 def _variable(value):
@@ -114,14 +123,27 @@ class Store:
     Args:
         histograms: Whether to count a histogram as well.
         first_only: Whether to keep only the record of the first tensor and of the first
-            replica, for example for a kernel. If `False`, the records of all tensors and
-            all replicas are merged. Defaults to `False`.
+            replica, for example for a kernel. Defaults to `False`.
+        merges: Whether several tensors may be measured before the host reads: their
+            records are merged, and the histogram is that of the last one. If `False`, the
+            record is that of the last one, which costs less. Defaults to `True`.
+
+    Attributes:
+        length: The length of what is measured of a tensor.
+        last: The variable with the raw record, and the raw histogram if wanted, of the
+            last tensor (of the first one with `first_only`).
+        merged: The variable with the record of all tensors; None if they are not merged.
     """
 
-    def __init__(self, histograms: bool, first_only: bool = False):
-        self.record = _variable(records.empty())
-        self.histogram = _variable(histogram.none()) if histograms else None
+    def __init__(self, histograms: bool, first_only: bool = False, merges: bool = True):
+        self.merges = merges
+        self.histograms = histograms
         self.first_only = first_only
+        self.length = len(raw.COLUMNS) + histograms * len(raw.HISTOGRAM_COLUMNS)
+        self.last = _variable(np.zeros(self.length, np.float32))
+        self.merged = None
+        if merges and not first_only:
+            self.merged = _variable(records.empty())
 
     def put(
         self,
@@ -132,7 +154,6 @@ class Store:
         channel_axis: int = -1,
         unsaturated: tuple[float, float] | None = None,
         mask: tf.Tensor | None = None,
-        alone: bool = False,
     ) -> tf.Tensor:
         """Measure a tensor of the running step into this store, in the graph.
 
@@ -144,48 +165,43 @@ class Store:
             unsaturated: The limits from `records.SATURATED`. Defaults to `None`: the
                 activation function has no limits.
             mask: Boolean mask of the leading axes, False for padding. Defaults to `None`.
-            alone: Whether to return the record of this tensor only. Defaults to `False`.
 
         Returns:
-            The record of all tensors that the store has measured, or of this tensor if
-            `alone` is `True`. Shape `(len(records.FIELDS),)`.
+            The raw record of this tensor, `(len(raw.COLUMNS),)`.
         """
-        histograms = self.histogram is not None
         measuring = _measuring(
             tensor.dtype.name,
             len(tensor.shape),
             exact=exact,
             fused=fused,
-            histograms=histograms,
+            histograms=self.histograms,
             channel_axis=channel_axis,
             unsaturated=unsaturated,
             masked=0 if mask is None else len(mask.shape),
         )
-        known = self.record.read_value()
-        before = tf.constant(records.empty()) if alone or self.first_only else known
-        arguments = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
-        seen = measuring(before, *arguments)
-        if self.first_only:
-            self.record.assign(tf.where(records.field(known, "count") > 0, known, seen[0]))
-        elif alone:
-            self.merge(seen[0])
-        else:
-            self.record.assign(seen[0])
-        if self.histogram is not None:
-            self.histogram.assign(seen[1])
-        return seen[0]
+        found = measuring(tf.stop_gradient(tensor), *([] if mask is None else [mask]))
+        record = found[: len(raw.COLUMNS)] if self.histograms else found
+        if self.merged is not None:
+            self.merge(record)
+        if self.first_only and self.merges:
+            known = self.last.read_value()
+            found = tf.where(tf.reduce_any(known != 0), known, found)
+        self.last.assign(found)
+        return record
 
     def merge(self, record: tf.Tensor) -> None:
         """Merge the record of another tensor of the running step, in the graph.
 
         Args:
-            record: The record, `(len(records.FIELDS),)`.
+            record: The raw record, `(len(raw.COLUMNS),)`.
         """
-        self.record.assign(records.merge(self.record.read_value(), record, xp=keras.ops))
+        self.merged.assign(_merging()(self.merged.read_value(), record))
 
     def read(self) -> np.ndarray:
         """The record of all replicas, `(len(records.FIELDS),)`, as a numpy array."""
-        return self.joined(np.stack([v.numpy() for v in _by_replica(self.record)]))
+        kept = self.last if self.merged is None else self.merged
+        found = np.stack([v.numpy() for v in _by_replica(kept)])
+        return self.joined(found if self.merged is not None else raw.finish(found))
 
     def joined(self, by_replica: np.ndarray) -> np.ndarray:
         """Join the records of the replicas.
@@ -202,12 +218,11 @@ class Store:
 
     def clear(self) -> None:
         """Empty the store."""
-        kinds = [(self.record, records.empty())]
-        if self.histogram is not None:
-            kinds.append((self.histogram, histogram.none()))
-        for variable, empty in kinds:
-            for value in _by_replica(variable):
-                value.assign(empty)
+        for value in _by_replica(self.last):
+            value.assign(np.zeros(self.length, np.float32))
+        if self.merged is not None:
+            for value in _by_replica(self.merged):
+                value.assign(records.empty())
 
 
 class Reader:
@@ -220,25 +235,27 @@ class Reader:
     def __init__(self, stores: list[Store]):
         self.stores = tuple(stores)
         self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
+        starts = np.cumsum([0, *(store.length for store in stores)])[:-1, None]
+        counting = [store.histograms for store in stores]
+        self._record_columns = starts + np.arange(len(raw.COLUMNS))
+        self._histogram_columns = (
+            starts[counting] + len(raw.COLUMNS) + np.arange(len(raw.HISTOGRAM_COLUMNS))
+        )
 
     def _read_all(self):
-        kinds = [[store.record for store in self.stores]]
-        histograms = [s.histogram for s in self.stores if s.histogram is not None]
-        if histograms:
-            kinds.append(histograms)
-        columns = []
-        for variables in kinds:
-            by_replica = zip(*map(_by_replica, variables), strict=True)
-            stacked = tf.stack([tf.stack(replica) for replica in by_replica])
-            columns.append(tf.reshape(stacked, [tf.shape(stacked)[0], -1]))
-        columns = tf.concat(columns, axis=-1)
-        with tf.control_dependencies([columns]):
+        """By replica: all that was measured last, and all that was merged."""
+        last = _by_replica_of([store.last for store in self.stores])
+        last = tf.stack([tf.concat(vectors, axis=0) for vectors in last])
+        merging = [store.merged for store in self.stores if store.merged is not None]
+        merged = [tf.stack(vectors) for vectors in _by_replica_of(merging)]
+        with tf.control_dependencies([last, *merged]):
             for store in self.stores:
                 store.clear()
-        return columns
+        return last, tf.stack(merged) if merging else None
 
     def _copy(self):
-        return self._read().numpy()
+        last, merged = self._read()
+        return last.numpy(), None if merged is None else merged.numpy()
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Read and empty the stores.
@@ -248,14 +265,21 @@ class Reader:
             histograms of the first replica, `(stores, len(histogram.SLOTS))`. Stores
             without a histogram have an empty one.
         """
-        columns = self._copy()
-        replicas, count = len(columns), len(self.stores) * len(records.FIELDS)
-        shape = replicas, len(self.stores), len(records.FIELDS)
-        by_store = columns[:, :count].reshape(shape).swapaxes(0, 1)
-        pairs = zip(self.stores, by_store, strict=True)
-        found = np.stack([store.joined(replicas) for store, replicas in pairs])
+        last, merged = self._copy()
+        found = raw.finish(last[:, self._record_columns])
+        if merged is not None:
+            found[:, [store.merged is not None for store in self.stores]] = merged
+        if len(found) == 1:
+            joined = found[0]
+        else:
+            by_store = zip(self.stores, found.swapaxes(0, 1), strict=True)
+            joined = np.stack([store.joined(replicas) for store, replicas in by_store])
         counted = histogram.none(len(self.stores))
-        counting = [store.histogram is not None for store in self.stores]
-        if any(counting):
-            counted[counting] = columns[0, count:].reshape(-1, len(histogram.SLOTS))
-        return found, counted
+        counting = [store.histograms for store in self.stores]
+        counted[counting] = raw.finish_histograms(last[0, self._histogram_columns])
+        return joined, counted
+
+
+def _by_replica_of(variables):
+    """For each replica the values of all variables."""
+    return list(zip(*map(_by_replica, variables), strict=True))
