@@ -121,7 +121,7 @@ def test_a_recording_gives_a_statistic_of_any_quantity_over_the_steps():
             {"output": records.empty(1), "loss": records.empty(1)},
             "no quantity named 'loss'",
         ),
-        ({"output": records.empty(2)}, r"1 layers and 12 columns for 'output'.*\(2, 12\)"),
+        ({"output": records.empty(2)}, r"1 layers and 13 columns for 'output'.*\(2, 13\)"),
     ],
 )
 def test_quantities_that_do_not_fit_the_layers_are_refused(quantities, expected):

@@ -39,7 +39,7 @@ FIELDS = (
     Field("count", 0.0, "elements, finite or not"),
     Field("samples", 0.0, "rows along the first (batch) axis"),
     Field("nonfinite", 0.0, "elements that are NaN or infinite"),
-    Field("zeros", 0.0, "elements that are exactly zero, among the counted ones"),
+    Field("zeros", 0.0, "elements that are exactly zero, among the counted"),
     Field("mean", 0.0, "mean of the finite elements"),
     Field("variance", 0.0, "variance of the finite elements, mean removed"),
     Field("second_moment", 0.0, "mean square of the finite elements, mean kept"),
@@ -54,7 +54,7 @@ FIELDS = (
     Field(
         "saturated",
         0.0,
-        "elements within the margin of a bounded activation's limits, among the counted ones",
+        "elements within the margin of a bounded activation's limits, among the counted",
     ),
     Field("dead_units", np.inf, "channels that are zero for every sample and position"),
     Field(
