@@ -24,8 +24,9 @@ SLOTS = ("stride", "low", "high", *(f"bucket_{i}" for i in range(BUCKETS)))
 def _growing_primes(limit: int, ratio: float) -> tuple[int, ...]:
     primes, candidate = [1, 2], 3
     while primes[-1] < limit:
-        if all(candidate % p for p in range(2, int(candidate**0.5) + 1)):
-            if candidate < 50 or candidate > ratio * primes[-1]:
+        # The cheap condition first: this runs when the module is imported.
+        if candidate < 50 or candidate > ratio * primes[-1]:
+            if all(candidate % p for p in range(2, int(candidate**0.5) + 1)):
                 primes.append(candidate)
         candidate += 2
     return tuple(primes)
