@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator,
+)
 
 import models
 from activation_monitor import ActivationMonitor, read_recording

@@ -13,15 +13,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator,
+)
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
 import models
 from activation_monitor import ActivationMonitor, diagnose, read_recording
-from activation_monitor.analysis import records
+from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.storage import log_format, writer
+from activation_monitor.storage import event_file, log_format, tabs, writer
 from activation_monitor.storage.reader import read_run, read_runs
 from activation_monitor.views.figures.image import heat_image
 
@@ -114,7 +116,10 @@ def test_every_tensor_has_two_scalars_and_a_histogram(run):
         "images": {"activation_monitor/depth_by_step"},
         "activation_monitor": {
             f"activation_monitor/{own}"
-            for own in ("records/output", "records/weight", "layers", "step", "strides")
+            for own in (
+                *("records/output", "records/weight", "histograms/output"),
+                *("layers", "step"),
+            )
         },
     }
     for plugin, tags in plugins.items():
@@ -203,32 +208,74 @@ def test_kernels_are_read_back_of_the_steps_at_which_they_were_measured(tmp_path
     ]
 
 
-def test_a_log_of_version_1_is_read():
-    """A file in format 1, compared with what its monitor held."""
-    folder = DATA / "version_1"
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_log_of_an_earlier_version_is_read(version):
+    """A file that this version wrote, compared with what its monitor held."""
+    folder = DATA / f"version_{version}"
     expected = np.load(folder / "expected.npz")
     assert tuple(expected["fields"]) == records.FIELD_NAMES
     read = read_recording(folder)
     assert read.steps == expected["steps"].tolist()
     assert [snapshot.steps for snapshot in read] == expected["merged"].tolist()
     assert read[0].names == tuple(expected["names"])
+    # Version 1 did not hold the loss, and held the kernels once.
+    losses = expected["losses"] if version > 1 else [np.nan] * len(read)
+    kernels = expected["kernels"] if version > 1 else [expected["kernels"]]
+    np.testing.assert_array_equal([snapshot.loss for snapshot in read], losses)
     for i, snapshot in enumerate(read):
         np.testing.assert_array_equal(snapshot.records(), expected["records"][i])
         histograms = snapshot.histograms["output"]
         np.testing.assert_array_equal(histograms, expected["histograms"][i])
-        assert np.isnan(snapshot.loss) and not snapshot.evaluation
-    np.testing.assert_array_equal(read[0].records("weight"), expected["kernels"])
-    assert [[*snapshot.quantities] for snapshot in read] == [
-        ["output", "weight"],
-        ["output"],
+        assert not snapshot.evaluation
+    with_kernels = [snapshot for snapshot in read if "weight" in snapshot.quantities]
+    assert with_kernels == [*read][: len(kernels)]
+    for snapshot, records_of_kernels in zip(with_kernels, kernels, strict=True):
+        np.testing.assert_array_equal(snapshot.records("weight"), records_of_kernels)
+
+
+def test_a_run_that_version_2_began_is_read_on(tmp_path):
+    """Both files are in one folder and have the same tags."""
+    for path in (DATA / "version_2" / log_format.RUN).iterdir():
+        (tmp_path / log_format.RUN).mkdir()
+        (tmp_path / log_format.RUN / path.name).write_bytes(path.read_bytes())
+    before = read_recording(tmp_path)
+    later = [dataclasses.replace(one, step=one.step + 10) for one in before]
+    assert_same(written_and_read(tmp_path, *later), [*before, *later])
+
+
+HARD = np.array(
+    [
+        [np.nan, np.inf, -np.inf, -0.0, 5e-324, 1e308],
+        [1 / 3, 2**53 - 1, 2**24 + 1, 1e-60, -1.0, np.float32(0.1)],
     ]
+)
+
+
+def test_numbers_are_compressed_without_loss():
+    """All bits, for rows without columns and columns without rows as well."""
+    rng = np.random.default_rng(0)
+    for array in (HARD, HARD.T, HARD[:0], rng.standard_normal((200, 12)), HARD[::-1, 1:]):
+        written = log_format.compressed(array)
+        assert (written.dtype, written.ndim) == (np.uint8, 1)
+        read = log_format.restored(written, array.shape[1])
+        assert read.shape == array.shape and read.dtype == np.float64
+        assert read.tobytes() == array.tobytes()
+        assert read.flags.writeable and read.flags.c_contiguous
+
+
+def test_what_is_not_compressed_numbers_is_refused():
+    """In words, not as an error of the decompression."""
+    written = log_format.compressed(HARD)
+    for damaged, columns in ((written[:-6], 6), (written[3:], 6), (written, 7)):
+        with pytest.raises(ValueError, match=f"in {columns} columns. Received: .. bytes"):
+            log_format.restored(damaged, columns)
 
 
 def test_columns_that_an_older_log_does_not_have_are_empty():
     """For example a log from before saturated elements and dead units were counted."""
     known = records.FIELD_NAMES[: records.FIELD_NAMES.index("saturated")]
-    (_, arrays), layers = log_format.encode(taken(3)), taken(3).layers
-    old = {tag: array[..., : len(known)] for tag, array in arrays.items()}
+    layers, written = taken(3).layers, taken(3).records()[:, : len(known)]
+    old = {log_format.RECORDS_TAGS["output"]: written}
     table = log_format.Table(layers, known)
     read = log_format.decode(
         3, log_format.table_from_json(log_format.table_to_json(table)), old
@@ -254,7 +301,8 @@ def test_a_log_of_a_later_version_is_refused(tmp_path, monkeypatch):
         log = writer.EventLog(tmp_path)
         log.write(taken(0))
         log.close()
-    expected = "tfevents.*format 3. Install a newer activation-monitor to read it"
+    newer = log_format.VERSION + 1
+    expected = f"tfevents.*format {newer}. Install a newer activation-monitor to read it"
     with pytest.raises(ValueError, match=expected):
         read_recording(tmp_path)
 
@@ -272,7 +320,8 @@ def test_a_history_without_histograms_and_with_several_steps_is_read_back(tmp_pa
 
 
 def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
-    """Same elements and same metadata, read from both files by one reader."""
+    """Same elements and same metadata, read from both files by one reader. The copy for
+    TensorBoard's tab has pairs of buckets as one."""
     x, y = models.data(samples=32)
     model = models.perceptron(depth=1)
     model.compile(keras.optimizers.SGD(0.0), "mse")
@@ -288,14 +337,57 @@ def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
         accumulated(tmp_path / where) for where in ("ours/activations", "theirs")
     )
     expected = values(theirs, tag)[0]
-    written = values(ours, tag)[0]
-    assert written.dtype == expected.dtype
-    np.testing.assert_array_equal(written[:, 2], expected[:, 2])
+    read = read_recording(tmp_path / "ours")[0].histogram("net/hidden_0").rows
+    np.testing.assert_array_equal(read[:, 2], expected[:, 2])
     # The layer's output is computed again, in another function: float32 rounding.
-    np.testing.assert_allclose(written[:, :2], expected[:, :2], rtol=1e-5, atol=1e-6)
+    rounding = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(read[:, :2], expected[:, :2], **rounding)
+    copy = values(ours, tag)[0]
+    assert copy.dtype == np.float32
+    np.testing.assert_array_equal(copy[:, 2], expected[::2, 2] + expected[1::2, 2])
+    np.testing.assert_allclose(copy[:, 0], expected[::2, 0], **rounding)
+    np.testing.assert_allclose(copy[:, 1], expected[1::2, 1], **rounding)
     metadata = [a.SummaryMetadata(tag) for a in (ours, theirs)]
     assert metadata[0].plugin_data == metadata[1].plugin_data
     assert metadata[0].data_class == metadata[1].data_class
+
+
+def test_edges_that_float32_does_not_hold_stay_finite(tmp_path):
+    """TensorBoard's card is empty if an edge is infinite. One value makes one bucket; a
+    layer without counts has no histogram."""
+    vectors = histogram.none(2)
+    vectors[0, :3] = 1, -1e300, 1e300
+    vectors[0, 3:] = 2.0
+    written_and_read(tmp_path, dataclasses.replace(taken(0), histograms={"output": vectors}))
+    found = accumulated(tmp_path / log_format.RUN)
+    assert [*found.PluginTagToContent("histograms")] == ["activations/a"]
+    copy = values(found, "activations/a")[0]
+    largest = np.finfo(np.float32).max
+    np.testing.assert_array_equal(copy[[0, -1], [0, 1]], [-largest, largest])
+    np.testing.assert_array_equal(copy[:, 2], 4.0)
+
+
+def test_histograms_for_the_tab_are_written_ever_more_rarely():
+    """All of 64, then 32 for each doubling: the first ones, and evenly within a doubling.
+    TensorBoard keeps 100."""
+    shown = [number for number in range(1024) if tabs.shows(number)]
+    assert shown[:64] == [*range(64)]
+    assert shown[64:96] == [*range(64, 128, 2)]
+    assert shown[96:128] == [*range(128, 256, 4)]
+    assert len(shown) == 64 + 4 * 32
+
+
+def test_every_snapshot_has_its_histograms_whatever_the_tab_shows(tmp_path):
+    """The copies are thinned, the recording is not."""
+    vectors = histogram.none(2)
+    vectors[:, :3], vectors[:, 3:] = (1, -1, 1), np.arange(30)
+    snapshots = [
+        dataclasses.replace(taken(step), histograms={"output": vectors})
+        for step in range(70)
+    ]
+    assert_same(written_and_read(tmp_path, *snapshots), snapshots)
+    copies = values(accumulated(tmp_path / log_format.RUN), "activations/b")
+    assert [*copies] == [*range(64), 64, 66, 68]
 
 
 def test_a_sampled_histogram_is_labelled_as_such(run):
@@ -310,7 +402,7 @@ def test_a_sampled_histogram_is_labelled_as_such(run):
     wide = description("activations/conv")
     assert wide == (
         "Up to 16384 elements are all counted. Larger tensors are sampled at equal "
-        "distances, here one element in 1."
+        "distances, here one element in 1. The Activations tab has twice as many buckets."
     )
 
 
@@ -322,7 +414,7 @@ def test_the_stride_of_a_large_tensor_is_in_its_description(tmp_path):
     metadata = accumulated(tmp_path / "activations").SummaryMetadata(
         "activations/net/hidden_0:input"
     )
-    assert metadata.summary_description.endswith("here one element in 5.")
+    assert "here one element in 5." in metadata.summary_description
 
 
 def test_the_log_is_readable_while_training_runs(tmp_path):
@@ -662,17 +754,15 @@ def test_the_findings_are_written_as_text(tmp_path):
 
 def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     """The training thread only queues the event, so a slow disk does not delay it."""
-    from tensorboard.summary.writer import record_writer
-
-    slow = record_writer.RecordWriter.write
+    framed = event_file.framed
     waited = []
 
-    def write(self, data):
+    def slow(data):
         time.sleep(0.2)
         waited.append(time.perf_counter())
-        slow(self, data)
+        return framed(data)
 
-    monkeypatch.setattr(record_writer.RecordWriter, "write", write)
+    monkeypatch.setattr(event_file, "framed", slow)
     x, y = models.data()
     model = models.perceptron(depth=1)
     model.compile("sgd", "mse")

@@ -3,23 +3,28 @@
 This module knows neither files nor protos. `writer` and `reader` handle event files, and
 the plugin receives the same tensors from TensorBoard. All of them encode and decode here.
 
-Version 2 writes for each snapshot these tensors, at one step:
+Version 3 writes for each snapshot these tensors, at one step:
 
 * `activation_monitor/records/<quantity>`: the records of a quantity, a float64 array
-  `(layers, columns)`;
+  `(layers, columns)`, compressed without loss (`compressed`);
+* `activation_monitor/histograms/<quantity>`: the histograms of a quantity, a float64 array
+  `(layers, slots)`, compressed in the same way;
 * `activation_monitor/step`: the float64 array `(steps, loss)`;
-* `activation_monitor/strides`: how the histograms were sampled, `(layers,)`;
 * `activation_monitor/layers`: the rows and columns as JSON, at the first step and whenever
   they change.
 
-Version 1, which is still read, wrote the records of the outputs, with `steps` and the
-strides as additional columns, to `activation_monitor/snapshot`, and the records of the
-kernels to `activation_monitor/kernels`.
+Earlier versions are still read. Version 2 did not compress the records, and wrote the
+histograms as TensorBoard's tab reads them, to `activations/<layer>`, with the strides at
+which they were sampled in `activation_monitor/strides`, `(layers,)`. Version 1 also wrote
+the records of the outputs, with `steps` and the strides as additional columns, to
+`activation_monitor/snapshot`, and the records of the kernels to
+`activation_monitor/kernels`.
 """
 
 import dataclasses
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -35,30 +40,40 @@ RUN = "activations"
 VALIDATION_RUN = "activations_validation"
 """Name of the run folder for the forward passes of evaluation."""
 
-VERSION = 2
+VERSION = 3
 """Version of the format that `encode` writes."""
 
 LAYERS_TAG = f"{PLUGIN}/layers"
 STEP_TAG = f"{PLUGIN}/step"
-STRIDES_TAG = f"{PLUGIN}/strides"
 FINDINGS_TAG = f"{PLUGIN}/findings"
 IMAGE_TAG = f"{PLUGIN}/depth_by_step"
 RECORDS_TAGS = {quantity: f"{PLUGIN}/records/{quantity}" for quantity in records.QUANTITIES}
 """Quantity to the tag of its records."""
 
-HISTOGRAM_PREFIX = "activations/"
-"""The tag of a layer's histogram is this prefix and the name of the layer."""
+HISTOGRAMS_TAGS = {
+    quantity: f"{PLUGIN}/histograms/{quantity}" for quantity in records.QUANTITIES
+}
+"""Quantity to the tag of its histograms."""
 
+HISTOGRAM_PREFIX = "activations/"
+"""The tag of a layer's histogram for TensorBoard's tab is this prefix and the name of the
+layer."""
+
+_STRIDES_TAG_2 = f"{PLUGIN}/strides"
 _SNAPSHOT_TAG_1, _KERNELS_TAG_1 = f"{PLUGIN}/snapshot", f"{PLUGIN}/kernels"
 _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
 
 SNAPSHOT_TAGS = (
     *(RECORDS_TAGS[records.OUTPUT], _SNAPSHOT_TAG_1),
     *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
-    *(STEP_TAG, STRIDES_TAG, _KERNELS_TAG_1),
+    *(STEP_TAG, _STRIDES_TAG_2, _KERNELS_TAG_1),
 )
-"""Tags that `decode` reads, for all versions. A step that has one of the first two is a
-snapshot."""
+"""Tags that `decode` reads, for all versions, without the histograms of `HISTOGRAMS_TAGS`. A
+step that has one of the first two is a snapshot."""
+
+WITH_HISTOGRAMS_IN_COPIES = (_STRIDES_TAG_2, _SNAPSHOT_TAG_1)
+"""A step that has one of these tags, of version 1 or 2, has its histograms only in the tags
+of TensorBoard's tab."""
 
 _LAYER_FIELDS = {field.name for field in dataclasses.fields(LayerInfo)}
 
@@ -151,8 +166,48 @@ def _layer(row):
     return LayerInfo(**values)
 
 
+def compressed(array: np.ndarray) -> np.ndarray:
+    """Compress numbers without loss, to about 3 bytes each for records.
+
+    The first bytes of all numbers of a column are together, then the second bytes, and so
+    on. The bytes that hardly differ (signs, exponents, the end of what is a small integer
+    or was a float32) take next to nothing after that.
+
+    Args:
+        array: A float64 array of two axes.
+
+    Returns:
+        A uint8 array of one axis, which `restored` reads.
+    """
+    columns = np.ascontiguousarray(array.T, "<f8")
+    planes = columns.view(np.uint8).reshape(*columns.shape, 8).swapaxes(1, 2)
+    return np.frombuffer(zlib.compress(planes.tobytes(), level=1), np.uint8)
+
+
+def restored(written: np.ndarray, columns: int) -> np.ndarray:
+    """The inverse of `compressed`.
+
+    Args:
+        written: The result of `compressed`.
+        columns: The length of the second axis.
+
+    Raises:
+        ValueError: If these are not numbers in so many columns.
+    """
+    try:
+        planes = np.frombuffer(zlib.decompress(written), np.uint8)
+        planes = planes.reshape(columns, 8, -1).swapaxes(1, 2)
+    except (zlib.error, ValueError) as error:
+        raise ValueError(
+            f"expected compressed numbers in {columns} columns. Received: "
+            f"{written.size} bytes that are none ({error})."
+        ) from None
+    found = np.ascontiguousarray(planes).view("<f8")[..., 0]
+    return np.array(found.T, np.float64, order="C")
+
+
 def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
-    """The table of a snapshot and its arrays by tag, without the histograms.
+    """The table of a snapshot and its arrays by tag.
 
     Args:
         snapshot: The snapshot to encode.
@@ -160,11 +215,11 @@ def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
     Returns:
         The table, and a dictionary from the tags of the module's docstring to arrays.
     """
-    arrays = {RECORDS_TAGS[name]: array for name, array in snapshot.quantities.items()}
-    arrays[STEP_TAG] = np.array([snapshot.steps, snapshot.loss], np.float64)
-    if records.OUTPUT in snapshot.histograms:
-        # The histograms in the log hold edges and counts, but not the strides.
-        arrays[STRIDES_TAG] = snapshot.histograms[records.OUTPUT][:, 0]
+    arrays = {STEP_TAG: np.array([snapshot.steps, snapshot.loss], np.float64)}
+    for name, array in snapshot.quantities.items():
+        arrays[RECORDS_TAGS[name]] = compressed(array)
+    for name, array in snapshot.histograms.items():
+        arrays[HISTOGRAMS_TAGS[name]] = compressed(array)
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
 
 
@@ -179,9 +234,11 @@ def decode(
     Args:
         step: The step of the snapshot.
         table: The rows and columns of the arrays.
-        arrays: Tag to array, for the tags of `SNAPSHOT_TAGS` that the log has at this step.
-        histograms: Name of a layer to an array `(buckets, 3)` of edges and counts, for
-            the layers that have one. Defaults to `None`, no histograms.
+        arrays: Tag to array, for the tags of `SNAPSHOT_TAGS` and `HISTOGRAMS_TAGS` that the
+            log has at this step.
+        histograms: Of a log of version 1 or 2: name of a layer to an array `(buckets, 3)`
+            of edges and counts, for the layers that have one. Defaults to `None`, no
+            histograms.
 
     Raises:
         ValueError: If the shape of an array does not fit the table.
@@ -194,7 +251,7 @@ def decode(
         if tag in arrays
     }
     steps, loss = arrays.get(STEP_TAG, (1.0, math.nan))
-    strides = arrays.get(STRIDES_TAG)
+    strides = arrays.get(_STRIDES_TAG_2)
     if _SNAPSHOT_TAG_1 in arrays:
         first = arrays[_SNAPSHOT_TAG_1]
         quantities[records.OUTPUT] = _records(step, first, table.columns, shape)
@@ -203,7 +260,11 @@ def decode(
             strides = first[:, table.columns.index(_STRIDE_1)]
     if _KERNELS_TAG_1 in arrays:
         quantities[records.WEIGHT] = _records(step, arrays[_KERNELS_TAG_1], table.columns)
-    packed = {}
+    packed = {
+        name: restored(arrays[tag], len(histogram.SLOTS))
+        for name, tag in HISTOGRAMS_TAGS.items()
+        if tag in arrays
+    }
     if histograms is not None and strides is not None:
         packed[records.OUTPUT] = histogram.none(layers)
         for i, layer in enumerate(table.layers):
@@ -221,8 +282,20 @@ def decode(
     )
 
 
+def with_histograms(snapshot: Snapshot, of: str, written: np.ndarray) -> Snapshot:
+    """The snapshot with the histograms of a quantity.
+
+    Args:
+        snapshot: The snapshot, without histograms.
+        of: The quantity.
+        written: The array that the log has in `HISTOGRAMS_TAGS`.
+    """
+    found = restored(written, len(histogram.SLOTS))
+    return dataclasses.replace(snapshot, histograms={of: found})
+
+
 def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot:
-    """The snapshot with the histogram of one layer's output.
+    """The snapshot with the histogram of one layer's output, from a log of version 1 or 2.
 
     Args:
         snapshot: The snapshot, without histograms.
@@ -238,6 +311,8 @@ def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot
 
 def _records(step, written, columns, shape=None):
     """Records with the current fields. Fields that an older log does not have are empty."""
+    if written.dtype == np.uint8:
+        written = restored(written, len(columns))
     if shape is not None and written.shape != shape:
         raise ValueError(
             f"step {step}: expected an array of {shape[0]} layers and {shape[1]} columns. "

@@ -13,10 +13,14 @@ from tensorboard.util import tensor_util
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.storage import log_format
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.storage.plugin_name import PLUGIN
 from activation_monitor.storage.record_file import EVENT_FILES, read_records
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
 _EVENTS: Any = event_pb2
+
+_OURS = f"{PLUGIN}/"
+_TAGS = (*log_format.SNAPSHOT_TAGS, *log_format.HISTOGRAMS_TAGS.values())
 
 
 def read_recording(log_dir: str | Path) -> Recording | dict[str, Recording]:
@@ -209,8 +213,8 @@ def _read_file(path: Path) -> tuple[list[Snapshot], str]:
             if record.data is None or log_format.LAYERS_TAG.encode() in record.data:
                 table = None
             continue
-        _check_version(event, path)
-        values = {value.tag: value.tensor for value in event.summary.value}
+        values = _values(event)
+        _check_version(values, path)
         try:
             if log_format.LAYERS_TAG in values:
                 text = _array(values[log_format.LAYERS_TAG]).item()
@@ -234,13 +238,27 @@ def _event(record):
         return None
 
 
-def _check_version(event, path):
-    for value in event.summary.value:
-        if value.tag == log_format.LAYERS_TAG and value.HasField("metadata"):
-            try:
-                log_format.check_version(value.metadata.plugin_data.content)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
+def _values(event):
+    """By tag, the values of an event that are ours: they come before the copies for
+    TensorBoard's tabs, of which there are three for each layer. Those are read only where
+    they hold the histograms."""
+    summary, values = event.summary.value, {}
+    for value in summary:
+        if not value.tag.startswith(_OURS):
+            break
+        values[value.tag] = value
+    if not values.keys().isdisjoint(log_format.WITH_HISTOGRAMS_IN_COPIES):
+        values |= {value.tag: value for value in summary}
+    return values
+
+
+def _check_version(values, path):
+    value = values.get(log_format.LAYERS_TAG)
+    if value is not None and value.HasField("metadata"):
+        try:
+            log_format.check_version(value.metadata.plugin_data.content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
 def _table(text, evaluation):
@@ -258,8 +276,11 @@ def _snapshot(step, values, table):
         raise ValueError(
             "its list of layers is missing. Expected a log that an ActivationMonitor wrote."
         )
-    arrays = {tag: _array(values[tag]) for tag in log_format.SNAPSHOT_TAGS if tag in values}
-    tags = {log_format.HISTOGRAM_PREFIX + layer.name: layer.name for layer in table.layers}
+    arrays = {tag: _array(values[tag]) for tag in _TAGS if tag in values}
+    tags = {}
+    if not values.keys().isdisjoint(log_format.WITH_HISTOGRAMS_IN_COPIES):
+        names = [layer.name for layer in table.layers]
+        tags = {log_format.HISTOGRAM_PREFIX + name: name for name in names}
     histograms = {name: _array(values[tag]) for tag, name in tags.items() if tag in values}
     return log_format.decode(step, table, arrays, histograms)
 
@@ -279,5 +300,5 @@ def _damage(path, damaged, read, nameless):
     return f"{text}. If it is a copy, copy it again."
 
 
-def _array(tensor) -> np.ndarray:
-    return tensor_util.make_ndarray(tensor)
+def _array(value) -> np.ndarray:
+    return tensor_util.make_ndarray(value.tensor)

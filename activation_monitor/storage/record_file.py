@@ -71,6 +71,17 @@ def read_records(path: str | Path, start: int = 0) -> Iterator[Record]:
             start = record.end
 
 
+def framed(data: bytes) -> bytes:
+    """The bytes of a record in a file, with its length and checksums.
+
+    Args:
+        data: The content of the record.
+    """
+    length = len(data).to_bytes(8, "little")
+    header = _HEADER.pack(len(data), _masked_checksum(length))
+    return b"".join([header, data, _CHECKSUM.pack(_masked_checksum(data))])
+
+
 class Checked(NamedTuple):
     """The result of a check of a file.
 

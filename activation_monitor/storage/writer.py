@@ -5,7 +5,7 @@ folder), which no other writer may share: TensorBoard's Python reader follows on
 newest file of a folder. In addition to the tags of `log_format`, the file has
 
 * `activation_mean/<layer>`, `activation_std/<layer>`: scalars, with `scalars=True`;
-* `activations/<layer>`: histograms;
+* `activations/<layer>`: histograms, at some of the steps (`tabs.shows`);
 * `activation_monitor/findings`: the diagnosis as Markdown, at each change;
 * `activation_monitor/depth_by_step`: an image of all layers at all steps, at the end.
 """
@@ -16,30 +16,21 @@ from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.image import metadata as image_metadata
-from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
-from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import Snapshot
-from activation_monitor.storage import log_format
+from activation_monitor.storage import log_format, tabs
+from activation_monitor.storage.event_file import EventFile
 from activation_monitor.storage.plugin_name import PLUGIN
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
 _EVENTS: Any = event_pb2
 _SUMMARIES: Any = summary_pb2
 
-_SAMPLED = (
-    f"Up to {histogram.EXACT_UP_TO} elements are all counted. Larger tensors are sampled "
-    "at equal distances, here one element in {stride}."
-)
-
-
 class EventLog:
-    """Writes snapshots in a background thread.
+    """Writes snapshots in a background thread, which also encodes them.
 
     Args:
         log_dir: The log folder. The run folder is created in it.
@@ -57,9 +48,12 @@ class EventLog:
     ):
         self._scalars = scalars
         self.run_dir = Path(log_dir) / run
-        self._writer = EventFileWriter(str(self.run_dir), max_queue_size=100, flush_secs=10)
-        self._tags = set()
-        self._table = None
+        self._file = EventFile(str(self.run_dir))
+        # What follows belongs to the background thread.
+        self._tags = set[str]()
+        self._table: log_format.Table | None = None
+        self._copies: tabs.Copies | None = None
+        self._snapshots = 0
 
     def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
         """Write all data of one step.
@@ -68,23 +62,7 @@ class EventLog:
             snapshot: The measurements of the step.
             findings: The diagnosis as Markdown, if it has changed. Defaults to `None`.
         """
-        summary = _SUMMARIES.Summary()
-        table, arrays = log_format.encode(snapshot)
-        if table != self._table:
-            self._table = table
-            text = log_format.table_to_json(table)
-            self._add(summary, log_format.LAYERS_TAG, text, _own_metadata())
-        for tag, array in arrays.items():
-            self._add(summary, tag, array, _own_metadata())
-        for statistic in ("mean", "std") if self._scalars else ():
-            metadata = scalar_metadata.create_summary_metadata("", "")
-            values = snapshot.statistic(statistic).astype(np.float32)
-            for name, value in zip(snapshot.names, values, strict=True):
-                self._add(summary, f"activation_{statistic}/{name}", value, metadata)
-        self._add_histograms(summary, snapshot)
-        if findings is not None:
-            self._add_findings(summary, findings)
-        self._write(snapshot.step, summary)
+        self._put(snapshot.step, self._add_snapshot, snapshot, findings)
 
     def write_verdict(self, step: int, findings: str) -> None:
         """Write only the diagnosis.
@@ -93,9 +71,7 @@ class EventLog:
             step: The last step that it covers.
             findings: The diagnosis as Markdown.
         """
-        summary = _SUMMARIES.Summary()
-        self._add_findings(summary, findings)
-        self._write(step, summary)
+        self._put(step, self._add_findings, findings)
 
     def write_image(self, step: int, png: bytes, size: tuple[int, int], about: str) -> None:
         """Write an image for TensorBoard's Images tab.
@@ -106,30 +82,45 @@ class EventLog:
             size: Width and height in pixels.
             about: The description of the image.
         """
-        summary = _SUMMARIES.Summary()
         # An array of NumPy's byte strings would lose trailing zeros.
         content = np.array([b"%d" % size[0], b"%d" % size[1], png], object)
         metadata = image_metadata.create_summary_metadata("", "")
-        self._add(summary, log_format.IMAGE_TAG, content, metadata, about)
-        self._write(step, summary)
+        self._put(step, self._add, log_format.IMAGE_TAG, content, metadata, about)
 
     def flush(self) -> None:
         """Write all pending data to the disk."""
-        self._writer.flush()
+        self._file.flush()
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._writer.close()
+        self._file.close()
 
-    def _add_histograms(self, summary, snapshot):
-        vectors = snapshot.histograms.get(records.OUTPUT, ())
-        metadata = histogram_metadata.create_summary_metadata("", "")
-        for name, vector in zip(snapshot.names, vectors, strict=False):
-            counted = histogram.unpack(vector)
-            if counted is not None:
-                tag = log_format.HISTOGRAM_PREFIX + name
-                about = _SAMPLED.format(stride=counted.stride)
-                self._add(summary, tag, counted.rows, metadata, about)
+    def _put(self, step, add, *args):
+        """Write an event, with what `add` adds to its summary in the background thread."""
+        now = time.time()
+
+        def make():
+            event = _EVENTS.Event(wall_time=now, step=step)
+            add(event.summary, *args)
+            return event.SerializeToString()
+
+        self._file.put(make)
+
+    def _add_snapshot(self, summary, snapshot, findings):
+        table, arrays = log_format.encode(snapshot)
+        if table != self._table:
+            self._table, self._copies = table, tabs.Copies(table.layers)
+            text = log_format.table_to_json(table)
+            self._add(summary, log_format.LAYERS_TAG, text, _own_metadata())
+        for tag, array in arrays.items():
+            self._add(summary, tag, array, _own_metadata())
+        if findings is not None:
+            self._add_findings(summary, findings)
+        if self._scalars:
+            self._copies.add_scalars(summary, snapshot)
+        if tabs.shows(self._snapshots):
+            self._copies.add_histograms(summary, snapshot, self._tags)
+        self._snapshots += 1
 
     def _add_findings(self, summary, findings):
         metadata = text_metadata.create_summary_metadata("", "")
@@ -139,17 +130,11 @@ class EventLog:
         if not isinstance(value, str):
             value = np.asarray(value)
         added = summary.value.add(tag=tag, tensor=tensor_util.make_tensor_proto(value))
-        if (
-            tag not in self._tags
-        ):  # TensorBoard reads metadata from the first value of a tag
+        if tag not in self._tags:
+            # TensorBoard reads metadata from the first value of a tag.
             self._tags.add(tag)
             added.metadata.CopyFrom(metadata)
             added.metadata.summary_description = description
-
-    def _write(self, step, summary):
-        self._writer.add_event(
-            _EVENTS.Event(wall_time=time.time(), step=step, summary=summary)
-        )
 
 
 def _own_metadata():

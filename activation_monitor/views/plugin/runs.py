@@ -14,6 +14,7 @@ import numpy as np
 from tensorboard import errors
 from tensorboard.data import provider
 
+from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.diagnosis import summary
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording
@@ -28,6 +29,9 @@ _KEEP_RUNS = 16
 
 _EVERYTHING = 1_000_000_000
 """As many steps as there are: TensorBoard requires a number."""
+
+_WITH_HISTOGRAMS = 200
+"""Number of steps of which histograms are requested: more than a figure shows apart."""
 
 _IF_TOO_MANY = 1000
 """Number of steps that are requested if all of them are too many for one answer."""
@@ -103,18 +107,28 @@ class Runs:
         return run
 
     def with_histograms(self, context, experiment: str, name: str, layer: str) -> Recording:
-        """The snapshots whose histogram of this layer TensorBoard has kept, with it.
+        """Snapshots with a histogram of this layer, at up to `_WITH_HISTOGRAMS` steps.
 
-        TensorBoard keeps a random sample of histograms, as for its own Histograms tab.
+        Of a log of version 1 or 2 they are those whose histogram TensorBoard has kept: a
+        random sample, as for its own Histograms tab.
         """
         run = self.read(context, experiment, name)
-        tag = log_format.HISTOGRAM_PREFIX + layer
-        written = self._tag(context, experiment, name, tag, _HISTOGRAMS)
-        kept = {(one.step, one.wall_time): one.array for one in written}
+
+        def kept(tag, plugin):
+            found = self._tag(context, experiment, name, tag, plugin, _WITH_HISTOGRAMS)
+            return {(one.step, one.wall_time): one.array for one in found}
+
+        ours = kept(log_format.HISTOGRAMS_TAGS[records.OUTPUT], PLUGIN)
+        theirs = kept(log_format.HISTOGRAM_PREFIX + layer, _HISTOGRAMS)
         found = []
         for snapshot, key in zip(run.recording, run.written, strict=True):
-            if key in kept and layer in snapshot.names:
-                found.append(log_format.with_histogram(snapshot, layer, kept[key]))
+            if layer not in snapshot.names:
+                continue
+            if key in ours:
+                add = log_format.with_histograms
+                found.append(add(snapshot, records.OUTPUT, ours[key]))
+            elif key in theirs and len(theirs[key]) == histogram.BUCKETS:
+                found.append(log_format.with_histogram(snapshot, layer, theirs[key]))
         return Recording(found)
 
     def _list(self, context, experiment, name=None):

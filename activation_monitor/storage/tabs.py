@@ -1,0 +1,116 @@
+"""The scalars and histograms of a log, which TensorBoard's own tabs show.
+
+They are copies, in the form that these tabs read: `reader` and the package's own tab read
+the records, which are smaller. A copy needs its tag in each event, 20 to 60 bytes. So a
+scalar is written in the shortest form that TensorBoard has, `simple_value`; and a histogram
+has half of the buckets, in float32, and is written at ever fewer snapshots (`shows`).
+"""
+
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto import summary_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+
+from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.storage import log_format
+
+# protobuf creates the classes when the module is imported. Type checkers do not see them.
+_SUMMARIES: Any = summary_pb2
+_SHAPES: Any = tensor_shape_pb2
+_TYPES: Any = types_pb2
+
+_SCALARS = ("mean", "std")
+
+_ALL_OF = 64
+"""Number of snapshots that all have histograms. TensorBoard keeps 100 of a tag."""
+
+_MERGED = 2
+"""Number of buckets that are one bucket here."""
+
+_ABOUT = (
+    f"Up to {histogram.EXACT_UP_TO} elements are all counted. Larger tensors are sampled "
+    "at equal distances, here one element in {stride}. The Activations tab has twice as "
+    "many buckets."
+)
+
+
+def shows(number: int) -> bool:
+    """Whether a snapshot has histograms for TensorBoard's tab.
+
+    All of the first 64 have, then every second one up to 128, every fourth up to 256, and
+    so on: 32 for each doubling.
+
+    Args:
+        number: How many snapshots the file had before.
+    """
+    every = 1 << (number // _ALL_OF).bit_length()
+    return number % every == 0
+
+
+class Copies:
+    """Makes the scalars and histograms of snapshots that have the same layers.
+
+    Args:
+        layers: The layers.
+    """
+
+    def __init__(self, layers: tuple[LayerInfo, ...]):
+        self.layers = layers
+        self._scalars = _SUMMARIES.Summary()
+        self._numbers = [
+            self._scalars.value.add(tag=f"activation_{statistic}/{layer.name}")
+            for statistic in _SCALARS
+            for layer in layers
+        ]
+        shape = _SHAPES.TensorShapeProto()
+        for size in (histogram.BUCKETS // _MERGED, 3):
+            shape.dim.add(size=size)
+        self._histograms = []
+        for layer in layers:
+            value = _SUMMARIES.Summary.Value(tag=log_format.HISTOGRAM_PREFIX + layer.name)
+            value.tensor.dtype = _TYPES.DT_FLOAT
+            value.tensor.tensor_shape.CopyFrom(shape)
+            self._histograms.append((value, value.tensor))
+
+    def add_scalars(self, summary: Any, snapshot: Snapshot) -> None:
+        """Add mean and std of each layer to a `Summary`."""
+        found = [snapshot.statistic(statistic) for statistic in _SCALARS]
+        with np.errstate(over="ignore"):
+            numbers = np.concatenate(found).astype(np.float32).tolist()
+        for value, number in zip(self._numbers, numbers, strict=True):
+            value.simple_value = number
+        summary.MergeFrom(self._scalars)
+
+    def add_histograms(self, summary: Any, snapshot: Snapshot, described: set[str]) -> None:
+        """Add the histogram of each layer that has one to a `Summary`.
+
+        Args:
+            summary: The `Summary`.
+            snapshot: The snapshot.
+            described: Tags that the file has. TensorBoard reads the description from the
+                first value of a tag, which is added here.
+        """
+        if records.OUTPUT not in snapshot.histograms:
+            return
+        vectors = snapshot.histograms[records.OUTPUT]
+        contents = _rows(vectors)
+        for i in np.flatnonzero(vectors[:, 3:].any(axis=1)).tolist():
+            value, tensor = self._histograms[i]
+            tensor.tensor_content = contents[i].tobytes()
+            summary.value.append(value)
+            if value.tag not in described:
+                described.add(value.tag)
+                metadata = histogram_metadata.create_summary_metadata("", "")
+                metadata.summary_description = _ABOUT.format(stride=int(vectors[i, 0]))
+                summary.value[-1].metadata.CopyFrom(metadata)
+
+
+def _rows(vectors: np.ndarray) -> np.ndarray:
+    """Edges and counts `(layers, buckets, 3)` in float32, with fewer buckets."""
+    largest = np.finfo(np.float32).max  # the tab shows nothing if an edge is infinite
+    low, high = np.clip(vectors[:, 1:3], -largest, largest).T
+    edges = np.linspace(low, high, histogram.BUCKETS // _MERGED + 1, axis=1)
+    counts = vectors[:, 3:].reshape(len(vectors), -1, _MERGED).sum(axis=2)
+    return np.stack([edges[:, :-1], edges[:, 1:], counts], axis=2).astype(np.float32)
