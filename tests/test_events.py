@@ -358,7 +358,9 @@ def test_edges_that_float32_does_not_hold_stay_finite(tmp_path):
     vectors = histogram.none(2)
     vectors[0, :3] = 1, -1e300, 1e300
     vectors[0, 3:] = 2.0
-    written_and_read(tmp_path, dataclasses.replace(taken(0), histograms={"output": vectors}))
+    written_and_read(
+        tmp_path, dataclasses.replace(taken(0), histograms={"output": vectors})
+    )
     found = accumulated(tmp_path / log_format.RUN)
     assert [*found.PluginTagToContent("histograms")] == ["activations/a"]
     copy = values(found, "activations/a")[0]

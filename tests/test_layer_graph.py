@@ -1,16 +1,18 @@
 """The layer graph of hand-made networks: order, depth, trunks, against all paths listed."""
 
+import dataclasses
 import random
 
 import numpy as np
 import pytest
 
-from activation_monitor.analysis.layer_graph import LayerGraph
+from activation_monitor.analysis import records
+from activation_monitor.analysis.layer_graph import graph_of
 from networks import blocks, network, norm, tap
 
 
-def graph_of(*taps):
-    return LayerGraph(network(*taps))
+def graph_with(*taps):
+    return graph_of(network(*taps))
 
 
 def names(graph, rows):
@@ -46,7 +48,7 @@ def random_graph(parents, rng=None, kinds=("weight",)):
         )
         for i, above in enumerate(parents)
     ]
-    return graph_of(*rows)
+    return graph_with(*rows)
 
 
 def all_paths(parents):
@@ -173,14 +175,14 @@ def test_each_of_several_inputs_has_the_trunk_of_its_own_paths(seed):
 )
 def test_the_way_of_each_input_to_where_they_meet_has_a_trunk(taps, expected):
     """First that of the whole, then those of the inputs in their order."""
-    assert list(trunks(graph_of(*taps, tap("head"))).values()) == [
+    assert list(trunks(graph_with(*taps, tap("head"))).values()) == [
         [f"{expected[0]} head", *expected[1:]]
     ]
 
 
 def test_a_branch_inside_a_tower_is_not_on_its_trunk():
     """`x + f(x) + g(y)`: not every way from x to the sum passes f."""
-    graph = graph_of(
+    graph = graph_with(
         *(tap("x", kind="input"), tap("stem"), tap("f"), tap("y", kind="input", after="")),
         tap("sum", kind="merge", after="stem f y"),
         tap("head"),
@@ -190,7 +192,7 @@ def test_a_branch_inside_a_tower_is_not_on_its_trunk():
 
 def test_each_end_has_towers_of_what_leads_to_it():
     """An end that one input feeds has none, though another end is fed by both."""
-    graph = graph_of(
+    graph = graph_with(
         *(tap("x", kind="input"), tap("a"), tap("aux")),
         *(tap("y", kind="input", after=""), tap("b")),
         tap("cat", kind="merge", after="a b"),
@@ -208,7 +210,7 @@ def test_rows_in_any_order_are_put_after_their_parents(seed):
     taps = [tap("a", after=""), *(tap(c, after=p) for p, c in ("ab", "bc", "cd"))]
     taps += [tap("add", kind="merge", after="b d"), tap("e", after="add")]
     random.Random(seed).shuffle(taps)
-    graph = graph_of(*taps)
+    graph = graph_with(*taps)
     assert names(graph, graph.order) == "a b c d add e"
     assert trunks(graph) == {"e": ["a b add e"]}
 
@@ -216,24 +218,24 @@ def test_rows_in_any_order_are_put_after_their_parents(seed):
 def test_what_is_called_at_the_same_time_stays_in_the_order_of_the_calls():
     """Nothing but parents moves a row forward."""
     taps = [tap("s", after=""), *(tap(f"d{i}", after="s") for i in (3, 1, 2))]
-    graph = graph_of(*taps, tap("all", kind="merge", after="d1 d2 d3"))
+    graph = graph_with(*taps, tap("all", kind="merge", after="d1 d2 d3"))
     assert names(graph, graph.order) == "s d3 d1 d2 all"
 
 
 def test_the_order_of_calls_is_a_path_only_where_nothing_was_traced():
     """A cell in a loop is left out beside traced layers; alone, calls are a chain."""
     taps = [tap("a"), tap("cell", traced=False), tap("b", after="a"), tap("c")]
-    graph = graph_of(*taps)
+    graph = graph_with(*taps)
     assert names(graph, graph.order) == "a b c"
     assert graph.children == [[2], [], [3], []]
-    eager = graph_of(*(tap(name, traced=False) for name in "abc"))
+    eager = graph_with(*(tap(name, traced=False) for name in "abc"))
     assert names(eager, eager.order) == "a b c"
     np.testing.assert_array_equal(eager.depth, [1, 2, 3])
 
 
 def test_a_layer_that_was_never_called_is_nobodys_parent():
     """What follows it starts again."""
-    graph = graph_of(tap("a"), tap("off", None), tap("b"), tap("c"))
+    graph = graph_with(tap("a"), tap("off", None), tap("b"), tap("c"))
     assert names(graph, graph.order) == "a b c"
     assert graph.parents == [[], [], [], [2]]
     np.testing.assert_array_equal(graph.depth, [1, 0, 1, 2])
@@ -259,7 +261,7 @@ def test_a_layer_that_was_never_called_is_nobodys_parent():
 )
 def test_the_weight_layer_before_a_row_is_the_only_one_that_made_it(row, expected):
     """Itself or through operations of one input; none after a sum or an input."""
-    graph = graph_of(
+    graph = graph_with(
         *(tap("x", kind="input"), tap("a"), tap("relu", kind="activation")),
         *(tap("pool", kind="pooling"), tap("b"), tap("sum", kind="merge", after="pool b")),
         *(tap("after", kind="activation"), tap("c"), norm("n"), tap("head")),
@@ -271,7 +273,21 @@ def test_the_weight_layer_before_a_row_is_the_only_one_that_made_it(row, expecte
 
 def test_a_thousand_blocks_have_too_many_paths_for_a_float():
     """2^1100 paths are counted exactly: every sum is on the trunk, no branch is."""
-    graph = LayerGraph(blocks(1100, lambda i: 1.0))
+    graph = graph_of(blocks(1100, lambda i: 1.0))
     (part,) = graph.paths_to(graph.ends[0])
     sums = [f"sum{i}" for i in range(1, 1101)]
     assert names(graph, graph.trunk(part, part)) == " ".join(["stem", *sums, "head"])
+
+
+def test_snapshots_with_the_same_layers_share_a_graph():
+    """It does not change from step to step, unless other layers are called."""
+    first = network(tap("a"), tap("b"), tap("c"))
+    again = dataclasses.replace(first, step=1)
+    assert graph_of(again) is graph_of(first)
+    gone = first.records().copy()
+    gone[1] = records.empty()
+    without = dataclasses.replace(first, quantities={"output": gone})
+    assert graph_of(without).order == [0, 2] != graph_of(first).order
+    equal = network(tap("a"), tap("b"), tap("c"))
+    assert graph_of(equal) is not graph_of(first)  # layers of another run
+    assert graph_of(equal).order == graph_of(first).order

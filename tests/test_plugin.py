@@ -691,18 +691,19 @@ class InMemory:
 
     def __init__(self, layers, steps, bad=None):
         rng = np.random.default_rng(0)
-        table, arrays = log_format.encode(measured(layers, 0, rng=rng))
+        snapshot = measured(layers, 0, rng=rng)
+        table, _ = log_format.encode(snapshot)
+        outputs = snapshot.records() * (1 + 0.01 * rng.random((steps, 1, 1)))
+        if bad is not None:  # a step at which the last layer has some NaN
+            outputs[bad, -1, records.FIELD_NAMES.index("nonfinite")] = 3.0
         text = np.array(log_format.table_to_json(table).encode(), object)
         self._data = {
             log_format.LAYERS_TAG: [provider.TensorDatum(0, 0.0, text)],
             OUTPUTS: [
-                provider.TensorDatum(i, float(i), arrays[OUTPUTS] * factor)
-                for i, factor in enumerate(1 + 0.01 * rng.random(steps))
+                provider.TensorDatum(i, float(i), log_format.compressed(written))
+                for i, written in enumerate(outputs)
             ],
         }
-        if bad is not None:  # a step at which the last layer has some NaN
-            nonfinite = records.FIELD_NAMES.index("nonfinite")
-            self._data[OUTPUTS][bad].numpy[-1, nonfinite] = 3.0
 
     def list_tensors(self, ctx, *, experiment_id, plugin_name, run_tag_filter):
         described = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.layer_graph import LayerGraph
+from activation_monitor.analysis.layer_graph import graph_of
 from activation_monitor.analysis.shown import count, listed, one_line
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 
@@ -90,11 +90,11 @@ def pair_layers(first: Snapshot, second: Snapshot) -> list[tuple[int, int]]:
         Pairs of rows, by name. If no name is in both (Keras numbers the models of one
         program), by their position on the data path.
     """
-    order = LayerGraph(first).order
+    order = graph_of(first).order
     row_of = {name: row for row, name in enumerate(second.names)}
     by_name = [(row, row_of.get(first.layers[row].name)) for row in order]
     shared = [(row, other) for row, other in by_name if other is not None]
-    return shared or list(zip(order, LayerGraph(second).order, strict=False))
+    return shared or list(zip(order, graph_of(second).order, strict=False))
 
 
 def compare(
@@ -131,7 +131,7 @@ def compare(
         _sizes(a, b, rows) for a, b in ((first[0], second[0]), (first[-1], second[-1]))
     ]
     allowed, jumps = _beyond_chance(first[0], [row for row, _ in rows], sizes[0])
-    depths = LayerGraph(first[0]).depth
+    depths = graph_of(first[0]).depth
     pairs = tuple(
         Pair(
             name=first[0].layers[row].name,

@@ -1,38 +1,76 @@
 """A snapshot along depth: the trunk, its weight layers, and the growth of the signal."""
 
+import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from activation_monitor.analysis import growth, trunk
 from activation_monitor.analysis.growth import GrowthRange
-from activation_monitor.analysis.layer_graph import LayerGraph
+from activation_monitor.analysis.layer_graph import graph_of
 from activation_monitor.analysis.links import Link, links_of
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.trunk import Segment
 
 
-@dataclass(frozen=True)
 class DepthProfile:
     """The trunk of one snapshot.
+
+    A part is computed when it is first used: after the first snapshot, rules need hardly
+    more than the graph, which does not change from step to step.
+
+    Args:
+        snapshot: The snapshot. The parents of its layers must be known.
 
     Attributes:
         step: Step of the snapshot.
         depths: Depth of every layer of the snapshot, `(layers,)`.
-        growth_ranges: In the order of the data path.
-        segments: In the order of the data path.
-        links: All weight layers, by row.
         graph: The layer graph.
     """
 
-    step: int
-    depths: np.ndarray
-    growth_ranges: tuple[GrowthRange, ...]
-    segments: tuple[Segment, ...]
-    links: dict[int, Link]
-    graph: LayerGraph
+    def __init__(self, snapshot: Snapshot):
+        self.step = snapshot.step
+        self.graph = graph_of(snapshot)
+        self.depths = self.graph.depth
+        self._snapshot = snapshot
+
+    @functools.cached_property
+    def links(self) -> dict[int, Link]:
+        """All weight layers, by row."""
+        return links_of(self._snapshot, self.graph, self._rms)
+
+    @functools.cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """In the order of the data path."""
+        # Towers and several outputs share segments: each is kept once.
+        return tuple(
+            trunk.segment(rows, is_open, self._snapshot, self.graph, self.links, self._rms)
+            for rows, is_open in dict.fromkeys(trunk.segment_rows(self.graph))
+        )
+
+    @functools.cached_property
+    def growth_ranges(self) -> tuple[GrowthRange, ...]:
+        """In the order of the data path."""
+        found: dict[object, GrowthRange] = {}
+        mean = self._snapshot.statistic("mean")
+        for rows, is_open in trunk.segment_rows(self.graph):
+            for part in growth.parts(rows, self.graph.layers, self._rms):
+                reaches_head = is_open and part[-1] == rows[-1]
+                one = growth.growth_range(part, reaches_head, self.graph, self._rms, mean)
+                found.setdefault((one.points, one.open), one)
+        return tuple(found.values())
+
+    @property
+    def on_trunk(self) -> set[int]:
+        """The rows of all segments."""
+        return {row for rows, _ in trunk.segment_rows(self.graph) for row in rows}
+
+    @functools.cached_property
+    def _rms(self) -> np.ndarray:
+        """Rms of each output, NaN if not all of it is finite."""
+        bad = self._snapshot.field("nonfinite") > 0
+        return np.where(bad, np.nan, self._snapshot.statistic("rms"))
 
     @property
     def main(self) -> GrowthRange | None:
@@ -77,25 +115,4 @@ def depth_profile(snapshot: Snapshot) -> DepthProfile:
     Args:
         snapshot: The snapshot. The parents of its layers must be known.
     """
-    graph = LayerGraph(snapshot)
-    rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
-    mean = snapshot.statistic("mean")
-    links = links_of(snapshot, graph, rms)
-    # Towers and several outputs share segments: each is kept once.
-    growth_ranges: dict[object, GrowthRange] = {}
-    segments: dict[object, Segment] = {}
-    for rows, is_open in trunk.segment_rows(graph):
-        segment = trunk.segment(rows, is_open, snapshot, graph, links, rms)
-        segments.setdefault((rows, is_open), segment)
-        for part in growth.parts(rows, graph.layers, rms):
-            reaches_head = is_open and part[-1] == rows[-1]
-            found = growth.growth_range(part, reaches_head, graph, rms, mean)
-            growth_ranges.setdefault((found.points, found.open), found)
-    return DepthProfile(
-        step=snapshot.step,
-        depths=graph.depth,
-        growth_ranges=tuple(growth_ranges.values()),
-        segments=tuple(segments.values()),
-        links=links,
-        graph=graph,
-    )
+    return DepthProfile(snapshot)

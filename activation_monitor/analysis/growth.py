@@ -237,18 +237,20 @@ def growth_range(
     whole, start, begin, decades = math.nan, math.nan, "", 0.0
     operations: list[Operation] = []
     if measured:
-        stop, first = rows.index(measured[-1].row), rows.index(measured[0].row)
+        stop, first = rows.index(measured[-1].row), measured[0].row
         walk = [row for row in rows[: stop + 1] if 0 < rms[row] < math.inf]
+        begun = False
         whole, start, begin = 0.0, float(rms[walk[0]]), layers[walk[0]].name
         for before, row in itertools.pairwise(walk):
             change = math.log10(rms[row] / rms[before])
+            begun = begun or before == first
             if depths[row] == depths[before] and layers[row].kind == "pooling":
                 continue
             whole += change
             if is_operation(graph, before, row, rms):
                 names = layers[row].name, layers[before].name
                 operations.append(Operation(row, *names, change))
-            elif rows.index(before) >= first:
+            elif begun:
                 decades += change
     of_all = whole, start, begin, tuple(operations)
     if len(measured) < 2:

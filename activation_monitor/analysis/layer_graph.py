@@ -1,5 +1,7 @@
 """The layer graph of a snapshot: order, depth, and the trunk on the way to each end."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from activation_monitor.analysis.shown import count, one_line
@@ -15,26 +17,27 @@ class LayerGraph:
     """Which tensor is computed from which, as read from the traced graph.
 
     Args:
-        snapshot: The snapshot.
+        layers: The `LayerInfo`s of a snapshot.
+        called: Whether each of them was called, so that its output was measured.
 
     Attributes:
-        layers: The snapshot's `LayerInfo`s; all rows below are indices of them.
+        layers, called: As given; all rows below are indices of them.
         order: Rows that were measured, parents first.
         parents, children: Parents and children of each row.
         depth: Weight layers on the longest path up to each row, `(layers,)`.
         ends: Rows without children: the network's outputs.
     """
 
-    def __init__(self, snapshot: Snapshot):
-        layers = snapshot.layers
+    def __init__(self, layers: Sequence[LayerInfo], called: Sequence[bool]):
         # Inside a loop the order of calls is not the data path: the output of the loop's
         # layer is tapped outside. If nothing was traced, only the order is known.
         anything_traced = any(layer.traced for layer in layers)
         alive = [
-            (layer.traced or not anything_traced) and count > 0
-            for layer, count in zip(layers, snapshot.field("count"), strict=True)
+            (layer.traced or not anything_traced) and was_called
+            for layer, was_called in zip(layers, called, strict=True)
         ]
         self.layers = layers
+        self.called = called
         self.parents = [
             [p for p in layer.parents if alive[p]] if alive[i] else []
             for i, layer in enumerate(layers)
@@ -151,3 +154,25 @@ class LayerGraph:
                     placed.add(row)
                     order.append(row)
         return order
+
+
+_recent: list[LayerGraph] = []
+_RECENT = 8
+"""Number of graphs that are kept for `graph_of`."""
+
+
+def graph_of(snapshot: Snapshot) -> LayerGraph:
+    """The layer graph of a snapshot; the same object for snapshots with the same layers.
+
+    Args:
+        snapshot: The snapshot.
+    """
+    called = (snapshot.field("count") > 0).tolist()
+    for graph in _recent:
+        # By identity: the snapshots of a run share their layers, and to compare them would
+        # take longer than to make the graph.
+        if graph.layers is snapshot.layers and graph.called == called:
+            return graph
+    graph = LayerGraph(snapshot.layers, called)
+    _recent[:] = [graph, *_recent][:_RECENT]
+    return graph

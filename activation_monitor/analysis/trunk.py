@@ -11,6 +11,7 @@ next one begins. The part of a segment along which growth is read is a
 stream, for example, may grow without harm, because a normalization ends it.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -60,12 +61,17 @@ class Segment:
         return ", ".join(parts if self.open else [*parts, "closed"])
 
 
-def segment_rows(graph: LayerGraph) -> Iterator[tuple[tuple[int, ...], bool]]:
+@functools.lru_cache(maxsize=8)  # graphs are shared by the snapshots of a run
+def segment_rows(graph: LayerGraph) -> tuple[tuple[tuple[int, ...], bool], ...]:
     """The compared rows of all trunks, cut at normalizations.
 
-    Yields:
-        The rows of a segment, and whether it reaches the head.
+    Returns:
+        For each segment its rows, and whether it reaches the head.
     """
+    return tuple(_segment_rows(graph))
+
+
+def _segment_rows(graph: LayerGraph) -> Iterator[tuple[tuple[int, ...], bool]]:
     feeds_weight = graph.feeds_weight()
     for end in graph.ends:
         whole, *towers = graph.paths_to(end)

@@ -68,8 +68,8 @@ SNAPSHOT_TAGS = (
     *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
     *(STEP_TAG, _STRIDES_TAG_2, _KERNELS_TAG_1),
 )
-"""Tags that `decode` reads, for all versions, without the histograms of `HISTOGRAMS_TAGS`. A
-step that has one of the first two is a snapshot."""
+"""Tags that `decode` reads, for all versions, besides those of `HISTOGRAMS_TAGS`. A step
+that has one of the first two is a snapshot."""
 
 WITH_HISTOGRAMS_IN_COPIES = (_STRIDES_TAG_2, _SNAPSHOT_TAG_1)
 """A step that has one of these tags, of version 1 or 2, has its histograms only in the tags

@@ -29,6 +29,7 @@ from activation_monitor.storage.plugin_name import PLUGIN
 _EVENTS: Any = event_pb2
 _SUMMARIES: Any = summary_pb2
 
+
 class EventLog:
     """Writes snapshots in a background thread, which also encodes them.
 

@@ -59,11 +59,8 @@ def snapshots(many):
             outputs[i] = records.measure(x, "relu")
             counts, _ = np.histogram(x, histogram.BUCKETS)
             counted[i] = [1, x.min(), x.max(), *counts]
-        made.append(
-            Snapshot(
-                0, named, {"output": outputs, "weight": kernels}, {"output": counted}, loss=0.5
-            )
-        )
+        quantities = {"output": outputs, "weight": kernels}
+        made.append(Snapshot(0, named, quantities, {"output": counted}, loss=0.5))
     return made
 
 
@@ -84,12 +81,14 @@ def written(folder, made, steps, histograms=True, scalars=True):
 
 
 def bytes_per_layer(many=200):
-    """Bytes for each layer and snapshot after so many snapshots, without the first one, which
-    has the table of the layers."""
+    """Bytes for each layer and snapshot after so many snapshots.
+
+    Without the first one, which has the table of the layers.
+    """
     made, found = snapshots(many), {}
     for histograms, scalars in product([False, True], [False, True]):
-        with_them = [n for n, on in [("histograms", histograms), ("scalars", scalars)] if on]
-        row = found[" + ".join(["statistics", *with_them])] = {}
+        written_too = " + histograms" * histograms + " + scalars" * scalars
+        row = found[f"statistics{written_too}"] = {}
         with tempfile.TemporaryDirectory() as folder:
             first = written(f"{folder}/1", made, 1, histograms, scalars)
             for steps in (65, 1001):

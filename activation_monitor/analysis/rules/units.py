@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import EqualWeights, Weights, Zeros
 from activation_monitor.analysis.depth_profile import DepthProfile
@@ -77,7 +79,7 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
 def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """Layers on the trunk in which most ReLU units are zero for all samples."""
     units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
-    on_trunk = {row for segment in profile.segments for row in segment.rows}
+    on_trunk = profile.on_trunk
     rectified = [r for r in on_trunk if snapshot.layers[r].activation in _RECTIFIED]
     mostly = [row for row in _mostly_dead(snapshot) if row in on_trunk]
     if not mostly:
@@ -121,12 +123,14 @@ def may_be_dead(snapshot: Snapshot) -> bool:
 
 def _mostly_dead(snapshot: Snapshot) -> list[int]:
     units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
+    # Most rows have no dead unit: the layers of the others need not be read.
+    some = np.flatnonzero((units > 0) & (samples >= limit("dead-samples"))).tolist()
+    layers = snapshot.layers
     return [
         row
-        for row, layer in enumerate(snapshot.layers)
-        if layer.activation in _RECTIFIED
-        and samples[row] >= limit("dead-samples")
-        and units[row] / layer.width > limit("dead")
+        for row in some
+        if layers[row].activation in _RECTIFIED
+        and units[row] / layers[row].width > limit("dead")
     ]
 
 

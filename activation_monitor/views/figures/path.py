@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from activation_monitor.analysis.layer_graph import LayerGraph
+from activation_monitor.analysis.layer_graph import LayerGraph, graph_of
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 
 
@@ -34,7 +34,7 @@ def path(snapshot: Snapshot) -> Path:
     Args:
         snapshot: The snapshot whose layers are placed.
     """
-    graph = LayerGraph(snapshot)
+    graph = graph_of(snapshot)
     x = np.full(len(snapshot.layers), np.nan)
     at_depth, placed = Counter(int(graph.depth[row]) for row in graph.order), Counter()
     for row in graph.order:
