@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard import context
 from tensorboard.data import provider
 from tensorboard.plugins import base_plugin
 from werkzeug import test, wrappers
@@ -24,9 +26,10 @@ from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
 from activation_monitor.storage import log_format, plugin_name, writer
-from activation_monitor.views.plugin import tab
+from activation_monitor.views.plugin import runs, tab
 
 ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
 NEWER = log_format.VERSION + 1
 STATIC = ROOT / "activation_monitor" / "views" / "plugin" / "static"
 OUTPUTS = log_format.RECORDS_TAGS[records.OUTPUT]
@@ -413,13 +416,74 @@ def test_a_run_of_evaluations_is_not_judged(tmp_path, gain):
     assert not any("activations (" in trace.get("name", "") for trace in graph["data"])
 
 
-def test_histograms_come_with_the_steps_at_which_they_were_kept(client):
-    """TensorBoard keeps a sample of them, which always includes the newest."""
+def test_histograms_come_with_a_sample_of_the_steps(client):
+    """Which always includes the newest."""
     query = {"run": "healthy/activations", "layer": "net/dense_3"}
     figure = figured(client, "histogram_over_time", **query)
     names = [trace["name"] for trace in figure["data"] if "name" in trace]
     assert "step 298" in names
     assert len(names) > 10
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_the_histograms_are_those_that_were_measured(tmp_path, loader):
+    """All buckets of them, at all steps, which are few here."""
+    write(tmp_path, range(5))
+    client = board.Client(tmp_path, loader)
+    client.wait_for("activations", step=4)
+    read = runs.Runs(client.provider).with_histograms(
+        context.RequestContext(), "", "activations", "net/dense_3"
+    )
+    assert read.steps == [*range(5)]
+    for snapshot, written in zip(read, read_recording(tmp_path), strict=True):
+        found, expected = (s.histogram("net/dense_3").rows for s in (snapshot, written))
+        assert found.shape == (30, 3)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_histograms_of_earlier_versions_are_shown(tmp_path, loader, version):
+    """They are in the tags of TensorBoard's own tab only."""
+    shutil.copytree(DATA / f"version_{version}", tmp_path / "old")
+    client = board.Client(tmp_path, loader)
+    client.wait_for("old/activations")
+    written = read_recording(tmp_path / "old")
+    read = runs.Runs(client.provider).with_histograms(
+        context.RequestContext(), "", "old/activations", written[0].names[1]
+    )
+    assert read.steps == written.steps
+    for ours, theirs in zip(read, written, strict=True):
+        found, expected = (s.histogram(written[0].names[1]).rows for s in (ours, theirs))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("loader", [*board.LOADERS])
+def test_tensorboards_own_tabs_show_the_scalars_and_histograms(tmp_path, loader):
+    """As they were measured, at each step; histograms with pairs of buckets as one."""
+    write(tmp_path, range(3))
+    client, written = board.Client(tmp_path, loader), read_recording(tmp_path)
+    client.wait_for("activations", step=2)
+
+    def asked(plugin, tag):
+        path = f"/data/plugin/{plugin}?run=activations&tag={tag}"
+        answer = client.page(path)
+        assert answer.status_code == 200, answer.data
+        return answer.json
+
+    for statistic in ("mean", "std"):
+        shown = asked("scalars/scalars", f"activation_{statistic}/net/dense_3")
+        expected = written.statistic(statistic, "net/dense_3")
+        assert [step for _, step, _ in shown] == [0, 1, 2]
+        np.testing.assert_allclose([value for *_, value in shown], expected, rtol=1e-6)
+    shown = asked("histograms/histograms", "activations/net/dense_3")
+    assert [step for _, step, _ in shown] == [0, 1, 2]
+    for (*_, rows), snapshot in zip(shown, written, strict=True):
+        expected = snapshot.histogram("net/dense_3").rows
+        np.testing.assert_array_equal(
+            np.array(rows)[:, 2], expected[:, 2].reshape(-1, 2).sum(axis=1)
+        )
+        np.testing.assert_allclose(np.array(rows)[:, 0], expected[::2, 0], rtol=1e-6)
 
 
 def test_hostile_names_arrive_as_they_are_and_are_escaped_in_figures(client):

@@ -9,7 +9,7 @@ from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from activation_monitor.storage import record_file
-from activation_monitor.storage.record_file import Checked, check, read_records
+from activation_monitor.storage.record_file import Checked, check, framed, read_records
 
 DATA = (b"first", b"", b"\x00" * 1000, b"the last one")
 STARTS = (0, 21, 37, 1053)
@@ -43,6 +43,11 @@ def test_records_are_those_that_tensorboard_wrote_and_tensorflow_reads(path):
     assert records[-1].end == path.stat().st_size
     read = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     assert tuple(read) == DATA
+
+
+def test_a_record_is_written_as_tensorboard_writes_it(path):
+    """Byte for byte."""
+    assert b"".join(map(framed, DATA)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("start", range(4))

@@ -133,7 +133,7 @@ def check_version(content: bytes) -> None:
 
 def table_to_json(table: Table) -> str:
     """The table as the text that `table_from_json` reads."""
-    rows = [dataclasses.asdict(layer) for layer in table.layers]
+    rows = [vars(layer) for layer in table.layers]
     return json.dumps(
         {"layers": rows, "columns": table.columns, "evaluation": table.evaluation}
     )
@@ -195,7 +195,7 @@ def restored(written: np.ndarray, columns: int) -> np.ndarray:
         ValueError: If these are not numbers in so many columns.
     """
     try:
-        planes = np.frombuffer(zlib.decompress(written), np.uint8)
+        planes = np.frombuffer(zlib.decompress(written.tobytes()), np.uint8)
         planes = planes.reshape(columns, 8, -1).swapaxes(1, 2)
     except (zlib.error, ValueError) as error:
         raise ValueError(

@@ -53,7 +53,7 @@ class EventLog:
         # What follows belongs to the background thread.
         self._tags = set[str]()
         self._table: log_format.Table | None = None
-        self._copies: tabs.Copies | None = None
+        self._copies = tabs.Copies(())
         self._snapshots = 0
 
     def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
