@@ -58,6 +58,10 @@ class ActivationMonitor(keras.callbacks.Callback):
         scalars: Whether to write mean and std of every layer as scalars as well, two cards
             for each in TensorBoard's Scalars tab. Figures and diagnosis do not need them.
             Defaults to `True`.
+        log_budget: About how many bytes the log of a run may have. When half of it is used,
+            the log gets ever fewer snapshots, and the monitor says so once. Snapshots with
+            something new to report are always logged. None sets no limit. Defaults to
+            `1_000_000_000`.
 
     A monitor follows one model; with another model it starts again. Without `fit`, use
     `watch` or `measure_step`.
@@ -98,6 +102,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         on_finding: str | Callable[[Finding], None] = "warn",
         ignore: str | Collection[str] = (),
         scalars: bool = True,
+        log_budget: int | None = 1_000_000_000,
     ):
         super().__init__()
         backend.check()
@@ -111,6 +116,15 @@ class ActivationMonitor(keras.callbacks.Callback):
                 'ActivationMonitor: `on_finding` must be "warn", "stop", "raise" or a '
                 f"function of the finding. Received: on_finding={on_finding!r}."
             )
+        if log_budget is not None and (
+            isinstance(log_budget, bool)
+            or not isinstance(log_budget, int)
+            or log_budget < 1
+        ):
+            raise ValueError(
+                "ActivationMonitor: `log_budget` must be a positive number of bytes, or "
+                f"None for no limit. Received: log_budget={log_budget!r}."
+            )
         check(layers)
         self.log_dir = log_dir
         self._options = Options(
@@ -119,6 +133,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             layers=layers,
             histograms=bool(histograms),
             scalars=bool(scalars),
+            log_budget=log_budget,
             validation=bool(validation),
             on_finding=on_finding,
             ignored=check_ignored(ignore, "ActivationMonitor"),

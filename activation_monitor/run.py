@@ -80,6 +80,8 @@ class Run:
         name: Name of the run's folder in `log_dir`.
         ignore: Codes of findings that are not reported. Defaults to `frozenset()`.
         scalars: Whether to log scalars of each layer. Defaults to `True`.
+        log_budget: About how many bytes the log may have, see `EventLog`. Defaults to
+            `None`, no limit.
 
     Attributes:
         recording: The snapshots. It holds at most 1000: those of the first steps, and the
@@ -93,6 +95,7 @@ class Run:
         name: str,
         ignore: frozenset[str] = frozenset(),
         scalars: bool = True,
+        log_budget: int | None = None,
     ):
         self.recording = Recording(keep=_KEEP)
         self._attempts = attempts
@@ -100,6 +103,7 @@ class Run:
         self._name = name
         self._ignored = ignore
         self._scalars = scalars
+        self._log_budget = log_budget
         self._health = Health()
         self._added = 0
         self._log = None
@@ -120,7 +124,7 @@ class Run:
         if self._log_dir is not None and self._log is None:
             self._log = self._attempts.attempt(
                 f"nothing is logged to {str(self._log_dir)!r}",
-                *(EventLog, self._log_dir, self._name, self._scalars),
+                *(EventLog, self._log_dir, self._name, self._scalars, self._log_budget),
             )
 
     def add(self, snapshot: Snapshot) -> list[Finding]:
@@ -146,6 +150,13 @@ class Run:
         if due and self._log is not None and not snapshot.evaluation:
             verdict = self._verdict()
         self._write(EventLog.write, snapshot, verdict)
+        if self._log is not None and self._log.thinned_from is not None:
+            self._attempts.warn_once(
+                f"the log in {str(self._log_dir)!r} has passed half of its budget of "
+                f"{self._log_budget} bytes: from step {self._log.thinned_from} on it gets "
+                "ever fewer snapshots. Set `log_budget` or `sample_every` higher for a "
+                "longer log."
+            )
         return new
 
     def _verdict(self):

@@ -29,6 +29,7 @@ class Options:
     layers: LayerChoice
     histograms: bool
     scalars: bool
+    log_budget: int | None
     validation: bool
     on_finding: str | Callable[[Finding], None]
     ignored: frozenset[str]
@@ -60,8 +61,9 @@ class Session:
         self.models = models
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
         log_dir = options.log_dir if self._is_chief else None
-        self.training = Run(attempts, log_dir, RUN, options.ignored, options.scalars)
-        self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, scalars=options.scalars)
+        written = {"scalars": options.scalars, "log_budget": options.log_budget}
+        self.training = Run(attempts, log_dir, RUN, options.ignored, **written)
+        self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, **written)
         self.now = 0
         self.first_step: int | None = None
         self.together = 1

@@ -33,11 +33,26 @@ _FLUSH_SECS = 10.0
 _counter = itertools.count()
 
 
+def size_of(folder: str) -> int:
+    """Bytes in the files of a folder; 0 if it does not exist.
+
+    Args:
+        folder: The folder.
+    """
+    files = _FILES.io.gfile
+    if not files.isdir(folder):
+        return 0
+    return sum(files.stat(os.path.join(folder, n)).length for n in files.listdir(folder))
+
+
 class EventFile:
     """Writes events in a background thread.
 
     Args:
         folder: The folder of the file. It is created.
+
+    Attributes:
+        size: Bytes written so far. It belongs to the background thread.
 
     Raises:
         OSError, tensorflow.errors.OpError: If the folder cannot be written to.
@@ -49,7 +64,8 @@ class EventFile:
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         path = os.path.join(folder, f"{name}.{os.getpid()}.{next(_counter)}")
         self._file = _FILES.io.gfile.GFile(path, "wb")
-        self._queue: queue.Queue[Callable[[], bytes] | None] = queue.Queue(_PENDING)
+        self.size = 0
+        self._queue: queue.Queue[Callable[[], bytes | None] | None] = queue.Queue(_PENDING)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -57,12 +73,12 @@ class EventFile:
         self.put(begin.SerializeToString)
         self.flush()
 
-    def put(self, make: Callable[[], bytes]) -> None:
+    def put(self, make: Callable[[], bytes | None]) -> None:
         """Write the event that a function returns.
 
         Args:
             make: Called in the background thread, in the order of the calls of `put`.
-                Returns a serialized event.
+                Returns a serialized event, or None to write nothing.
 
         Raises:
             Exception: Any error of an earlier event, once or again.
@@ -109,17 +125,24 @@ class EventFile:
                 pending = False
                 continue
             if make is not None:
-                self._try(lambda make=make: self._file.write(framed(make())))
+                self._try(self._write, make)
                 due = due if pending else time.monotonic() + _FLUSH_SECS
                 pending = True
             self._queue.task_done()
             if make is None:
                 return
 
-    def _try(self, function):
+    def _write(self, make):
+        event = make()
+        if event is not None:
+            record = framed(event)
+            self._file.write(record)
+            self.size += len(record)
+
+    def _try(self, function, *args):
         """Nothing is written after an error, but the queue is emptied: nobody waits."""
         if self._error is None:
             try:
-                function()
+                function(*args)
             except Exception as error:
                 self._error = error

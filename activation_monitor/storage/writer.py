@@ -22,7 +22,7 @@ from tensorboard.util import tensor_util
 
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.storage import log_format, tabs
-from activation_monitor.storage.event_file import EventFile
+from activation_monitor.storage.event_file import EventFile, size_of
 from activation_monitor.storage.plugin_name import PLUGIN
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
@@ -38,6 +38,16 @@ class EventLog:
         run: Name of the run folder. Defaults to `log_format.RUN`.
         scalars: Whether to write mean and std of each layer as scalars, for TensorBoard's
             Scalars tab, which shows two cards for each layer. Defaults to `True`.
+        budget: About how many bytes the files of the run folder may have. With n snapshots
+            in the first half of it, the file has at most `1 - n / 2m` of the budget after m
+            snapshots: every fourth is written around m = 2n, and every hundredth around
+            m = 10n. Snapshots with a verdict are always written. Defaults to `None`, no
+            limit.
+
+    Attributes:
+        run_dir: The run folder.
+        thinned_from: The first step that was not written, to keep to the budget; None if
+            all were.
 
     Raises:
         OSError, tensorflow.errors.OpError: If the folder cannot be written to. The next
@@ -45,16 +55,24 @@ class EventLog:
     """
 
     def __init__(
-        self, log_dir: str | Path, run: str = log_format.RUN, scalars: bool = True
+        self,
+        log_dir: str | Path,
+        run: str = log_format.RUN,
+        scalars: bool = True,
+        budget: int | None = None,
     ):
         self._scalars = scalars
         self.run_dir = Path(log_dir) / run
+        self.thinned_from: int | None = None
+        used = 0 if budget is None else size_of(str(self.run_dir))
+        self._budget = None if budget is None else max(budget - used, 0)
         self._file = EventFile(str(self.run_dir))
         # What follows belongs to the background thread.
         self._tags = set[str]()
         self._table: log_format.Table | None = None
         self._copies = tabs.Copies(())
-        self._snapshots = 0
+        self._snapshots = self._written = self._largest = 0
+        self._in_first_half: int | None = None
 
     def write(self, snapshot: Snapshot, findings: str | None = None) -> None:
         """Write all data of one step.
@@ -102,12 +120,29 @@ class EventLog:
 
         def make():
             event = _EVENTS.Event(wall_time=now, step=step)
-            add(event.summary, *args)
-            return event.SerializeToString()
+            added = add(event.summary, *args)
+            return None if added is False else event.SerializeToString()
 
         self._file.put(make)
 
+    def _is_within_budget(self):
+        """Whether the next snapshot is written."""
+        self._snapshots += 1
+        if self._budget is None:
+            return True
+        if self._in_first_half is None:
+            if self._file.size <= self._budget / 2:
+                return True
+            self._in_first_half = self._snapshots
+        share = 1.0 - self._in_first_half / (2.0 * self._snapshots)
+        return self._file.size + self._largest <= share * self._budget
+
     def _add_snapshot(self, summary, snapshot, findings):
+        """Returns False if the snapshot is not written."""
+        if not self._is_within_budget() and findings is None:
+            if self.thinned_from is None:
+                self.thinned_from = snapshot.step
+            return False
         table, arrays = log_format.encode(snapshot)
         if table != self._table:
             self._table, self._copies = table, tabs.Copies(table.layers)
@@ -119,9 +154,11 @@ class EventLog:
             self._add_findings(summary, findings)
         if self._scalars:
             self._copies.add_scalars(summary, snapshot)
-        if tabs.shows(self._snapshots):
+        if tabs.shows(self._written):
             self._copies.add_histograms(summary, snapshot, self._tags)
-        self._snapshots += 1
+        self._written += 1
+        self._largest = max(self._largest, summary.ByteSize())
+        return True
 
     def _add_findings(self, summary, findings):
         metadata = text_metadata.create_summary_metadata("", "")
