@@ -15,18 +15,26 @@ from activation_monitor.analysis import histogram, records
 BASE = 2.0**12
 """An integer `n` is stored as `n // BASE` and `n % BASE`: exact up to 2^36."""
 
-INTEGERS = ("count", "samples", "nonfinite", "zeros", "saturated", "counted", "dead_units")
+INTEGERS = ("count", "samples", "zeros", "saturated", "counted", "dead_units")
 """Fields of a record that are integers, in the order of a raw record."""
 
-MOMENTS = ("mean", "within", "between", "minimum", "maximum")
-"""Numbers in units of `2^exponent`: the mean, the variance within and between the units
-(of the unit means), and the extremes."""
+MOMENTS = (
+    "exponent",
+    "mean",
+    "within",
+    "between",
+    "minimum",
+    "maximum",
+    "nonfinite_high",
+    "nonfinite_low",
+)
+"""The exponent; in units of `2^exponent` the mean, the variance within the units and that of
+their means, and the extremes; and the number of non-finite elements."""
 
 COLUMNS = (
+    "complete",  # 1 if non-finite elements were left out of the moments, else 0
     *(f"{name}_high" for name in INTEGERS),
     *(f"{name}_low" for name in INTEGERS),
-    "complete",  # 1 if non-finite elements were left out of the moments, else 0
-    "exponent",
     *MOMENTS,
 )
 """The names of the numbers of a raw record, in order."""
@@ -51,7 +59,8 @@ def finish(raw: Any, xp: Any = np) -> Any:
     """
     raw = xp.cast(raw, "float64") if hasattr(xp, "cast") else raw.astype(np.float64)
     column = {name: raw[..., i] for i, name in enumerate(COLUMNS)}
-    found = {n: column[f"{n}_high"] * BASE + column[f"{n}_low"] for n in INTEGERS}
+    integers = (*INTEGERS, "nonfinite")
+    found = {n: column[f"{n}_high"] * BASE + column[f"{n}_low"] for n in integers}
     unit = xp.power(2.0, column["exponent"])
     mean, within = column["mean"] * unit, column["within"] * unit * unit
     variance = within + column["between"] * unit * unit

@@ -7,7 +7,6 @@ comes from all elements, see `moments`.
 Written in `keras.ops`; nothing here knows about layers, callbacks or files.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -31,9 +30,8 @@ def measure(
     unsaturated: tuple[float, float] | None = None,
     mask: Any = None,
     exact: bool = False,
-    fused: bool = False,
     histograms: bool = False,
-    sum_of_squares: Callable[[Any], Any] = moments.sum_of_squares,
+    means: moments.Means = moments.FUSED,
 ) -> Any:
     """The raw record of a tensor, and its raw histogram if wanted.
 
@@ -50,55 +48,50 @@ def measure(
         exact: Whether to take the exact pass: subnormals and the finite elements beside
             non-finite ones are measured too, and all elements are counted. Defaults to
             `False`.
-        fused: Whether the step is compiled by XLA, which fuses element-wise passes and
-            pays for branches. The executor of TensorFlow graphs is the reverse. Defaults
-            to `False`.
         histograms: Whether to append the raw histogram. Defaults to `False`.
-        sum_of_squares: That function; a backend may have one that reads the tensor once.
+        means: `moments.FUSED` if XLA compiles the step; otherwise those of the backend.
 
     Returns:
         Float32 tensor of shape `(len(raw.COLUMNS),)`. With histograms,
         `len(raw.HISTOGRAM_COLUMNS)` numbers follow.
     """
-    rows = _rows(x)
-    stride, sample = _sample(rows)
-    elements = ops.size(rows)
-    if exact or mask is not None:
-        there = None if mask is None else _padding(mask, x)
-        found, finite, zero = moments.exact(rows, there, fused)
-        saturated = _beyond(rows, unsaturated)
-        counts = {
-            "count": _pair(elements) if there is None else moments.total(there),
-            "zeros": moments.total(zero),
-            "saturated": None if saturated is None else moments.total(saturated & finite),
-        }
-        counts["counted"] = counts["count"]
+    rows, lengths = _rows(x)
+    exact = exact or mask is not None
+    stride, sample = _sample(rows, lengths)
+    elements = lengths[0] * lengths[1]
+    counts: dict[str, Any] = {"count": _pair(elements)}
+    if exact:
+        there = None if mask is None else _padding(mask, x, lengths)
+        found, finite, zero = moments.exact(rows, there, fused=means is moments.FUSED)
         if there is not None:
-            _, sample = _sample(ops.where(there, rows, ops.cast(np.nan, rows.dtype)))
+            counts["count"] = moments.total(there)
+            nothing = ops.cast(np.nan, rows.dtype)
+            _, sample = _sample(ops.where(there, rows, nothing), lengths)
+        counts |= {"counted": counts["count"], "zeros": moments.total(zero)}
+        if unsaturated is not None:
+            counts["saturated"] = moments.total(_beyond(rows, unsaturated) & finite)
     else:
-        found = moments.quick(rows, sum_of_squares, fused)
-        saturated = _beyond(sample, unsaturated)
-        counts = {
-            "count": _pair(elements),
-            "zeros": (0.0, _number_of(sample == 0)),
-            "saturated": None if saturated is None else (0.0, _number_of(saturated)),
-            "counted": _pair(ops.size(sample)),
-        }
-    counts["samples"] = _pair(ops.shape(rows)[0])
-    counts["nonfinite"] = found.nonfinite
-    dead = _of_channels(found.unit_is_zero, x, channel_axis)
-    counts["dead_units"] = (0.0, _number_of(dead))
-    pairs = [counts[name] or (0.0, 0.0) for name in raw.INTEGERS]
-    numbers = [
-        *(high for high, _ in pairs),
-        *(low for _, low in pairs),
-        float(exact or mask is not None),
-        *found[: 1 + len(raw.MOMENTS)],
-    ]
-    record = ops.stack([ops.cast(number, "float32") for number in numbers])
+        found = moments.quick(rows, lengths, means)
+        counts |= {"counted": ops.size(sample), "zeros": _number_of(sample == 0)}
+        if unsaturated is not None:
+            beyond = _beyond(sample, unsaturated) & ops.isfinite(sample)
+            counts["saturated"] = _number_of(beyond)
+    counts["samples"] = lengths[0]
+    counts["dead_units"] = _number_of(_of_channels(found.unit_is_zero, x, channel_axis))
+    record = ops.concatenate([_integers(counts, exact), ops.cast(found.values, "float32")])
     if not histograms:
         return record
     return ops.concatenate([record, _histogram(stride, sample)])
+
+
+def _integers(counts, complete):
+    """The first columns of a raw record."""
+    zero = ops.zeros((), "float32")
+    pairs = [counts.get(name, zero) for name in raw.INTEGERS]
+    pairs = [pair if isinstance(pair, tuple) else (zero, pair) for pair in pairs]
+    numbers = [zero + 1.0 if complete else zero]
+    numbers += [high for high, _ in pairs] + [low for _, low in pairs]
+    return ops.stack([ops.cast(number, "float32") for number in numbers])
 
 
 def needs_exact(found: np.ndarray) -> np.ndarray:
@@ -120,29 +113,22 @@ def needs_exact(found: np.ndarray) -> np.ndarray:
 
 
 def _rows(x):
-    """As a matrix `(batch, units)`, in float32 or, if it came so, float64.
+    """As a matrix `(batch, units)`, in float32 or, if it came so, float64; and its lengths.
 
     Widening float16 and bfloat16 is exact.
     """
     x = x if moments.is_double(x) else ops.cast(x, "float32")
-    if len(x.shape) == 0:
-        return ops.reshape(x, (1, 1))
-    return x if len(x.shape) == 2 else ops.reshape(x, (ops.shape(x)[0], _units(x)))
-
-
-def _units(x):
-    shape = ops.shape(x)[1:]
+    batch, *rest = ops.shape(x) if len(x.shape) else (1,)
     units = 1
-    for length in shape:
+    for length in rest:
         units = units * length
-    return units
+    return x if len(x.shape) == 2 else ops.reshape(x, (batch, units)), (batch, units)
 
 
-def _padding(mask, x):
+def _padding(mask, x, lengths):
     """A mask of leading axes of `x` as a matrix `(batch, units)`: which elements exist."""
     spread = ops.reshape(mask, (*ops.shape(mask), *(1,) * (len(x.shape) - len(mask.shape))))
-    spread = ops.broadcast_to(spread, ops.shape(x))
-    return ops.reshape(spread, (ops.shape(x)[0], _units(x)))
+    return ops.reshape(ops.broadcast_to(spread, ops.shape(x)), lengths)
 
 
 def _of_channels(unit_is_zero, x, channel_axis):
@@ -155,10 +141,8 @@ def _of_channels(unit_is_zero, x, channel_axis):
 
 
 def _beyond(x, unsaturated):
-    if unsaturated is None:
-        return None
     low, high = unsaturated
-    return ((x <= low) | (x >= high)) & ops.isfinite(x)
+    return (x <= low) | (x >= high)
 
 
 def _number_of(flags):
@@ -172,7 +156,7 @@ def _pair(number):
     return number // base, number % base
 
 
-def _sample(rows):
+def _sample(rows, lengths):
     """Up to `histogram.EXACT_UP_TO` elements: all, or one in a stride.
 
     The stride is a prime that does not divide the number of units, so that the sample
@@ -181,7 +165,7 @@ def _sample(rows):
     Returns:
         The stride, and the elements as a vector.
     """
-    batch, units = ops.shape(rows)
+    batch, units = lengths
     elements = batch * units
     if isinstance(elements, int):
         stride = buckets.stride_of(elements, units)

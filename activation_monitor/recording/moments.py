@@ -36,6 +36,9 @@ _PLAIN_RANGE = (1e-12, 1e12)
 # below this part of the mean square, their difference is not right to 1e-6 (XLA: 3e-6).
 _CANCELS_BELOW = 1 / 8
 
+# TensorFlow sums the columns of fewer rows to 2e-7; those of more are summed in blocks.
+_MANY_ROWS = 1025
+
 # So many numbers at a time are added up one by one. TensorFlow's kernels are faster with
 # large blocks, and XLA adds up one by one what TensorFlow adds up as a tree.
 _BLOCK, _FUSED_BLOCK = 256, 32
@@ -48,64 +51,77 @@ class Moments(NamedTuple):
     """What is measured of a matrix `(batch, units)`.
 
     Attributes:
-        exponent: The other numbers are in units of `2^exponent`.
-        mean: The mean of all elements.
-        within: The mean over the units of the variance within a unit.
-        between: The variance of the means of the units.
-        minimum: The smallest element.
-        maximum: The largest element.
-        nonfinite: How many elements are NaN or infinite, in two parts, see `total`. If
-            they were not left out, the other numbers mean nothing.
+        values: Vector of the numbers of `raw.MOMENTS`. Those before the number of
+            non-finite elements mean nothing if there are any that were not left out.
         unit_is_zero: Boolean vector `(units,)`: all elements of the unit are zero.
     """
 
-    exponent: Any
-    mean: Any
-    within: Any
-    between: Any
-    minimum: Any
-    maximum: Any
-    nonfinite: tuple[Any, Any]
+    values: Any
     unit_is_zero: Any
 
 
-def sum_of_squares(x: Any) -> Any:
-    """The sum of the squares of a matrix, for a compiler that fuses: without a copy.
+class Means(NamedTuple):
+    """What a backend may do better than the functions of Keras.
 
-    XLA's compiler for CPUs vectorizes sums of columns only.
+    Attributes:
+        sum_of_squares: Returns the sum of the squares of a matrix, from the matrix and
+            the numbers of its rows and columns.
+        rarely: Calls a function with tensors. Its graph need not be part of this one,
+            because it seldom runs.
     """
-    return _total(_column_sums(ops.square(x), fused=True), fused=True)
+
+    sum_of_squares: Callable[[Any, tuple[Any, Any]], Any]
+    rarely: Callable[..., Any]
 
 
-def quick(x: Any, sum_of_squares: Callable[[Any], Any], fused: bool = False) -> Moments:
+def _fused_sum_of_squares(x, lengths):
+    # XLA's compiler for CPUs vectorizes sums of columns only.
+    return _total(_column_sums(ops.square(x), lengths, fused=True), lengths, fused=True)
+
+
+FUSED = Means(_fused_sum_of_squares, lambda function, *tensors: function(*tensors))
+"""For a compiler that fuses, as XLA does."""
+
+
+def quick(x: Any, lengths: tuple[Any, Any], means: Means = FUSED) -> Moments:
     """The moments from sums about zero, or about the first row where those do not suffice.
 
     Args:
         x: Floating-point tensor `(batch, units)`.
-        sum_of_squares: A function that returns the sum of the squares of a matrix.
-        fused: Whether XLA compiles the step. Defaults to `False`.
+        lengths: The numbers of rows and units.
+        means: `FUSED` if XLA compiles the step; otherwise those of the backend.
     """
-    low, high, lowest, highest = _extremes(x)
-    batch, units = _lengths(x)
-    unit_mean = _column_sums(x, fused) / batch
-    mean = _total(unit_mean, fused) / units
-    square = sum_of_squares(x) / (batch * units)
-    within = square - _total(ops.square(unit_mean), fused) / units
-    between = _total(ops.square(unit_mean - mean), fused) / units
+    fused = means is FUSED
+    batch, units = (ops.cast(length, x.dtype) for length in lengths)
+    low, high = ops.min(x, axis=0), ops.max(x, axis=0)
+    lowest, highest = ops.min(low), ops.max(high)
+    sums = _column_sums(x, lengths, fused) if fused else ops.sum(x, axis=0)
+    unit_mean = sums / batch
+    mean = _total(unit_mean, lengths, fused) / units
+    square = means.sum_of_squares(x, lengths) / (batch * units)
+    within = square - _total(ops.square(unit_mean), lengths, fused) / units
+    between = _total(ops.square(unit_mean - mean), lengths, fused) / units
     largest = ops.maximum(-lowest, highest)
     suffices = (largest > _PLAIN_RANGE[0]) & (largest < _PLAIN_RANGE[1])
     suffices = suffices & (within > _CANCELS_BELOW * square)  # no, if one is NaN
+    if not fused:
+        suffices = suffices & (batch < _MANY_ROWS)
 
     def simple():
         zero = ops.zeros_like(mean)
         return ops.stack([zero, mean, within, between, lowest, highest, zero, zero])
 
-    def careful():
-        found = _scaled_about_first(x, lowest, highest, fused)
-        return ops.stack([*found, *total(~ops.isfinite(x))])
+    def careful(x, lowest, highest):
+        exponent = exponent_of(ops.maximum(-lowest, highest))
+        scale = power_of_two(-exponent, x.dtype)
+        found = _about_first(x * scale, fused)
+        extremes = lowest * scale, highest * scale
+        return ops.stack([exponent, *found, *extremes, *total(~ops.isfinite(x))])
 
-    *found, high_part, low_part = ops.unstack(ops.cond(suffices, simple, careful), num=8)
-    return Moments(*found, (high_part, low_part), (low == 0) & (high == 0))
+    def rare():
+        return means.rarely(careful, x, lowest, highest)
+
+    return Moments(ops.cond(suffices, simple, rare), (low == 0) & (high == 0))
 
 
 def exact(x: Any, there: Any = None, fused: bool = False) -> tuple[Moments, Any, Any]:
@@ -130,14 +146,14 @@ def exact(x: Any, there: Any = None, fused: bool = False) -> tuple[Moments, Any,
     else:
         exponent, y, zero = _scaled_with_subnormals(x)
     weight = ops.cast(finite, y.dtype)
-    mean, within, between = _about_first(y, fused, weight)
-    minimum = ops.min(ops.where(finite, y, np.inf))
-    maximum = ops.max(ops.where(finite, y, -np.inf))
-    moments = exponent, mean, within, between, minimum, maximum
+    about_first = _about_first(y, fused, weight)
+    extremes = ops.min(ops.where(finite, y, np.inf)), ops.max(ops.where(finite, y, -np.inf))
     nonfinite = there & ~finite
+    values = [exponent, *about_first, *extremes, *total(nonfinite)]
+    values = ops.stack([ops.cast(value, "float32") for value in values])
     # NaN is not zero.
     unit_is_zero = ops.all(zero & ~nonfinite, axis=0)
-    return Moments(*moments, total(nonfinite), unit_is_zero), finite, zero & finite
+    return Moments(values, unit_is_zero), finite, zero & finite
 
 
 def total(flags: Any) -> tuple[Any, Any]:
@@ -186,46 +202,28 @@ def bits_as(x: Any, dtype: str) -> Any:
     return ops.squeeze(ops.view(ops.expand_dims(x, -1), dtype), -1)
 
 
-def _extremes(x):
-    """Those of the units, and those of all elements."""
-    low, high = ops.min(x, axis=0), ops.max(x, axis=0)
-    return low, high, ops.min(low), ops.max(high)
-
-
-def _lengths(x):
-    """The numbers of rows and units, in the dtype of the tensor."""
-    shape = ops.shape(x)
-    return ops.cast(shape[0], x.dtype), ops.cast(shape[1], x.dtype)
-
-
-def _scaled_about_first(x, lowest, highest, fused):
-    exponent = exponent_of(ops.maximum(-lowest, highest))
-    scale = power_of_two(-exponent, x.dtype)
-    moments = _about_first(x * scale, fused)
-    return exponent, *moments, lowest * scale, highest * scale
-
-
 def _about_first(y, fused, weight=None):
     """Mean, variance within and variance between, by two passes about the first row."""
+    lengths = ops.shape(y)
     shift = ops.sum(y[:1], axis=0)  # a vector also if there are no rows
     z = y - shift
     if weight is None:
-        batch, units = _lengths(y)
+        batch, units = (ops.cast(length, y.dtype) for length in lengths)
         n = batch * units
     else:
         z = z * weight
-        batch = _column_sums(weight, fused)
-        n = ops.maximum(_total(batch, fused), 1.0)
-    unit_mean = _column_sums(z, fused) / ops.maximum(batch, 1.0)
+        batch = _column_sums(weight, lengths, fused)
+        n = ops.maximum(_total(batch, lengths, fused), 1.0)
+    unit_mean = _column_sums(z, lengths, fused) / ops.maximum(batch, 1.0)
     deviation = ops.square(z - unit_mean)
     if weight is not None:
         deviation = deviation * weight
-    within = _total(_column_sums(deviation, fused), fused) / n
+    within = _total(_column_sums(deviation, lengths, fused), lengths, fused) / n
     # About the mean of the first unit, so that adding the shift does not round the means.
     center = ops.sum((shift + unit_mean)[:1])
     unit_mean = (shift - center) + unit_mean
-    mean = _total(unit_mean * batch, fused) / n
-    between = _total(ops.square(unit_mean - mean) * batch, fused) / n
+    mean = _total(unit_mean * batch, lengths, fused) / n
+    between = _total(ops.square(unit_mean - mean) * batch, lengths, fused) / n
     return mean + center, within, between
 
 
@@ -262,42 +260,27 @@ def _exponent_of_double(largest):
     return ops.clip(exponent, -1000.0, 1000.0)
 
 
-def _total(vector, fused):
-    """The sum of a vector, which TensorFlow adds up as a tree."""
+def _total(vector, lengths, fused):
+    """The sum of a vector over the units, which TensorFlow adds up as a tree."""
     if not fused:
         return ops.sum(vector)
-    return ops.sum(_column_sums(ops.expand_dims(vector, -1), fused))
+    column = ops.expand_dims(vector, -1)
+    return ops.sum(_column_sums(column, (lengths[1], 1), fused))
 
 
-def _column_sums(z, fused):
-    """Sums over the rows, as a sum of sums of sums.
+def _column_sums(z, lengths, fused):
+    """Sums over the rows, as sums of the sums of blocks.
 
-    Added up one by one, 100 000 rows are off by 2e-5.
+    Added up one by one, 100 000 rows are off by 2e-5. There are no branches: a branch is
+    as large a graph again, and XLA would copy the tensor into it.
     """
-    rows = ops.shape(z)[0]
+    rows, columns = lengths
     block = _FUSED_BLOCK if fused else _BLOCK
-
-    def plain():
-        return ops.sum(z, axis=0)
-
-    def blockwise():
-        sums = z
-        for _ in range(3):
-            sums = _block_sums(sums, block)
-        return ops.sum(sums, axis=0)
-
-    if isinstance(rows, int):
-        return plain() if rows <= 2 * block else blockwise()
-    # XLA would copy the tensor into a branch.
-    return blockwise() if fused else ops.cond(rows <= 2 * block, plain, blockwise)
-
-
-def _block_sums(z, block):
-    """The sums of blocks of rows, and the sum of the rows that are left."""
-    rows, columns = ops.shape(z)
-    # At least one row is left: of nothing but equal blocks XLA would make one sum again.
-    blocks = (rows - 1) // block
-    blocks = max(blocks, 0) if isinstance(blocks, int) else ops.maximum(blocks, 0)
-    blocked = ops.reshape(z[: blocks * block], (blocks, block, columns))
-    rest = ops.sum(z[blocks * block :], axis=0, keepdims=True)
-    return ops.concatenate([ops.sum(blocked, axis=1), rest], axis=0)
+    for _ in range(3 if fused else 1):
+        # At least one row is left: of nothing but equal blocks XLA would make one sum.
+        blocks = (rows - 1) // block
+        blocks = max(blocks, 0) if isinstance(blocks, int) else ops.maximum(blocks, 0)
+        blocked = ops.reshape(z[: blocks * block], (blocks, block, columns))
+        rest = ops.sum(z[blocks * block :], axis=0, keepdims=True)
+        z, rows = ops.concatenate([ops.sum(blocked, axis=1), rest], axis=0), blocks + 1
+    return ops.sum(z, axis=0)

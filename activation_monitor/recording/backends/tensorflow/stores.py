@@ -27,10 +27,6 @@ def _measuring(
 
     There is one function per kind of tensor. It is traced once for all taps.
 
-    TensorFlow keeps the call in the graph (`_noinline`) because two hundred inlined copies
-    delay the first step of a large network: ResNet50 needs 3 times the plain first step
-    with inlined copies, and 2 times with calls. XLA inlines the function regardless.
-
     `masked` is the rank of the mask, which is a further argument; 0 without a mask.
     """
 
@@ -41,9 +37,8 @@ def _measuring(
             unsaturated=unsaturated,
             mask=mask,
             exact=exact,
-            fused=fused,
             histograms=histograms,
-            sum_of_squares=moments.sum_of_squares if fused else _sum_of_squares,
+            means=moments.FUSED if fused else _GRAPH,
         )
 
     signature = [tf.TensorSpec([None] * rank, dtype)]
@@ -52,8 +47,12 @@ def _measuring(
     return _kept(measuring, signature)
 
 
-def _sum_of_squares(x):
-    return 2.0 * tf.nn.l2_loss(x)  # one read and no copy
+_GRAPH = moments.Means(
+    # One read and no copy.
+    sum_of_squares=lambda x, _: 2.0 * tf.nn.l2_loss(x),
+    # TensorFlow makes a graph of the function when it first runs.
+    rarely=lambda function, *tensors: _kept(function, tensors)(*tensors),
+)
 
 
 @functools.cache
@@ -67,14 +66,16 @@ def _merging():
     return _kept(merging, [tf.TensorSpec([length], dtype) for length, dtype in shapes])
 
 
-def _kept(function, signature):
-    """A function that is traced now, and called in the graphs of others."""
+def _kept(function, arguments):
+    """A function that is traced now for such arguments, and called in the graphs of others.
+
+    TensorFlow keeps the call in the graph (`_noinline`) because two hundred inlined copies
+    delay the first step of a large network: ResNet50 needs 3 times the plain first step
+    with inlined copies, and 2 times with calls. XLA inlines the function regardless.
+    """
     return tf.function(
-        function,
-        input_signature=signature,
-        autograph=False,
-        experimental_attributes={"_noinline": True},
-    ).get_concrete_function()
+        function, autograph=False, experimental_attributes={"_noinline": True}
+    ).get_concrete_function(*arguments)
 
 
 def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
