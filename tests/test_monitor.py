@@ -379,7 +379,7 @@ def test_the_finite_elements_beside_nan_are_measured_at_the_next_sample():
     models.watch(model, x, y, batch_size=40, monitor=monitor)
     variances = [snapshot.field("variance")[0] for snapshot in monitor.recording]
     assert np.isnan(variances).tolist() == [True, False, True]
-    np.testing.assert_allclose(variances[1], np.nanvar(x.astype(np.float64)), rtol=1e-12)
+    np.testing.assert_allclose(variances[1], np.nanvar(x.astype(np.float64)), rtol=1e-6)
 
 
 def test_a_sampled_step_copies_as_often_to_the_host_for_many_layers_as_for_few(monkeypatch):
@@ -462,7 +462,7 @@ def test_a_layer_that_cannot_be_measured_is_left_out_with_one_warning(monkeypatc
     def put(store, tensor, **options):
         if tensor.shape[-1] == 5:
             raise NotImplementedError("five units are too many")
-        original(store, tensor, **options)
+        return original(store, tensor, **options)
 
     monkeypatch.setattr(backend.Store, "put", put)
     x, y = models.data()

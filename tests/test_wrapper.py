@@ -503,8 +503,8 @@ def test_the_whole_range_is_measured():
     layer(values)
     found = layer.statistics()
     finite = values[np.isfinite(values)].astype(np.float64)
-    np.testing.assert_allclose(found["std"], finite.std(), rtol=1e-12)
-    np.testing.assert_allclose(found["maximum"], finite.max(), rtol=1e-12)
+    np.testing.assert_allclose(found["std"], finite.std(), rtol=1e-6)
+    np.testing.assert_allclose(found["maximum"], finite.max(), rtol=1e-6)
     assert found["nonfinite_fraction"] == 0.25
     assert found["zero_fraction"] == 0.0
 

@@ -28,7 +28,7 @@ MOMENTS = (
     "nonfinite_high",
     "nonfinite_low",
 )
-"""The exponent; in units of `2^exponent` the mean, the variance within the units and that of
+"""The exponent; in units of `2^exponent` the mean, the variance within the units, that of
 their means, and the extremes; and the number of non-finite elements."""
 
 COLUMNS = (

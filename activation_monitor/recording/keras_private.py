@@ -79,20 +79,21 @@ def mask_of(tensor):
 
 
 def same_but_new(tensor):
-    """A new tensor with the same values and the same mask."""
-    new = backend.same_but_new(tensor)
-    mask = keras_mask(tensor)
-    if mask is not None:
-        new._keras_mask = mask
-    return new
+    """A new tensor with the same values, and with what Keras attached to the other."""
+    return _with_attached(tensor, backend.same_but_new(tensor))
 
 
 def measured_first(tensor, record):
-    """The same tensor, with the same mask, for those who wait until it is measured."""
-    new = backend.measured_first(tensor, record)
-    mask = keras_mask(tensor)
-    if mask is not None:
-        new._keras_mask = mask
+    """The same tensor, for those who wait until it is measured."""
+    return _with_attached(tensor, backend.measured_first(tensor, record))
+
+
+def _with_attached(tensor, new):
+    # The mask; and what softmax or sigmoid was computed from, which the loss is computed
+    # from as well.
+    for name in ("_keras_mask", "_keras_logits"):
+        if new is not tensor and hasattr(tensor, name):
+            setattr(new, name, getattr(tensor, name))
     return new
 
 

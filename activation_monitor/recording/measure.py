@@ -31,7 +31,7 @@ def measure(
     mask: Any = None,
     exact: bool = False,
     histograms: bool = False,
-    means: moments.Means = moments.FUSED,
+    primitives: moments.Primitives = moments.FUSED,
 ) -> Any:
     """The raw record of a tensor, and its raw histogram if wanted.
 
@@ -49,7 +49,7 @@ def measure(
             non-finite ones are measured too, and all elements are counted. Defaults to
             `False`.
         histograms: Whether to append the raw histogram. Defaults to `False`.
-        means: `moments.FUSED` if XLA compiles the step; otherwise those of the backend.
+        primitives: `moments.FUSED` if XLA compiles the step; otherwise those of the backend.
 
     Returns:
         Float32 tensor of shape `(len(raw.COLUMNS),)`. With histograms,
@@ -62,7 +62,7 @@ def measure(
     counts: dict[str, Any] = {"count": _pair(elements)}
     if exact:
         there = None if mask is None else _padding(mask, x, lengths)
-        found, finite, zero = moments.exact(rows, there, fused=means is moments.FUSED)
+        found, finite, zero = moments.exact(rows, there, fused=primitives is moments.FUSED)
         if there is not None:
             counts["count"] = moments.total(there)
             nothing = ops.cast(np.nan, rows.dtype)
@@ -71,7 +71,7 @@ def measure(
         if unsaturated is not None:
             counts["saturated"] = moments.total(_beyond(rows, unsaturated) & finite)
     else:
-        found = moments.quick(rows, lengths, means)
+        found = moments.quick(rows, lengths, primitives)
         counts |= {"counted": ops.size(sample), "zeros": _number_of(sample == 0)}
         if unsaturated is not None:
             beyond = _beyond(sample, unsaturated) & ops.isfinite(sample)

@@ -60,7 +60,7 @@ class Moments(NamedTuple):
     unit_is_zero: Any
 
 
-class Means(NamedTuple):
+class Primitives(NamedTuple):
     """What a backend may do better than the functions of Keras.
 
     Attributes:
@@ -79,26 +79,26 @@ def _fused_sum_of_squares(x, lengths):
     return _total(_column_sums(ops.square(x), lengths, fused=True), lengths, fused=True)
 
 
-FUSED = Means(_fused_sum_of_squares, lambda function, *tensors: function(*tensors))
+FUSED = Primitives(_fused_sum_of_squares, lambda function, *tensors: function(*tensors))
 """For a compiler that fuses, as XLA does."""
 
 
-def quick(x: Any, lengths: tuple[Any, Any], means: Means = FUSED) -> Moments:
+def quick(x: Any, lengths: tuple[Any, Any], primitives: Primitives = FUSED) -> Moments:
     """The moments from sums about zero, or about the first row where those do not suffice.
 
     Args:
         x: Floating-point tensor `(batch, units)`.
         lengths: The numbers of rows and units.
-        means: `FUSED` if XLA compiles the step; otherwise those of the backend.
+        primitives: `FUSED` if XLA compiles the step; otherwise those of the backend.
     """
-    fused = means is FUSED
+    fused = primitives is FUSED
     batch, units = (ops.cast(length, x.dtype) for length in lengths)
     low, high = ops.min(x, axis=0), ops.max(x, axis=0)
     lowest, highest = ops.min(low), ops.max(high)
     sums = _column_sums(x, lengths, fused) if fused else ops.sum(x, axis=0)
     unit_mean = sums / batch
     mean = _total(unit_mean, lengths, fused) / units
-    square = means.sum_of_squares(x, lengths) / (batch * units)
+    square = primitives.sum_of_squares(x, lengths) / (batch * units)
     within = square - _total(ops.square(unit_mean), lengths, fused) / units
     between = _total(ops.square(unit_mean - mean), lengths, fused) / units
     largest = ops.maximum(-lowest, highest)
@@ -119,7 +119,7 @@ def quick(x: Any, lengths: tuple[Any, Any], means: Means = FUSED) -> Moments:
         return ops.stack([exponent, *found, *extremes, *total(~ops.isfinite(x))])
 
     def rare():
-        return means.rarely(careful, x, lowest, highest)
+        return primitives.rarely(careful, x, lowest, highest)
 
     return Moments(ops.cond(suffices, simple, rare), (low == 0) & (high == 0))
 

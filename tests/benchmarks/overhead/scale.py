@@ -13,12 +13,13 @@ Nothing here is measured at that size. The formulas:
 - *TensorBoard*: snapshots x layers x the bytes of the part `board`. Scalars and histograms
   come on top, for the snapshots that TensorBoard keeps of them: scalars by the bytes of
   the part `board`, histograms by those of the log.
-- *Network*: what the workers exchange at a sampled step: one record a layer and worker.
+- *Network*: what the workers exchange at a sampled step: one raw record a layer and worker,
+  in float32.
 """
 
 from typing import NamedTuple
 
-from activation_monitor.analysis import records
+from activation_monitor.analysis import raw
 from activation_monitor.recording.steps import DENSE
 
 KEPT_SCALARS = 1000
@@ -104,7 +105,7 @@ def _estimate(results, settings, layers, steps, workers):
         "bytes_each": each_log.get(logged),
         "log": each_log[logged] * layers * snapshots if logged in each_log else None,
         "tensorboard": _tensorboard(settings, layers, snapshots, each_log, board),
-        "network": 8 * len(records.FIELDS) * layers * workers,
+        "network": 4 * len(raw.COLUMNS) * layers * workers,
     }
 
 

@@ -91,8 +91,10 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
     """The tensor, for consumers that wait until its record has been computed.
 
     Otherwise TensorFlow may measure much later, and keep the tensor in memory until then.
+    Outputs of softmax and sigmoid are returned as they are: if a loss finds these
+    operations, it is computed from their inputs.
     """
-    if tf.executing_eagerly():
+    if tf.executing_eagerly() or tensor.op.type in ("Softmax", "Sigmoid"):
         return tensor
     with tf.control_dependencies([record]):
         return tf.identity(tensor)

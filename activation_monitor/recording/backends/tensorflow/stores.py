@@ -38,7 +38,7 @@ def _measuring(
             mask=mask,
             exact=exact,
             histograms=histograms,
-            means=moments.FUSED if fused else _GRAPH,
+            primitives=moments.FUSED if fused else _GRAPH,
         )
 
     signature = [tf.TensorSpec([None] * rank, dtype)]
@@ -47,7 +47,7 @@ def _measuring(
     return _kept(measuring, signature)
 
 
-_GRAPH = moments.Means(
+_GRAPH = moments.Primitives(
     # One read and no copy.
     sum_of_squares=lambda x, _: 2.0 * tf.nn.l2_loss(x),
     # TensorFlow makes a graph of the function when it first runs.
@@ -194,9 +194,10 @@ class Store:
         """Merge the record of another tensor of the running step, in the graph.
 
         Args:
-            record: The raw record, `(len(raw.COLUMNS),)`.
+            record: The raw record, `(len(raw.COLUMNS),)`. The store must merge.
         """
-        self.merged.assign(_merging()(self.merged.read_value(), record))
+        merged: Any = self.merged
+        merged.assign(_merging()(merged.read_value(), record))
 
     def read(self) -> np.ndarray:
         """The record of all replicas, `(len(records.FIELDS),)`, as a numpy array."""
