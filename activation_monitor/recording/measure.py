@@ -49,7 +49,7 @@ def measure(
             non-finite ones are measured too, and all elements are counted. Defaults to
             `False`.
         histograms: Whether to append the raw histogram. Defaults to `False`.
-        primitives: `moments.FUSED` if XLA compiles the step; otherwise those of the backend.
+        primitives: `moments.FUSED` if XLA compiles the step; else those of the backend.
 
     Returns:
         Float32 tensor of shape `(len(raw.COLUMNS),)`. With histograms,
