@@ -146,17 +146,18 @@ def test_other_dtypes_are_right(mode, dtype, stds):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("share", (1.0, 0.5, 0.2, 0.13, 0.12, 0.01, 1e-4))
+@pytest.mark.parametrize("share", (1.0, 0.5, 0.2, 0.07, 0.06, 0.01, 1e-4))
 @pytest.mark.parametrize("common", (False, True))
 def test_a_variance_far_below_the_mean_square_is_right(mode, share, common):
     """Where squares about zero cancel, squares about the first row are taken. The variance
-    within the units is `share` of the mean square; units have one mean, or each its own."""
+    within the units is `share` of the mean square; units have one mean, or each its own. A
+    standard deviation is right to 1e-6, by XLA to 3e-6."""
     rng = np.random.default_rng(int(1e4 * share))
     for shape in ((8, 16), (64, 50), (550, 29)):
         means = 1.0 if common else rng.standard_normal(shape[1])
         x = rng.standard_normal(shape) + means * np.sqrt(1.0 / share - 1.0)
         x = x.astype(np.float32)
-        assert_right(look(x, mode)[0], x, rtol=3e-6 if mode == "xla" else 1.5e-6)
+        assert_right(look(x, mode)[0], x, rtol=6e-6 if mode == "xla" else 2e-6)
 
 
 CASES = {

@@ -18,6 +18,7 @@ import models
 import trainings
 import trials
 from activation_monitor import ActivationMonitor
+from activation_monitor.recording.backends.tensorflow import graphs
 from cases import cases
 
 # Keras warns of data that end early, of what it does not shuffle, of layers that the loss
@@ -98,6 +99,15 @@ def saved(model, path):
     address = rb'"shared_object_id": \d+'
     files["config.json"] = re.sub(address, b"", files["config.json"])
     return files
+
+
+def test_training_is_bit_identical_where_layers_wait(monkeypatch, tmp_path):
+    """Until their input is measured: here small tensors too. The loss still sees that the
+    prediction comes from softmax."""
+    monkeypatch.setattr(graphs, "WORTH_WAITING", 0)
+    fit = functools.partial(fit_images, "plain")
+    trial = trials.assert_untouched(fit, tmp_path, sample_every=2)
+    assert len(trial.monitor.recording) >= 5
 
 
 @pytest.mark.parametrize(
