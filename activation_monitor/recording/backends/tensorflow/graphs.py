@@ -98,7 +98,10 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
     Small tensors are returned as they are. So are the outputs of softmax and sigmoid: if a
     loss finds these operations, it is computed from their inputs.
     """
-    if tf.executing_eagerly() or tensor.op.type in ("Softmax", "Sigmoid"):
+    # An eager tensor in a graph is a constant of the model.
+    if tf.executing_eagerly() or not tf.is_symbolic_tensor(tensor):
+        return tensor
+    if tensor.op.type in ("Softmax", "Sigmoid"):
         return tensor
     lengths = tensor.shape[1:]
     if lengths.is_fully_defined() and lengths.num_elements() < WORTH_WAITING:
