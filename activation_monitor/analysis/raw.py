@@ -57,7 +57,7 @@ def finish(raw: Any, xp: Any = np) -> Any:
         non-finite elements and the record is not complete, all fields but the counts of
         elements, samples and non-finite elements are NaN.
     """
-    raw = xp.cast(raw, "float64") if hasattr(xp, "cast") else raw.astype(np.float64)
+    raw = raw.astype(np.float64) if xp is np else xp.cast(raw, "float64")
     column = {name: raw[..., i] for i, name in enumerate(COLUMNS)}
     integers = (*INTEGERS, "nonfinite")
     found = {n: column[f"{n}_high"] * BASE + column[f"{n}_low"] for n in integers}
