@@ -4,12 +4,12 @@ The plain mean and standard deviation overflow at 1e17 and die at 1e-18, and the
 several reads and a copy of the tensor. A record must be right over the whole range of the
 dtype, and the graph must stay small, because every layer has one. So there are two passes:
 
-* The quick pass reads the tensor four times and makes no copy: the sum and the extremes of
+* The quick pass of TensorFlow's graphs reads the tensor four times and makes no copy: the sum and the extremes of
   each unit, and the sum of squares. This suffices for magnitudes whose squares neither
   overflow nor underflow, and where the variance within the units is not far smaller than
   the mean square. Where it does not suffice, the pass goes on in the same step: it scales
   by a power of two taken from the largest magnitude (which is exact), subtracts the first
-  row, and takes squares about the mean of each unit.
+  row, and takes squares about the mean of each unit. XLA, which fuses this, always does.
 * The exact pass does the same, leaves non-finite elements out, and rebuilds subnormals from
   their bits, since TensorFlow flushes them to zero. It costs several times more.
 
@@ -32,9 +32,9 @@ ops: Any = keras.ops
 # summed over a large batch: no scaling needed.
 _PLAIN_RANGE = (1e-12, 1e12)
 
-# Sums of squares are right to 1e-7, by XLA to 3e-7. Where the variance within units is
-# below this part of the mean square, the root of their difference is not right to 1e-6
-# (XLA: 3e-6). In a network of ReLUs that is well scaled, it is below from depth 20 on.
+# Sums of squares are right to 1e-7. Where the variance within units is below this part of
+# the mean square, the root of their difference is not right to 1e-6. In a well scaled
+# network of ReLUs it is below from about depth 20 on.
 _CANCELS_BELOW = 1 / 16
 
 # TensorFlow sums the columns of fewer rows to 2e-7; those of more are summed in blocks.
@@ -65,22 +65,18 @@ class Primitives(NamedTuple):
     """What a backend may do better than the functions of Keras.
 
     Attributes:
-        sum_of_squares: Returns the sum of the squares of a matrix, from the matrix and
-            the numbers of its rows and columns.
+        sum_of_squares: Returns the sum of the squares of a matrix.
         rarely: Calls a function with tensors. Its graph need not be part of this one,
             because it seldom runs.
     """
 
-    sum_of_squares: Callable[[Any, tuple[Any, Any]], Any]
+    sum_of_squares: Callable[[Any], Any]
     rarely: Callable[..., Any]
 
 
-def _fused_sum_of_squares(x, lengths):
-    # XLA's compiler for CPUs vectorizes sums of columns only.
-    return _total(_column_sums(ops.square(x), lengths, fused=True), lengths, fused=True)
-
-
-FUSED = Primitives(_fused_sum_of_squares, lambda function, *tensors: function(*tensors))
+FUSED = Primitives(
+    lambda x: ops.sum(ops.square(x)), lambda function, *tensors: function(*tensors)
+)
 """For a compiler that fuses, as XLA does."""
 
 
@@ -92,37 +88,43 @@ def quick(x: Any, lengths: tuple[Any, Any], primitives: Primitives = FUSED) -> M
         lengths: The numbers of rows and units.
         primitives: `FUSED` if XLA compiles the step; otherwise those of the backend.
     """
-    fused = primitives is FUSED
-    batch, units = (ops.cast(length, x.dtype) for length in lengths)
     low, high = ops.min(x, axis=0), ops.max(x, axis=0)
     lowest, highest = ops.min(low), ops.max(high)
-    sums = _column_sums(x, lengths, fused) if fused else ops.sum(x, axis=0)
-    unit_mean = sums / batch
-    mean = _total(unit_mean, lengths, fused) / units
-    square = primitives.sum_of_squares(x, lengths) / (batch * units)
-    within = square - _total(ops.square(unit_mean), lengths, fused) / units
-    between = _total(ops.square(unit_mean - mean), lengths, fused) / units
-    largest = ops.maximum(-lowest, highest)
-    suffices = (largest > _PLAIN_RANGE[0]) & (largest < _PLAIN_RANGE[1])
-    suffices = suffices & (within > _CANCELS_BELOW * square)  # no, if one is NaN
-    if not fused:
-        suffices = suffices & (batch < _MANY_ROWS)
-
-    def simple():
-        zero = ops.zeros_like(mean)
-        return ops.stack([zero, mean, within, between, lowest, highest, zero, zero])
 
     def careful(x, lowest, highest):
         exponent = exponent_of(ops.maximum(-lowest, highest))
         scale = power_of_two(-exponent, x.dtype)
-        found = _about_first(x * scale, fused)
+        found = _about_first(x * scale, fused=primitives is FUSED)
         extremes = lowest * scale, highest * scale
         return ops.stack([exponent, *found, *extremes, *total(~ops.isfinite(x))])
 
-    def rare():
-        return primitives.rarely(careful, x, lowest, highest)
+    if primitives is FUSED:  # it costs no more, and a branch would
+        values = careful(x, lowest, highest)
+    else:
+        suffices, simple = _about_zero(x, lengths, lowest, highest, primitives)
+        values = ops.cond(
+            suffices,
+            lambda: simple,
+            lambda: primitives.rarely(careful, x, lowest, highest),
+        )
+    return Moments(values, (low == 0) & (high == 0))
 
-    return Moments(ops.cond(suffices, simple, rare), (low == 0) & (high == 0))
+
+def _about_zero(x, lengths, lowest, highest, primitives):
+    """Whether sums about zero suffice, and the values from them."""
+    batch, units = (ops.cast(length, x.dtype) for length in lengths)
+    unit_mean = ops.sum(x, axis=0) / batch
+    mean = ops.mean(unit_mean)
+    square = primitives.sum_of_squares(x) / (batch * units)
+    within = square - ops.mean(ops.square(unit_mean))
+    between = ops.mean(ops.square(unit_mean - mean))
+    largest = ops.maximum(-lowest, highest)
+    suffices = (largest > _PLAIN_RANGE[0]) & (largest < _PLAIN_RANGE[1])
+    suffices = suffices & (within > _CANCELS_BELOW * square)  # no, if one is NaN
+    suffices = suffices & (batch < _MANY_ROWS)
+    zero = ops.zeros_like(mean)
+    values = [zero, mean, within, between, lowest, highest, zero, zero]
+    return suffices, ops.stack(values)
 
 
 def exact(x: Any, there: Any = None, fused: bool = False) -> tuple[Moments, Any, Any]:

@@ -49,10 +49,22 @@ def _measuring(
 
 _GRAPH = moments.Primitives(
     # One read and no copy.
-    sum_of_squares=lambda x, _: 2.0 * tf.nn.l2_loss(x),
+    sum_of_squares=lambda x: 2.0 * tf.nn.l2_loss(x),
     # TensorFlow makes a graph of the function when it first runs.
     rarely=lambda function, *tensors: _kept(function, tensors)(*tensors),
 )
+
+
+def _apart(measuring, arguments, length):
+    """Call a function where XLA does not fuse it with the step.
+
+    Fused with what is measured, the step itself may be rounded differently (seen with
+    TensorFlow 2.19). XLA does not move code into a branch, and cannot know that this one is
+    always taken.
+    """
+    first = tf.reshape(arguments[0], [-1])[:1]
+    always = tf.reduce_all((first == first) | (first != first))
+    return tf.cond(always, lambda: measuring(*arguments), lambda: tf.zeros([length]))
 
 
 @functools.cache
@@ -180,7 +192,11 @@ class Store:
             unsaturated=unsaturated,
             masked=0 if mask is None else len(mask.shape),
         )
-        found = measuring(tf.stop_gradient(tensor), *([] if mask is None else [mask]))
+        arguments = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
+        if fused:
+            found = _apart(measuring, arguments, self.length)
+        else:
+            found = measuring(*arguments)
         record = found[: len(raw.COLUMNS)] if self.histograms else found
         if self.merged is not None:
             self.merge(record)
