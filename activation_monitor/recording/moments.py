@@ -4,12 +4,12 @@ The plain mean and standard deviation overflow at 1e17 and die at 1e-18, and the
 several reads and a copy of the tensor. A record must be right over the whole range of the
 dtype, and the graph must stay small, because every layer has one. So there are two passes:
 
-* The quick pass of TensorFlow's graphs reads the tensor four times and makes no copy: the sum and the extremes of
+* The quick pass reads the tensor four times and makes no copy: the sum and the extremes of
   each unit, and the sum of squares. This suffices for magnitudes whose squares neither
   overflow nor underflow, and where the variance within the units is not far smaller than
   the mean square. Where it does not suffice, the pass goes on in the same step: it scales
   by a power of two taken from the largest magnitude (which is exact), subtracts the first
-  row, and takes squares about the mean of each unit. XLA, which fuses this, always does.
+  row, and takes squares about the mean of each unit. XLA fuses this, so there it is all.
 * The exact pass does the same, leaves non-finite elements out, and rebuilds subnormals from
   their bits, since TensorFlow flushes them to zero. It costs several times more.
 
