@@ -45,7 +45,7 @@ def memory(rows):
 def _fresh(rows, title, column, text):
     table = _table(title, "model", "contestant", "ratio", "95 % interval", column)
     for row in rows:
-        # The two models of a process are told apart.
+        # This distinguishes the two models of a process.
         named = row["contestant"]
         named += f", {row['figure']}" if row["figure"].endswith("model") else ""
         value = text(row["value"]["median"])
