@@ -31,7 +31,7 @@ def measure(
     mask: Any = None,
     exact: bool = False,
     histograms: bool = False,
-    primitives: moments.Primitives = moments.FUSED,
+    primitives: moments.Primitives | None = None,
 ) -> Any:
     """The raw record of a tensor, and its raw histogram if wanted.
 
@@ -49,7 +49,7 @@ def measure(
             non-finite ones are measured too, and all elements are counted. Defaults to
             `False`.
         histograms: Whether to append the raw histogram. Defaults to `False`.
-        primitives: `moments.FUSED` if XLA compiles the step; else those of the backend.
+        primitives: Those of the backend. Defaults to `None`: XLA compiles the step.
 
     Returns:
         Float32 tensor of shape `(len(raw.COLUMNS),)`. With histograms,
@@ -62,7 +62,7 @@ def measure(
     counts: dict[str, Any] = {"count": _pair(elements)}
     if exact:
         there = None if mask is None else _padding(mask, x, lengths)
-        found, finite, zero = moments.exact(rows, there, fused=primitives is moments.FUSED)
+        found, finite, zero = moments.exact(rows, there, fused=primitives is None)
         if there is not None:
             counts["count"] = moments.total(there)
             nothing = ops.cast(np.nan, rows.dtype)

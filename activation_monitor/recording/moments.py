@@ -74,19 +74,15 @@ class Primitives(NamedTuple):
     rarely: Callable[..., Any]
 
 
-FUSED = Primitives(
-    lambda x: ops.sum(ops.square(x)), lambda function, *tensors: function(*tensors)
-)
-"""For a compiler that fuses, as XLA does."""
-
-
-def quick(x: Any, lengths: tuple[Any, Any], primitives: Primitives = FUSED) -> Moments:
+def quick(
+    x: Any, lengths: tuple[Any, Any], primitives: Primitives | None = None
+) -> Moments:
     """The moments from sums about zero, or about the first row where those do not suffice.
 
     Args:
         x: Floating-point tensor `(batch, units)`.
         lengths: The numbers of rows and units.
-        primitives: `FUSED` if XLA compiles the step; otherwise those of the backend.
+        primitives: Those of the backend. Defaults to `None`: XLA compiles the step.
     """
     low, high = ops.min(x, axis=0), ops.max(x, axis=0)
     lowest, highest = ops.min(low), ops.max(high)
@@ -94,11 +90,11 @@ def quick(x: Any, lengths: tuple[Any, Any], primitives: Primitives = FUSED) -> M
     def careful(x, lowest, highest):
         exponent = exponent_of(ops.maximum(-lowest, highest))
         scale = power_of_two(-exponent, x.dtype)
-        found = _about_first(x * scale, fused=primitives is FUSED)
+        found = _about_first(x * scale, fused=primitives is None)
         extremes = lowest * scale, highest * scale
         return ops.stack([exponent, *found, *extremes, *total(~ops.isfinite(x))])
 
-    if primitives is FUSED:  # it costs no more, and a branch would
+    if primitives is None:  # it costs no more, and a branch would
         values = careful(x, lowest, highest)
     else:
         suffices, simple = _about_zero(x, lengths, lowest, highest, primitives)

@@ -38,7 +38,7 @@ def _measuring(
             mask=mask,
             exact=exact,
             histograms=histograms,
-            primitives=moments.FUSED if fused else _GRAPH,
+            primitives=None if fused else _GRAPH,
         )
 
     signature = [tf.TensorSpec([None] * rank, dtype)]
