@@ -128,13 +128,14 @@ class _ForwardPass:
         if self._precision.exact:
             found = self._run(x, y)
             self._precision.after(found)
-        return Snapshot(self._step, *found)
+        return Snapshot(self._step, **found._asdict())
 
     def _run(self, x, y):
         exact = self._precision.exact
         if exact not in self._passes:
             forward = self.taps.during(self._forward, exact)
             self._passes[exact] = backend.compiled(forward)
+        self.taps.before_step(exact)
         backend.run_step(self._passes[exact], x, y)
         return self.taps.read()
 

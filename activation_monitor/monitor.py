@@ -45,6 +45,8 @@ class ActivationMonitor(keras.callbacks.Callback):
             predicate of the layer. A layer includes all layers inside it. Defaults to
             `None`: every leaf layer with a floating-point output.
         histograms: Whether to count histograms. Defaults to `True`.
+        gradients: Whether to measure the gradients of the loss as well, with respect to
+            each layer's output and kernel. Defaults to `True`.
         validation: Whether to measure the forward passes of `evaluate`, and of the
             validation inside `fit`. All batches of one evaluation make one snapshot, in
             `validation_recording` and in the run `activations_validation`, at the step
@@ -98,6 +100,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         sample_every: SampleEvery = 100,
         layers: LayerChoice = None,
         histograms: bool = True,
+        gradients: bool = True,
         validation: bool = False,
         on_finding: str | Callable[[Finding], None] = "warn",
         ignore: str | Collection[str] = (),
@@ -132,6 +135,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             schedule=Schedule(sample_every),
             layers=layers,
             histograms=bool(histograms),
+            gradients=bool(gradients),
             scalars=bool(scalars),
             log_budget=log_budget,
             validation=bool(validation),

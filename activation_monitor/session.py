@@ -28,6 +28,7 @@ class Options:
     schedule: Schedule
     layers: LayerChoice
     histograms: bool
+    gradients: bool
     scalars: bool
     log_budget: int | None
     validation: bool
@@ -116,6 +117,7 @@ class Session:
                 chosen,
                 histograms=self.options.histograms,
                 weights=kind == "train",
+                gradients=kind == "train" and self.options.gradients,
                 warn=self.attempts.warn_once,
             )
             receive = self._measured if kind == "train" else self._evaluated
@@ -138,13 +140,13 @@ class Session:
 
     def _measured(self, found: Measured):
         if found.layers:
-            snapshot = Snapshot(self.now, *found, steps=self.together)
+            snapshot = Snapshot(self.now, **found._asdict(), steps=self.together)
             for finding in self.training.add(snapshot):
                 self._act_on(finding)
 
     def _evaluated(self, found: Measured):
         if found.layers:
-            self.evaluating.add(Snapshot(self.now, *found, evaluation=True))
+            self.evaluating.add(Snapshot(self.now, **found._asdict(), evaluation=True))
 
     def _act_on(self, finding):
         on_finding = self.options.on_finding

@@ -100,6 +100,18 @@ def pack(histogram: Histogram) -> np.ndarray:
     return np.concatenate([head, rows[:, 2]]).astype(np.float64)
 
 
+def scaled(vectors: np.ndarray, factor: float) -> np.ndarray:
+    """The histograms of tensors that are multiplied by a positive factor.
+
+    Args:
+        vectors: Array of shape `(..., len(SLOTS))`.
+        factor: The factor.
+    """
+    found = vectors.copy()
+    found[..., 1:3] *= factor
+    return found
+
+
 def none(*shape: int) -> np.ndarray:
     """Vectors without counts, of shape `(*shape, len(SLOTS))`."""
     return np.zeros((*shape, len(SLOTS)))

@@ -91,6 +91,8 @@ QUANTITIES = {
 }
 """The tensors of a layer that can be measured: name -> meaning."""
 
+_LINEAR = ("mean", "minimum", "maximum")
+_SQUARES = ("variance", "second_moment", "within_variance")
 _SUMS = ("count", "samples", "nonfinite", "zeros", "saturated", "counted")
 
 FIELD_NAMES = tuple(field.name for field in FIELDS)
@@ -219,6 +221,20 @@ def merge(a: Any, b: Any, xp: Any = np) -> Any:
     # XLA's minimum of NaN and a number is the number.
     merged["dead_units"] = merged["dead_units"] + 0.0 * merged["mean"]
     return xp.stack([merged[name] for name in FIELD_NAMES], axis=-1)
+
+
+def scaled(records: np.ndarray, factor: float) -> np.ndarray:
+    """The records of tensors that are multiplied by a factor.
+
+    Args:
+        records: Records of shape `(..., len(FIELDS))`.
+        factor: A positive number. Fields that count saturated elements stay as they are.
+    """
+    found = records.copy()
+    for power, names in ((1, _LINEAR), (2, _SQUARES)):
+        for name in names:
+            found[..., _INDEX[name]] *= factor**power
+    return found
 
 
 Statistic = Callable[[np.ndarray], np.ndarray]

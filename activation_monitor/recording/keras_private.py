@@ -47,6 +47,19 @@ def steps_taken(optimizer) -> int:
     return int(keras.ops.cast(taken, "int64"))  # a tensor, if the variable is mirrored
 
 
+def trained_variables(optimizer) -> list:
+    """The variables that an optimizer updates if it is not told which."""
+    return optimizer._trainable_variables
+
+
+def loss_scale(optimizer):
+    """The factor by which an optimizer has the loss multiplied: a number or a tensor."""
+    found = getattr(optimizer, "dynamic_scale", None)  # of a `LossScaleOptimizer`
+    if found is None:
+        found = getattr(optimizer, "loss_scale_factor", None)
+    return 1.0 if found is None else keras.ops.convert_to_tensor(found)
+
+
 # -- the call that is running
 
 
@@ -86,6 +99,18 @@ def same_but_new(tensor):
 def measured_first(tensor, record):
     """The same tensor, for those who wait until it is measured."""
     return _with_attached(tensor, backend.measured_first(tensor, record))
+
+
+def with_gradient(tensor, measure):
+    """The same tensor, whose gradient is passed to `measure` in the backward pass.
+
+    Where Keras computes a loss from what softmax or sigmoid was computed from, this is the
+    gradient with respect to that.
+    """
+    new = _with_attached(tensor, backend.with_gradient(tensor, measure))
+    if new is not tensor and hasattr(new, "_keras_logits"):
+        new._keras_logits = backend.with_gradient(new._keras_logits, measure)
+    return new
 
 
 def _with_attached(tensor, new):

@@ -7,6 +7,7 @@ comes from all elements, see `moments`.
 Written in `keras.ops`; nothing here knows about layers, callbacks or files.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -82,6 +83,36 @@ def measure(
     if not histograms:
         return record
     return ops.concatenate([record, _histogram(stride, sample)])
+
+
+def measure_each(
+    tensors: Sequence[Any], *, exact: bool = False, primitives: moments.Primitives
+) -> tuple[Any, Any]:
+    """The raw records of several tensors of known shapes, each as of one unit.
+
+    This is how kernels, their gradients and their updates are measured. The quick pass does
+    not count zeros.
+
+    Args:
+        tensors: Floating-point tensors. They are measured in float32.
+        exact: See `measure`. Defaults to `False`.
+        primitives: Those of the backend.
+
+    Returns:
+        Float32 tensor of shape `(len(tensors), len(raw.COLUMNS))`; and a boolean tensor
+        `(len(tensors),)`: whether the quick pass suffices for the tensor.
+    """
+    columns = [ops.reshape(ops.cast(x, "float32"), (-1, 1)) for x in tensors]
+    if exact:
+        each = [measure(x, exact=True, primitives=primitives) for x in columns]
+        return ops.stack(each), ops.ones(len(columns), "bool")
+    parts = np.divmod([x.shape[0] for x in columns], int(raw.BASE))
+    integers = np.zeros((len(columns), 1 + 2 * len(raw.INTEGERS)), np.float32)
+    for name in ("count", "samples"):
+        place = 1 + raw.INTEGERS.index(name)
+        integers[:, place], integers[:, place + len(raw.INTEGERS)] = parts
+    values, suffices = moments.of_each(columns, primitives)
+    return ops.concatenate([integers, values], axis=-1), suffices
 
 
 def _integers(counts, complete):

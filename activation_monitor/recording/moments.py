@@ -16,7 +16,7 @@ dtype, and the graph must stay small, because every layer has one. So there are 
 Written in `keras.ops`, without float64 and dynamic strides, which JAX does not have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -67,7 +67,7 @@ class Primitives(NamedTuple):
     Attributes:
         sum_of_squares: Returns the sum of the squares of a matrix.
         rarely: Calls a function with tensors. Its graph need not be part of this one,
-            because it seldom runs.
+            because it seldom runs. The function is traced once for tensors of a kind.
     """
 
     sum_of_squares: Callable[[Any], Any]
@@ -87,23 +87,29 @@ def quick(
     low, high = ops.min(x, axis=0), ops.max(x, axis=0)
     lowest, highest = ops.min(low), ops.max(high)
 
-    def careful(x, lowest, highest):
-        exponent = exponent_of(ops.maximum(-lowest, highest))
-        scale = power_of_two(-exponent, x.dtype)
-        found = _about_first(x * scale, fused=primitives is None)
-        extremes = lowest * scale, highest * scale
-        return ops.stack([exponent, *found, *extremes, *total(~ops.isfinite(x))])
-
     if primitives is None:  # it costs no more, and a branch would
-        values = careful(x, lowest, highest)
+        values = _careful(x, lowest, highest, fused=True)
     else:
         suffices, simple = _about_zero(x, lengths, lowest, highest, primitives)
         values = ops.cond(
             suffices,
             lambda: simple,
-            lambda: primitives.rarely(careful, x, lowest, highest),
+            lambda: primitives.rarely(_careful, x, lowest, highest),
         )
     return Moments(values, (low == 0) & (high == 0))
+
+
+def _careful(x, lowest, highest, fused=False):
+    """The values by squares about the first row, scaled."""
+    exponent = exponent_of(ops.maximum(-lowest, highest))
+    scale = power_of_two(-exponent, x.dtype)
+    found = _about_first(x * scale, fused)
+    extremes = lowest * scale, highest * scale
+    return ops.stack([exponent, *found, *extremes, *total(~ops.isfinite(x))])
+
+
+def _is_plain(largest):
+    return (largest > _PLAIN_RANGE[0]) & (largest < _PLAIN_RANGE[1])
 
 
 def _about_zero(x, lengths, lowest, highest, primitives):
@@ -115,12 +121,37 @@ def _about_zero(x, lengths, lowest, highest, primitives):
     within = square - ops.mean(ops.square(unit_mean))
     between = ops.mean(ops.square(unit_mean - mean))
     largest = ops.maximum(-lowest, highest)
-    suffices = (largest > _PLAIN_RANGE[0]) & (largest < _PLAIN_RANGE[1])
-    suffices = suffices & (within > _CANCELS_BELOW * square)  # no, if one is NaN
+    suffices = _is_plain(largest) & (within > _CANCELS_BELOW * square)  # no, if one is NaN
     suffices = suffices & (batch < _MANY_ROWS)
     zero = ops.zeros_like(mean)
     values = [zero, mean, within, between, lowest, highest, zero, zero]
     return suffices, ops.stack(values)
+
+
+def of_each(xs: Sequence[Any], primitives: Primitives) -> tuple[Any, Any]:
+    """The values of several matrices `(elements, 1)`, from sums about zero.
+
+    The arithmetic with the sums is done for all of them together, because hundreds of small
+    operations cost more than the reads.
+
+    Args:
+        xs: Float32 tensors of shape `(elements, 1)`, whose elements are known.
+        primitives: Those of the backend.
+
+    Returns:
+        Tensor of shape `(len(xs), len(raw.MOMENTS))`, see `Moments`; and a boolean tensor
+        `(len(xs),)`: whether sums about zero suffice. Otherwise take the exact pass.
+    """
+    elements = np.array([x.shape[0] for x in xs], np.float32)
+    low, high = (ops.stack([f(x) for x in xs]) for f in (ops.min, ops.max))
+    mean = ops.stack([ops.sum(x) for x in xs]) / elements
+    square = ops.stack([primitives.sum_of_squares(x) for x in xs]) / elements
+    variance = square - ops.square(mean)
+    largest = ops.maximum(-low, high)
+    suffices = _is_plain(largest) & (variance > _CANCELS_BELOW * square)
+    zero = ops.zeros_like(mean)
+    values = ops.stack([zero, mean, variance, zero, low, high, zero, zero], axis=-1)
+    return values, suffices | (largest == 0)
 
 
 def exact(x: Any, there: Any = None, fused: bool = False) -> tuple[Moments, Any, Any]:

@@ -1,5 +1,6 @@
 """The tapped tensors: which layer made each of them, and where its records wait."""
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ class Measured(NamedTuple):
     layers: tuple[LayerInfo, ...]
     quantities: dict[str, np.ndarray]
     histograms: dict[str, np.ndarray]
+    loss: float = math.nan
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Table:
 
     Args:
         models: The models, which name the layers.
-        histograms: Whether to count histograms of the outputs.
+        histograms: Whether to count histograms.
     """
 
     def __init__(self, models: tuple[keras.Model, ...], histograms: bool):
@@ -98,9 +100,7 @@ class Table:
         stores = self.rows[index].stores
         if quantity not in stores or (merges and not stores[quantity].merges):
             stores[quantity] = backend.Store(
-                histograms=self._histograms and quantity == records.OUTPUT,
-                first_only=quantity == records.WEIGHT,
-                merges=merges,
+                histograms=self._histograms, merges=merges
             )
             self._reader = None
         return stores[quantity]
@@ -137,7 +137,7 @@ class Table:
                 rows = [places[i][1] for i in here]
                 quantities[quantity] = records.empty(len(self.rows))
                 quantities[quantity][rows] = found[here]
-                if quantity == records.OUTPUT and self._histograms:
+                if self._histograms:
                     histograms[quantity] = histogram.none(len(self.rows))
                     histograms[quantity][rows] = counted[here]
         return Measured(self._layers, quantities, histograms)

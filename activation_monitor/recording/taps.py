@@ -13,16 +13,17 @@ from typing import cast
 
 import keras
 
-from activation_monitor.analysis import records
+from activation_monitor.analysis import histogram, records
 from activation_monitor.recording import kernels, shared
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.backward import Backward
 from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.keras_private import (
     attach_masks,
     mask_of,
     measured_first,
     same_but_new,
-    stored_value,
+    with_gradient,
 )
 from activation_monitor.recording.layers import (
     activation_name,
@@ -36,6 +37,7 @@ from activation_monitor.recording.layers import (
 )
 from activation_monitor.recording.step_trace import Trace
 from activation_monitor.recording.table import Measured, Table
+from activation_monitor.recording.weights import Weights
 
 
 class Taps:
@@ -49,7 +51,10 @@ class Taps:
         models: The models.
         chosen: Ids of the layers to measure, see `chosen_layers`.
         histograms: Whether to count histograms. Defaults to `True`.
-        weights: Whether to measure the kernels. Defaults to `True`.
+        weights: Whether to measure the kernels, and how a step changes them. Defaults to
+            `True`.
+        gradients: Whether to measure the gradients of the loss with respect to outputs and
+            kernels. Defaults to `False`.
         warn: Called with a message when a layer is left out. Defaults to `print`.
     """
 
@@ -59,15 +64,18 @@ class Taps:
         chosen: set[int],
         histograms: bool = True,
         weights: bool = True,
+        gradients: bool = False,
         warn: Callable[[str], None] = print,
     ):
         self.layers = all_layers(*models)
+        self._models = tuple(models)
         self._chosen = chosen
-        self._weights = weights
+        self._gradients = gradients
         self._warn = warn
         self._unmeasurable = set()
         self._functions_left_out = False
-        self._kernels = {}  # by id of layer, of a step that XLA compiles
+        self._weights = Weights(warn) if weights else None
+        self._backward = Backward(self._measured_layers, gradients, warn)
         self._table = Table(tuple(models), histograms)
         self._table.note_changed(self.layers)
         self._entered = 0  # replicas run in threads of their own, that take turns
@@ -123,6 +131,10 @@ class Taps:
                 self._new_trace, self._traced_inside = new_trace, traced_inside
                 for layer in self.layers:
                     self._tap(layer)
+                if self._weights is not None:
+                    self._tapped_layers.enter_context(
+                        self._backward.tapped(self._models, self._is_step)
+                    )
             if not traced_inside:
                 self._traces[backend.running_now()] = new_trace()
             yield
@@ -185,6 +197,18 @@ class Taps:
                 return outputs
 
         return tapped_call
+
+    def _is_step(self):
+        """Whether the code that runs belongs to the step, and not to another thread."""
+        now = backend.running_now()
+        return bool(self._entered) and (now in self._traces or self._traced_inside)
+
+    def _measured_layers(self):
+        return [
+            layer
+            for layer in self.layers
+            if id(layer) in self._chosen and id(layer) not in self._unmeasurable
+        ]
 
     def _trace(self):
         """That of the running replica; `strategy.run` begins some within a step."""
@@ -297,6 +321,8 @@ class Taps:
             mask=mask_of(tensor),
         )
         after = tensor if running.fused else measured_first(tensor, record)
+        if self._gradients and row.kind != "input" and backend.graph() is running.root:
+            after = with_gradient(after, self._measuring_gradient(running, index))
         if place is not None:
             place[id(after)] = record
         row.width = int(width_of(layer, tensor))
@@ -306,8 +332,6 @@ class Taps:
             row.fan_in = kernels.fan_in(layer, shapes[0] if shapes else ())
         row.parents = parents
         running.add_measured(index, tensor, after)
-        if row.kind == "weight" and self._weights and not running.fused:
-            self._measure_kernel(running, index)
         return after
 
     def _store(self, running, index, quantity):
@@ -315,46 +339,22 @@ class Taps:
         merges = running.repeats or backend.graph() is not running.step_graph
         return self._table.store(index, quantity, merges)
 
-    def _measure_kernel(self, running, index):
-        """Measure the kernel of a weight layer, before the step changes it."""
+    def _measuring_gradient(self, running, index):
+        """A function that measures the gradient with respect to the tensor of a row."""
 
-        def put(kernel):
-            store = self._store(running, index, records.WEIGHT)
-            kernel = keras.ops.convert_to_tensor(kernel)
-            return store.put(kernel, exact=running.exact, fused=running.fused)
-
-        self._with_kernel(self._table.rows[index].layer, put)
-
-    def measure_kernels_before(self, exact: bool) -> None:
-        """Measure the kernels before a step that XLA compiles; the next `read` has them.
-
-        In such a step they cannot be measured: XLA would compile the update of the weights
-        another way, and round differently (seen with TensorFlow 2.19).
-
-        Args:
-            exact: Whether to take the exact pass, see `measure`.
-        """
-        self._kernels = {}
-        for layer in self.layers if self._weights else ():
-            if id(layer) in self._chosen and id(layer) not in self._unmeasurable:
-                record = self._with_kernel(
-                    layer, lambda kernel: backend.measure_once(kernel, exact=exact)
+        def measure(gradient):
+            try:
+                gradient = keras.ops.convert_to_tensor(gradient)
+                store = self._store(running, index, records.OUTPUT_GRADIENT)
+                store.put(gradient, exact=running.exact, fused=running.fused)
+            except Exception as error:
+                layer = self._table.rows[index].layer
+                self._warn(
+                    f"the gradient of {layer.path or layer.name!r} cannot be measured: "
+                    f"{type(error).__name__}: {error}"
                 )
-                if record is not None:
-                    self._kernels[id(layer)] = record
 
-    def _with_kernel(self, layer, measure):
-        """The result of `measure` for the kernel of a layer; None, after a warning if it
-        fails, if there is none."""
-        try:
-            found = kernels.kernel(layer)
-            return None if found is None else measure(stored_value(found))
-        except Exception as error:
-            self._warn(
-                f"the kernel of {layer.path or layer.name!r} cannot be measured: "
-                f"{type(error).__name__}: {error}"
-            )
-            return None
+        return measure
 
     def measure_gradients(self, of) -> None:
         """Measure the gradients with respect to all tensors measured in this step so far.
@@ -371,18 +371,37 @@ class Taps:
 
     # -- on the host
 
+    def before_step(self, exact: bool) -> None:
+        """Before a step: measure the kernels.
+
+        Args:
+            exact: Whether to take the exact pass, see `measure`.
+        """
+        if self._weights is not None:
+            self._weights.before(self._measured_layers(), exact)
+
     def clear(self) -> None:
         """Forget what an interrupted step left in the stores."""
         self._table.clear()
+        self._backward.take()
 
     def read(self) -> Measured:
-        """What the last step measured, see `Table.read`."""
+        """What the last step measured, see `Table.read`; with what it did to the weights."""
         found = self._table.read()
-        if self._kernels and found.layers:
-            weights = records.empty(len(found.layers))
-            for record, row in zip(weights, self._table.rows, strict=True):
-                if row.kind == "weight":
-                    record[:] = self._kernels.get(id(row.layer), record)
-            found.quantities[records.WEIGHT] = weights
-        self._kernels = {}
-        return found
+        kept = self._backward.take()
+        if self._weights is not None and found.layers:
+            self._weights.after(kept.rows)
+            for quantity, by_layer in self._weights.read().items():
+                measured = records.empty(len(found.layers))
+                for record, row in zip(measured, self._table.rows, strict=True):
+                    if row.kind == "weight":
+                        record[:] = by_layer.get(id(row.layer), record)
+                found.quantities[quantity] = measured
+        for quantity in (records.OUTPUT_GRADIENT, records.WEIGHT_GRADIENT):
+            if kept.scale != 1 and quantity in found.quantities:
+                unscaled = records.scaled(found.quantities[quantity], 1 / kept.scale)
+                found.quantities[quantity] = unscaled
+                if quantity in found.histograms:
+                    counted = histogram.scaled(found.histograms[quantity], 1 / kept.scale)
+                    found.histograms[quantity] = counted
+        return found._replace(loss=kept.loss)

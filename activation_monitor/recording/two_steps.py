@@ -43,17 +43,12 @@ class SampledStep:
         """Whether the next step takes the exact pass."""
         return self._precision.exact
 
-    def begin(self, fused: bool = False) -> None:
-        """Before the step.
-
-        Args:
-            fused: Whether XLA compiles it. Defaults to `False`.
-        """
+    def begin(self) -> None:
+        """Before the step: measure the weights."""
         if self._interrupted:
             self.taps.clear()
         self._interrupted = True
-        if fused:
-            self.taps.measure_kernels_before(self.exact)
+        self.taps.before_step(self.exact)
 
     def end(self) -> None:
         """After the step: read what it measured, and pass it on."""
@@ -113,7 +108,7 @@ class TwoSteps:
         def sampled_step(*args):
             self._function = self._plain
             if self._each:
-                self.sampled.begin(fused=bool(self.model.jit_compile))
+                self.sampled.begin()
             try:
                 result = backend.run_step(tapped, *args)
             except Exception as error:
@@ -170,7 +165,7 @@ class TwoTraces:
         if exact not in self._tapped:
             self._tapped[exact] = backend.second_trace(self._step)
         tapped, is_traced, fused = self._tapped[exact]
-        self.sampled.begin(fused)
+        self.sampled.begin()
         with self.sampled.taps.measuring(exact, fused, traced_inside=is_traced):
             outputs = tapped(*args, **kwargs)
         self.sampled.end()

@@ -49,6 +49,18 @@ class Store(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """Holds tensors of a step, as they are, until the host takes them."""
+
+    def put(self, tensors: Sequence[Any]) -> None:
+        """Keep tensors of the running step."""
+        ...
+
+    def take(self) -> list[list[Any]] | None:
+        """What each replica has kept; None if nothing was. It is then forgotten."""
+        ...
+
+
 class Reader(Protocol):
     """Reads many stores with one copy to the host, and empties them."""
 
@@ -72,10 +84,12 @@ class Backend(Protocol):
 
     # -- records
 
-    def Store(  # noqa: N802
-        self, histograms: bool, first_only: bool = False, merges: bool = True
-    ) -> Store:
+    def Store(self, histograms: bool, merges: bool = True) -> Store:  # noqa: N802
         """A new store."""
+        ...
+
+    def Kept(self) -> Kept:  # noqa: N802
+        """A new place for tensors of a step."""
         ...
 
     def Reader(self, stores: _Stores) -> Reader:  # noqa: N802
@@ -84,6 +98,10 @@ class Backend(Protocol):
 
     def measure_once(self, x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
         """The record of an array, measured as in a step."""
+        ...
+
+    def measured_each(self, tensors: Sequence[Any], *, exact: bool) -> tuple[Any, Any]:
+        """The raw records of several tensors, see `measure.measure_each`."""
         ...
 
     # -- steps
@@ -130,6 +148,10 @@ class Backend(Protocol):
         """The tensor, for consumers that wait until its raw record has been computed."""
         ...
 
+    def with_gradient(self, tensor: Any, measure: Callable[[Any], Any]) -> Any:
+        """The tensor, whose gradient is passed to `measure` in the backward pass."""
+        ...
+
     def computed_from(self, tensor: Any) -> list | None:
         """The tensors that a traced tensor was computed from; None in an eager step."""
         ...
@@ -159,6 +181,18 @@ class Backend(Protocol):
         ...
 
     # -- processes
+
+    def in_replica(self) -> bool:
+        """Whether this code runs for one replica, and not between them."""
+        ...
+
+    def replicas(self) -> int:
+        """The number of replicas that train together with the one that runs this code."""
+        ...
+
+    def sums_over_replicas(self, tensors: list) -> list:
+        """The sums of tensors over all replicas, in the step of one of them."""
+        ...
 
     def strategies(self, models: Sequence[Any]) -> list:
         """How these models are distributed, each way once."""

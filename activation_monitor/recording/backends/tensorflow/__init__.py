@@ -12,11 +12,15 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     outermost_graph,
     running_now,
     same_but_new,
+    with_gradient,
 )
 from activation_monitor.recording.backends.tensorflow.processes import (
     check_strategy,
+    in_replica,
     is_chief,
+    replicas,
     strategies,
+    sums_over_replicas,
     workers,
 )
 from activation_monitor.recording.backends.tensorflow.steps import (
@@ -27,9 +31,11 @@ from activation_monitor.recording.backends.tensorflow.steps import (
     uncounted,
 )
 from activation_monitor.recording.backends.tensorflow.stores import (
+    Kept,
     Reader,
     Store,
     measure_once,
+    measured_each,
 )
 
 FRAMES = ("tensorflow",)
@@ -46,6 +52,7 @@ def check() -> None:
 __all__ = [
     "COMPILED",
     "FRAMES",
+    "Kept",
     "Reader",
     "Store",
     "check",
@@ -55,19 +62,24 @@ __all__ = [
     "gradients",
     "graph",
     "in_function_within",
+    "in_replica",
     "is_chief",
     "is_out_of_memory",
     "is_ragged_or_sparse_float",
     "is_recomputing",
     "is_tensor",
     "measure_once",
+    "measured_each",
     "measured_first",
     "outermost_graph",
+    "replicas",
     "run_step",
     "running_now",
     "same_but_new",
     "second_trace",
     "strategies",
+    "sums_over_replicas",
     "uncounted",
+    "with_gradient",
     "workers",
 ]

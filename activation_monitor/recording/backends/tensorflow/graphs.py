@@ -2,6 +2,7 @@
 
 import inspect
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -95,19 +96,50 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
     """The tensor, for consumers that wait until its record has been computed.
 
     Otherwise TensorFlow may measure much later, and keep the tensor in memory until then.
-    Small tensors are returned as they are. So are the outputs of softmax and sigmoid: if a
-    loss finds these operations, it is computed from their inputs.
+    Small tensors are returned as they are. So are the outputs of softmax and sigmoid that a
+    loss would find: it is computed from their inputs.
     """
     # An eager tensor in a graph is a constant of the model.
     if tf.executing_eagerly() or not tf.is_symbolic_tensor(tensor):
         return tensor
-    if tensor.op.type in ("Softmax", "Sigmoid"):
+    if _is_found_by_losses(tensor):
         return tensor
     lengths = tensor.shape[1:]
     if lengths.is_fully_defined() and lengths.num_elements() < WORTH_WAITING:
         return tensor
     with tf.control_dependencies([record]):
         return tf.identity(tensor)
+
+
+def _is_found_by_losses(tensor):
+    """Whether Keras computes a loss from the inputs of this tensor's operation."""
+    if not tf.is_symbolic_tensor(tensor) or hasattr(tensor, "_keras_logits"):
+        return False
+    return tensor.op.type in ("Softmax", "Sigmoid")
+
+
+def with_gradient(tensor: tf.Tensor, measure: Callable[[tf.Tensor], Any]) -> tf.Tensor:
+    """The same tensor, whose gradient is measured when the backward pass computes it.
+
+    Args:
+        tensor: A tensor of the running step.
+        measure: Called with the gradient, in the graph.
+
+    Returns:
+        A new tensor; the same one if its operation must stay visible to a loss.
+    """
+    if _is_found_by_losses(tensor):
+        return tensor
+
+    @tf.custom_gradient
+    def tap(x):
+        def backward(gradient):
+            measure(gradient)
+            return gradient
+
+        return tf.identity(x), backward
+
+    return tap(tensor)
 
 
 def same_but_new(tensor: tf.Tensor) -> tf.Tensor:

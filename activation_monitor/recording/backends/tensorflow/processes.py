@@ -1,6 +1,7 @@
 """The processes that train together, and the one that writes files."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,6 +33,24 @@ def check_strategy(strategy: tf.distribute.Strategy) -> None:
         f"models of a {type(strategy).__name__} cannot be measured; use a "
         "MirroredStrategy or a MultiWorkerMirroredStrategy"
     )
+
+
+def in_replica() -> bool:
+    """Whether this code runs for one replica, and not between them."""
+    return tf.distribute.get_replica_context() is not None
+
+
+def replicas() -> int:
+    """The number of replicas that train together with the one that runs this code."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def sums_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The sums over all replicas, in the graph of one of them."""
+    if replicas() == 1 or not tensors:
+        return tensors
+    together: Any = tf.distribute.get_replica_context()
+    return together.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
 def workers(strategy: tf.distribute.Strategy) -> int:

@@ -1,6 +1,7 @@
 """Variables that hold records until the host reads them, and functions that measure."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -47,15 +48,24 @@ def _measuring(
     return _kept(measuring, signature)
 
 
+def measured_each(
+    tensors: Sequence[tf.Tensor], *, exact: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The raw records of several tensors, in the graph, see `measure.measure_each`."""
+    return measure.measure_each(tensors, exact=exact, primitives=_GRAPH)
+
+
 _GRAPH = moments.Primitives(
     # One read and no copy.
     sum_of_squares=lambda x: 2.0 * tf.nn.l2_loss(x),
     # TensorFlow makes a graph of the function when it first runs.
-    rarely=lambda function, *tensors: _kept(function, tensors)(*tensors),
+    rarely=lambda function, *tensors: _kept_for(
+        function, tuple((tensor.dtype.name, len(tensor.shape)) for tensor in tensors)
+    )(*tensors),
 )
 
 
-def _apart(measuring, arguments, length):
+def _apart(measuring, arguments, shape):
     """Call a function where XLA does not fuse it with the step.
 
     Fused with what is measured, the step itself may be rounded differently (seen with
@@ -64,7 +74,7 @@ def _apart(measuring, arguments, length):
     """
     first = tf.reshape(arguments[0], [-1])[:1]
     always = tf.reduce_all((first == first) | (first != first))
-    return tf.cond(always, lambda: measuring(*arguments), lambda: tf.zeros([length]))
+    return tf.cond(always, lambda: measuring(*arguments), lambda: tf.zeros(shape))
 
 
 @functools.cache
@@ -76,6 +86,12 @@ def _merging():
 
     shapes = (len(records.FIELDS), tf.float64), (len(raw.COLUMNS), tf.float32)
     return _kept(merging, [tf.TensorSpec([length], dtype) for length, dtype in shapes])
+
+
+@functools.cache
+def _kept_for(function, kinds):
+    """As `_kept`, for tensors of these pairs of dtype and rank."""
+    return _kept(function, [tf.TensorSpec([None] * rank, dtype) for dtype, rank in kinds])
 
 
 def _kept(function, arguments):
@@ -135,8 +151,6 @@ class Store:
 
     Args:
         histograms: Whether to count a histogram as well.
-        first_only: Whether to keep only the record of the first tensor and of the first
-            replica, for example for a kernel. Defaults to `False`.
         merges: Whether several tensors may be measured before the host reads: their
             records are merged, and the histogram is that of the last one. If `False`, the
             record is that of the last one, which costs less. Defaults to `True`.
@@ -144,18 +158,17 @@ class Store:
     Attributes:
         length: The length of what is measured of a tensor.
         last: The variable with the raw record, and the raw histogram if wanted, of the
-            last tensor (of the first one with `first_only`).
+            last tensor.
         merged: The variable with the record of all tensors; None if they are not merged.
     """
 
-    def __init__(self, histograms: bool, first_only: bool = False, merges: bool = True):
+    def __init__(self, histograms: bool, merges: bool = True):
         self.merges = merges
         self.histograms = histograms
-        self.first_only = first_only
         self.length = len(raw.COLUMNS) + histograms * len(raw.HISTOGRAM_COLUMNS)
         self.last = _variable(np.zeros(self.length, np.float32))
         self.merged = None
-        if merges and not first_only:
+        if merges:
             self.merged = _variable(records.empty())
 
     def put(
@@ -194,15 +207,12 @@ class Store:
         )
         arguments = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
         if fused:
-            found = _apart(measuring, arguments, self.length)
+            found = _apart(measuring, arguments, [self.length])
         else:
             found = measuring(*arguments)
         record = found[: len(raw.COLUMNS)] if self.histograms else found
         if self.merged is not None:
             self.merge(record)
-        if self.first_only and self.merges:
-            known = self.last.read_value()
-            found = tf.where(tf.reduce_any(known != 0), known, found)
         self.last.assign(found)
         return record
 
@@ -230,8 +240,6 @@ class Store:
         Returns:
             One record, `(len(records.FIELDS),)`.
         """
-        if self.first_only:
-            return by_replica[0]
         return functools.reduce(records.merge, by_replica)
 
     def clear(self) -> None:
@@ -241,6 +249,36 @@ class Store:
         if self.merged is not None:
             for value in _by_replica(self.merged):
                 value.assign(records.empty())
+
+
+class Kept:
+    """Holds tensors of a step until the host takes them, as they are."""
+
+    def __init__(self):
+        self._variables = None
+
+    def put(self, tensors: Sequence[tf.Tensor]) -> None:
+        """Keep tensors of the running step, in the graph.
+
+        Args:
+            tensors: As many as before, of the same known shapes.
+        """
+        if self._variables is None:
+            zeros = [np.zeros(tensor.shape, tensor.dtype.name) for tensor in tensors]
+            self._variables = [_variable(False), *map(_variable, zeros)]
+        for variable, tensor in zip(self._variables, [True, *tensors], strict=True):
+            variable.assign(tensor)
+
+    def take(self) -> list[list[tf.Tensor]] | None:
+        """What each replica has kept, which is then forgotten; None if nothing was."""
+        if self._variables is None:
+            return None
+        by_replica = _by_replica_of(self._variables)
+        if not by_replica[0][0].numpy():
+            return None
+        for flag in _by_replica(self._variables[0]):
+            flag.assign(False)
+        return [[tf.identity(value) for value in values[1:]] for values in by_replica]
 
 
 class Reader:

@@ -1,0 +1,156 @@
+"""What a step computes after its forward pass: its loss, and the gradients of kernels.
+
+The loss passes through `compute_loss` of a model, and the gradients through `apply` of an
+optimizer. While the step's Python code runs, both are wrapped. Neither is changed.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.calls import replaced
+from activation_monitor.recording.keras_private import loss_scale, trained_variables
+from activation_monitor.recording.weights import known_kernels, some_rows
+
+ops: Any = keras.ops  # not annotated, see `moments`
+
+_OPTIMIZERS = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+"""The classes of Keras that define `apply`. The second one calls the first one."""
+
+
+class Kept(NamedTuple):
+    """What a step has kept.
+
+    Attributes:
+        loss: The loss; NaN if it is not known.
+        scale: The factor by which the loss was multiplied before gradients were computed.
+        rows: Rows of the gradients of kernels, which have that factor, by id of the layer.
+    """
+
+    loss: float
+    scale: float
+    rows: dict[int, Any]
+
+
+class Backward:
+    """Keeps the loss of a step, and rows of the gradients of kernels, until they are read.
+
+    Args:
+        layers: Returns the layers whose kernels count.
+        gradients: Whether to keep gradients.
+        warn: Called with a message if something cannot be kept.
+    """
+
+    def __init__(
+        self,
+        layers: Callable[[], Sequence[keras.Layer]],
+        gradients: bool,
+        warn: Callable[[str], None],
+    ):
+        self._layers = layers
+        self._gradients = gradients
+        self._warn = warn
+        self._loss = None
+        self._rows = {}  # by ids of the layers whose kernels one call of `apply` updates
+        self._applying = set()  # replicas run in threads of their own
+
+    @contextlib.contextmanager
+    def tapped(
+        self, models: Sequence[keras.Model], runs: Callable[[], bool]
+    ) -> Iterator[None]:
+        """Within the block, keep the loss of the models and the gradients that are applied.
+
+        Args:
+            models: The models.
+            runs: Returns whether the code that runs belongs to the step.
+        """
+
+        def with_loss(model, compute_loss):
+            @functools.wraps(compute_loss)
+            def tapped_compute_loss(*args, **kwargs):
+                loss = compute_loss(*args, **kwargs)
+                if runs():
+                    self._attempt("the loss", self._keep_loss, loss)
+                return loss
+
+            return tapped_compute_loss
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(replaced(models, "compute_loss", with_loss))
+            if self._gradients:
+                for kind in _OPTIMIZERS:
+                    stack.enter_context(self._tapped_apply(kind, runs))
+            yield
+
+    @contextlib.contextmanager
+    def _tapped_apply(self, kind, runs):
+        apply = kind.apply
+
+        @functools.wraps(apply)
+        def tapped_apply(optimizer, grads, trainable_variables=None):
+            now = backend.running_now()
+            if now in self._applying or not backend.in_replica() or not runs():
+                return apply(optimizer, grads, trainable_variables)
+            grads = list(grads)  # it may be an iterator
+            self._attempt(
+                "gradients of kernels",
+                *(self._keep_rows, optimizer, grads, trainable_variables),
+            )
+            self._applying.add(now)
+            try:
+                return apply(optimizer, grads, trainable_variables)
+            finally:
+                self._applying.remove(now)
+
+        kind.apply = tapped_apply
+        try:
+            yield
+        finally:
+            kind.apply = apply
+
+    def _keep_loss(self, loss):
+        if self._loss is None:
+            self._loss = backend.Kept()
+        self._loss.put([ops.cast(loss, "float32") * backend.replicas()])
+
+    def _keep_rows(self, optimizer, gradients, variables):
+        if variables is None:
+            variables = trained_variables(optimizer)
+        of_kernel = {id(kernel): i for i, kernel in known_kernels(self._layers()).items()}
+        rows = {
+            of_kernel[id(variable)]: some_rows(
+                ops.reshape(ops.convert_to_tensor(gradient), variable.shape)
+            )
+            for gradient, variable in zip(gradients, variables, strict=True)
+            if gradient is not None and id(variable) in of_kernel
+        }
+        scale = ops.cast(loss_scale(optimizer), "float32")
+        key = tuple(rows)
+        if key not in self._rows:
+            self._rows[key] = backend.Kept()
+        self._rows[key].put([scale, *backend.sums_over_replicas([*rows.values()])])
+
+    def _attempt(self, what, keep, *args):
+        try:
+            keep(*args)
+        except Exception as error:
+            self._warn(f"{what} cannot be measured: {type(error).__name__}: {error}")
+
+    def take(self) -> Kept:
+        """What the step has kept, which is then forgotten."""
+        loss = None if self._loss is None else self._loss.take()
+        loss = math.nan if loss is None else float(np.mean([found for (found,) in loss]))
+        scale, rows = 1.0, {}
+        for layers, kept in self._rows.items():
+            found = kept.take()
+            if found is not None:
+                factor, *tensors = found[0]
+                scale = float(factor)
+                rows |= zip(layers, tensors, strict=True)
+        return Kept(loss, scale, rows)

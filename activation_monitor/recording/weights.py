@@ -1,0 +1,176 @@
+"""The kernels of weight layers, their gradients, and how a step changes them.
+
+Kernels and updates are measured around the step and not in it: whatever changes a kernel -
+the optimizer, clipping, weight decay, an average over steps - is part of the update, and
+the step itself stays as it is. Of a gradient the step only keeps some rows, which are
+measured after it.
+
+The first step measures the kernels in full, because the rules on how weights were drawn
+need all of them. Everything else is measured in evenly spaced rows of large kernels. The
+field `count` of a record says in how many elements.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from activation_monitor.analysis import histogram, raw, records
+from activation_monitor.recording import kernels, moments
+from activation_monitor.recording.backends import backend
+from activation_monitor.recording.keras_private import stored_value
+
+ops: Any = keras.ops  # not annotated, see `moments`
+
+
+def some_rows(kernel: Any) -> Any:
+    """Evenly spaced rows of a kernel or of its gradient, in float32 at least.
+
+    A row holds the weights of one input. All rows are returned if they have at most
+    `histogram.EXACT_UP_TO` elements; otherwise about as many elements, and at least one
+    row.
+
+    Args:
+        kernel: Floating-point tensor of shape `(..., inputs, outputs)`, all known.
+
+    Returns:
+        Tensor of shape `(rows, outputs)`.
+    """
+    lengths = [int(length) for length in kernel.shape]
+    # A stride that does not divide the number of inputs visits all of them.
+    stride = histogram.stride_of(int(np.prod(lengths)), lengths[-2])
+    rows = ops.reshape(kernel, (-1, lengths[-1]))[::stride]
+    return rows if moments.is_double(rows) else ops.cast(rows, "float32")
+
+
+def known_kernels(layers: Sequence[keras.Layer]) -> dict[int, Any]:
+    """The kernels of those layers that have one, by id of the layer.
+
+    Args:
+        layers: The layers. One whose kernel cannot be read is left out.
+    """
+    found = {}
+    for layer in layers:
+        try:
+            kernel = kernels.kernel(layer)
+        except Exception:  # a layer of the user's own with names like ours
+            continue
+        if kernel is not None:
+            found[id(layer)] = kernel
+    return found
+
+
+class Weights:
+    """Measures kernels before a step; their gradients and updates after it.
+
+    Args:
+        warn: Called with a message if kernels cannot be measured, after which none are.
+    """
+
+    def __init__(self, warn: Callable[[str], None]):
+        self._warn = warn
+        self._failed = False
+        self._functions = {}  # by the ids of layers and kernels
+        self._found = {}  # by quantity: raw records by id of the layer
+        self._step = None  # layers, functions, and rows of the kernels before the step
+
+    def before(self, layers: Sequence[keras.Layer], exact: bool) -> None:
+        """Measure the kernels before a step.
+
+        Args:
+            layers: The layers, those without a kernel included.
+            exact: Whether to take the exact pass, see `measure`.
+        """
+        self._found, self._step = {}, None
+        found = known_kernels(layers)
+        if found and not self._failed:
+            layers = [layer for layer in layers if id(layer) in found]
+            self._attempt(self._measure_before, layers, found, exact)
+
+    def after(self, gradients: dict[int, Any]) -> None:
+        """Measure what the step changed, and the gradients that it has kept.
+
+        Args:
+            gradients: Rows of gradients, see `some_rows`, by id of the layer.
+        """
+        if self._step is not None:
+            self._attempt(self._measure_after, gradients)
+
+    def read(self) -> dict[str, dict[int, np.ndarray]]:
+        """What was measured, as records `(len(FIELDS),)`, by quantity and id of the layer."""
+        found, self._found, self._step = self._found, {}, None
+        return {
+            quantity: dict(zip(ids, raw.finish(measured), strict=True))
+            for quantity, (ids, measured) in found.items()
+        }
+
+    def _attempt(self, measure, *args):
+        try:
+            measure(*args)
+        except Exception as error:
+            self._failed, self._found, self._step = True, {}, None
+            self._warn(f"weights cannot be measured: {type(error).__name__}: {error}")
+
+    def _measure_before(self, layers, found, exact):
+        ids = tuple(found)
+        # A kernel that its layer computes is another tensor each time.
+        kept = [id(k) if isinstance(k, keras.Variable) else 0 for k in found.values()]
+        key = ids, tuple(kept)
+        is_new = key not in self._functions
+        if is_new:
+            self._functions = {key: None}
+            before, after = _functions(layers)
+        else:
+            # Not before, because the first step takes less time without compiling.
+            if self._functions[key] is None:
+                self._functions[key] = tuple(map(backend.compiled, _functions(layers)))
+            before, after = self._functions[key]
+        if is_new or exact:
+            values = _values(layers)
+            rows = [some_rows(value) for value in values]
+            measured = _finished(values, backend.measured_each(values, exact=exact))
+        else:
+            rows, measured = before()
+            measured = _finished(rows, measured)
+        self._found[records.WEIGHT] = ids, measured
+        self._step = ids, after, rows
+
+    def _measure_after(self, gradients):
+        ids, after, rows = self._step
+        kept = [*gradients.values()]
+        changes, measured = after(rows, kept)
+        measured = _finished([*changes, *kept], measured)
+        self._found[records.WEIGHT_UPDATE] = ids, measured[: len(ids)]
+        if kept:
+            self._found[records.WEIGHT_GRADIENT] = tuple(gradients), measured[len(ids) :]
+
+
+def _values(layers):
+    return [ops.convert_to_tensor(stored_value(kernels.kernel(layer))) for layer in layers]
+
+
+def _functions(layers):
+    """Functions that measure the rows of the kernels, and of what has changed in them."""
+
+    def before():
+        rows = [some_rows(value) for value in _values(layers)]
+        return rows, backend.measured_each(rows, exact=False)
+
+    def after(rows, gradients):
+        pairs = zip(_values(layers), rows, strict=True)
+        changes = [some_rows(value) - known for value, known in pairs]
+        return changes, backend.measured_each([*changes, *gradients], exact=False)
+
+    return before, after
+
+
+def _finished(tensors, measured):
+    """The raw records on the host; by the exact pass where the quick one is not enough."""
+    found, suffices = (ops.convert_to_numpy(part) for part in measured)
+    found = np.array(found)
+    missing = np.flatnonzero(~suffices)
+    if len(missing):
+        tensors = [tensors[i] for i in missing]
+        found[missing] = ops.convert_to_numpy(backend.measured_each(tensors, exact=True)[0])
+    return found
