@@ -4,6 +4,8 @@ Keras may change these names in any minor version, so pyproject.toml has a ceili
 The smoke tests run with the oldest version that is allowed and with the newest.
 """
 
+from typing import Any
+
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
@@ -44,7 +46,8 @@ def steps_taken(optimizer) -> int:
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
     taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
-    return int(keras.ops.cast(taken, "int64"))  # a tensor, if the variable is mirrored
+    ops: Any = keras.ops
+    return int(ops.cast(taken, "int64"))  # a tensor, if the variable is mirrored
 
 
 def trained_variables(optimizer) -> list:

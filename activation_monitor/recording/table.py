@@ -99,9 +99,7 @@ class Table:
         """
         stores = self.rows[index].stores
         if quantity not in stores or (merges and not stores[quantity].merges):
-            stores[quantity] = backend.Store(
-                histograms=self._histograms, merges=merges
-            )
+            stores[quantity] = backend.Store(histograms=self._histograms, merges=merges)
             self._reader = None
         return stores[quantity]
 

@@ -386,11 +386,14 @@ class Taps:
         self._backward.take()
 
     def read(self) -> Measured:
-        """What the last step measured, see `Table.read`; with what it did to the weights."""
+        """What the last step measured, see `Table.read`, and what it did to weights."""
         found = self._table.read()
         kept = self._backward.take()
         if self._weights is not None and found.layers:
             self._weights.after(kept.rows)
+            called = {id(row.layer) for row in self._table.rows}
+            layers = [layer for layer in self._measured_layers() if id(layer) in called]
+            self._weights.late(layers, exact=False)
             for quantity, by_layer in self._weights.read().items():
                 measured = records.empty(len(found.layers))
                 for record, row in zip(measured, self._table.rows, strict=True):

@@ -6,8 +6,9 @@ first one for one call: the first thing it does is to put the plain step back. T
 holds for `test_function`, and for a user's own step.
 """
 
-from collections.abc import Callable
-from typing import cast
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.precision import Precision
@@ -50,14 +51,21 @@ class SampledStep:
         self._interrupted = True
         self.taps.before_step(self.exact)
 
-    def end(self) -> None:
-        """After the step: read what it measured, and pass it on."""
+    def end(self, outputs: Any = None) -> None:
+        """After the step: read what it measured, and pass it on.
+
+        Args:
+            outputs: What a user's own step returned, which may be its loss. Defaults to
+                `None`.
+        """
         try:
             found = self.taps.read()
         except Exception as error:
             self.gave_up(error)
             return
         self._interrupted = False
+        if math.isnan(found.loss):
+            found = found._replace(loss=_as_loss(outputs))
         if found.layers:
             self._precision.after(found)
         self._measured(found)
@@ -168,5 +176,14 @@ class TwoTraces:
         self.sampled.begin()
         with self.sampled.taps.measuring(exact, fused, traced_inside=is_traced):
             outputs = tapped(*args, **kwargs)
-        self.sampled.end()
+        self.sampled.end(outputs)
         return outputs
+
+
+def _as_loss(outputs):
+    """What a step returned if it is a scalar, or the one named "loss"; NaN otherwise."""
+    loss: Any = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    try:
+        return float(loss) if loss.shape == () else math.nan
+    except Exception:  # a value of another kind, or one for each replica
+        return math.nan

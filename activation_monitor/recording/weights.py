@@ -11,7 +11,7 @@ field `count` of a record says in how many elements.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -71,9 +71,13 @@ class Weights:
     def __init__(self, warn: Callable[[str], None]):
         self._warn = warn
         self._failed = False
-        self._functions = {}  # by the ids of layers and kernels
-        self._found = {}  # by quantity: raw records by id of the layer
-        self._step = None  # layers, functions, and rows of the kernels before the step
+        # By ids of the layers and kernels; empty until they are compiled.
+        self._functions: dict[tuple, tuple[Callable, ...]] = {}
+        # By quantity: ids of layers, and their raw records.
+        self._found: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}
+        # Ids of layers, and the rows of their kernels before the step.
+        self._before: tuple[tuple[int, ...], Any] | None = None
+        self._after: Callable = lambda rows, gradients: None
 
     def before(self, layers: Sequence[keras.Layer], exact: bool) -> None:
         """Measure the kernels before a step.
@@ -82,7 +86,7 @@ class Weights:
             layers: The layers, those without a kernel included.
             exact: Whether to take the exact pass, see `measure`.
         """
-        self._found, self._step = {}, None
+        self._found, self._before = {}, None
         found = known_kernels(layers)
         if found and not self._failed:
             layers = [layer for layer in layers if id(layer) in found]
@@ -94,12 +98,24 @@ class Weights:
         Args:
             gradients: Rows of gradients, see `some_rows`, by id of the layer.
         """
-        if self._step is not None:
+        if self._before is not None:
             self._attempt(self._measure_after, gradients)
 
+    def late(self, layers: Sequence[keras.Layer], exact: bool) -> None:
+        """Measure the kernels of layers that were built during the step, as they are now.
+
+        Args:
+            layers: The layers, those that were measured before included.
+            exact: Whether to take the exact pass, see `measure`.
+        """
+        known, _ = self._found.get(records.WEIGHT, ((), None))
+        found = known_kernels([layer for layer in layers if id(layer) not in known])
+        if found and not self._failed:
+            self._attempt(self._measure_late, found, exact)
+
     def read(self) -> dict[str, dict[int, np.ndarray]]:
-        """What was measured, as records `(len(FIELDS),)`, by quantity and id of the layer."""
-        found, self._found, self._step = self._found, {}, None
+        """What was measured: records `(len(FIELDS),)`, by quantity and id of the layer."""
+        found, self._found, self._before = self._found, {}, None
         return {
             quantity: dict(zip(ids, raw.finish(measured), strict=True))
             for quantity, (ids, measured) in found.items()
@@ -109,7 +125,7 @@ class Weights:
         try:
             measure(*args)
         except Exception as error:
-            self._failed, self._found, self._step = True, {}, None
+            self._failed, self._found, self._before = True, {}, None
             self._warn(f"weights cannot be measured: {type(error).__name__}: {error}")
 
     def _measure_before(self, layers, found, exact):
@@ -119,13 +135,15 @@ class Weights:
         key = ids, tuple(kept)
         is_new = key not in self._functions
         if is_new:
-            self._functions = {key: None}
-            before, after = _functions(layers)
+            self._functions = {key: ()}
+            functions = _functions(layers)
         else:
             # Not before, because the first step takes less time without compiling.
-            if self._functions[key] is None:
-                self._functions[key] = tuple(map(backend.compiled, _functions(layers)))
-            before, after = self._functions[key]
+            functions = self._functions[key] or tuple(
+                map(backend.compiled, _functions(layers))
+            )
+            self._functions[key] = functions
+        before, self._after = functions
         if is_new or exact:
             values = _values(layers)
             rows = [some_rows(value) for value in values]
@@ -134,16 +152,22 @@ class Weights:
             rows, measured = before()
             measured = _finished(rows, measured)
         self._found[records.WEIGHT] = ids, measured
-        self._step = ids, after, rows
+        self._before = ids, rows
 
     def _measure_after(self, gradients):
-        ids, after, rows = self._step
+        ids, rows = cast(tuple, self._before)  # by `after`
         kept = [*gradients.values()]
-        changes, measured = after(rows, kept)
+        changes, measured = self._after(rows, kept)
         measured = _finished([*changes, *kept], measured)
         self._found[records.WEIGHT_UPDATE] = ids, measured[: len(ids)]
         if kept:
             self._found[records.WEIGHT_GRADIENT] = tuple(gradients), measured[len(ids) :]
+
+    def _measure_late(self, found, exact):
+        values = [ops.convert_to_tensor(stored_value(kernel)) for kernel in found.values()]
+        measured = _finished(values, backend.measured_each(values, exact=exact))
+        ids, before = self._found.get(records.WEIGHT, ((), measured[:0]))
+        self._found[records.WEIGHT] = (*ids, *found), np.concatenate([before, measured])
 
 
 def _values(layers):

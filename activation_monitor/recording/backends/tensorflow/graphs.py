@@ -139,7 +139,8 @@ def with_gradient(tensor: tf.Tensor, measure: Callable[[tf.Tensor], Any]) -> tf.
 
         return tf.identity(x), backward
 
-    return tap(tensor)
+    tapped: Any = tap(tensor)
+    return tapped
 
 
 def same_but_new(tensor: tf.Tensor) -> tf.Tensor:

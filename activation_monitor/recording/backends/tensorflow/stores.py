@@ -264,7 +264,7 @@ class Kept:
             tensors: As many as before, of the same known shapes.
         """
         if self._variables is None:
-            zeros = [np.zeros(tensor.shape, tensor.dtype.name) for tensor in tensors]
+            zeros = [np.zeros(tensor.shape.as_list(), tensor.dtype.name) for tensor in tensors]
             self._variables = [_variable(False), *map(_variable, zeros)]
         for variable, tensor in zip(self._variables, [True, *tensors], strict=True):
             variable.assign(tensor)

@@ -1,0 +1,429 @@
+"""Gradients, weights, updates and the loss of a sampled step, against a float64 twin."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import models
+from activation_monitor import ActivationMonitor
+from activation_monitor.analysis import records
+from activation_monitor.recording import backward, weights
+from cases import cases
+
+X, Y = models.data(samples=32)
+BATCH = 8
+
+
+def network(dtype=None):
+    """A chain of four kinds of layers and a linear head."""
+    hidden = [
+        layers.Dense(16, "tanh", name="tanh", dtype=dtype),
+        layers.LayerNormalization(name="norm", dtype=dtype),
+        layers.Dense(12, name="linear", dtype=dtype),
+        layers.ReLU(name="relu", dtype=dtype),
+        layers.Dense(16, "gelu", name="gelu", dtype=dtype),
+        layers.Dense(1, name="head", dtype=dtype),
+    ]
+    return keras.Sequential([keras.Input((8,), dtype=dtype), *hidden], name="net")
+
+
+def twin_of(model, x, y, loss=None):
+    """Loss, gradients by layer outputs and by kernels, in float64, of one batch."""
+    twin = network("float64")
+    twin.set_weights([np.asarray(value, np.float64) for value in model.get_weights()])
+    outputs, kernels = {}, {}
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(x, tf.float64)
+        for layer in twin.layers:
+            tensor = layer(tensor)
+            tape.watch(tensor)
+            outputs[layer.name] = tensor
+            if isinstance(layer, layers.Dense):
+                kernels[layer.name] = layer.kernel.value
+        error = tensor - tf.constant(y, tf.float64)
+        loss = tf.reduce_mean(error**2)
+    by_output, by_kernel = tape.gradient(loss, [outputs, kernels])
+    numpy = ({name: g.numpy() for name, g in d.items()} for d in (by_output, by_kernel))
+    return float(loss), *numpy
+
+
+def fitted(model, optimizer="sgd", every=1, epochs=1, **options):
+    """A monitor of `fit`, and the weights before each step and after the last one."""
+    kept = []
+    gradients = options.pop("gradients", True)
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: kept.append(model.get_weights())
+    )
+    model.compile(optimizer, "mse", **options)
+    monitor = ActivationMonitor(sample_every=every, gradients=gradients)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(
+            X,
+            Y,
+            batch_size=BATCH,
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=[note, monitor],
+        )
+    return monitor, [*kept, model.get_weights()]
+
+
+def rms(x):
+    """Root mean square in float64."""
+    return np.sqrt(np.mean(np.square(np.asarray(x, np.float64))))
+
+
+def of_layer(snapshot, name, of, statistic="rms"):
+    """A statistic of a quantity of one layer."""
+    row = snapshot.names.index(f"net/{name}")
+    return snapshot.statistic(statistic, of=of)[row]
+
+
+COMPILATIONS = {
+    "graph": {},
+    "xla": {"jit_compile": True},
+    "eager": {"run_eagerly": True},
+}
+
+
+@pytest.mark.parametrize(
+    "compilation", cases(COMPILATIONS, default=COMPILATIONS, smoke=COMPILATIONS)
+)
+def test_gradients_and_loss_are_those_of_a_float64_twin(compilation):
+    model = network()
+    monitor, before = fitted(model, **COMPILATIONS[compilation])
+    assert len(monitor.recording) == 4
+    for snapshot, values in zip(monitor.recording, before, strict=False):
+        model.set_weights(values)
+        batch = slice(BATCH * snapshot.step, BATCH * (snapshot.step + 1))
+        loss, by_output, by_kernel = twin_of(model, X[batch], Y[batch])
+        np.testing.assert_allclose(snapshot.loss, loss, rtol=1e-5)
+        for name, gradient in by_output.items():
+            for statistic, expected in {
+                "rms": rms(gradient),
+                "std": gradient.std(),
+                "minimum": gradient.min(),
+                "maximum": gradient.max(),
+                "zero_fraction": np.mean(gradient == 0),
+            }.items():
+                found = of_layer(snapshot, name, records.OUTPUT_GRADIENT, statistic)
+                np.testing.assert_allclose(
+                    found, expected, rtol=2e-5, atol=1e-9, err_msg=f"{name} {statistic}"
+                )
+        for name, gradient in by_kernel.items():
+            found = of_layer(snapshot, name, records.WEIGHT_GRADIENT)
+            np.testing.assert_allclose(found, rms(gradient), rtol=2e-5, err_msg=name)
+
+
+def test_histograms_of_gradients_count_all_elements():
+    model = network()
+    monitor, before = fitted(model)
+    snapshot = monitor.recording[0]
+    model.set_weights(before[0])
+    _, by_output, _ = twin_of(model, X[:BATCH], Y[:BATCH])
+    for name, gradient in by_output.items():
+        _, rows = snapshot.histogram(f"net/{name}", of=records.OUTPUT_GRADIENT)
+        np.testing.assert_equal(rows[:, 2].sum(), gradient.size)
+        edges = rows[0, 0], rows[-1, 1]
+        np.testing.assert_allclose(
+            edges, (gradient.min(), gradient.max()), rtol=1e-4, atol=1e-9
+        )
+
+
+def accumulating():
+    return keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.1),
+    "adam": lambda: keras.optimizers.Adam(1e-2),
+    "weight decay": lambda: keras.optimizers.AdamW(1e-2, weight_decay=0.3),
+    "clipped": lambda: keras.optimizers.SGD(0.1, global_clipnorm=1e-3),
+    "average": lambda: keras.optimizers.SGD(
+        0.1, use_ema=True, ema_overwrite_frequency=1, ema_momentum=0.5
+    ),
+    "accumulation": accumulating,
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_update_is_the_change_of_the_kernel_whatever_made_it(kind):
+    model = network()
+    # The second epoch also has steps that run compiled functions for the weights.
+    monitor, values = fitted(model, OPTIMIZERS[kind](), epochs=2)
+    assert len(monitor.recording) == 8
+    for snapshot, before, after in zip(monitor.recording, values, values[1:], strict=False):
+        if snapshot.step % 4 == 3:
+            continue  # Keras overwrites with averages after the epoch
+        model.set_weights(before)
+        kernels = {layer.name: layer.kernel.numpy() for layer in dense(model)}
+        model.set_weights(after)
+        for layer in dense(model):
+            change = layer.kernel.numpy().astype(np.float64) - kernels[layer.name]
+            np.testing.assert_allclose(
+                of_layer(snapshot, layer.name, records.WEIGHT_UPDATE),
+                rms(change),
+                rtol=1e-4,
+                atol=1e-9,
+            )
+            np.testing.assert_allclose(
+                of_layer(snapshot, layer.name, records.WEIGHT),
+                rms(kernels[layer.name]),
+                rtol=1e-6,
+            )
+
+
+def dense(model):
+    return [layer for layer in model.layers if isinstance(layer, layers.Dense)]
+
+
+def test_accumulation_updates_every_second_step_and_has_a_gradient_at_each():
+    monitor, _ = fitted(network(), accumulating())
+    updates, gradients = (
+        monitor.recording.statistic("rms", "net/head", of=of)
+        for of in (records.WEIGHT_UPDATE, records.WEIGHT_GRADIENT)
+    )
+    np.testing.assert_equal(updates[[0, 2]], 0.0)
+    np.testing.assert_array_less(0.0, updates[[1, 3]])
+    np.testing.assert_array_less(0.0, gradients)
+
+
+def with_constant_scale():
+    return keras.optimizers.SGD(0.1, loss_scale_factor=1024.0)
+
+
+def with_dynamic_scale():
+    inner = keras.optimizers.SGD(0.1)
+    return keras.optimizers.LossScaleOptimizer(inner, initial_scale=4096.0)
+
+
+@pytest.mark.parametrize("scaled", [with_constant_scale, with_dynamic_scale])
+def test_the_loss_scale_is_divided_out(scaled):
+    keras.utils.set_random_seed(1)
+    plain, _ = fitted(network(), keras.optimizers.SGD(0.1))
+    keras.utils.set_random_seed(1)
+    monitor, _ = fitted(network(), scaled())
+    for of in (records.OUTPUT_GRADIENT, records.WEIGHT_GRADIENT, records.WEIGHT_UPDATE):
+        for snapshot, twin in zip(monitor.recording, plain.recording, strict=True):
+            np.testing.assert_allclose(
+                snapshot.statistic("rms", of), twin.statistic("rms", of), rtol=1e-5
+            )
+    twin = plain.recording[0].histogram("net/gelu", of=records.OUTPUT_GRADIENT)
+    found = monitor.recording[0].histogram("net/gelu", of=records.OUTPUT_GRADIENT)
+    np.testing.assert_allclose(found.rows, twin.rows, rtol=1e-5, atol=1e-9)
+
+
+def test_float16_gradients_have_the_size_of_float32_ones():
+    keras.utils.set_random_seed(1)
+    plain, _ = fitted(network(), keras.optimizers.SGD(0.1))
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy("mixed_float16")
+    monitor, _ = fitted(network())
+    assert type(monitor.model.optimizer).__name__ == "LossScaleOptimizer"
+    found, expected = (
+        recording[0].statistic("rms", records.OUTPUT_GRADIENT)
+        for recording in (monitor.recording, plain.recording)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+def test_a_softmax_head_has_the_gradient_by_what_the_loss_is_computed_from():
+    x = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    y = np.arange(16) % 4
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(4, "softmax", name="head")], name="net"
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    probabilities = np.asarray(model(x), np.float64)
+    monitor = ActivationMonitor()
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0, callbacks=[monitor])
+    # The gradient of cross-entropy by the logits (Bridle 1990).
+    expected = (probabilities - np.eye(4)[y]) / 16
+    found = of_layer(monitor.recording[0], "head", records.OUTPUT_GRADIENT)
+    np.testing.assert_allclose(found, rms(expected), rtol=1e-5)
+
+
+def test_a_frozen_layer_has_an_output_gradient_and_no_weight_gradient():
+    model = network()
+    model.get_layer("linear").trainable = False
+    monitor, _ = fitted(model)
+    snapshot = monitor.recording[0]
+    assert np.isnan(of_layer(snapshot, "linear", records.WEIGHT_GRADIENT))
+    np.testing.assert_equal(of_layer(snapshot, "linear", records.WEIGHT_UPDATE), 0.0)
+    assert of_layer(snapshot, "linear", records.OUTPUT_GRADIENT) > 0
+    assert of_layer(snapshot, "gelu", records.WEIGHT_GRADIENT) > 0
+
+
+def test_without_gradients_there_are_weights_updates_and_a_loss():
+    monitor, _ = fitted(network(), gradients=False)
+    snapshot = monitor.recording[0]
+    assert set(snapshot.quantities) == {
+        records.OUTPUT,
+        records.WEIGHT,
+        records.WEIGHT_UPDATE,
+    }
+    assert np.isfinite(snapshot.loss)
+
+
+def test_an_evaluation_has_neither_gradients_nor_weights():
+    model = network()
+    model.compile("sgd", "mse")
+    monitor = ActivationMonitor(validation=True)
+    model.fit(X, Y, verbose=0, validation_data=(X, Y), callbacks=[monitor])
+    assert set(monitor.validation_recording[0].quantities) == {records.OUTPUT}
+    assert records.OUTPUT_GRADIENT in monitor.recording[0].quantities
+
+
+def test_several_steps_in_one_execution_have_one_update():
+    model = network()
+    monitor, values = fitted(model, keras.optimizers.SGD(0.1), steps_per_execution=4)
+    (snapshot,) = monitor.recording
+    assert snapshot.steps == 4
+    model.set_weights(values[0])
+    before = model.get_layer("gelu").kernel.numpy()
+    model.set_weights(values[-1])
+    change = model.get_layer("gelu").kernel.numpy().astype(np.float64) - before
+    found = of_layer(snapshot, "gelu", records.WEIGHT_UPDATE)
+    np.testing.assert_allclose(found, rms(change), rtol=1e-4)
+    row = snapshot.names.index("net/gelu")
+    count = snapshot.field("count", of=records.OUTPUT_GRADIENT)[row]
+    np.testing.assert_equal(count, 4 * BATCH * 16)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_custom_loops_have_gradients_updates_and_the_loss_they_return(compiled):
+    model, optimizer = network(), keras.optimizers.SGD(0.1)
+
+    def train_step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    optimizer.build(model.trainable_variables)
+    monitor = ActivationMonitor(sample_every=1)
+    step = monitor.watch(tf.function(train_step) if compiled else train_step, model)
+    expected_loss, by_output, by_kernel = twin_of(model, X[:BATCH], Y[:BATCH])
+    step(tf.constant(X[:BATCH]), tf.constant(Y[:BATCH]))
+    step(tf.constant(X[:BATCH]), tf.constant(Y[:BATCH]))
+    snapshot = monitor.recording[0]
+    np.testing.assert_allclose(snapshot.loss, expected_loss, rtol=1e-5)
+    for name, gradient in by_output.items():
+        found = of_layer(snapshot, name, records.OUTPUT_GRADIENT)
+        np.testing.assert_allclose(found, rms(gradient), rtol=2e-5)
+    for name, gradient in by_kernel.items():
+        found = of_layer(snapshot, name, records.WEIGHT_GRADIENT)
+        np.testing.assert_allclose(found, rms(gradient), rtol=2e-5)
+        found = of_layer(snapshot, name, records.WEIGHT_UPDATE)
+        np.testing.assert_allclose(found, 0.1 * rms(gradient), rtol=1e-4)
+
+
+def test_a_measured_block_has_gradients_and_updates():
+    model, optimizer = network(), keras.optimizers.SGD(0.1)
+    _, by_output, by_kernel = twin_of(model, X[:BATCH], Y[:BATCH])
+    monitor = ActivationMonitor()
+    with monitor.measure_step(model):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(X[:BATCH], training=True) - Y[:BATCH]) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+    snapshot = monitor.recording[0]
+    found = of_layer(snapshot, "tanh", records.OUTPUT_GRADIENT)
+    np.testing.assert_allclose(found, rms(by_output["tanh"]), rtol=2e-5)
+    found = of_layer(snapshot, "tanh", records.WEIGHT_UPDATE)
+    np.testing.assert_allclose(found, 0.1 * rms(by_kernel["tanh"]), rtol=1e-4)
+
+
+class Unbuilt(keras.Model):
+    """A model that has no kernel before its first step."""
+
+    def __init__(self):
+        super().__init__(name="net")
+        self.head = layers.Dense(1, name="head")
+
+    def call(self, x):
+        return self.head(x)
+
+
+def test_a_layer_that_the_step_builds_has_its_kernel_measured_too():
+    model = Unbuilt()
+    monitor = ActivationMonitor()
+    with monitor.measure_step(model):
+        model(X)
+    (found,) = (
+        value
+        for value in monitor.recording[0].statistic("rms", records.WEIGHT)
+        if np.isfinite(value)
+    )
+    np.testing.assert_allclose(found, rms(model.head.kernel), rtol=1e-6)
+
+
+def test_large_kernels_are_measured_in_full_once_and_then_in_rows():
+    model = keras.Sequential(
+        [keras.Input((300,)), layers.Dense(200, name="wide"), layers.Dense(1, name="head")],
+        name="net",
+    )
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    kernel = model.layers[0].kernel.numpy()
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((32, 300)), rng.standard_normal((32, 1))
+    monitor = ActivationMonitor(sample_every=1)
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
+    counts = [
+        snapshot.field("count", of=records.WEIGHT)[1] for snapshot in monitor.recording
+    ]
+    # 60,000 elements: one row in 7, because 5 divides the 300 inputs.
+    np.testing.assert_array_equal(counts, [60000, 8600, 8600, 8600])
+    first, second = monitor.recording[0], monitor.recording[1]
+    np.testing.assert_allclose(
+        of_layer(first, "wide", records.WEIGHT), rms(kernel), rtol=1e-6
+    )
+    # A relative standard error of 1 / sqrt(2 * 8600) = 0.8 %.
+    np.testing.assert_allclose(
+        of_layer(second, "wide", records.WEIGHT), rms(kernel), rtol=0.03
+    )
+    np.testing.assert_equal(first.field("count", of=records.WEIGHT_UPDATE)[1], 8600)
+
+
+def test_rows_are_evenly_spaced_and_at_least_one():
+    kernel = np.arange(300.0 * 200).reshape(300, 200)
+    np.testing.assert_array_equal(weights.some_rows(kernel), kernel[::7])
+    np.testing.assert_array_equal(weights.some_rows(kernel[:5]), kernel[:5])
+    wide = np.ones((3, 40000), np.float32)
+    np.testing.assert_array_equal(weights.some_rows(wide).shape, (1, 40000))
+    images = np.arange(3.0 * 3 * 64 * 64).reshape(3, 3, 64, 64)
+    expected = images.reshape(-1, 64)[::3]
+    np.testing.assert_array_equal(weights.some_rows(images), expected)
+
+
+def test_a_failure_to_measure_gradients_warns_once_and_training_goes_on(monkeypatch):
+    def fail(kernel):
+        raise RuntimeError("no room")
+
+    keras.utils.set_random_seed(1)
+    _, expected = fitted(network())
+    keras.utils.set_random_seed(1)
+    model = network()
+    model.compile("sgd", "mse")
+    monkeypatch.setattr(backward, "some_rows", fail)
+    with pytest.warns(
+        UserWarning, match="gradients of kernels cannot be measured.*no room"
+    ):
+        model.fit(
+            X,
+            Y,
+            batch_size=BATCH,
+            shuffle=False,
+            verbose=0,
+            callbacks=[monitor := ActivationMonitor(sample_every=1)],
+        )
+    np.testing.assert_equal(model.get_weights(), expected[-1])
+    assert np.isfinite(of_layer(monitor.recording[0], "gelu", records.OUTPUT_GRADIENT))
+    assert records.WEIGHT_GRADIENT not in monitor.recording[0].quantities
