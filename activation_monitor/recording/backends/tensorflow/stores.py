@@ -251,6 +251,11 @@ class Store:
                 value.assign(records.empty())
 
 
+def _known(tensor) -> Any:
+    """A shape, which type checkers take for one with unknown lengths."""
+    return tensor.shape
+
+
 class Kept:
     """Holds tensors of a step until the host takes them, as they are."""
 
@@ -264,7 +269,7 @@ class Kept:
             tensors: As many as before, of the same known shapes.
         """
         if self._variables is None:
-            zeros = [np.zeros(tensor.shape.as_list(), tensor.dtype.name) for tensor in tensors]
+            zeros = [np.zeros(_known(tensor), tensor.dtype.name) for tensor in tensors]
             self._variables = [_variable(False), *map(_variable, zeros)]
         for variable, tensor in zip(self._variables, [True, *tensors], strict=True):
             variable.assign(tensor)
