@@ -23,10 +23,11 @@ from activation_monitor.session import Options, Session
 
 
 class ActivationMonitor(keras.callbacks.Callback):
-    """Records every layer's activations during `fit` and says what is wrong with them.
+    """Records activations and gradients of every layer and says what is wrong with them.
 
     At sampled steps the model runs a second compiled training step, which does the same
-    and measures each layer's output inside the step. All other steps run the model's own
+    and measures each layer's output, and the gradient with respect to it, inside the step.
+    The weights are measured just before the step, and their updates just after it. All other steps run the model's own
     training step, unchanged. The cost is one more compilation, at the first sampled
     step. Nothing is added to the model, its weights, its saved files or its `History`,
     and no failure of the monitor ends training: it warns once and continues with what

@@ -146,7 +146,19 @@ CONTESTANTS = (
         ours=True,
         note="The median is that of a step that is not sampled. See the part `fit`.",
     ),
+    Contestant(
+        "ours, every step, outputs only",
+        ours(sample_every=1, histograms=False, gradients=False),
+        ours=True,
+        note="`gradients=False`: outputs, weights and updates.",
+    ),
     Contestant("ours, every step", ours(sample_every=1, histograms=False), ours=True),
+    Contestant(
+        "ours, every step, outputs only, histograms",
+        ours(sample_every=1, gradients=False),
+        ours=True,
+        note="`gradients=False`: outputs, weights and updates.",
+    ),
     Contestant("ours, every step, histograms", ours(sample_every=1), ours=True),
     Contestant(
         "ours, every step, log",
