@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import random
 from collections.abc import Collection
 from typing import Any
@@ -123,26 +124,28 @@ class _ForwardPass:
         self._step = trained
 
     def measured(self, x, y) -> Snapshot:
-        found = self._run(x, y)
+        found, loss = self._run(x, y)
         self._precision.after(found)
         if self._precision.exact:
-            found = self._run(x, y)
+            found, loss = self._run(x, y)
             self._precision.after(found)
-        return Snapshot(self._step, *found)
+        return Snapshot(self._step, *found, loss=loss)
 
     def _run(self, x, y):
         exact = self._precision.exact
         if exact not in self._passes:
             forward = self.taps.during(self._forward, exact)
             self._passes[exact] = backend.compiled(forward)
-        backend.run_step(self._passes[exact], x, y)
-        return self.taps.read()
+        loss = backend.run_step(self._passes[exact], x, y)
+        return self.taps.read(), math.nan if loss is None else float(loss)
 
     def _forward(self, x, y):
         outputs = self.model(x, training=True)
-        if y is not None:
-            loss = self.original.compute_loss(x, y, outputs, training=True)
-            self.taps.measure_gradients(loss)
+        if y is None:
+            return None
+        loss = self.original.compute_loss(x, y, outputs, training=True)
+        self.taps.measure_gradients(loss)
+        return loss
 
 
 def _measured_clones(model, x, y, seeds):
