@@ -284,9 +284,7 @@ def test_a_layer_that_passes_no_gradient_is_found(name):
     check("no-gradient", NO_GRADIENT[name])
     (finding,) = diagnose([NO_GRADIENT[name].snapshot]).findings
     assert "initializer" not in finding.fix.cause and finding.fix.reason
-    assert ("No layer gets a gradient" in finding.message) == (
-        finding.severity == "critical"
-    )
+    assert ("No layer gets" in finding.message) == (finding.severity == "critical")
 
 
 @pytest.mark.parametrize("name", GRADIENT)

@@ -126,10 +126,12 @@ class Blocked(NamedTuple):
     Attributes:
         row: Its row.
         reason: Why.
+        parents: Rows of the tensors that it is computed from.
     """
 
     row: int
     reason: Reason
+    parents: tuple[int, ...]
 
 
 class SameInput(NamedTuple):

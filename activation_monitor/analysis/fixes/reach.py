@@ -2,6 +2,7 @@
 
 from activation_monitor.analysis.causes import Blocked, NonFiniteGradient, Reason
 from activation_monitor.analysis.fix import Change, Fix
+from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 
 
@@ -47,12 +48,15 @@ def blocked(cause: Blocked, snapshot: Snapshot) -> Fix:
                 "gradient around it: `x + keras.ops.stop_gradient(step(x) - x)`.",
             )
         case Reason.CUT:
+            before = [snapshot.layers[row].name for row in cause.parents]
             return Fix(
                 "operation without a derivative",
-                f"The input of {layer.name} is computed without a derivative: by "
-                "`stop_gradient`, by `argmax` or a rounding, through integers, or outside "
-                "of Keras. If this is meant, freeze the layers before it: "
-                "`layer.trainable = False`.",
+                f"On the way from {listed(before)} to {layer.name} there is a "
+                "`stop_gradient`, a rounding or a comparison, an `argmax`, a conversion to "
+                "integers, or code outside of Keras. Replace it by an operation that has a "
+                "derivative, or pass the gradient around it: "
+                "`x + keras.ops.stop_gradient(step(x) - x)`. If it is meant, freeze the "
+                "layers before it: `layer.trainable = False`.",
             )
 
 

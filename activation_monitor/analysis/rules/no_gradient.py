@@ -47,20 +47,26 @@ def no_gradient(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     weights = {one for one in profile.graph.order if layers[one].kind == "weight"}
     every = set(without) >= weights
     names = [layers[one].name for one in without]
-    who = (
-        "No layer gets a gradient"
-        if every
-        else f"{count(len(names), 'weight layer')} without a gradient: {listed(names)}"
-    )
+    if every:
+        what = "No layer gets a gradient, so all weights stay as they were drawn."
+    elif reason is Reason.ONE_CLASS and without == [row]:
+        what = (
+            "This loss is computed from the input of the softmax, so weights may change, "
+            "but the output does not."
+        )
+    else:
+        what = (
+            f"{count(len(names), 'weight layer')} without a gradient stay as they were "
+            f"drawn: {listed(names)}."
+        )
     yield found(
         "no-gradient",
         snapshot,
         [layers[row].name],
         {"layers": len(without), "samples": snapshot.field("samples")[row]},
-        f"{_observation(row, reason, snapshot)} {who}. Without one, weights stay as they "
-        "were drawn.",
-        Blocked(row, reason),
-        critical=every,
+        f"{_observation(row, reason, snapshot, profile)} {what}",
+        Blocked(row, reason, tuple(profile.graph.parents[row])),
+        critical=every or (reason is Reason.ONE_CLASS and profile.graph.ends == [row]),
     )
 
 
@@ -196,7 +202,9 @@ def _cut(row: int, snapshot: Snapshot, profile: DepthProfile) -> Reason | None:
     return Reason.CUT if learn and all(learn) and layers[row].traced else None
 
 
-def _observation(row: int, reason: Reason, snapshot: Snapshot) -> str:
+def _observation(
+    row: int, reason: Reason, snapshot: Snapshot, profile: DepthProfile
+) -> str:
     layer = snapshot.layers[row]
     samples = f"all {snapshot.field('samples')[row]:.0f} samples of this batch"
     match reason:
@@ -220,13 +228,10 @@ def _observation(row: int, reason: Reason, snapshot: Snapshot) -> str:
                 f"Every output of {layer.name} is at a limit of {layer.activation} for "
                 f"{samples}, where its slope is 0 in {layer.dtype}."
             )
-        case Reason.STEPS:
+        case Reason.STEPS | Reason.CUT:
+            before = [snapshot.layers[one].name for one in profile.graph.parents[row]]
+            zero = "is zero" if reason is Reason.STEPS else "does not exist"
             return (
-                f"The gradient ends at {layer.name}: its output varies, but its derivative "
-                "by its input is zero."
-            )
-        case Reason.CUT:
-            return (
-                f"The gradient ends at {layer.name}: no way leads back from it to its "
-                "input."
+                f"The gradient ends at {layer.name}: the derivative of its output by that "
+                f"of {listed(before)} {zero}, although the output varies."
             )
