@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import random
 from collections.abc import Collection
 from typing import Any
@@ -123,12 +124,12 @@ class _ForwardPass:
         self._step = trained
 
     def measured(self, x, y) -> Snapshot:
-        found = self._run(x, y)
+        found, loss = self._run(x, y)
         self._precision.after(found)
         if self._precision.exact:
-            found = self._run(x, y)
+            found, loss = self._run(x, y)
             self._precision.after(found)
-        return Snapshot(self._step, **found._asdict())
+        return Snapshot(self._step, **found._replace(loss=loss)._asdict())
 
     def _run(self, x, y):
         exact = self._precision.exact
@@ -136,14 +137,16 @@ class _ForwardPass:
             forward = self.taps.during(self._forward, exact)
             self._passes[exact] = backend.compiled(forward)
         self.taps.before_step(exact)
-        backend.run_step(self._passes[exact], x, y)
-        return self.taps.read()
+        loss = backend.run_step(self._passes[exact], x, y)
+        return self.taps.read(), math.nan if loss is None else float(loss)
 
     def _forward(self, x, y):
         outputs = self.model(x, training=True)
-        if y is not None:
-            loss = self.original.compute_loss(x, y, outputs, training=True)
-            self.taps.measure_gradients(loss)
+        if y is None:
+            return None
+        loss = self.original.compute_loss(x, y, outputs, training=True)
+        self.taps.measure_gradients(loss)
+        return loss
 
 
 def _measured_clones(model, x, y, seeds):

@@ -13,7 +13,10 @@ import pytest
 _SUBJECT = "activation_monitor.analysis"
 # What the tests of analysis may import at the top of a file. A function in such a file may
 # import more, with `pytest.importorskip`.
-_BESIDE = {*sys.stdlib_module_names, "cases", "networks", "numpy", "pytest", "scipy"}
+_BESIDE = {
+    *(*sys.stdlib_module_names, "numpy", "pytest", "scipy"),
+    *("cases", "networks", "test_rules"),
+}
 
 
 @functools.cache

@@ -36,7 +36,7 @@ class Tap(NamedTuple):
     info: dict
     record: np.ndarray
     kernel: np.ndarray | None
-    gradient: float | None
+    gradient: float | np.ndarray | None
 
 
 def tap(
@@ -66,7 +66,8 @@ def tap(
             of the rms.
         samples, dead, saturated: Samples, dead units, share of saturated elements.
         kernel: The weights of the layer, an array.
-        gradient: Rms of the gradient of the loss with respect to the tensor.
+        gradient: Rms of the gradient of the loss with respect to the tensor; an array is
+            the gradient itself; None if nothing leads from the tensor to the loss.
         **info: Further fields of its `LayerInfo`.
     """
     info = {"activation": "linear", "width": 512, "dtype": "float32"} | info
@@ -100,7 +101,7 @@ def weights(variance, fan_in=64, mean=0.0):
     return {"kernel": mean + std * np.array([[1.0, -1.0]]), "fan_in": fan_in}
 
 
-def network(*taps, step=0, steps=1):
+def network(*taps, step=0, steps=1, loss=math.nan):
     """The snapshot of some taps."""
     names = [one.name for one in taps]
     layers = []
@@ -114,10 +115,10 @@ def network(*taps, step=0, steps=1):
     if any(kernel is not None for kernel in kernels):
         quantities["weight"] = _records(kernels)
     gradients = [one.gradient for one in taps]
-    if any(rms is not None for rms in gradients):
-        back = _records([rms and [[rms], [-rms]] for rms in gradients])
-        quantities["output_gradient"] = back
-    return Snapshot(step, tuple(layers), quantities, steps=steps)
+    if any(one is not None for one in gradients):
+        back = [[[one], [-one]] if isinstance(one, float) else one for one in gradients]
+        quantities["output_gradient"] = _records(back)
+    return Snapshot(step, tuple(layers), quantities, steps=steps, loss=loss)
 
 
 def _records(arrays):

@@ -26,6 +26,7 @@ MEAN_SHIFT = "mean-shift"
 SATURATED = "saturated-activations"
 DEAD = "dead-units"
 COLLAPSED = "collapsed-activations"
+NONFINITE_GRADIENTS = "nonfinite-gradients"
 GRADIENTS_UP = "exploding-gradients"
 GRADIENTS_DOWN = "vanishing-gradients"
 NONFINITE = "nonfinite-activations"
@@ -518,7 +519,7 @@ def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
     assert diagnosis.steps == tuple(snapshot.step for snapshot in snapshots)
 
 
-ALWAYS = (DEAD, NONFINITE)
+ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS)
 
 
 def one_of_each():
@@ -531,6 +532,18 @@ def one_of_each():
     found[UNSCALED] = chain(99.0, 99.0, x=99.0)
     found[GRADIENTS_UP] = chain(*[1] * 6, **weights(10**0.8))
     found[GRADIENTS_DOWN] = chain(*[1] * 11, **weights(10**-0.8))
+    found["constant-input"] = chain(1, 1, x=np.ones((64, 4)), within=0.0, mean=1.0)
+    found[NONFINITE_GRADIENTS] = network(
+        *(tap("x", kind="input"), tap("d1", gradient=NAN), tap("head", gradient=1.0))
+    )
+    found["no-gradient"] = network(
+        *(tap("x", kind="input"), tap("d1", gradient=0.0)),
+        tap("head", np.zeros((64, 1)), activation="relu", gradient=1.0, width=1),
+    )
+    found["target-scale"] = network(
+        *(tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1e4)),
+        loss=1e8,
+    )
     return found
 
 
@@ -892,10 +905,14 @@ def _rows_of_findings(rule, seed):
     """What a rule finds in a snapshot with a few odd layers, and what its screen says."""
     rng = np.random.default_rng(seed)
     sizes = rng.uniform(0.5, 2, 6)
-    snapshot = chain(*sizes, step=500, activation="relu", samples=64)
-    for name, odd in (("dead_units", 1e4), ("nonfinite", 3.0)):
-        chosen = rng.random(len(snapshot.layers)) < 0.2
-        snapshot.field(name)[chosen] = odd
+    options = {"activation": "relu", "samples": 64, "gradient": 1.0}
+    snapshot = chain(*sizes, step=500, **options)
+    for name, odd, of in (
+        *(("dead_units", 1e4, "output"), ("nonfinite", 3.0, "output")),
+        ("nonfinite", 2.0, "output_gradient"),
+    ):
+        chosen = rng.random(len(snapshot.layers)) < 0.15
+        snapshot.field(name, of=of)[chosen] = odd
     return list(rule.rule(snapshot, depth_profile(snapshot))), rule.may_find(snapshot)
 
 

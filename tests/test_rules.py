@@ -1209,24 +1209,26 @@ BACK = above("measured-gradients")
 
 
 def measured(decades, layers=4, last=1e-6):
-    return slow(decades, layers) | {"first_rms": last * 10**decades, "last_rms": last}
+    return slow(decades, layers) | {"first_norm": last * 10**decades, "last_norm": last}
 
 
 MEASURED = {
-    "exploding": Unhealthy(between(*returned(BACK)), "d1 d5", measured(BACK)),
-    "vanishing": Unhealthy(between(*returned(-BACK)), "d1 d5", measured(-BACK)),
-    "critical": Unhealthy(between(*returned(6.06)), "d1 d5", measured(6.06), critical=True),
+    "exploding": Unhealthy(between(*returned(BACK)), named(5, 2), measured(BACK)),
+    "vanishing": Unhealthy(between(*returned(-BACK)), named(5, 2), measured(-BACK)),
+    "critical": Unhealthy(
+        between(*returned(6.06)), named(5, 2), measured(6.06), critical=True
+    ),
     "across normalizations": Unhealthy(
         between(
             *(tap("d1", gradient=3e-2), tap("d2", gradient=1.0), norm("n", gradient=1e-3)),
             tap("d3", gradient=1e-5),
         ),
-        "d1 d3",
-        {"decades": math.log10(3e3), "layers": 2, "first_rms": 3e-2, "last_rms": 1e-5},
+        "n d3",
+        {"decades": math.log10(3e3), "layers": 2, "first_norm": 3e-2, "last_norm": 1e-5},
     ),
     "between the first and last that are not zero": Unhealthy(
         between(*row(1, 1, 1, 1, gradient=[0.0, 1.0, 1e-2, 1e-4])),
-        "d2 d4",
+        "d3 d4",
         {"decades": 4.0, "layers": 2},
     ),
 }
@@ -1401,6 +1403,8 @@ def test_nan_and_infinities_that_the_model_takes_care_of_are_healthy(name):
 
 def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
+    import test_backward_rules as backward
+
     tables = {
         "symmetric-initialization": (SYMMETRIC, NOT_SYMMETRIC),
         "nonfinite-activations": (NONFINITE, FINITE),
@@ -1415,6 +1419,10 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "collapsed-activations": (COLLAPSED, NOT_COLLAPSED),
         "exploding-gradients": (GRADIENTS, GOOD_GRADIENTS),
         "vanishing-gradients": (GRADIENTS, GOOD_GRADIENTS),
+        "no-gradient": (backward.NO_GRADIENT, backward.GRADIENT),
+        "constant-input": (backward.CONSTANT, backward.DIFFERENT),
+        "target-scale": (backward.TARGETS, backward.IN_SCALE),
+        "nonfinite-gradients": (backward.NONFINITE_GRADIENTS, backward.FINITE_GRADIENTS),
     }
     assert tables.keys() == CODES.keys()
     unhealthy, healthy = zip(*tables.values(), strict=True)

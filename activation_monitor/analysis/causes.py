@@ -4,6 +4,7 @@ A rule has read the layers, the weights that compute them and the direction. It 
 on, so that a fix does not have to find them again.
 """
 
+import enum
 from typing import Literal, NamedTuple
 
 from activation_monitor.analysis.growth import GrowthRange
@@ -94,4 +95,86 @@ class Operations(NamedTuple):
     grows: bool
 
 
-Cause = Weights | EqualWeights | Zeros | NonFinite | InputScale | Operations
+class UnknownKind(NamedTuple):
+    """Layers that change the gradient by more than their weights account for.
+
+    Attributes:
+        rows: Rows of their outputs.
+        links: Those that are weight layers, by row.
+        decades: By how much each multiplies the gradient, on average.
+    """
+
+    rows: tuple[int, ...]
+    links: dict[int, Link]
+    decades: float
+
+
+class Reason(enum.Enum):
+    """Why no gradient passes a layer."""
+
+    ONE_CLASS = "a softmax over one unit"
+    RECTIFIED = "an output that a rectifier makes zero"
+    BRANCH = "a branch that a rectifier makes zero"
+    SATURATED = "an output at the limits of its activation function"
+    STEPS = "an output that varies in steps"
+    CUT = "an operation without a derivative, or one that stops the gradient"
+
+
+class Blocked(NamedTuple):
+    """A tensor that passes no gradient to what it is computed from.
+
+    Attributes:
+        row: Its row.
+        reason: Why.
+        parents: Rows of the tensors that it is computed from.
+    """
+
+    row: int
+    reason: Reason
+    parents: tuple[int, ...]
+
+
+class SameInput(NamedTuple):
+    """Inputs of the model that are the same for every sample."""
+
+    rows: tuple[int, ...]
+
+
+class TargetScale(NamedTuple):
+    """Targets that are far larger than the output.
+
+    Attributes:
+        row: Row of the output.
+        error: Rms of output minus target.
+    """
+
+    row: int
+    error: float
+
+
+class NonFiniteGradient(NamedTuple):
+    """The tensor whose gradient is NaN or infinite first, on the way back.
+
+    Attributes:
+        row: Its row.
+        after: Row of the tensor computed from it whose gradient is finite; None if the
+            loss itself gives it.
+    """
+
+    row: int
+    after: int | None
+
+
+Cause = (
+    Weights
+    | EqualWeights
+    | Zeros
+    | NonFinite
+    | InputScale
+    | Operations
+    | UnknownKind
+    | Blocked
+    | SameInput
+    | TargetScale
+    | NonFiniteGradient
+)

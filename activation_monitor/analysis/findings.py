@@ -11,6 +11,7 @@ from activation_monitor.analysis.shown import listed, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 
 CODES = {
+    "constant-input": "the input is the same for every sample",
     "symmetric-initialization": "all weights of a layer are equal, so its units are copies",
     "nonfinite-activations": "activations are NaN or infinite",
     "outlier-gain": "one layer's signal gain stands out from its peers",
@@ -22,8 +23,11 @@ CODES = {
     "saturated-activations": "bounded activation functions are at their limits",
     "dead-units": "ReLU units are zero for every sample",
     "collapsed-activations": "all inputs lead to the same activations",
+    "nonfinite-gradients": "gradients are NaN or infinite, activations are finite",
+    "no-gradient": "no gradient reaches some layers, or any",
     "exploding-gradients": "gradients grow exponentially towards the input",
     "vanishing-gradients": "gradients decay exponentially towards the input",
+    "target-scale": "the targets are far larger than the output",
 }
 """Stable names of the findings, for `ignore` and for programs, and their meaning."""
 

@@ -48,7 +48,9 @@ class Fix:
         cause: "initializer", "input scale", "missing normalization", "unscaled residual
             branch", "activation function", "depth without shortcuts", "learning rate",
             "range of float16", "data", "data or learning rate", "changed weights",
-            "operation between layers", "normalization" or "not known".
+            "operation between layers", "normalization", "scale of a layer", "target
+            scale", "input of the activation function", "operation without a derivative",
+            "operation without a finite derivative" or "not known".
         reason: How the numbers show it.
         changes: What to change.
     """

@@ -204,6 +204,7 @@ def _is_news(finding: Finding, reported: Finding | None) -> bool:
 
 _SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")
 _CAUSES = ("symmetric-initialization", *_SIZE)
+_SAME = "constant-input"
 
 # The findings on the right explain the one on the left, unless it appears in the input of
 # the model: a signal that vanishes ends in zeros, one that explodes in infinities.
@@ -211,31 +212,46 @@ _EXPLAINED_BY: dict[str, tuple[str, ...]] = {
     "outlier-gain": ("symmetric-initialization",),
     "exploding-activations": ("symmetric-initialization",),  # without the outlier
     "vanishing-activations": ("symmetric-initialization",),
-    "zero-activations": (*_CAUSES, "nonfinite-activations"),
-    "unscaled-input": _CAUSES,
-    "mean-shift": _CAUSES,
-    "saturated-activations": (*_CAUSES, "unscaled-input", "mean-shift"),
+    "zero-activations": (*_CAUSES, "nonfinite-activations", _SAME),
+    "unscaled-input": (*_CAUSES, _SAME),
+    "mean-shift": (*_CAUSES, _SAME),
+    "saturated-activations": (*_CAUSES, "unscaled-input", "mean-shift", _SAME),
     "dead-units": (
         *_CAUSES,
         "zero-activations",
         "mean-shift",
         "nonfinite-activations",
+        _SAME,
     ),
     "collapsed-activations": (
         *_CAUSES,
         "zero-activations",
         "mean-shift",
         "nonfinite-activations",
+        _SAME,
     ),
-    "exploding-gradients": (*_CAUSES, "saturated-activations", "mean-shift"),
+    "no-gradient": (
+        *_CAUSES,
+        "nonfinite-activations",
+        "saturated-activations",
+        _SAME,
+    ),
+    "exploding-gradients": (*_CAUSES, "saturated-activations", "mean-shift", _SAME),
     "vanishing-gradients": (
         *_CAUSES,
         "zero-activations",
         "saturated-activations",
         "collapsed-activations",
         "mean-shift",
+        "no-gradient",
+        _SAME,
     ),
-    "nonfinite-activations": ("exploding-activations", "outlier-gain"),
+    "nonfinite-activations": (
+        "exploding-activations",
+        "outlier-gain",
+        "nonfinite-gradients",
+    ),
+    "nonfinite-gradients": ("exploding-activations", "outlier-gain"),
 }
 
 # What an unscaled input leads to in training, if it is not fixed.

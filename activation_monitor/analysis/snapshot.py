@@ -52,6 +52,7 @@ class LayerInfo:
         changed: Whether the layer's weights are known to have changed since they were
             drawn (trained, loaded or assigned). A bias or a moving statistic can show it, a
             kernel cannot. Defaults to `False`.
+        trainable: Whether the layer's weights are trained, else frozen. Defaults to `True`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class LayerInfo:
     fan_in: float = 0.0
     initializer: str = ""
     changed: bool = False
+    trainable: bool = True
 
     @one_line
     def __repr__(self) -> str:

@@ -122,6 +122,33 @@ THRESHOLDS = {
         "30 healthy keras.applications lie between -2.0 and 2.5; perceptrons of 51 BN-ReLU "
         "layers are at 4.1 and do not train",
     ),
+    "gradient-step": Threshold(
+        0.5,
+        "times the mean change of a gradient per layer from which on a layer is named",
+        "chosen, not calibrated: half of the layers of an even growth lie above the mean",
+    ),
+    "no-gradient-samples": Threshold(
+        4,
+        "samples from which on a batch that passes no gradient is no chance",
+        "an output of ReLU is zero for all of 4 samples by chance with probability 2^-4",
+    ),
+    # -- the data
+    "constant-samples": Threshold(
+        8,
+        "samples from which on equal ones are a fault of the data",
+        "chosen, not calibrated: 8 samples of one bit are equal with probability 2^-7",
+    ),
+    "law-of-loss": Threshold(
+        0.03,
+        "share by which a gradient may miss that of a mean squared, or absolute, error",
+        "rounding is far below; a penalty on weights beyond it hides the error",
+    ),
+    "targets": Threshold(
+        1000.0,
+        "times by which targets may be larger than the output",
+        "relu and tanh networks, targets of std 1 to 1e4, 3000 steps: from 1000 on "
+        "SGD(0.01) fails (R^2 below 0.5), and Adam(0.001) does with tanh",
+    ),
     # -- what the units say
     "collapse": Threshold(
         2.0,
@@ -137,6 +164,12 @@ THRESHOLDS = {
         0.8,
         "share of saturated outputs in more than half of the bounded layers",
         "networks that train have up to 0.73, tanh with N(0, 1) weights 0.85",
+    ),
+    "saturated-by-input": Threshold(
+        0.4,
+        "share of saturated outputs in the first layer if its input is too large",
+        "50 sigmoids of one feature in -100..100 have 0.60, with a standard deviation of "
+        "0.04 over the draw",
     ),
     "saturated-too": Threshold(
         0.5,

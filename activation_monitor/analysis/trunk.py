@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,6 +62,20 @@ class Segment:
         return ", ".join(parts if self.open else [*parts, "closed"])
 
 
+class _Trunk(NamedTuple):
+    """The compared rows of one part of the graph.
+
+    Attributes:
+        segments: Its rows, cut at normalizations; some may be empty.
+        tower: Whether only one of several inputs feeds it.
+        open: Whether the last segment reaches the head.
+    """
+
+    segments: list[list[int]]
+    tower: bool
+    open: bool
+
+
 @functools.lru_cache(maxsize=8)  # graphs are shared by the snapshots of a run
 def segment_rows(graph: LayerGraph) -> tuple[tuple[tuple[int, ...], bool], ...]:
     """The compared rows of all trunks, cut at normalizations.
@@ -68,32 +83,53 @@ def segment_rows(graph: LayerGraph) -> tuple[tuple[tuple[int, ...], bool], ...]:
     Returns:
         For each segment its rows, and whether it reaches the head.
     """
-    return tuple(_segment_rows(graph))
+    return tuple(
+        (tuple(rows), rows is trunk.segments[-1] and trunk.open)
+        for end in graph.ends
+        for trunk in _trunks_to(end, graph)
+        for rows in trunk.segments
+        if rows
+    )
 
 
-def _segment_rows(graph: LayerGraph) -> Iterator[tuple[tuple[int, ...], bool]]:
-    feeds_weight = graph.feeds_weight()
+@functools.lru_cache(maxsize=8)
+def whole_trunks(graph: LayerGraph) -> tuple[tuple[int, ...], ...]:
+    """The compared rows from each input to each output, normalizations or not.
+
+    Returns:
+        For each way its rows, in the order of the data path.
+    """
+    found: dict[tuple[int, ...], None] = {}
     for end in graph.ends:
-        whole, *towers = graph.paths_to(end)
-        shared = [graph.layers[row] for row in graph.trunk(whole, whole)]
-        normalized = any(normalizes(layer) for layer in shared)
-        for part in (whole, *towers):
-            segments: list[list[int]] = [[]]
-            for row in graph.trunk(part, whole):
-                layer = graph.layers[row]
-                children = [graph.layers[c] for c in graph.children[row] if c in part]
-                only_normalized = children and all(
-                    child.kind == "normalization" for child in children
-                )
-                if normalizes(layer):
-                    segments.append([])
-                if graph.depth[row] >= 1 and feeds_weight[row] and not only_normalized:
-                    segments[-1].append(row)
-            # A normalization after the place where towers meet ends their segments too.
-            reaches_head = part is whole or not normalized
-            for rows in segments:
-                if rows:
-                    yield tuple(rows), rows is segments[-1] and reaches_head
+        whole, *towers = (
+            (trunk.tower, [row for rows in trunk.segments for row in rows])
+            for trunk in _trunks_to(end, graph)
+        )
+        for _, rows in towers or [(True, [])]:
+            found[tuple(dict.fromkeys([*rows, *whole[1]]))] = None
+    return tuple(found)
+
+
+def _trunks_to(end: int, graph: LayerGraph) -> Iterator[_Trunk]:
+    """The trunk on the way to an end, and those of the towers that lead to it."""
+    feeds_weight = graph.feeds_weight()
+    whole, *towers = graph.paths_to(end)
+    shared = [graph.layers[row] for row in graph.trunk(whole, whole)]
+    normalized = any(normalizes(layer) for layer in shared)
+    for part in (whole, *towers):
+        segments: list[list[int]] = [[]]
+        for row in graph.trunk(part, whole):
+            layer = graph.layers[row]
+            children = [graph.layers[c] for c in graph.children[row] if c in part]
+            only_normalized = children and all(
+                child.kind == "normalization" for child in children
+            )
+            if normalizes(layer):
+                segments.append([])
+            if graph.depth[row] >= 1 and feeds_weight[row] and not only_normalized:
+                segments[-1].append(row)
+        # A normalization after the place where towers meet ends their segments too.
+        yield _Trunk(segments, part is not whole, part is whole or not normalized)
 
 
 def segment(

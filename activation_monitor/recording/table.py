@@ -159,6 +159,7 @@ class Table:
                 traced=row.parents.traced,
                 normalized=row.parents.normalized,
                 changed=row.kind != "input" and id(row.layer) in self._changed,
+                trainable=row.kind == "input" or bool(row.layer.trainable),
             )
             for row in self.rows
         )

@@ -11,7 +11,7 @@ from typing import assert_never
 from activation_monitor.analysis import causes
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.fix import Fix
-from activation_monitor.analysis.fixes import between, values, weights
+from activation_monitor.analysis.fixes import between, data, reach, values, weights
 from activation_monitor.analysis.snapshot import Snapshot
 
 
@@ -38,6 +38,16 @@ def fix_for(
             return between.input_scale(cause)
         case causes.Operations():
             return between.operations(cause, profile)
+        case causes.NonFiniteGradient():
+            return reach.nonfinite(cause, snapshot)
+        case causes.Blocked():
+            return reach.blocked(cause, snapshot)
+        case causes.SameInput():
+            return data.same_input(cause, snapshot)
+        case causes.TargetScale():
+            return data.target_scale(cause)
+        case causes.UnknownKind():
+            return between.own_scale(cause, snapshot)
         case causes.EqualWeights():
             return weights.equal(cause, snapshot)
         case causes.Weights():

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from activation_monitor.analysis import activations, theory
-from activation_monitor.analysis.causes import Along, InputScale, Operations, Weights
+from activation_monitor.analysis.causes import (
+    Along,
+    InputScale,
+    Operations,
+    UnknownKind,
+    Weights,
+)
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.fix import Change, Fix
 from activation_monitor.analysis.growth import GrowthRange
 from activation_monitor.analysis.initializers import suitable_weights
 from activation_monitor.analysis.links import Link
+from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
 
@@ -142,6 +149,31 @@ def operations(cause: Operations, profile: DepthProfile) -> Fix:
             for where, named in places.items()
             if named
         ),
+    )
+
+
+def own_scale(cause: UnknownKind, snapshot: Snapshot) -> Fix:
+    """The fix for layers of an unknown kind that change the size of a gradient."""
+    names = tuple(snapshot.layers[row].name for row in cause.rows)
+    whose = "this layer" if len(names) == 1 else "each of these layers"
+    predicted = [link for link in cause.links.values() if link.predicted_gain > 0]
+    text = (
+        f"On the way back, {whose} ({listed(names)}) multiplies the gradient by "
+        f"{10**cause.decades:.3g}."
+    )
+    if predicted:
+        first = predicted[0]
+        text += (
+            f" Its weights do not account for it: those of {first.name} predict that it "
+            f"multiplies the signal by {first.predicted_gain:.3g}, and it does by "
+            f"{first.gain:.3g}."
+        )
+    return Fix(
+        "scale of a layer",
+        f"{text} Such a layer computes something of its own, so no initializer can be "
+        "recommended for it. Check the factors in its `call` (a frequency, a temperature, "
+        "a scale) together with how its weights are drawn: a factor must not be applied "
+        "twice, and the weights must be drawn for it.",
     )
 
 

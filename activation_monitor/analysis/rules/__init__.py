@@ -10,15 +10,22 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
-from activation_monitor.analysis.rules import gradients, size, units
+from activation_monitor.analysis.rules import data, gradients, size, units
 from activation_monitor.analysis.rules.mean import mean_shift
-from activation_monitor.analysis.rules.nonfinite import any_nonfinite, nonfinite
+from activation_monitor.analysis.rules.no_gradient import no_gradient
+from activation_monitor.analysis.rules.nonfinite import (
+    any_nonfinite,
+    any_nonfinite_gradient,
+    nonfinite,
+    nonfinite_gradients,
+)
 from activation_monitor.analysis.rules.outlier import outlier
 from activation_monitor.analysis.snapshot import Snapshot
 
 Rule = Callable[[Snapshot, DepthProfile], Iterator[Found]]
 
 INITIAL: tuple[Rule, ...] = (
+    data.constant_input,
     units.symmetric,
     outlier,
     size.growth,
@@ -28,13 +35,20 @@ INITIAL: tuple[Rule, ...] = (
     mean_shift,
     units.saturated,
     units.collapsed,
+    no_gradient,
     gradients.predicted,
     gradients.measured,
     gradients.normalized,
+    data.target_scale,
 )
 """The rules for the initialization. Causes come before what they explain."""
 
-OF_DRAWN_WEIGHTS = frozenset(INITIAL) - {size.zeros}
+OF_DRAWN_WEIGHTS = frozenset(INITIAL) - {
+    size.zeros,
+    no_gradient,
+    data.constant_input,
+    data.target_scale,
+}
 """The rules on how weights were drawn. They show nothing about weights that have changed
 since."""
 
@@ -52,7 +66,11 @@ class Always(NamedTuple):
     may_find: Callable[[Snapshot], bool]
 
 
-ALWAYS = (Always(nonfinite, any_nonfinite), Always(units.dead, units.may_be_dead))
+ALWAYS = (
+    Always(nonfinite, any_nonfinite),
+    Always(nonfinite_gradients, any_nonfinite_gradient),
+    Always(units.dead, units.may_be_dead),
+)
 
 LAYERS_JOIN = frozenset({"dead-units"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays

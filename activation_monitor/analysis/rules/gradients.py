@@ -5,22 +5,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from activation_monitor.analysis import activations, chance, records, theory
-from activation_monitor.analysis.causes import Along, Weights
+from activation_monitor.analysis import activations, backward, chance, theory
+from activation_monitor.analysis.causes import Along, UnknownKind, Weights
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.links import Link
 from activation_monitor.analysis.rules.outlier import outlier_link
+from activation_monitor.analysis.shown import count, listed
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
-from activation_monitor.analysis.trunk import Segment
+from activation_monitor.analysis.trunk import Segment, whole_trunks
 
 _CANNOT_LEARN = "With one learning rate, the first and the last layers cannot both learn."
 
 
 def predicted(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """Gradients that must grow or decay, predicted from the weights and the signal."""
+    if backward.was_measured(snapshot):
+        return
     for segment in profile.segments:
-        decades = _backward_harm(segment, snapshot.statistic("rms"))
+        decades = _counted(segment, segment.backward, snapshot.statistic("rms"))
         if not segment.open or math.isnan(decades):
             continue
         code, verb = _code_and_verb(decades)
@@ -75,55 +79,135 @@ def _cause(
     )
 
 
-def _backward_harm(segment: Segment, rms: np.ndarray) -> float:
-    """Decades that count, as in `size.growth`.
+def _counted(segment: Segment, decades: float, rms: np.ndarray) -> float:
+    """Of the decades by which gradients grow, those that count, as in `size.growth`.
 
     The gradient of a kernel is the gradient of the output times the activations before it:
     a large input makes up for gradients that fall.
     """
-    decades, (odd, _) = segment.backward, outlier_link(segment)
+    odd, _ = outlier_link(segment)
     if odd is not None and odd in segment.links[1:]:
         decades -= odd.backward
-    if decades < 0 and rms[segment.rows[0]] > 1:
-        decades = min(decades + math.log10(rms[segment.rows[0]]), 0.0)
+    return _made_up_for(decades, rms[segment.rows[0]])
+
+
+def _made_up_for(decades: float, first_rms: float) -> float:
+    if decades < 0 and first_rms > 1:
+        return min(decades + math.log10(first_rms), 0.0)
     return decades
 
 
 def measured(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
-    """Gradients that grow or decay where they were measured (`audit` with `y`)."""
-    rms = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)
-    rows = [row for segment in profile.segments for row in segment.rows if rms[row] > 0]
-    if not rows:
+    """Gradients that grow or decay where they were measured, along chains and trunks."""
+    if not backward.was_measured(snapshot):
         return
-    first, last = (f(rows, key=lambda row: profile.depths[row]) for f in (min, max))
-    decades = math.log10(rms[first] / rms[last])
-    if abs(decades) > limit("measured-gradients"):
-        layers = int(profile.depths[last] - profile.depths[first])
-        names = [snapshot.layers[row].name for row in (first, last)]
-        rate = 10 ** (decades / layers)
-        code, verb = _code_and_verb(decades)
-        yield found(
-            code,
-            snapshot,
-            names,
-            {
-                "decades": decades,
-                "growth": rate,
-                "first_rms": rms[first],
-                "last_rms": rms[last],
-                "layers": layers,
-            },
-            f"Gradients {verb} towards the input: the rms of the gradient of the loss is "
-            f"{rms[last]:.3g} at {names[1]} and {rms[first]:.3g} at {names[0]}, "
-            f"{rate:.3g} times per layer over {layers} layers. {_CANNOT_LEARN}",
-            _cause([first, last], decades, profile),
-            critical=abs(decades) > limit("critical") * limit("measured-gradients"),
+    rms = snapshot.statistic("rms")
+    for segment in profile.segments:
+        # Where weights predict the gradient, the calibrated limits of the prediction hold.
+        if segment.open and math.isfinite(segment.backward):
+            first, last = segment.links[0].row, segment.links[-1].row
+            rows = [row for row in segment.rows if first <= row <= last]
+            walk = backward.walk(rows, snapshot)
+            harm = _counted(segment, walk.decades, rms)
+            yield from _grown(walk, harm, None, segment.links, snapshot, profile)
+    for rows in whole_trunks(profile.graph):
+        walk = backward.walk(rows, snapshot)
+        decades = walk.decades - _one_small_layer(walk)
+        harm = _made_up_for(decades, rms[walk.rows[0]]) if walk.rows else 0.0
+        yield from _grown(walk, harm, "measured-gradients", (), snapshot, profile)
+
+
+def _one_small_layer(walk: backward.Walk) -> float:
+    """Decades of one step that is far smaller than all others: it does no harm alone."""
+    steps = sorted((step.decades for step in walk.steps), key=abs)
+    if len(steps) < 2:
+        return 0.0
+    *_, next_to_it, odd = steps
+    alone = abs(next_to_it) < limit("outlier-others") * abs(odd)
+    small = -limit("outlier-down") <= odd < -limit("outlier")
+    return odd if alone and small else 0.0
+
+
+def _grown(
+    walk: backward.Walk,
+    harm: float,
+    threshold: str | None,
+    chain: tuple[Link, ...],
+    snapshot: Snapshot,
+    profile: DepthProfile,
+) -> Iterator[Found]:
+    """What was found along some rows whose gradients were measured.
+
+    Args:
+        walk: The gradients along these rows.
+        harm: The decades that count.
+        threshold: Its limit; None for the limit of the code.
+        chain: The weight layers, if they form a chain.
+        snapshot, profile: The snapshot.
+    """
+    decades = walk.decades
+    if not walk.steps or harm * decades <= 0:
+        return
+    code, verb = _code_and_verb(decades)
+    at_most = limit(threshold or code)
+    weights = [row for row in walk.rows[1:] if snapshot.layers[row].kind == "weight"]
+    law = chance.of_layers(
+        [snapshot.layers[row].activation for row in weights],
+        [snapshot.layers[row].width for row in weights],
+    )
+    by_chance = limit("significance") * math.sqrt(law.variance) / math.log(10)
+    first, last = walk.rows[0], walk.rows[-1]
+    layers = int(profile.depths[last] - profile.depths[first])
+    if abs(harm) <= max(at_most, by_chance) or layers < 1:
+        return
+    rate = 10 ** (decades / layers)
+    steps = walk.largest(layers)
+    names = [snapshot.layers[step.row].name for step in steps]
+    ends = [snapshot.layers[row].name for row in (first, last)]
+    yield found(
+        code,
+        snapshot,
+        names,
+        {
+            "decades": decades,
+            "growth": rate,
+            "first_norm": walk.norms[0],
+            "last_norm": walk.norms[-1],
+            "layers": layers,
+        },
+        f"Gradients {verb} towards the input: the norm of the gradient of the loss, per "
+        f"sample, is {walk.norms[-1]:.3g} at {ends[1]} and {walk.norms[0]:.3g} at "
+        f"{ends[0]}, {rate:.3g} times per layer over {count(layers, 'layer')}. It changes "
+        f"at {listed(names)}. {_CANNOT_LEARN}",
+        _measured_cause(steps, walk, chain, profile),
+        critical=abs(harm) > limit("critical") * at_most,
+    )
+
+
+def _measured_cause(
+    steps: list[backward.Step],
+    walk: backward.Walk,
+    chain: tuple[Link, ...],
+    profile: DepthProfile,
+) -> Weights | UnknownKind:
+    """The weights as the cause; layers of an unknown kind if most of it is theirs."""
+    unknown = [step for step in steps if not backward.is_known(step, profile)]
+    total = sum(step.decades for step in steps)
+    if abs(sum(step.decades for step in unknown)) > limit("accounts-for") * abs(total):
+        links = profile.links_before(step.row for step in unknown)
+        return UnknownKind(
+            tuple(step.row for step in unknown),
+            {link.row: link for link in links},
+            sum(step.decades for step in unknown) / len(unknown),
         )
+    along = Along(chain, walk.decades, backward=True) if chain else None
+    rows = [link.row for link in chain] or [step.row for step in steps]
+    return _cause(rows, walk.decades, profile, along)
 
 
 def normalized(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """Gradients that must grow because of batch normalization, layer by layer."""
-    if records.OUTPUT_GRADIENT in snapshot.quantities:
+    if backward.was_measured(snapshot):
         return
     decades = 0.0
     rows: list[int] = []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from activation_monitor.analysis import records
-from activation_monitor.analysis.causes import NonFinite
+from activation_monitor.analysis.causes import NonFinite, NonFiniteGradient
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.snapshot import Snapshot
@@ -64,6 +64,50 @@ def nonfinite(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
         f"{layer.dtype}) are NaN or infinite. {before}; everything that is computed from "
         "it inherits them.",
         NonFinite(row),
+        critical=True,
+    )
+
+
+def any_nonfinite_gradient(snapshot: Snapshot) -> bool:
+    """Whether `nonfinite_gradients` could find anything, wherever it is."""
+    return bool((snapshot.field("nonfinite", of=records.OUTPUT_GRADIENT) > 0).any())
+
+
+def nonfinite_gradients(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """Gradients that are NaN or infinite although all activations are finite."""
+    if any_nonfinite(snapshot):
+        return
+    graph, layers = profile.graph, snapshot.layers
+    of = records.OUTPUT_GRADIENT
+    count, bad = (snapshot.field(name, of=of) for name in ("count", "nonfinite"))
+    # Those that no tensor after them explains. The last one is the first on the way back.
+    first = [
+        row
+        for row in graph.order
+        if bad[row] > 0 and not any(bad[child] > 0 for child in graph.children[row])
+    ]
+    # A loss scale overflows float16 now and then; the step is skipped and the scale halved.
+    scaled = any(layer.dtype == "float16" for layer in layers)
+    if not first or scaled:
+        return
+    row = max(first, key=lambda row: (profile.depths[row], row))
+    after = [child for child in graph.children[row] if count[child] > 0]
+    name = layers[row].name
+    between = (
+        f"They are finite at {layers[after[-1]].name}, so the operation between "
+        f"{name} and {layers[after[-1]].name} makes them"
+        if after
+        else f"The loss makes them: nothing that was measured follows {name}"
+    )
+    yield found(
+        "nonfinite-gradients",
+        snapshot,
+        [name, *(layers[child].name for child in after[-1:])],
+        {"nonfinite": bad[row], "count": count[row]},
+        f"{bad[row]:.0f} of {count[row]:.0f} elements of the gradient by the output of "
+        f"{name} are NaN or infinite, although all activations are finite. {between}. One "
+        "step with such a gradient turns the weights before it into NaN.",
+        NonFiniteGradient(row, after[-1] if after else None),
         critical=True,
     )
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from activation_monitor.analysis import records
-from activation_monitor.analysis.causes import EqualWeights, Weights, Zeros
+from activation_monitor.analysis.causes import EqualWeights, InputScale, Weights, Zeros
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.links import Link
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -53,27 +54,53 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     segments = [s for s in profile.segments if s.open and s.links]
     rows = sorted({row for segment in segments for row in segment.rows})
     bounded = [r for r in rows if snapshot.layers[r].activation in records.SATURATED]
-    full = [row for row in bounded if share[row] > limit("saturated")]
+    large = {row: link for row in bounded for link in _of_large_input(row, profile)}
+    full = [
+        row
+        for row in bounded
+        if share[row] > limit("saturated-by-input" if row in large else "saturated")
+    ]
     if 2 * len(full) > len(bounded):
-        at_least = limit("saturated-too") * limit("saturated")
-        full = [row for row in bounded if share[row] > at_least]
+        if not large.keys() >= set(full):
+            at_least = limit("saturated-too") * limit("saturated")
+            full = [row for row in bounded if share[row] > at_least]
         names = [snapshot.layers[row].name for row in full]
+        why, cause = "", _saturating_weights(full, profile)
+        if large.keys() >= set(full):
+            first = large[full[0]]
+            why = f", because the rms of the input of {first.name} is {first.rms_in:.3g}"
+            cause = InputScale(first)
         yield found(
             "saturated-activations",
             snapshot,
             names,
             {"saturated_fraction": share[full].mean(), "layers": len(full)},
-            f"The outputs of {listed(names)} are saturated: {share[full].mean():.0%} of "
-            f"them are within 1 % of the limits of {snapshot.layers[full[0]].activation}. "
-            "There its slope is near zero, and so is the gradient (Glorot & Bengio 2010).",
-            Weights(
-                rows=tuple(full),
-                links=profile.links_before(full),
-                grows=True,
-                effect="limits",
-                stream=profile.stream_through(full),
-            ),
+            f"The outputs of {listed(names)} are saturated{why}: {share[full].mean():.0%} "
+            f"of them are within 1 % of the limits of {snapshot.layers[full[0]].activation}"
+            ". There its slope is near zero, and so is the gradient (Glorot & Bengio "
+            "2010).",
+            cause,
         )
+
+
+def _of_large_input(row: int, profile: DepthProfile) -> list[Link]:
+    """The first weight layer, if it computes this row from an input that is too large."""
+    links = profile.links_before([row])
+    return [
+        link
+        for link in links
+        if profile.depths[link.row] == 1 and link.rms_in > limit("input")
+    ]
+
+
+def _saturating_weights(rows: list[int], profile: DepthProfile) -> Weights:
+    return Weights(
+        rows=tuple(rows),
+        links=profile.links_before(rows),
+        grows=True,
+        effect="limits",
+        stream=profile.stream_through(rows),
+    )
 
 
 def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
