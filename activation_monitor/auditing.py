@@ -116,7 +116,12 @@ class _ForwardPass:
 
         self.model = model
         self.original = original
-        self.taps = Taps([model], chosen_layers(None, model), False, warn=ignore)
+        self.taps = Taps(
+            *([model], chosen_layers(None, model)),
+            histograms=False,
+            updates=False,
+            warn=ignore,
+        )
         self._precision = Precision()
         self._passes = {}
         # A clone has new random weights, even if the original is trained.

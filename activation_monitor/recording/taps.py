@@ -51,8 +51,8 @@ class Taps:
         models: The models.
         chosen: Ids of the layers to measure, see `chosen_layers`.
         histograms: Whether to count histograms. Defaults to `True`.
-        weights: Whether to measure the kernels, and how a step changes them. Defaults to
-            `True`.
+        weights: Whether to measure the kernels. Defaults to `True`.
+        updates: Whether to measure how a step changes them. Defaults to `True`.
         gradients: Whether to measure the gradients of the loss with respect to outputs and
             kernels. Defaults to `False`.
         warn: Called with a message when a layer is left out. Defaults to `print`.
@@ -64,6 +64,7 @@ class Taps:
         chosen: set[int],
         histograms: bool = True,
         weights: bool = True,
+        updates: bool = True,
         gradients: bool = False,
         warn: Callable[[str], None] = print,
     ):
@@ -75,6 +76,7 @@ class Taps:
         self._unmeasurable = set()
         self._functions_left_out = False
         self._weights = Weights(warn) if weights else None
+        self._updates = updates
         self._backward = Backward(self._measured_layers, gradients, warn)
         self._table = Table(tuple(models), histograms)
         self._table.note_changed(self.layers)
@@ -390,7 +392,8 @@ class Taps:
         found = self._table.read()
         kept = self._backward.take()
         if self._weights is not None and found.layers:
-            self._weights.after(kept.rows)
+            if self._updates:
+                self._weights.after(kept.rows)
             called = {id(row.layer) for row in self._table.rows}
             layers = [layer for layer in self._measured_layers() if id(layer) in called]
             self._weights.late(layers, exact=False)
