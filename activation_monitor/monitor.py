@@ -27,11 +27,11 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     At sampled steps the model runs a second compiled training step, which does the same
     and measures each layer's output, and the gradient with respect to it, inside the step.
-    The weights are measured just before the step, and their updates just after it. All other steps run the model's own
-    training step, unchanged. The cost is one more compilation, at the first sampled
-    step. Nothing is added to the model, its weights, its saved files or its `History`,
-    and no failure of the monitor ends training: it warns once and continues with what
-    works.
+    The weights are measured just before the step, and their updates just after it. All
+    other steps run the model's own training step, unchanged. The cost is one more
+    compilation, at the first sampled step. Nothing is added to the model, its weights, its
+    saved files or its `History`, and no failure of the monitor ends training: it warns once
+    and continues with what works.
 
     Args:
         log_dir: Folder for TensorBoard; events go to the run `activations` below it.
