@@ -23,6 +23,11 @@ ops: Any = keras.ops  # not annotated, see `moments`
 # the largest magnitude above this they cannot move a second moment by 1e-6.
 _SUBNORMALS_MATTER_BELOW = 1e-30
 
+_STRIDES = np.array(buckets.STRIDES, np.int32)
+_ENOUGH_FOR = np.minimum(
+    np.array(buckets.STRIDES) * buckets.EXACT_UP_TO, np.iinfo(np.int32).max
+).astype(np.int32)  # the largest number of elements for each stride
+
 
 def measure(
     x: Any,
@@ -201,10 +206,9 @@ def _sample(rows, lengths):
     if isinstance(elements, int):
         stride = buckets.stride_of(elements, units)
     else:
-        strides = ops.cast(buckets.STRIDES, "int32")
-        fits = strides * buckets.EXACT_UP_TO >= elements
-        fits = fits & ((ops.mod(units, strides) > 0) | (strides == 1))
-        stride = ops.take(strides, ops.argmax(ops.cast(fits, "int32")))
+        fits = _ENOUGH_FOR >= elements
+        fits = fits & ((ops.mod(units, _STRIDES) > 0) | (_STRIDES == 1))
+        stride = ops.min(ops.where(fits, _STRIDES, _STRIDES[-1]))
     # Keras' slice has no known rank where the stride is a tensor.
     return stride, ops.reshape(ops.reshape(rows, (-1,))[::stride], (-1,))
 
