@@ -162,7 +162,11 @@ NO_GRADIENT = {
         {"layers": 1},
     ),
     "a layer that was cut off": Unhealthy(
-        ends(tap("d3", gradient=1.0, **DRAWN), tap("head", gradient=1.0), hidden=None),
+        ends(
+            *(tap("d3", gradient=1.0, **DRAWN), tap("head", gradient=1.0)),
+            hidden=None,
+            loss=1.0,
+        ),
         "d3",
         {"layers": 2},
     ),
@@ -172,6 +176,7 @@ NO_GRADIENT = {
             *(tap("y", kind="input", after=""), tap("e1"), tap("e2", gradient=1.0)),
             tap("cat", kind="merge", after="d1 e2", gradient=1.0),
             tap("head", gradient=1.0),
+            loss=1.0,
         ),
         "e2",
         {"layers": 1},
@@ -263,17 +268,30 @@ GRADIENT = {
     "frozen layers that are cut off": network(
         *(tap("x", kind="input"), tap("d1", trainable=False)),
         *(tap("d2", gradient=1.0), tap("head", gradient=1.0)),
+        loss=1.0,
     ),
     "trained layers that are cut off": network(
         *(tap("x", kind="input"), tap("d1", changed=True)),
         *(tap("d2", gradient=1.0), tap("head", gradient=1.0)),
+        loss=1.0,
+    ),
+    "layers that another step trains": network(
+        *(tap("x", kind="input"), tap("generator/out")),
+        *(tap("discriminator/in", gradient=1.0), tap("discriminator/out", gradient=1.0)),
+    ),
+    "layers that another call trains": network(
+        *(tap("x", kind="input"), tap("generator/0"), tap("discriminator/0", gradient=1.0)),
+        *(tap("y", kind="input", after="", gradient=1.0), tap("generator/1", gradient=1.0)),
+        tap("discriminator/1", gradient=1.0),
+        loss=1.0,
     ),
     "an input that has no gradient": network(
-        tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1.0)
+        tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1.0), loss=1.0
     ),
     "an order that was not traced": network(
         *(tap("x", kind="input", traced=False), tap("d1", traced=False)),
         *(tap("d2", traced=False, gradient=1.0), tap("h", traced=False, gradient=1.0)),
+        loss=1.0,
     ),
 }
 

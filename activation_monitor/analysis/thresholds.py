@@ -248,6 +248,11 @@ THRESHOLDS = {
         "standard deviations of chance beyond which the mean of a kernel is the cause",
         "the mean of few weights is large by chance, once in 370 beyond 3",
     ),
+    "many-layers": Threshold(
+        8,
+        "layers with a wrong initializer from which on one line for all is shown as well",
+        "chosen, not calibrated: VGG16, which takes no initializer, has 13 convolutions",
+    ),
     "accounts-for": Threshold(
         0.5,
         "share of a finding's decades that may be left once its cause is undone",

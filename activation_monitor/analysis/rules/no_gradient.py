@@ -5,7 +5,8 @@ with some: a head or a branch of zeros passes nothing back until its first updat
 finding needs a cause: an output that does not depend on what the layer computes.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from activation_monitor.analysis.causes import Blocked, Reason
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.shown import count, listed
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.analysis.thresholds import limit
 
 RECTIFIED = ("relu", "relu6")
@@ -87,10 +88,26 @@ def _without(
     if not measured:  # other outputs may pass a gradient
         others = [end for end in graph.ends if end != row]
         elsewhere = set(others).union(*(graph.before(end) for end in others))
-    before = [one for one in graph.before(row) - elsewhere if not gradients.some[one]]
+    learning = _learning(gradients, graph.layers)
+    before = [
+        one
+        for one in graph.before(row) - elsewhere
+        if _layer_of(graph.layers[one]) not in learning
+    ]
     # The gradient ends before a layer that is cut off, or within one with an activation.
     own = [] if reason is Reason.CUT else [row]
     return sorted(one for one in [*before, *own] if graph.layers[one].kind == "weight")
+
+
+def _learning(gradients: _Gradients, layers: Sequence[LayerInfo]) -> set[str]:
+    """The layers of which one call at least gets a gradient."""
+    return {_layer_of(layers[int(row)]) for row in np.flatnonzero(gradients.some)}
+
+
+def _layer_of(layer: LayerInfo) -> str:
+    """The name of a layer without the number of the call."""
+    name, _, call = layer.name.rpartition("/")
+    return name if name and call.isdigit() else layer.name
 
 
 def _one_class(
@@ -122,7 +139,7 @@ def _blocks(
     if not gradients.some[row] or passes or not parents:
         return None
     if all(gradients.none[parent] for parent in parents):
-        return _cut(row, snapshot, profile)
+        return _cut(row, gradients, snapshot, profile)
     if snapshot.field("samples")[row] < limit("no-gradient-samples"):
         return None
     if layer.activation in RECTIFIED:
@@ -188,18 +205,24 @@ def _has_weights(row: int, snapshot: Snapshot) -> bool:
     return bool(snapshot.statistic("rms", of=records.WEIGHT)[row] > 0)
 
 
-def _cut(row: int, snapshot: Snapshot, profile: DepthProfile) -> Reason | None:
+def _cut(
+    row: int, gradients: _Gradients, snapshot: Snapshot, profile: DepthProfile
+) -> Reason | None:
     """No way leads back from a row although it is computed from others.
 
-    That is meant where the layers before it are frozen, or trained already.
+    That is meant where the layers before it are frozen, or trained already. A step without
+    one loss (of a GAN, for example) may train some layers only, and others in their turn.
     """
-    layers = snapshot.layers
+    layers, learning = snapshot.layers, _learning(gradients, snapshot.layers)
     learn = [
-        layers[other].trainable and not layers[other].changed
+        layers[other].trainable
+        and not layers[other].changed
+        and _layer_of(layers[other]) not in learning
         for other in profile.graph.before(row)
         if layers[other].kind == "weight"
     ]
-    return Reason.CUT if learn and all(learn) and layers[row].traced else None
+    one_loss = math.isfinite(snapshot.loss)
+    return Reason.CUT if learn and all(learn) and layers[row].traced and one_loss else None
 
 
 def _observation(
