@@ -118,6 +118,16 @@ NO_GRADIENT = {
         ALL,
         critical=True,
     ),
+    "a softmax layer of its own, by a loss of its input": Unhealthy(
+        ends(
+            *(tap("last", gradient=1.0, **DRAWN),),
+            tap("softmax", ones(), "activation", **SOFTMAX),
+            hidden=1.0,
+        ),
+        "softmax",
+        {"layers": 0},
+        critical=True,
+    ),
     "one of two outputs": Unhealthy(
         ends(
             tap("a", gradient=0.0, **DRAWN),
@@ -302,7 +312,8 @@ def test_a_layer_that_passes_no_gradient_is_found(name):
     check("no-gradient", NO_GRADIENT[name])
     (finding,) = diagnose([NO_GRADIENT[name].snapshot]).findings
     assert "initializer" not in finding.fix.cause and finding.fix.reason
-    assert ("No layer gets" in finding.message) == (finding.severity == "critical")
+    stay = "stay as they were drawn" in finding.message
+    assert stay == (finding.evidence["layers"] > 0)
 
 
 @pytest.mark.parametrize("name", GRADIENT)

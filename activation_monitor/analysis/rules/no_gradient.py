@@ -15,7 +15,7 @@ from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import Blocked, Reason
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
-from activation_monitor.analysis.shown import count, listed
+from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.analysis.thresholds import limit
 
@@ -43,22 +43,21 @@ def no_gradient(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     row = max(blocks, key=lambda row: (profile.depths[row], row))  # nearest to the head
     reason, layers = blocks[row], snapshot.layers
     without = _without(row, reason, gradients, profile)
-    if not without:
+    if not without and reason is not Reason.ONE_CLASS:
         return  # nothing there has weights to learn
     weights = {one for one in profile.graph.order if layers[one].kind == "weight"}
     every = set(without) >= weights
     names = [layers[one].name for one in without]
     if every:
         what = "No layer gets a gradient, so all weights stay as they were drawn."
-    elif reason is Reason.ONE_CLASS and without == [row]:
+    elif reason is Reason.ONE_CLASS and without in ([], [row]):
         what = (
             "This loss is computed from the input of the softmax, so weights may change, "
             "but the output does not."
         )
     else:
         what = (
-            f"{count(len(names), 'weight layer')} without a gradient stay as they were "
-            f"drawn: {listed(names)}."
+            f"No gradient reaches {listed(names)}: weights there stay as they were drawn."
         )
     yield found(
         "no-gradient",
