@@ -171,6 +171,14 @@ NO_GRADIENT = {
         "sign",
         {"layers": 1},
     ),
+    "a layer that computes steps": Unhealthy(
+        network(
+            *(tap("x", kind="input"), tap("d1", varied(), gradient=0.0, **DRAWN)),
+            *(tap("d2", varied(), gradient=1e-30, **DRAWN), tap("head", gradient=1.0)),
+        ),
+        "d2",
+        {"layers": 2},
+    ),
     "a layer that was cut off": Unhealthy(
         ends(
             *(tap("d3", gradient=1.0, **DRAWN), tap("head", gradient=1.0)),
@@ -298,6 +306,15 @@ GRADIENT = {
     "an input that has no gradient": network(
         tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1.0), loss=1.0
     ),
+    **{
+        f"which underflows in {dtype}": network(
+            tap("x", kind="input"),
+            tap("d1", varied(), gradient=0.0, dtype=dtype, **DRAWN),
+            tap("d2", varied(), gradient=tiny, dtype=dtype, **DRAWN),
+            tap("head", gradient=tiny, dtype=dtype, **DRAWN),
+        )
+        for dtype, tiny in (("float16", 1e-3), ("float32", 1e-36), ("bfloat16", 1e-36))
+    },
     "an order that was not traced": network(
         *(tap("x", kind="input", traced=False), tap("d1", traced=False)),
         *(tap("d2", traced=False, gradient=1.0), tap("h", traced=False, gradient=1.0)),

@@ -132,6 +132,12 @@ THRESHOLDS = {
         "samples from which on a batch that passes no gradient is no chance",
         "an output of ReLU is zero for all of 4 samples by chance with probability 2^-4",
     ),
+    "above-underflow": Threshold(
+        3.0,
+        "decades above the range of its dtype from which a gradient does not underflow "
+        "in one layer",
+        "chosen, not calibrated: a layer of a network that trains takes off less",
+    ),
     # -- the data
     "constant-samples": Threshold(
         8,

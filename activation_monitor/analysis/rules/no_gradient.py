@@ -15,6 +15,7 @@ from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import Blocked, Reason
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.growth import DTYPE_LIMITS
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -143,11 +144,20 @@ def _blocks(
         return None
     if layer.activation in RECTIFIED:
         return _rectified(row, snapshot, profile)
+    if _may_underflow(row, snapshot):
+        return None
     if layer.activation in records.SATURATED:
         full = snapshot.statistic("saturated_fraction")[row] == 1
         at_the_end = _leads_to_the_output(row, profile) and _has_weights(row, snapshot)
         return Reason.SATURATED if at_the_end and full else None
     return Reason.STEPS if _computes_steps(row, snapshot, profile) else None
+
+
+def _may_underflow(row: int, snapshot: Snapshot) -> bool:
+    """Whether a gradient is so small that the one before it may be zero by rounding."""
+    smallest, _ = DTYPE_LIMITS.get(snapshot.layers[row].dtype, (0.0, math.inf))
+    gradient = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)[row]
+    return not gradient > 10.0 ** limit("above-underflow") * smallest
 
 
 def _rectified(row: int, snapshot: Snapshot, profile: DepthProfile) -> Reason | None:
