@@ -662,21 +662,35 @@ def test_where_weights_predict_the_gradient_the_limits_of_the_prediction_hold(de
     assert codes(between(*with_gradients(passing(inside), inside))) == []
 
 
-def test_a_gradient_is_compared_by_its_norm_per_sample():
-    """From 4 units to 40000 its rms falls by two decades, and its norm not at all."""
+def narrowing(decades):
+    """Layers of 40000, 400 and 4 units; the norm of the gradient grows so much by layer."""
     rng = np.random.default_rng(0)
-    taps = []
-    for i, units in enumerate((40_000, 400, 4)):
-        gradient = rng.standard_normal((8, units)) / math.sqrt(units)
-        taps.append(tap(f"d{i}", gradient=100.0 ** (2 - i) * gradient))
+    return [
+        tap(
+            f"d{i}",
+            gradient=10.0 ** (decades * (2 - i))
+            * rng.standard_normal((8, units))
+            / math.sqrt(units),
+        )
+        for i, units in enumerate((40_000, 400, 4))
+    ]
+
+
+def test_a_gradient_is_compared_by_its_norm_per_sample():
+    """Which keeps its size where the width changes, unlike its rms."""
+    taps = narrowing(3.0)
     (finding,) = diagnose([between(*taps)]).findings
     size = {one.name: np.sqrt((one.gradient**2).sum(axis=1).mean()) for one in taps}
     np.testing.assert_allclose(finding.evidence["first_norm"], size["d0"], rtol=1e-9)
     np.testing.assert_allclose(finding.evidence["last_norm"], size["d2"], rtol=1e-9)
-    flat = [
-        one._replace(gradient=one.gradient / 100.0 ** (2 - i)) for i, one in enumerate(taps)
-    ]
-    assert codes(between(*flat)) == []
+    assert codes(between(*narrowing(0.0))) == []
+
+
+def test_a_gradient_must_grow_by_its_norm_and_by_its_rms():
+    """At either end of a change of the width, only one of them has changed."""
+    assert codes(between(*narrowing(1.75))) == []  # 3.5 decades by norm, 1.5 by rms
+    assert codes(between(*narrowing(-0.75))) == []  # -1.5 decades by norm, -3.5 by rms
+    assert codes(between(*narrowing(-1.75))) == ["vanishing-gradients"]
 
 
 def test_layers_of_an_unknown_kind_get_no_initializer():
