@@ -119,8 +119,8 @@ THRESHOLDS = {
         3.0,
         "decades between the measured gradients at the first and the last layer of the "
         "trunk, by their norm per sample and by their rms",
-        "30 healthy keras.applications lie between -2.0 and 2.5 by rms; perceptrons of 51 BN-ReLU "
-        "layers are at 4.1 and do not train",
+        "30 healthy keras.applications lie between -2.0 and 2.5 by rms; perceptrons of 51 "
+        "BN-ReLU layers are at 4.1 and do not train",
     ),
     "gradient-step": Threshold(
         0.5,
