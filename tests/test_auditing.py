@@ -417,6 +417,37 @@ def test_gradients_are_measured_with_targets_only():
     assert (records.STATISTICS["rms"](gradients) > 0).all()
 
 
+def test_the_loss_is_that_of_the_targets():
+    """With the penalties; NaN without targets."""
+    layers = keras.layers
+    penalty = keras.regularizers.L2(0.1)
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(4, kernel_regularizer=penalty), layers.Dense(1)]
+    )
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).standard_normal((16, 8)).astype("float32")
+    y = x[:, :1]
+    weights = [w.astype("float64") for w in model.get_weights()]
+    outputs = (x @ weights[0] + weights[1]) @ weights[2] + weights[3]
+    expected = np.mean((outputs - y) ** 2) + 0.1 * np.sum(weights[0] ** 2)
+    np.testing.assert_allclose(audit(model, x, y).first.loss, expected, rtol=1e-5)
+    assert np.isnan(audit(model, x).first.loss)
+
+
+def test_frozen_layers_are_known():
+    """Those whose weights are not trained, by themselves or with a model around them."""
+    layers = keras.layers
+    inner = keras.Sequential([layers.Dense(4), layers.Dense(4)])
+    model = keras.Sequential([keras.Input((8,)), inner, layers.Dense(1)])
+    inner.layers[1].trainable = False
+    x = np.ones((16, 8), "float32")
+    trainable = [layer.trainable for layer in audit(model, x).first.layers]
+    assert trainable == [True, True, False, True]
+    inner.trainable = False
+    trainable = [layer.trainable for layer in audit(model, x).first.layers]
+    assert trainable == [True, False, False, True]
+
+
 # -- what is reported
 
 NORMAL = keras.initializers.RandomNormal

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from activation_monitor import audit
+from activation_monitor import audit, rescale
 
 RNG = np.random.default_rng(0)
 
@@ -457,3 +457,24 @@ def test_half_precision_with_finite_gradients_is_healthy():
     hidden = [layers.Dense(32, "relu", dtype="mixed_float16") for _ in range(2)]
     model = sequential((20,), *hidden, layers.Dense(1, dtype="float32"))
     assert codes(model, X, LABELS) == []
+
+
+# -- a model that takes no initializer
+
+
+def by_a_function():
+    """Many layers as Keras draws them by default."""
+    hidden = [layers.Dense(64, "relu") for _ in range(24)]
+    return sequential((20,), *hidden, layers.Dense(3))
+
+
+def test_a_model_that_a_function_makes_can_be_rescaled_as_the_finding_says():
+    """VGG16 from scratch: `kernel_initializer` cannot be passed to it."""
+    keras.utils.set_random_seed(0)
+    model = by_a_function()
+    (finding,) = found(model, X, THREE, CLASSES)
+    assert finding.code == "vanishing-activations"
+    change = finding.fix.changes[-1]
+    assert change.code == "activation_monitor.rescale(model, x)"
+    rescale(model, X)
+    assert found(model, X, THREE, CLASSES) == ()

@@ -118,6 +118,16 @@ NO_GRADIENT = {
         ALL,
         critical=True,
     ),
+    "a softmax layer of its own, by a loss of its input": Unhealthy(
+        ends(
+            *(tap("last", gradient=1.0, **DRAWN),),
+            tap("softmax", ones(), "activation", **SOFTMAX),
+            hidden=1.0,
+        ),
+        "softmax",
+        {"layers": 0},
+        critical=True,
+    ),
     "one of two outputs": Unhealthy(
         ends(
             tap("a", gradient=0.0, **DRAWN),
@@ -161,8 +171,20 @@ NO_GRADIENT = {
         "sign",
         {"layers": 1},
     ),
+    "a layer that computes steps": Unhealthy(
+        network(
+            *(tap("x", kind="input"), tap("d1", varied(), gradient=0.0, **DRAWN)),
+            *(tap("d2", varied(), gradient=1e-30, **DRAWN), tap("head", gradient=1.0)),
+        ),
+        "d2",
+        {"layers": 2},
+    ),
     "a layer that was cut off": Unhealthy(
-        ends(tap("d3", gradient=1.0, **DRAWN), tap("head", gradient=1.0), hidden=None),
+        ends(
+            *(tap("d3", gradient=1.0, **DRAWN), tap("head", gradient=1.0)),
+            hidden=None,
+            loss=1.0,
+        ),
         "d3",
         {"layers": 2},
     ),
@@ -172,6 +194,7 @@ NO_GRADIENT = {
             *(tap("y", kind="input", after=""), tap("e1"), tap("e2", gradient=1.0)),
             tap("cat", kind="merge", after="d1 e2", gradient=1.0),
             tap("head", gradient=1.0),
+            loss=1.0,
         ),
         "e2",
         {"layers": 1},
@@ -263,17 +286,39 @@ GRADIENT = {
     "frozen layers that are cut off": network(
         *(tap("x", kind="input"), tap("d1", trainable=False)),
         *(tap("d2", gradient=1.0), tap("head", gradient=1.0)),
+        loss=1.0,
     ),
     "trained layers that are cut off": network(
         *(tap("x", kind="input"), tap("d1", changed=True)),
         *(tap("d2", gradient=1.0), tap("head", gradient=1.0)),
+        loss=1.0,
+    ),
+    "layers that another step trains": network(
+        *(tap("x", kind="input"), tap("generator/out")),
+        *(tap("discriminator/in", gradient=1.0), tap("discriminator/out", gradient=1.0)),
+    ),
+    "layers that another call trains": network(
+        *(tap("x", kind="input"), tap("generator/0"), tap("discriminator/0", gradient=1.0)),
+        *(tap("y", kind="input", after="", gradient=1.0), tap("generator/1", gradient=1.0)),
+        tap("discriminator/1", gradient=1.0),
+        loss=1.0,
     ),
     "an input that has no gradient": network(
-        tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1.0)
+        tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1.0), loss=1.0
     ),
+    **{
+        f"which underflows in {dtype}": network(
+            tap("x", kind="input"),
+            tap("d1", varied(), gradient=0.0, dtype=dtype, **DRAWN),
+            tap("d2", varied(), gradient=tiny, dtype=dtype, **DRAWN),
+            tap("head", gradient=tiny, dtype=dtype, **DRAWN),
+        )
+        for dtype, tiny in (("float16", 1e-3), ("float32", 1e-36), ("bfloat16", 1e-36))
+    },
     "an order that was not traced": network(
         *(tap("x", kind="input", traced=False), tap("d1", traced=False)),
         *(tap("d2", traced=False, gradient=1.0), tap("h", traced=False, gradient=1.0)),
+        loss=1.0,
     ),
 }
 
@@ -284,7 +329,8 @@ def test_a_layer_that_passes_no_gradient_is_found(name):
     check("no-gradient", NO_GRADIENT[name])
     (finding,) = diagnose([NO_GRADIENT[name].snapshot]).findings
     assert "initializer" not in finding.fix.cause and finding.fix.reason
-    assert ("No layer gets" in finding.message) == (finding.severity == "critical")
+    stay = "stay as they were drawn" in finding.message
+    assert stay == (finding.evidence["layers"] > 0)
 
 
 @pytest.mark.parametrize("name", GRADIENT)
@@ -616,21 +662,35 @@ def test_where_weights_predict_the_gradient_the_limits_of_the_prediction_hold(de
     assert codes(between(*with_gradients(passing(inside), inside))) == []
 
 
-def test_a_gradient_is_compared_by_its_norm_per_sample():
-    """From 4 units to 40000 its rms falls by two decades, and its norm not at all."""
+def narrowing(decades):
+    """Layers of 40000, 400 and 4 units; the norm of the gradient grows so much by layer."""
     rng = np.random.default_rng(0)
-    taps = []
-    for i, units in enumerate((40_000, 400, 4)):
-        gradient = rng.standard_normal((8, units)) / math.sqrt(units)
-        taps.append(tap(f"d{i}", gradient=100.0 ** (2 - i) * gradient))
+    return [
+        tap(
+            f"d{i}",
+            gradient=10.0 ** (decades * (2 - i))
+            * rng.standard_normal((8, units))
+            / math.sqrt(units),
+        )
+        for i, units in enumerate((40_000, 400, 4))
+    ]
+
+
+def test_a_gradient_is_compared_by_its_norm_per_sample():
+    """Which keeps its size where the width changes, unlike its rms."""
+    taps = narrowing(3.0)
     (finding,) = diagnose([between(*taps)]).findings
     size = {one.name: np.sqrt((one.gradient**2).sum(axis=1).mean()) for one in taps}
     np.testing.assert_allclose(finding.evidence["first_norm"], size["d0"], rtol=1e-9)
     np.testing.assert_allclose(finding.evidence["last_norm"], size["d2"], rtol=1e-9)
-    flat = [
-        one._replace(gradient=one.gradient / 100.0 ** (2 - i)) for i, one in enumerate(taps)
-    ]
-    assert codes(between(*flat)) == []
+    assert codes(between(*narrowing(0.0))) == []
+
+
+def test_a_gradient_must_grow_by_its_norm_and_by_its_rms():
+    """At either end of a change of the width, only one of them has changed."""
+    assert codes(between(*narrowing(1.75))) == []  # 3.5 decades by norm, 1.5 by rms
+    assert codes(between(*narrowing(-0.75))) == []  # -1.5 decades by norm, -3.5 by rms
+    assert codes(between(*narrowing(-1.75))) == ["vanishing-gradients"]
 
 
 def test_layers_of_an_unknown_kind_get_no_initializer():

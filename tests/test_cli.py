@@ -225,7 +225,7 @@ def folder(tmp_path_factory):
         "dates": np.zeros((4, 8), "datetime64[s]"),
         "large": np.full((20, 5), 10),
         "halves": np.full((20, 5), 0.5),
-        "whole": np.full((20, 5), 3.0),
+        "whole": rng.integers(0, 10, (20, 5)).astype(float),
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=True)

@@ -923,3 +923,12 @@ def test_a_screen_never_passes_over_what_its_rule_would_find(rule):
     assert any(found for found, _ in seen)
     assert not all(may for _, may in seen)
     assert all(may for found, may in seen if found)
+
+
+def test_many_layers_with_a_wrong_initializer_get_one_line_for_all():
+    """An application of Keras takes no initializer; a few layers are written by hand."""
+    (finding,) = diagnose([Drawn(0).chain(20, variance=0.5).snapshot()]).findings
+    assert finding.fix.changes[-1].code == "activation_monitor.rescale(model, x)"
+    (finding,) = diagnose([Drawn(0).chain(6, variance=0.02).snapshot()]).findings
+    assert finding.fix.cause == "initializer"
+    assert "rescale" not in str(finding.fix)

@@ -118,9 +118,9 @@ THRESHOLDS = {
     "measured-gradients": Threshold(
         3.0,
         "decades between the measured gradients at the first and the last layer of the "
-        "trunk",
-        "30 healthy keras.applications lie between -2.0 and 2.5; perceptrons of 51 BN-ReLU "
-        "layers are at 4.1 and do not train",
+        "trunk, by their norm per sample and by their rms",
+        "30 healthy keras.applications lie between -2.0 and 2.5 by rms; perceptrons of 51 "
+        "BN-ReLU layers are at 4.1 and do not train",
     ),
     "gradient-step": Threshold(
         0.5,
@@ -131,6 +131,12 @@ THRESHOLDS = {
         4,
         "samples from which on a batch that passes no gradient is no chance",
         "an output of ReLU is zero for all of 4 samples by chance with probability 2^-4",
+    ),
+    "above-underflow": Threshold(
+        3.0,
+        "decades above the range of its dtype from which a gradient does not underflow "
+        "in one layer",
+        "chosen, not calibrated: a layer of a network that trains takes off less",
     ),
     # -- the data
     "constant-samples": Threshold(
@@ -247,6 +253,11 @@ THRESHOLDS = {
         3.0,
         "standard deviations of chance beyond which the mean of a kernel is the cause",
         "the mean of few weights is large by chance, once in 370 beyond 3",
+    ),
+    "many-layers": Threshold(
+        8,
+        "layers with a wrong initializer from which on one line for all is shown as well",
+        "chosen, not calibrated: VGG16, which takes no initializer, has 13 convolutions",
     ),
     "accounts-for": Threshold(
         0.5,

@@ -67,13 +67,16 @@ class _Trunk(NamedTuple):
 
     Attributes:
         segments: Its rows, cut at normalizations; some may be empty.
-        tower: Whether only one of several inputs feeds it.
         open: Whether the last segment reaches the head.
     """
 
     segments: list[list[int]]
-    tower: bool
     open: bool
+
+    @property
+    def rows(self) -> list[int]:
+        """All its rows, in order."""
+        return [row for rows in self.segments for row in rows]
 
 
 @functools.lru_cache(maxsize=8)  # graphs are shared by the snapshots of a run
@@ -101,12 +104,9 @@ def whole_trunks(graph: LayerGraph) -> tuple[tuple[int, ...], ...]:
     """
     found: dict[tuple[int, ...], None] = {}
     for end in graph.ends:
-        whole, *towers = (
-            (trunk.tower, [row for rows in trunk.segments for row in rows])
-            for trunk in _trunks_to(end, graph)
-        )
-        for _, rows in towers or [(True, [])]:
-            found[tuple(dict.fromkeys([*rows, *whole[1]]))] = None
+        whole, *towers = (trunk.rows for trunk in _trunks_to(end, graph))
+        for tower in towers or [[]]:
+            found[tuple(dict.fromkeys([*tower, *whole]))] = None
     return tuple(found)
 
 
@@ -129,7 +129,7 @@ def _trunks_to(end: int, graph: LayerGraph) -> Iterator[_Trunk]:
             if graph.depth[row] >= 1 and feeds_weight[row] and not only_normalized:
                 segments[-1].append(row)
         # A normalization after the place where towers meet ends their segments too.
-        yield _Trunk(segments, part is not whole, part is whole or not normalized)
+        yield _Trunk(segments, part is whole or not normalized)
 
 
 def segment(

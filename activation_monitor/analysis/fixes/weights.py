@@ -1,5 +1,6 @@
 """Fixes for weights: of the wrong size or mean, or changed after they were drawn."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -91,7 +92,19 @@ def draw_again(off: Sequence[Link], snapshot: Snapshot) -> Fix:
     """The fix for layers whose weights have the wrong size."""
     if all(was_changed(link, snapshot) for link in off):
         return _changed_weights(off, snapshot)
-    return _initializer(off, snapshot, _size_reason)
+    fix = _initializer(off, snapshot, _size_reason)
+    if len(off) < limit("many-layers"):
+        return fix
+    # A model with so many layers is often made by a function that takes no initializer.
+    return dataclasses.replace(fix, changes=(*fix.changes, _RESCALE))
+
+
+_RESCALE = Change(
+    "before",
+    "activation_monitor.rescale(model, x)",
+    ("training",),
+    "in place of all these, for a model that a function makes, as in keras.applications",
+)
 
 
 def _as_drawn(links: Sequence[Link], snapshot: Snapshot) -> list[Link]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from activation_monitor.analysis import activations, backward, chance, theory
+from activation_monitor.analysis import activations, backward, chance, records, theory
 from activation_monitor.analysis.causes import Along, UnknownKind, Weights
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
@@ -112,9 +112,24 @@ def measured(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             yield from _grown(walk, harm, None, segment.links, snapshot, profile)
     for rows in whole_trunks(profile.graph):
         walk = backward.walk(rows, snapshot)
-        decades = walk.decades - _one_small_layer(walk)
+        decades = _whichever_is_smaller(walk, snapshot) - _one_small_layer(walk)
         harm = _made_up_for(decades, rms[walk.rows[0]]) if walk.rows else 0.0
         yield from _grown(walk, harm, "measured-gradients", (), snapshot, profile)
+
+
+def _whichever_is_smaller(walk: backward.Walk, snapshot: Snapshot) -> float:
+    """The decades by which both norm and rms grow; 0 if one of them does not.
+
+    Where the resolution or the width changes they differ, and either may be what counts:
+    the healthy networks that were measured lie within the limit by their rms.
+    """
+    if not walk.rows:
+        return 0.0
+    rms = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)
+    by_rms = math.log10(rms[walk.rows[0]] / rms[walk.rows[-1]])
+    if by_rms * walk.decades <= 0:
+        return 0.0
+    return min(walk.decades, by_rms, key=abs)
 
 
 def _one_small_layer(walk: backward.Walk) -> float:

@@ -5,7 +5,8 @@ with some: a head or a branch of zeros passes nothing back until its first updat
 finding needs a cause: an output that does not depend on what the layer computes.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import Blocked, Reason
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
-from activation_monitor.analysis.shown import count, listed
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.growth import DTYPE_LIMITS
+from activation_monitor.analysis.shown import listed
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.analysis.thresholds import limit
 
 RECTIFIED = ("relu", "relu6")
@@ -42,22 +44,21 @@ def no_gradient(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     row = max(blocks, key=lambda row: (profile.depths[row], row))  # nearest to the head
     reason, layers = blocks[row], snapshot.layers
     without = _without(row, reason, gradients, profile)
-    if not without:
+    if not without and reason is not Reason.ONE_CLASS:
         return  # nothing there has weights to learn
     weights = {one for one in profile.graph.order if layers[one].kind == "weight"}
     every = set(without) >= weights
     names = [layers[one].name for one in without]
     if every:
         what = "No layer gets a gradient, so all weights stay as they were drawn."
-    elif reason is Reason.ONE_CLASS and without == [row]:
+    elif reason is Reason.ONE_CLASS and without in ([], [row]):
         what = (
             "This loss is computed from the input of the softmax, so weights may change, "
             "but the output does not."
         )
     else:
         what = (
-            f"{count(len(names), 'weight layer')} without a gradient stay as they were "
-            f"drawn: {listed(names)}."
+            f"No gradient reaches {listed(names)}: weights there stay as they were drawn."
         )
     yield found(
         "no-gradient",
@@ -87,10 +88,26 @@ def _without(
     if not measured:  # other outputs may pass a gradient
         others = [end for end in graph.ends if end != row]
         elsewhere = set(others).union(*(graph.before(end) for end in others))
-    before = [one for one in graph.before(row) - elsewhere if not gradients.some[one]]
+    learning = _learning(gradients, graph.layers)
+    before = [
+        one
+        for one in graph.before(row) - elsewhere
+        if _layer_of(graph.layers[one]) not in learning
+    ]
     # The gradient ends before a layer that is cut off, or within one with an activation.
     own = [] if reason is Reason.CUT else [row]
     return sorted(one for one in [*before, *own] if graph.layers[one].kind == "weight")
+
+
+def _learning(gradients: _Gradients, layers: Sequence[LayerInfo]) -> set[str]:
+    """The layers of which one call at least gets a gradient."""
+    return {_layer_of(layers[int(row)]) for row in np.flatnonzero(gradients.some)}
+
+
+def _layer_of(layer: LayerInfo) -> str:
+    """The name of a layer without the number of the call."""
+    name, _, call = layer.name.rpartition("/")
+    return name if name and call.isdigit() else layer.name
 
 
 def _one_class(
@@ -122,16 +139,25 @@ def _blocks(
     if not gradients.some[row] or passes or not parents:
         return None
     if all(gradients.none[parent] for parent in parents):
-        return _cut(row, snapshot, profile)
+        return _cut(row, gradients, snapshot, profile)
     if snapshot.field("samples")[row] < limit("no-gradient-samples"):
         return None
     if layer.activation in RECTIFIED:
         return _rectified(row, snapshot, profile)
+    if _may_underflow(row, snapshot):
+        return None
     if layer.activation in records.SATURATED:
         full = snapshot.statistic("saturated_fraction")[row] == 1
         at_the_end = _leads_to_the_output(row, profile) and _has_weights(row, snapshot)
         return Reason.SATURATED if at_the_end and full else None
     return Reason.STEPS if _computes_steps(row, snapshot, profile) else None
+
+
+def _may_underflow(row: int, snapshot: Snapshot) -> bool:
+    """Whether a gradient is so small that the one before it may be zero by rounding."""
+    smallest, _ = DTYPE_LIMITS.get(snapshot.layers[row].dtype, (0.0, math.inf))
+    gradient = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)[row]
+    return not gradient > 10.0 ** limit("above-underflow") * smallest
 
 
 def _rectified(row: int, snapshot: Snapshot, profile: DepthProfile) -> Reason | None:
@@ -188,18 +214,24 @@ def _has_weights(row: int, snapshot: Snapshot) -> bool:
     return bool(snapshot.statistic("rms", of=records.WEIGHT)[row] > 0)
 
 
-def _cut(row: int, snapshot: Snapshot, profile: DepthProfile) -> Reason | None:
+def _cut(
+    row: int, gradients: _Gradients, snapshot: Snapshot, profile: DepthProfile
+) -> Reason | None:
     """No way leads back from a row although it is computed from others.
 
-    That is meant where the layers before it are frozen, or trained already.
+    That is meant where the layers before it are frozen, or trained already. A step without
+    one loss (of a GAN, for example) may train some layers only, and others in their turn.
     """
-    layers = snapshot.layers
+    layers, learning = snapshot.layers, _learning(gradients, snapshot.layers)
     learn = [
-        layers[other].trainable and not layers[other].changed
+        layers[other].trainable
+        and not layers[other].changed
+        and _layer_of(layers[other]) not in learning
         for other in profile.graph.before(row)
         if layers[other].kind == "weight"
     ]
-    return Reason.CUT if learn and all(learn) and layers[row].traced else None
+    one_loss = math.isfinite(snapshot.loss)
+    return Reason.CUT if learn and all(learn) and layers[row].traced and one_loss else None
 
 
 def _observation(
