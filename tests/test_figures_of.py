@@ -15,6 +15,7 @@ from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
 from activation_monitor.views import figures
 from activation_monitor.views.figures import style
+from networks import tap
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<b>%{y}</b>$\\href{x}$"
 
@@ -377,6 +378,26 @@ def test_a_monitor_without_gradients_says_how_to_measure_them():
             monitor.figure(**options)
     assert monitor.figure("heat_map").data and monitor.figure("heat_map", of="weight").data
     assert len(monitor.figure("update_ratio").data) == 4
+
+
+def test_sums_without_a_gradient_do_not_interrupt_the_backward_line():
+    """A training does not measure the gradient of a sum that no layer makes. Layers of the
+    branches are points; a gradient of 0 is marked."""
+    taps = [tap("stem", 1.0, gradient=1e-1)]
+    for i, stream in ((1, "stem"), (2, "sum1")):
+        taps.append(tap(f"up{i}", 1.0, after=stream, gradient=10.0**-i))
+        taps.append(tap(f"down{i}", 1.0, gradient=0.0 if i == 2 else 1e-3))
+        taps.append(tap(f"sum{i}", 1.0, "input", f"{stream} down{i}"))
+    one = networks.network(*taps, tap("head", 1.0, gradient=1e-4))
+    figure = figures.depth_profile({"run": Recording([one])})
+    line, points, zeros = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert tuple(line.customdata) == ("stem", "head") and line.mode == "lines+markers"
+    np.testing.assert_allclose(line.y, [1e-1, 1e-4])
+    assert tuple(points.customdata) == ("up1", "down1", "up2", "down2")
+    np.testing.assert_allclose(points.y, [1e-1, 1e-3, 1e-2, NAN])
+    assert points.mode == "markers" and tuple(zeros.customdata) == ("down2",)
+    low, high = figure.layout.yaxis2.range
+    assert low < -4 and high > -1
 
 
 def test_the_depth_profile_of_a_training_has_the_gradients(monitor):
