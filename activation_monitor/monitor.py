@@ -176,22 +176,27 @@ class ActivationMonitor(keras.callbacks.Callback):
         Args:
             kind: "depth_profile": the size of the signal over depth; "heat_map": of all
                 layers at all steps; "layer_graph": with the findings marked;
-                "layer_over_time" and "histogram_over_time": of one layer.
+                "layer_over_time" and "histogram_over_time": of one layer; "update_ratio":
+                how far each step moves the weights, with a line at the usual 1e-3.
             **options: `statistic` (of the first three; "rms" if not given), `steps` (of
-                the profile; of the graph one step), `layer` (of the last two; the worst
-                one if not given), and `dark=True` for a dark page.
+                the profile; of the graph one step), `layer` (of one layer; the worst one
+                if not given), `of` (of the heat map and of one layer: the quantity, a key
+                of `Snapshot.quantities`; "output" if not given, or "output_gradient",
+                "weight", "weight_gradient", "weight_update"), and `dark=True` for a dark
+                page.
 
         Returns:
             A `plotly.graph_objects.Figure`.
 
         Raises:
-            ValueError: If nothing was measured yet, or there is no such figure, statistic
-                or layer.
+            ValueError: If nothing was measured yet, there is no such figure, statistic,
+                layer or quantity, or the quantity was not measured.
 
         Example:
 
         ```python
         monitor.figure("heat_map", statistic="std")
+        monitor.figure("layer_over_time", layer="dense", of="output_gradient")
         ```
         """
         from activation_monitor.views import figures  # plotly is loaded when it is used

@@ -10,6 +10,7 @@ import tensorflow as tf
 import board
 import models
 from activation_monitor import ActivationMonitor, cli, diagnose, read_recording
+from activation_monitor.analysis.update_ratio import update_ratio
 
 X, Y = models.data(64)
 
@@ -76,7 +77,14 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
     for what in (monitor, monitor.recording, tmp_path / "run"):
         again = diagnose(what)
         assert again.verdict == verdict and again.findings == live.findings
-    assert read_recording(tmp_path / "run").steps == list(live.steps)
+    read = read_recording(tmp_path / "run")
+    assert read.steps == list(live.steps)
+    for ours, theirs in zip(monitor.recording, read, strict=True):
+        assert ours.quantities.keys() == theirs.quantities.keys()
+        for of, array in ours.quantities.items():
+            np.testing.assert_array_equal(theirs.quantities[of], array, of)
+        np.testing.assert_array_equal(update_ratio(theirs), update_ratio(ours))
+        np.testing.assert_array_equal(theirs.loss, ours.loss)
 
     capsys.readouterr()
     assert cli.main(["report", str(tmp_path), "--json"]) == 0

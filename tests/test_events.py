@@ -76,6 +76,26 @@ def written_and_read(folder, *snapshots):
     return read_recording(folder)
 
 
+def whole(step):
+    """A snapshot of all quantities, with values that float32 cannot hold, and a loss."""
+    rng = np.random.default_rng(step)
+
+    def tensors(size):
+        x = size * rng.standard_normal((7, 3))
+        x[0, 0], x[1, 1] = np.nan, 1 / 3 * size
+        return x
+
+    sizes = dict(zip(records.QUANTITIES, (1.0, 1e-60, 1e150, 5e-324, 1e-3), strict=True))
+    quantities = {
+        name: np.stack([records.empty(), records.measure(tensors(size))])
+        for name, size in sizes.items()
+    }
+    vectors = histogram.none(2)
+    vectors[1, :3], vectors[1, 3:] = (3, -1 / 3, 1e-60), np.arange(histogram.BUCKETS)
+    counted = {"output": vectors, "output_gradient": 2.0 * vectors}
+    return Snapshot(step, LAYERS, quantities, counted, steps=3, loss=1 / 3 + step)
+
+
 def assert_same(read, written):
     """All fields of a snapshot are equal, bit for bit."""
     for ours, theirs in zip(written, read, strict=True):
@@ -103,21 +123,28 @@ def run(tmp_path_factory):
     return folder, monitor
 
 
-def test_every_tensor_has_two_scalars_and_a_histogram(run):
-    """With the tags in the README, for the plugins that show them."""
+def test_every_tensor_has_its_scalars_and_histograms(run):
+    """With the tags in the documentation, for the plugins that show them: two scalars of
+    each tensor, one of the gradient of each output and one of each kernel."""
     folder, monitor = run
     names = monitor.recording[0].names
     assert len(names) == 9
+    back = {name for name in names if not name.endswith(":input")}
+    kernels = {"conv", "branch", "hidden", "head"}
     accumulator = accumulated(folder / "activations")
     plugins = {
-        "scalars": {f"activation_{s}/{name}" for s in ("mean", "std") for name in names},
-        "histograms": {f"activations/{name}" for name in names},
+        "scalars": {f"activation_{s}/{name}" for s in ("mean", "std") for name in names}
+        | {f"gradient_rms/{name}" for name in back}
+        | {f"update_ratio/{name}" for name in kernels},
+        "histograms": {f"activations/{name}" for name in names}
+        | {f"gradients/{name}" for name in back},
         "text": {"activation_monitor/findings"},
         "images": {"activation_monitor/depth_by_step"},
         "activation_monitor": {
             f"activation_monitor/{own}"
             for own in (
-                *("records/output", "records/weight", "histograms/output"),
+                *(f"records/{quantity}" for quantity in records.QUANTITIES),
+                *("histograms/output", "histograms/output_gradient"),
                 *("layers", "step"),
             )
         },
@@ -141,6 +168,69 @@ def test_the_scalars_are_the_statistics(run):
                 assert written[snapshot.step].shape == ()
                 expected = finish(records.field(record, field))
                 np.testing.assert_allclose(written[snapshot.step], expected, rtol=1e-6)
+
+
+def test_the_scalars_of_the_backward_signal_are_those_measured(run):
+    """Rms of the gradient of each output; size of each update over that of its kernel."""
+    folder, monitor = run
+    accumulator = accumulated(folder / "activations")
+    for name in ("conv", "norm", "head"):
+        written = values(accumulator, f"gradient_rms/{name}")
+        assert [*written] == monitor.recording.steps
+        for snapshot in monitor.recording:
+            record = snapshot.quantities["output_gradient"][snapshot.names.index(name)]
+            expected = np.sqrt(records.field(record, "second_moment"))
+            assert expected > 0 and written[snapshot.step].shape == ()
+            np.testing.assert_allclose(written[snapshot.step], expected, rtol=1e-6)
+    for name in ("conv", "head"):
+        written = values(accumulator, f"update_ratio/{name}")
+        assert [*written] == monitor.recording.steps
+        for snapshot in monitor.recording:
+            row = snapshot.names.index(name)
+            squares = (
+                records.field(snapshot.quantities[of][row], "second_moment")
+                for of in ("weight_update", "weight")
+            )
+            update, weight = squares
+            expected = np.sqrt(update / weight)
+            assert expected > 0
+            np.testing.assert_allclose(written[snapshot.step], expected, rtol=1e-6)
+
+
+def test_histograms_of_gradients_are_copied_for_the_tab(run):
+    """With pairs of buckets as one, as for the outputs, and a description."""
+    folder, monitor = run
+    accumulator = accumulated(folder / "activations")
+    written = values(accumulator, "gradients/hidden")
+    assert [*written] == monitor.recording.steps
+    for snapshot in monitor.recording:
+        rows = snapshot.histogram("hidden", "output_gradient").rows
+        copy = written[snapshot.step]
+        np.testing.assert_array_equal(copy[:, 2], rows[::2, 2] + rows[1::2, 2])
+        np.testing.assert_allclose(copy[[0, -1], [0, 1]], rows[[0, -1], [0, 1]], rtol=1e-6)
+        assert rows[0, 0] < 0 < rows[-1, 1]
+    metadata = accumulator.SummaryMetadata("gradients/hidden")
+    assert "here one element in 1." in metadata.summary_description
+
+
+def test_a_step_without_an_update_has_no_scalar_of_it(tmp_path):
+    """Within gradient accumulation. The gradient is there."""
+    model = models.perceptron()
+    model.compile(keras.optimizers.SGD(0.01, gradient_accumulation_steps=2), "mse")
+    x, y = models.data(48)
+    monitor, _ = models.watch(model, x, y, log_dir=tmp_path, sample_every=1)
+    accumulator = accumulated(tmp_path / "activations")
+    assert monitor.recording.steps == [*range(6)]
+    assert [*values(accumulator, "update_ratio/net/head")] == [1, 3, 5]
+    assert [*values(accumulator, "gradient_rms/net/head")] == [*range(6)]
+
+
+def test_without_gradients_there_are_no_copies_of_them(tmp_path):
+    """Weights and updates are measured in any case."""
+    models.watch(models.perceptron(), *models.data(), log_dir=tmp_path, gradients=False)
+    accumulator = accumulated(tmp_path / "activations")
+    tags = {tag.split("/")[0] for tag in accumulator.Tags()["tensors"]}
+    assert not {"gradient_rms", "gradients"} & tags and "update_ratio" in tags
 
 
 def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
@@ -249,6 +339,33 @@ def test_a_run_that_version_2_began_is_read_on(tmp_path):
     before = read_recording(tmp_path)
     later = [dataclasses.replace(one, step=one.step + 10) for one in before]
     assert_same(written_and_read(tmp_path, *later), [*before, *later])
+
+
+def test_gradients_updates_and_loss_are_read_back_bit_for_bit(tmp_path):
+    """All quantities and both histograms, beside snapshots that have fewer, and a loss
+    that is not finite."""
+    snapshots = [whole(0), taken(1), whole(2), taken(3, kernels())]
+    snapshots.append(dataclasses.replace(whole(5), loss=np.inf, histograms={}))
+    read = written_and_read(tmp_path, *snapshots)
+    assert_same(read, snapshots)
+    for ours, theirs in zip(snapshots, read, strict=True):
+        for name in ("quantities", "histograms"):
+            for quantity, array in getattr(ours, name).items():
+                assert getattr(theirs, name)[quantity].tobytes() == array.tobytes()
+        assert np.float64(theirs.loss).tobytes() == np.float64(ours.loss).tobytes()
+
+
+def test_the_log_of_a_training_has_its_gradients_updates_and_loss(run):
+    """All that the monitor holds, and not of no layer."""
+    folder, monitor = run
+    read = read_recording(folder)
+    assert_same(read, monitor.recording)
+    for snapshot in read:
+        assert snapshot.quantities.keys() == records.QUANTITIES.keys()
+        assert {*snapshot.histograms} == {"output", "output_gradient"}
+        assert np.isfinite(snapshot.loss) and snapshot.loss > 0
+        for of in records.QUANTITIES:
+            assert np.nanmax(snapshot.statistic("rms", of)) > 0, of
 
 
 HARD = np.array(

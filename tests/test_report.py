@@ -1,5 +1,6 @@
 """The report page, its JSON, and the commands that make and compare."""
 
+import base64
 import dataclasses
 import json
 import math
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from activation_monitor import cli
+from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import Recording
@@ -133,6 +135,32 @@ def test_one_run_has_its_depth_profile():
     one = Page(report.page({"run": RUNS["b_fine"]}, "one"))
     assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0"}
     assert "No findings." in one.text
+
+
+def test_runs_with_gradients_and_updates_have_figures_of_them():
+    """The comparison of several runs has no gradients, so each run has its own profile."""
+    taps = [tap(f"d{i}", 1.0, gradient=10.0**-i) for i in range(1, 4)]
+    forward = network(*taps)
+    kernels = np.stack([records.measure([[1.0], [-1.0]])] * 3)
+    updates = records.scaled(kernels, 1e-3)
+    quantities = {**forward.quantities, "weight": kernels, "weight_update": updates}
+    trained = Recording([dataclasses.replace(forward, quantities=quantities)])
+    one = Page(report.page({"a": trained}, "one run"))
+    assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0", "updates-0"}
+    (line, *_) = one.figures["updates-0"]["light"]["data"]
+    np.testing.assert_allclose(json_values(line["y"]), [1e-3])
+    both = Page(report.page({"a": trained, "b": RUNS["b_fine"]}, "two runs")).figures
+    assert {"depth-0", "updates-0"} <= set(both)
+    assert not {"depth-1", "updates-1"} & set(both)
+    below = [t for t in both["depth-0"]["light"]["data"] if t.get("yaxis") == "y2"]
+    np.testing.assert_allclose(json_values(below[0]["y"]), [1e-1, 1e-2, 1e-3])
+
+
+def json_values(written):
+    """Numbers as plotly writes them into JSON: a list, or the bytes of an array."""
+    if isinstance(written, dict):
+        return np.frombuffer(base64.b64decode(written["bdata"]), written["dtype"])
+    return written
 
 
 def test_what_differs_is_held_against_the_healthy_run(page):

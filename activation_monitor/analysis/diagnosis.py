@@ -88,9 +88,10 @@ class Diagnosis:
         """A figure of the first snapshot, which a notebook shows.
 
         Args:
-            kind: `"depth_profile"` with the gradients, if they were measured, or
-                `"layer_graph"` with the findings marked. Defaults to `"depth_profile"`.
-            **options: `dark=True` for a dark page, and `statistic`.
+            kind: `"depth_profile"` with the gradients, if they were measured,
+                `"layer_graph"` with the findings marked, or another kind of
+                `ActivationMonitor.figure`. Defaults to `"depth_profile"`.
+            **options: `dark=True` for a dark page, `statistic`, and those of the kind.
 
         Returns:
             A `plotly.graph_objects.Figure`.

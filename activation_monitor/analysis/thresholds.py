@@ -34,6 +34,12 @@ _CALIBRATED = (
     "data/calibration.npz ({} of 166) and tests/benchmarks/trainability.csv ({} of 158)"
 )
 
+_KARPATHY = (
+    "a rule of thumb: A. Karpathy, CS231n course notes, Neural Networks Part 3, Ratio of "
+    "weights:updates (2015): about 1e-3"
+)
+_A_DECADE = "chosen, not calibrated: a decade from `update-ratio`"
+
 THRESHOLDS = {
     # -- the size of the signal
     "exploding": Threshold(
@@ -268,5 +274,17 @@ THRESHOLDS = {
         0.5,
         "share of saturated outputs below which weights of the right size would lie",
         "chosen, not calibrated: below `saturated`, with room for chance",
+    ),
+    # -- updates
+    "update-ratio": Threshold(
+        1e-3,
+        "rms of the update of a kernel over that of the kernel, at a usual learning rate",
+        _KARPATHY,
+    ),
+    "update-ratio-low": Threshold(
+        1e-4, "the same: below this a layer hardly learns", _A_DECADE
+    ),
+    "update-ratio-high": Threshold(
+        1e-2, "the same: above this the learning rate is usually too large", _A_DECADE
     ),
 }

@@ -240,7 +240,7 @@ def _event(record):
 
 def _values(event):
     """By tag, the values of an event that are ours: they come before the copies for
-    TensorBoard's tabs, of which there are three for each layer. Those are read only where
+    TensorBoard's tabs, of which there are several for each layer. Those are read only where
     they hold the histograms."""
     summary, values = event.summary.value, {}
     for value in summary:

@@ -14,6 +14,7 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.analysis.update_ratio import update_ratio
 from activation_monitor.storage import log_format
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
@@ -21,7 +22,12 @@ _SUMMARIES: Any = summary_pb2
 _SHAPES: Any = tensor_shape_pb2
 _TYPES: Any = types_pb2
 
-_SCALARS = ("mean", "std")
+_STATISTICS = ("mean", "std")
+
+_GRADIENT = records.OUTPUT_GRADIENT
+
+_HISTOGRAMS = {records.OUTPUT: log_format.HISTOGRAM_PREFIX, _GRADIENT: "gradients/"}
+"""Quantity to what stands before the name of the layer in the tag of a histogram."""
 
 _ALL_OF = 64
 """Number of snapshots that all have histograms. TensorBoard keeps 100 of a tag."""
@@ -58,33 +64,45 @@ class Copies:
 
     def __init__(self, layers: tuple[LayerInfo, ...]):
         self.layers = layers
-        self._scalars = _SUMMARIES.Summary()
-        self._numbers = [
-            self._scalars.value.add(tag=f"activation_{statistic}/{layer.name}")
-            for statistic in _SCALARS
+        scalars = [f"activation_{statistic}" for statistic in _STATISTICS]
+        self._scalars = [
+            _SUMMARIES.Summary.Value(tag=f"{scalar}/{layer.name}")
+            for scalar in (*scalars, "gradient_rms", "update_ratio")
             for layer in layers
         ]
         shape = _SHAPES.TensorShapeProto()
         for size in (histogram.BUCKETS // _MERGED, 3):
             shape.dim.add(size=size)
-        self._histograms = []
-        for layer in layers:
-            value = _SUMMARIES.Summary.Value(tag=log_format.HISTOGRAM_PREFIX + layer.name)
-            value.tensor.dtype = _TYPES.DT_FLOAT
-            value.tensor.tensor_shape.CopyFrom(shape)
-            self._histograms.append((value, value.tensor))
+        self._histograms = {}  # by quantity
+        for quantity, prefix in _HISTOGRAMS.items():
+            self._histograms[quantity] = []
+            for layer in layers:
+                value = _SUMMARIES.Summary.Value(tag=prefix + layer.name)
+                value.tensor.dtype = _TYPES.DT_FLOAT
+                value.tensor.tensor_shape.CopyFrom(shape)
+                self._histograms[quantity].append((value, value.tensor))
 
     def add_scalars(self, summary: Any, snapshot: Snapshot) -> None:
-        """Add mean and std of each layer to a `Summary`."""
-        found = [snapshot.statistic(statistic) for statistic in _SCALARS]
+        """Add the scalars of each layer to a `Summary`: mean and std of its output, and, if
+        they were measured, rms of its gradient and the update ratio of its kernel."""
+        gradient, ratio = snapshot.statistic("rms", _GRADIENT), update_ratio(snapshot)
+        outputs = [snapshot.statistic(statistic) for statistic in _STATISTICS]
         with np.errstate(over="ignore"):
-            numbers = np.concatenate(found).astype(np.float32).tolist()
-        for value, number in zip(self._numbers, numbers, strict=True):
-            value.simple_value = number
-        summary.MergeFrom(self._scalars)
+            numbers = np.concatenate([*outputs, gradient, ratio]).astype(np.float32)
+        written = np.concatenate(
+            [
+                np.ones(len(_STATISTICS) * len(self.layers), bool),
+                snapshot.field("count", _GRADIENT) > 0,
+                ~np.isnan(ratio),
+            ]
+        )
+        rows = np.flatnonzero(written).tolist()
+        for row, number in zip(rows, numbers[rows].tolist(), strict=True):
+            self._scalars[row].simple_value = number
+        summary.value.extend([self._scalars[row] for row in rows])
 
     def add_histograms(self, summary: Any, snapshot: Snapshot, described: set[str]) -> None:
-        """Add the histogram of each layer that has one to a `Summary`.
+        """Add the histograms of outputs and gradients that there are to a `Summary`.
 
         Args:
             summary: The `Summary`.
@@ -92,12 +110,14 @@ class Copies:
             described: Tags that the file has. TensorBoard reads the description from the
                 first value of a tag, which is added here.
         """
-        if records.OUTPUT not in snapshot.histograms:
-            return
-        vectors = snapshot.histograms[records.OUTPUT]
+        for quantity, copies in self._histograms.items():
+            if quantity in snapshot.histograms:
+                self._add(summary, snapshot.histograms[quantity], copies, described)
+
+    def _add(self, summary, vectors, copies, described):
         contents = _rows(vectors)
         for i in np.flatnonzero(vectors[:, 3:].any(axis=1)).tolist():
-            value, tensor = self._histograms[i]
+            value, tensor = copies[i]
             tensor.tensor_content = contents[i].tobytes()
             summary.value.append(value)
             if value.tag not in described:

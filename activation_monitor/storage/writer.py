@@ -5,7 +5,11 @@ folder), which no other writer may share: TensorBoard's Python reader follows on
 newest file of a folder. In addition to the tags of `log_format`, the file has
 
 * `activation_mean/<layer>`, `activation_std/<layer>`: scalars, with `scalars=True`;
-* `activations/<layer>`: histograms, at some of the steps (`tabs.shows`);
+* `gradient_rms/<layer>`: the rms of the gradient of the loss with respect to the output,
+  and `update_ratio/<layer>`: that of the update of the kernel over that of the kernel; as
+  scalars, where they were measured, with `scalars=True`;
+* `activations/<layer>`, `gradients/<layer>`: histograms, at some of the steps
+  (`tabs.shows`);
 * `activation_monitor/findings`: the diagnosis as Markdown, at each change;
 * `activation_monitor/depth_by_step`: an image of all layers at all steps, at the end.
 """
@@ -36,8 +40,9 @@ class EventLog:
     Args:
         log_dir: The log folder. The run folder is created in it.
         run: Name of the run folder. Defaults to `log_format.RUN`.
-        scalars: Whether to write mean and std of each layer as scalars, for TensorBoard's
-            Scalars tab, which shows two cards for each layer. Defaults to `True`.
+        scalars: Whether to write mean and std of each layer, rms of its gradient and its
+            update ratio as scalars, for TensorBoard's Scalars tab, which shows a card for
+            each. Defaults to `True`.
         budget: About how many bytes the files of the run folder may have. With n snapshots
             in the first half of it, the file has at most `1 - n / 2m` of the budget after m
             snapshots: every fourth is written around m = 2n, and every hundredth around

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from plotly import graph_objects, offline
 
+from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import VERDICTS
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures, in_words, markup
@@ -115,7 +116,12 @@ def _pictures(runs, diagnoses):
     for i, run in enumerate(worst_first[:_MOST]):
         recording = runs[run]
         layer = diagnoses[run].worst_layer
-        of_run = {
+        measured = {name for snapshot in recording for name in snapshot.quantities}
+        of_run = {}
+        if len(runs) > 1 and records.OUTPUT_GRADIENT in measured:
+            # The comparison does not show them.
+            of_run[f"depth-{i}"] = both(figures.depth_profile, {run: recording})
+        of_run |= {
             f"heat-{i}": both(figures.heat_map, recording),
             f"graph-{i}": both(figures.layer_graph, recording, diagnoses[run]),
             f"layer-{i}": both(figures.layer_over_time, {run: recording}, layer),
@@ -123,6 +129,8 @@ def _pictures(runs, diagnoses):
         if any(snapshot.histograms for snapshot in recording):
             histograms = both(figures.histogram_over_time, recording, layer)
             of_run[f"histograms-{i}"] = histograms
+        if records.WEIGHT_UPDATE in measured:
+            of_run[f"updates-{i}"] = both(figures.update_ratio, recording)
         sections.append((run if len(runs) > 1 else "", of_run))
     return sections
 
@@ -153,7 +161,11 @@ batch: mean, standard deviation and rms (root mean square, mean not removed) of 
 elements, and the fractions of zeros and of NaN or infinite elements. Depth counts the
 weight layers on the longest data path. Growth with depth is judged at the first step only,
 over the tensors that every path from input to output passes, and compared with the interval
-that the random draw of the weights explains.</p>"""
+that the random draw of the weights explains.</p>
+<p>A step that trains the model also measures, for each weight layer, its kernel and the
+change that the step makes to it; and, unless <code>gradients=False</code>, the gradients of
+the loss with respect to each output and kernel. In large kernels these are measured in
+evenly spaced rows.</p>"""
 
 
 def _embedded(pictures):

@@ -5,7 +5,8 @@
 Four tables: bytes of log for each layer and snapshot; milliseconds for each sampled step,
 in the training thread and in all threads, files included; seconds to read a log; seconds to
 import the package and to begin a `fit`. The snapshots are made of random arrays, in a chain
-of layers that all have a kernel, which is the most that a snapshot can hold.
+of layers that all have a kernel, with all quantities, which is the most that a snapshot can
+hold. "Forward" is without gradients and updates.
 """
 
 import argparse
@@ -45,22 +46,33 @@ def layers(many):
     )
 
 
-def snapshots(many):
+def snapshots(many, backward=True):
     """Snapshots of a healthy network with so many layers."""
     rng, made = np.random.default_rng(0), []
     named = layers(many)
+    sizes = {"weight": np.sqrt(2 / 256), "weight_gradient": 1e-2, "weight_update": 1e-4}
     for _ in range(DIFFERENT):
-        outputs, kernels = records.empty(many), records.empty(many)
-        counted = histogram.none(many)
+        quantities = {name: records.empty(many) for name in records.QUANTITIES}
+        counted = {name: histogram.none(many) for name in ("output", "output_gradient")}
         for i in range(many):
             x = rng.standard_normal((64, 256), np.float32)
-            kernels[i] = records.measure(x[:32] * np.float32(np.sqrt(2 / 256)))
-            x = np.maximum(x, 0) * np.float32(np.sqrt(2))
-            outputs[i] = records.measure(x, "relu")
-            counts, _ = np.histogram(x, histogram.BUCKETS)
-            counted[i] = [1, x.min(), x.max(), *counts]
-        quantities = {"output": outputs, "weight": kernels}
-        made.append(Snapshot(0, named, quantities, {"output": counted}, loss=0.5))
+            tensors = {
+                "output": np.maximum(x, 0) * np.float32(np.sqrt(2)),
+                "output_gradient": rng.standard_normal(x.shape, np.float32)
+                * np.float32(1e-4),
+            }
+            for name, tensor in tensors.items():
+                of = "relu" if name == "output" else "linear"
+                quantities[name][i] = records.measure(tensor, of)
+                counts, _ = np.histogram(tensor, histogram.BUCKETS)
+                counted[name][i] = [1, tensor.min(), tensor.max(), *counts]
+            for name, size in sizes.items():
+                kernel = rng.standard_normal((32, 256), np.float32) * np.float32(size)
+                quantities[name][i] = records.measure(kernel)
+        if not backward:
+            quantities = {name: quantities[name] for name in ("output", "weight")}
+            del counted["output_gradient"]
+        made.append(Snapshot(0, named, quantities, counted, loss=0.5))
     return made
 
 
@@ -85,14 +97,17 @@ def bytes_per_layer(many=200):
 
     Without the first one, which has the table of the layers.
     """
-    made, found = snapshots(many), {}
-    for histograms, scalars in product([False, True], [False, True]):
+    made = {True: snapshots(many), False: snapshots(many, backward=False)}
+    found = {}
+    for backward, histograms, scalars in product([False, True], repeat=3):
+        made_of = made[backward]
         written_too = " + histograms" * histograms + " + scalars" * scalars
-        row = found[f"statistics{written_too}"] = {}
+        which = "forward and backward" if backward else "forward"
+        row = found[f"{which}: statistics{written_too}"] = {}
         with tempfile.TemporaryDirectory() as folder:
-            first = written(f"{folder}/1", made, 1, histograms, scalars)
+            first = written(f"{folder}/1", made_of, 1, histograms, scalars)
             for steps in (65, 1001):
-                size = written(f"{folder}/{steps}", made, steps, histograms, scalars)
+                size = written(f"{folder}/{steps}", made_of, steps, histograms, scalars)
                 row[f"{steps - 1} snapshots"] = (size - first) / many / (steps - 1)
     return found
 

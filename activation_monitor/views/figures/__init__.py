@@ -12,6 +12,7 @@ upper edge.
 
 from plotly import graph_objects
 
+from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures.depth import comparison, depth_profile
@@ -21,7 +22,9 @@ from activation_monitor.views.figures.over_time import (
     histogram_over_time,
     layer_over_time,
 )
+from activation_monitor.views.figures.quantity import layers_with
 from activation_monitor.views.figures.statistic import STATISTICS_SHOWN
+from activation_monitor.views.figures.updates import update_ratio
 
 __all__ = [
     "STATISTICS_SHOWN",
@@ -32,6 +35,7 @@ __all__ = [
     "histogram_over_time",
     "layer_graph",
     "layer_over_time",
+    "update_ratio",
 ]
 
 _KINDS = {
@@ -41,12 +45,24 @@ _KINDS = {
     "heat_map": lambda recording, diagnosis, **o: heat_map(recording, **o),
     "layer_graph": layer_graph,
     "layer_over_time": lambda recording, diagnosis, **o: layer_over_time(
-        {"run": recording}, **{"layer": diagnosis.worst_layer} | o
+        {"run": recording},
+        **{"layer": _default_layer(recording, diagnosis, o.get("of"))} | o,
     ),
     "histogram_over_time": lambda recording, diagnosis, **o: histogram_over_time(
-        recording, **{"layer": diagnosis.worst_layer} | o
+        recording, **{"layer": _default_layer(recording, diagnosis, o.get("of"))} | o
     ),
+    "update_ratio": lambda recording, diagnosis, **o: update_ratio(recording, **o),
 }
+
+
+def _default_layer(recording, diagnosis, of):
+    """The worst layer, or the next one before it of which the quantity was measured."""
+    worst = diagnosis.worst_layer
+    if of not in records.QUANTITIES:  # the figure says so
+        return worst
+    names, having = (layers_with(recording, one) for one in (records.OUTPUT, of))
+    before = [name for name in names[: names.index(worst) + 1] if name in having]
+    return [worst, *having[:1], *before][-1]
 
 
 def draw(
@@ -55,12 +71,13 @@ def draw(
     """Draw a figure of one run by the name of the figure.
 
     Args:
-        kind: `"depth_profile"`, `"heat_map"`, `"layer_graph"`, `"layer_over_time"` or
-            `"histogram_over_time"`.
+        kind: `"depth_profile"`, `"heat_map"`, `"layer_graph"`, `"layer_over_time"`,
+            `"histogram_over_time"` or `"update_ratio"`.
         recording: The recording of the run.
         diagnosis: The diagnosis of the run.
         **options: Arguments of the function of that name. The default of `layer` is
-            `diagnosis.worst_layer`.
+            `diagnosis.worst_layer`; of a quantity that it does not have, the last layer
+            before it.
 
     Returns:
         A `plotly.graph_objects.Figure`.

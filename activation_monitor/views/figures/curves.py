@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from plotly import colors
-
 from activation_monitor.analysis import records
 from activation_monitor.analysis.growth import DTYPE_LIMITS
 from activation_monitor.analysis.snapshot import Recording, Snapshot
@@ -17,6 +15,7 @@ from activation_monitor.views.figures.style import (
     LOG_AXIS,
     NAMES,
     escape,
+    shade,
     short_run,
     slanted,
     theme,
@@ -108,10 +107,7 @@ def _of_step(i, count, colours, dark):
     """Up to three steps have separate colours; more steps have those of a scale."""
     if count <= 3:
         return colours.runs[i]
-    ends = (0.25, 1.0) if dark else (0.0, 0.85)
-    at = ends[0] + (ends[1] - ends[0]) * i / (count - 1)
-    rgb = colors.unlabel_rgb(colors.sample_colorscale("Viridis", [at])[0])
-    return "#" + "".join(f"{round(channel):02x}" for channel in rgb)
+    return shade(i / (count - 1), dark)
 
 
 def hover(curve: Curve, rows: list[int], texts: list[str], what: str) -> list[str]:

@@ -195,11 +195,15 @@ def _add_gradients(figure, curves, colours):
         value = records.STATISTICS["rms"](back)
         marked.append((curve, value == 0, back))
         y = statistics.log10(value)
-        rows = curve.path.trunk
+        there = records.field(back, "count") > 0
         texts = [statistics.number(one, "rms") for one in value.tolist()]
-        said = hover(curve, rows, texts, "rms of the gradient")
-        _add_line_below(figure, curve, rows, y[rows], True, said)
-        seen += list(y[rows])
+        for all_rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
+            # The input of a layer may lack a gradient, which must not interrupt the line.
+            rows = [row for row in all_rows if there[row]]
+            if rows or is_trunk:
+                said = hover(curve, rows, texts, "rms of the gradient")
+                _add_line_below(figure, curve, rows, y[rows], True, said, is_trunk)
+                seen += list(y[rows])
     low, high = statistics.window(seen, DECADES)
     spare = 0.08 * (high - low)
     title = "rms of the gradient"
@@ -232,14 +236,16 @@ def _add_ratio(figure, curve, reference, statistic):
     return list(y)
 
 
-def _add_line_below(figure, curve, rows, y, log, said):
-    """Draw a curve in the second panel. It shares the entry of the first in the legend."""
+def _add_line_below(figure, curve, rows, y, log, said, is_trunk=True):
+    """Draw a curve in the second panel, or points for layers beside the trunk. It shares
+    the entry of the first panel in the legend."""
+    mode = "lines+markers" if len(rows) <= MARKERS else "lines"
     figure.add_scatter(
         x=curve.path.x[rows],
         y=statistics.on_axis(y, log),
-        mode="lines+markers" if len(rows) <= MARKERS else "lines",
+        mode=mode if is_trunk else "markers",
         line={"color": curve.colour, "dash": curve.dash, "width": 2},
-        marker={"size": 6, "color": curve.colour},
+        marker={"size": 6, "color": curve.colour, "opacity": 1.0 if is_trunk else 0.45},
         name=curve.name,
         legendgroup=curve.label,
         showlegend=False,

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from plotly import graph_objects
 
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import dress, escape, short, theme
@@ -19,11 +21,15 @@ _TICKS = 30
 
 
 def heat_map(
-    recording: Recording, statistic: str = "rms", dark: bool = False
+    recording: Recording,
+    statistic: str = "rms",
+    dark: bool = False,
+    of: str = OUTPUT,
 ) -> graph_objects.Figure:
     """Draw a statistic of all layers (downwards from the input) at all steps (rightwards).
 
-    Sizes have a logarithmic scale around 1, blue below and red above. Zeros, and tensors
+    Sizes have a logarithmic scale around 1 (around the median for quantities other than
+    outputs), blue below and red above. Zeros, and tensors
     with NaN or infinite elements, have separate colours. `y` has the escaped names of the
     layers and `customdata` the unescaped ones, one for each row; `x` has the steps.
 
@@ -31,26 +37,30 @@ def heat_map(
         recording: The recording of one run.
         statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
         dark: Whether the colours are for a dark page. Defaults to `False`.
+        of: The quantity, a key of `records.QUANTITIES`, for example `"output_gradient"`.
+            Layers that do not have it are left out. Defaults to `"output"`.
 
     Raises:
-        ValueError: If there is nothing to draw, or `statistic` is invalid.
+        ValueError: If there is nothing to draw, `statistic` is invalid, or the quantity is
+            unknown or was not measured.
     """
     statistics.check(statistic, "heat_map")
     paths.check(recording, "heat_map")
+    quantities.check(of, [recording], "heat_map")
     colours = theme(dark)
-    names, steps, values, zero, nonfinite = table(recording, statistic)
+    names, steps, values, zero, nonfinite = table(recording, statistic, of)
     y = [escape(name) for name in names]
     steps = [str(step) for step in steps]
-    shades = scale(values, statistic, colours)
+    shades = scale(values, statistic, colours, of)
     figure = graph_objects.Figure()
+    what = statistic.replace("_", " ") + quantities.of_the(of)
     figure.add_heatmap(
         x=steps,
         y=y,
         z=values,
         customdata=names,
-        text=_texts(recording, names, statistic),
-        hovertemplate=f"%{{y}}<br>step %{{x}}: {statistic.replace('_', ' ')} %{{text}}"
-        "<extra></extra>",
+        text=_texts(recording, names, statistic, of),
+        hovertemplate=f"%{{y}}<br>step %{{x}}: {what} %{{text}}<extra></extra>",
         colorscale=shades.colours,
         zmin=shades.low,
         zmax=shades.high,
@@ -76,7 +86,7 @@ def heat_map(
         **_ticks(y, [short(name) for name in names]),
     )
     height = int(np.clip(120 + 16 * len(names), 320, 720))
-    title = f"{statistics.label(statistic)} of each layer at each step"
+    title = f"{statistics.label(statistic, of)} of each layer at each step"
     dress(figure, colours, title, height)
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
@@ -99,31 +109,33 @@ class Table(NamedTuple):
     nonfinite: np.ndarray
 
 
-def table(recording: Recording, statistic: str) -> Table:
+def table(recording: Recording, statistic: str, of: str = OUTPUT) -> Table:
     """A statistic by layer and step.
 
     Args:
         recording: The recording of one run.
         statistic: One of `STATISTICS_SHOWN`.
+        of: The quantity. Layers that do not have it are left out. Defaults to `"output"`.
     """
     snapshots = _drawn(recording)
-    names = _in_depth_order(snapshots)
+    names, having = _in_depth_order(snapshots), {*quantities.layers_with(recording, of)}
+    names = [name for name in names if name in having]
     values = np.full((len(names), len(snapshots)), np.nan, np.float32)
     zero, nonfinite = np.zeros((2, *values.shape), bool)
     for column, snapshot, rows, known in _columns(snapshots, names):
-        found = statistics.shown(snapshot, statistic)
+        found = statistics.shown(snapshot, statistic, of)
         values[rows, column] = found.y[known]
         zero[rows, column] = found.zero[known]
         nonfinite[rows, column] = found.nonfinite[known]
     return Table(names, [s.step for s in snapshots], values, zero, nonfinite)
 
 
-def _texts(recording, names, statistic):
+def _texts(recording, names, statistic, of):
     """The tooltip of each layer at each step, an array `(layers, steps)`."""
     snapshots = _drawn(recording)
     texts = np.full((len(names), len(snapshots)), statistics.UNMEASURED, object)
     for column, snapshot, rows, known in _columns(snapshots, names):
-        said = statistics.texts(snapshot, statistic)
+        said = statistics.texts(snapshot, statistic, of)
         texts[rows, column] = [said[i] for i in known]
     return texts
 

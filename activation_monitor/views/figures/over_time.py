@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from plotly import graph_objects, subplots
 
-from activation_monitor.analysis.hints import no_such
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures.curves import places_of
 from activation_monitor.views.figures.statistic import evenly, nonfinite_text, window
 from activation_monitor.views.figures.style import (
@@ -34,9 +35,11 @@ _SHARES = (
 
 
 class _Drawn(NamedTuple):
-    """A run to draw; the prefix of its labels, and the prefix cut to fit a legend."""
+    """A run to draw, and the quantity; the prefix of its labels, and the prefix cut to fit
+    a legend."""
 
     recording: Recording
+    of: str
     prefix: str
     name: str
     colour: str
@@ -47,6 +50,7 @@ def layer_over_time(
     layer: str,
     dark: bool = False,
     places: Mapping[str, int] | None = None,
+    of: str = OUTPUT,
 ) -> graph_objects.Figure:
     """Draw mean, standard deviation, extremes and fractions of one layer over the steps.
 
@@ -59,16 +63,22 @@ def layer_over_time(
         dark: Whether the colours are for a dark page. Defaults to `False`.
         places: Name of a run to its index among all runs, which selects its colour when
             only some runs are drawn. Defaults to `None`, the order of `runs`.
+        of: The quantity, a key of `records.QUANTITIES`, for example `"output_gradient"`.
+            Defaults to `"output"`.
 
     Raises:
-        ValueError: If no run has a layer of that name.
+        ValueError: If no run has a layer of that name, or the quantity is unknown or was
+            not measured.
     """
-    known = {run: recording for run, recording in runs.items() if _has(recording, layer)}
+    quantities.check(of, runs.values(), "layer_over_time")
+    known = {
+        run: recording
+        for run, recording in runs.items()
+        if layer in quantities.layers_with(recording, of)
+    }
     if not known:
-        raise ValueError(
-            f"layer_over_time: {no_such('layer', layer, _names(runs.values()))} Expected "
-            f"a layer of one of the runs ({', '.join(runs) or 'none'})."
-        )
+        expected = f" Expected a layer of one of the runs ({', '.join(runs) or 'none'})."
+        quantities.check_layer(layer, runs.values(), of, "layer_over_time", expected)
     alone = len(runs) == 1 and places is None
     colours, places = theme(dark), places_of(runs, places)
     figure = subplots.make_subplots(
@@ -76,7 +86,7 @@ def layer_over_time(
     )
     drawn = [
         _Drawn(
-            recording,
+            *(recording, of),
             "" if alone else f"{escape(run)}: ",
             "" if alone else f"{short_run(run)}: ",
             colours.run(places[run]),
@@ -96,17 +106,24 @@ def layer_over_time(
         there = _add_nonfinite(figure, of_run, layer, edge, explained, colours)
         explained = explained and not there
     limits = [low - 0.06 * span, high + 0.14 * span]
-    figure.update_yaxes(title="activations", range=limits, row=1, col=1)
+    figure.update_yaxes(title=f"{quantities.WORDS[of]}s", range=limits, row=1, col=1)
     share = {"title": "fraction", "range": [-0.04, 1.04], "tickformat": ".0%"}
     figure.update_yaxes(**share, row=2, col=1)
     steps = [step for recording in known.values() for step in recording.steps]
     figure.update_xaxes(**whole(min(steps), max(steps)))
     figure.update_xaxes(title="step", row=2, col=1)
-    return dress(figure, colours, f"{short(layer, 60)} over the steps", height=560)
+    title = f"{short(layer, 60)} over the steps"
+    if of != OUTPUT:
+        title = f"{quantities.WORDS[of].capitalize()} of {title}"
+    return dress(figure, colours, title, height=560)
 
 
 def histogram_over_time(
-    recording: Recording, layer: str, dark: bool = False, place: int = 0
+    recording: Recording,
+    layer: str,
+    dark: bool = False,
+    place: int = 0,
+    of: str = OUTPUT,
 ) -> graph_objects.Figure:
     """Draw the histograms of one layer, one above the other in the order of the steps.
 
@@ -117,27 +134,34 @@ def histogram_over_time(
         layer: Name of the layer.
         dark: Whether the colours are for a dark page. Defaults to `False`.
         place: Index of the run among all runs, which selects its colour. Defaults to `0`.
+        of: The quantity: `"output"` or `"output_gradient"`. Defaults to `"output"`.
 
     Raises:
-        ValueError: If the recording is empty or has no layer of that name.
+        ValueError: If the recording is empty or has no layer of that name, or the quantity
+            is unknown, was not measured or has no histograms.
     """
-    paths.check(recording, "histogram_over_time")
-    if not _has(recording, layer):
+    where = "histogram_over_time"
+    paths.check(recording, where)
+    quantities.check(of, [recording], where)
+    quantities.check_layer(layer, [recording], of, where)
+    counted = {name for snapshot in recording for name in snapshot.histograms}
+    if counted and of not in counted:
         raise ValueError(
-            f"histogram_over_time: {no_such('layer', layer, _names([recording]))}"
+            f"{where}: expected a quantity with histograms: {', '.join(sorted(counted))}. "
+            f"Received: of={of!r}."
         )
     colours = theme(dark)
     colour = colours.run(place)
-    those = [snapshot for snapshot in recording if snapshot.histograms]
+    those = [snapshot for snapshot in recording if of in snapshot.histograms]
     kept = [those[i] for i in evenly(len(those), _RIDGES)]
     kept = [
-        (snapshot.step, snapshot.histogram(layer))
+        (snapshot.step, snapshot.histogram(layer, of))
         for snapshot in kept
         if layer in snapshot.names
     ]
     kept = [(step, counted) for step, counted in kept if counted is not None]
     figure = graph_objects.Figure()
-    title = f"Histograms of {short(layer, 60)}"
+    title = f"Histograms{quantities.of_the(of)} of {short(layer, 60)}"
     if not kept:
         dress(figure, colours, title)
         note(
@@ -171,23 +195,17 @@ def histogram_over_time(
         tickvals=list(range(len(kept))),
         ticktext=[str(step) for step, _ in kept],
     )
-    figure.update_xaxes(title="activation")
+    figure.update_xaxes(title=quantities.WORDS[of])
     return dress(figure, colours, title, height=180 + 18 * len(kept))
-
-
-def _has(recording, layer):
-    """Whether the recording has a layer of that name."""
-    kinds = {id(snapshot.layers): snapshot for snapshot in recording}.values()
-    return any(layer in snapshot.names for snapshot in kinds)
 
 
 def _add_sizes(figure, of_run, layer, explained):
     """Draw the mean with a band of one standard deviation, and the extremes; returns the
     values drawn."""
-    recording, prefix, run, colour = of_run
+    recording, quantity, prefix, run, colour = of_run
     steps = np.array(recording.steps)
     of = {
-        name: recording.statistic(name, layer)
+        name: recording.statistic(name, layer, quantity)
         for name in ("mean", "std", "minimum", "maximum")
     }
     there = np.isfinite(of["mean"])
@@ -224,11 +242,13 @@ def _add_sizes(figure, of_run, layer, explained):
 
 
 def _add_shares(figure, of_run, layer, alone, explained, colours):
-    recording, prefix, _, colour = of_run
+    recording, quantity, prefix, _, colour = of_run
     for i, (statistic, label, dash) in enumerate(_SHARES):
+        if statistic == "saturated_fraction" and quantity != OUTPUT:
+            continue  # only outputs can be at the limits of an activation function
         figure.add_scatter(
             x=recording.steps,
-            y=recording.statistic(statistic, layer),
+            y=recording.statistic(statistic, layer, quantity),
             mode="lines+markers" if len(recording) <= 40 else "lines",
             line={"color": colours.runs[i + 1] if alone else colour, "dash": dash},
             marker={"size": 4},
@@ -243,8 +263,8 @@ def _add_shares(figure, of_run, layer, alone, explained, colours):
 
 def _add_nonfinite(figure, of_run, layer, y, explained, colours):
     """Mark the steps with NaN or infinity; returns whether there are any."""
-    recording, prefix, _, colour = of_run
-    share = recording.statistic("nonfinite_fraction", layer)
+    recording, of, prefix, _, colour = of_run
+    share = recording.statistic("nonfinite_fraction", layer, of)
     there = [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
     if there:
         figure.add_scatter(
@@ -262,7 +282,7 @@ def _add_nonfinite(figure, of_run, layer, y, explained, colours):
             showlegend=explained,
             customdata=[layer] * len(there),
             hovertext=[
-                f"{prefix}step {snapshot.step}: {_nonfinite_text(snapshot, layer)}"
+                f"{prefix}step {snapshot.step}: {_nonfinite_text(snapshot, layer, of)}"
                 for snapshot in there
             ],
             hoverinfo="text",
@@ -272,11 +292,7 @@ def _add_nonfinite(figure, of_run, layer, y, explained, colours):
     return bool(there)
 
 
-def _nonfinite_text(snapshot, layer):
+def _nonfinite_text(snapshot, layer, of):
     row = snapshot.names.index(layer)
-    return nonfinite_text(snapshot.field("count")[row], snapshot.field("nonfinite")[row])
-
-
-def _names(recordings):
-    """Names of the layers of all snapshots."""
-    return [name for recording in recordings for one in recording for name in one.names]
+    counts = (snapshot.field(name, of)[row] for name in ("count", "nonfinite"))
+    return nonfinite_text(*counts)

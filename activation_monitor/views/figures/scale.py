@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.style import Theme, power, whole
 
@@ -27,29 +28,36 @@ class Scale(NamedTuple):
     bar: dict
 
 
-def scale(y: np.ndarray, statistic: str, theme: Theme) -> Scale:
+def scale(y: np.ndarray, statistic: str, theme: Theme, of: str = OUTPUT) -> Scale:
     """The colour scale for some values.
 
-    Sizes have a scale of powers of 10 around 1, fractions one from 0 to 1.
+    Sizes have a scale of powers of 10 around 1, fractions one from 0 to 1. Only outputs
+    have a size that they should have: sizes of other quantities have a scale around the
+    power of 10 that is next to their median.
 
     Args:
         y: Values as in `statistic.Shown.y`. Values that are not finite are ignored.
         statistic: Name of the statistic.
         theme: The theme of the page.
+        of: The quantity. Defaults to `"output"`.
     """
-    bar = {"title": {"text": statistics.label(statistic), "side": "right"}, "thickness": 14}
+    title = {"text": statistics.label(statistic, of), "side": "right"}
+    bar = {"title": title, "thickness": 14}
     finite = y[np.isfinite(y)]
     if statistics.is_log(statistic):
-        far = float(np.abs(finite).max(initial=_FAINT))
-        return Scale(theme.sizes, -far, far, bar | _decades(far))
+        middle = 0 if of == OUTPUT or not len(finite) else round(float(np.median(finite)))
+        far = float(np.abs(finite - middle).max(initial=_FAINT))
+        ticks = _decades(middle, far)
+        return Scale(theme.sizes, middle - far, middle + far, bar | ticks)
     if statistics.is_fraction(statistic):
         return Scale("Cividis", 0.0, 1.0, bar | {"tickformat": ".0%"})
     high = float(finite.max(initial=1.0))
     return Scale("Cividis", 0.0, high, bar | whole(0.0, high))
 
 
-def _decades(far):
-    """Ticks at whole powers of 10: three to five of them, with 1 in the middle."""
+def _decades(middle, far):
+    """Ticks at whole powers of 10: three to five of them, the same number on each side."""
     each = -(-int(far) // 2)
-    exponents = range(-(int(far) // each) * each, int(far) + 1, each)
+    last = int(far) // each * each
+    exponents = range(middle - last, middle + last + 1, each)
     return {"tickvals": [*exponents], "ticktext": [power(e) for e in exponents]}

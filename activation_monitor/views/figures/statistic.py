@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.views.figures.quantity import of_the
 
 _SIZES = ("rms", "std", "within_std", "between_std")
 _SIGNED = ("mean", "minimum", "maximum")
@@ -49,15 +51,16 @@ def is_fraction(statistic: str) -> bool:
     return statistic in _FRACTIONS
 
 
-def shown(snapshot: Snapshot, statistic: str) -> Shown:
+def shown(snapshot: Snapshot, statistic: str, of: str = OUTPUT) -> Shown:
     """A statistic of a snapshot as it is drawn.
 
     Args:
         snapshot: The snapshot.
         statistic: One of `STATISTICS_SHOWN`.
+        of: The quantity. Defaults to `"output"`.
     """
-    value = snapshot.statistic(statistic)
-    nonfinite = snapshot.field("nonfinite") > 0
+    value = snapshot.statistic(statistic, of)
+    nonfinite = snapshot.field("nonfinite", of) > 0
     if not is_log(statistic):
         return Shown(value, value, np.zeros(len(value), bool), nonfinite)
     zero = value == 0
@@ -87,12 +90,12 @@ def nonfinite_text(count: float, nonfinite: float) -> str:
     return f"{nonfinite:.0f} of {count:.0f} elements are NaN or infinite"
 
 
-def texts(snapshot: Snapshot, statistic: str) -> list[str]:
+def texts(snapshot: Snapshot, statistic: str, of: str = OUTPUT) -> list[str]:
     """The tooltip of each layer: its value. For a tensor with NaN or infinite elements,
     also their number, and the value without them."""
-    counts = snapshot.field("count").tolist()
-    nonfinite = snapshot.field("nonfinite").tolist()
-    values = snapshot.statistic(statistic).tolist()
+    counts = snapshot.field("count", of).tolist()
+    nonfinite = snapshot.field("nonfinite", of).tolist()
+    values = snapshot.statistic(statistic, of).tolist()
     return [_text(*one, statistic) for one in zip(counts, nonfinite, values, strict=True)]
 
 
@@ -109,10 +112,10 @@ def _text(count, nonfinite, value, statistic):
     return f"NaN; {how_many}{rest}"
 
 
-def label(statistic: str) -> str:
-    """The title of the axis."""
+def label(statistic: str, of: str = OUTPUT) -> str:
+    """The title of the axis, for a statistic of a quantity."""
     words = statistic.replace("_", " ")
-    return f"|{words}|" if statistic in _SIGNED else words
+    return (f"|{words}|" if statistic in _SIGNED else words) + of_the(of)
 
 
 def check(statistic: str, where: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from plotly import graph_objects
+from plotly import colors, graph_objects
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,19 @@ def tint(colour: str, paper: str) -> str:
     pairs = zip(rgb(colour), rgb(paper), strict=True)
     mixed = (round(_TINT * ink + (1 - _TINT) * page) for ink, page in pairs)
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+def shade(share: float, dark: bool) -> str:
+    """The colour of one of many curves in an order.
+
+    Args:
+        share: Its place, from 0 to 1.
+        dark: Whether the page is dark.
+    """
+    low, high = (0.25, 1.0) if dark else (0.0, 0.85)
+    (found,) = colors.sample_colorscale("Viridis", [low + (high - low) * share])
+    channels = colors.unlabel_rgb(found)
+    return "#" + "".join(f"{round(channel):02x}" for channel in channels)
 
 
 def power(exponent: int) -> str:

@@ -1,0 +1,414 @@
+"""Figures of gradients, weights and updates: what is drawn is what was measured."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import models
+import networks
+from activation_monitor import ActivationMonitor
+from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
+from activation_monitor.views import figures
+from activation_monitor.views.figures import style
+from networks import tap
+
+HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<b>%{y}</b>$\\href{x}$"
+
+NAN = math.nan
+
+
+def _records(arrays):
+    return np.stack([records.empty() if x is None else records.measure(x) for x in arrays])
+
+
+def _histograms(arrays):
+    found = histogram.none(len(arrays))
+    for i, x in enumerate(arrays):
+        if x is not None:
+            counts, edges = np.histogram(x[np.isfinite(x)], histogram.BUCKETS)
+            rows = np.stack([edges[:-1], edges[1:], counts], axis=1)
+            found[i] = histogram.pack(histogram.Histogram(1, rows))
+    return found
+
+
+def random(*sizes, seed=0):
+    """A random array of each size; None for None."""
+    rng = np.random.default_rng(seed)
+    return [None if s is None else s * rng.standard_normal((20, 10)) for s in sizes]
+
+
+def snapshot(step=0, name="d", **quantities):
+    """A chain of weight layers with these tensors by quantity. The first is an input."""
+    quantities = {"output": random(*[1.0] * len(next(iter(quantities.values()))))} | (
+        quantities
+    )
+    layers = tuple(
+        LayerInfo(
+            *("x" if i == 0 else f"{name}{i}", "Dense", "weight" if i else "input"),
+            *("tanh", 10, "float32", (i - 1,) if i else ()),
+        )
+        for i in range(len(quantities["output"]))
+    )
+    measured = {of: _records(arrays) for of, arrays in quantities.items()}
+    counted = {
+        of: _histograms(arrays)
+        for of, arrays in quantities.items()
+        if of in ("output", "output_gradient")
+    }
+    return Snapshot(step, layers, measured, counted)
+
+
+def trained(*ratios, step=0, gradients=None, **options):
+    """A snapshot of layers with kernels of rms 1 that change by these parts."""
+    weights = [None, *(np.array([[1.0, -1.0]]) for _ in ratios)]
+    updates = [None, *(np.array([[r, -r]]) for r in ratios)]
+    back = gradients or [None, *(np.ones((1, 2)) for _ in ratios)]
+    return snapshot(
+        step, weight=weights, weight_update=updates, weight_gradient=back, **options
+    )
+
+
+def named(figure, name):
+    return [trace for trace in figure.data if trace.name == name]
+
+
+@pytest.fixture(scope="module")
+def back():
+    """Gradients at three steps, none of the input."""
+    sizes = [(None, 1e-6, 1e-5), (None, 1e-7, 1e-4), (None, 1e-6, 1e-3)]
+    tensors = [random(*one, seed=i) for i, one in enumerate(sizes)]
+    recording = Recording(
+        snapshot(10 * i, output_gradient=t, weight=random(None, 1, 1))
+        for i, t in enumerate(tensors)
+    )
+    return recording, tensors
+
+
+# -- update over weight
+
+
+def test_the_update_ratio_is_drawn_over_the_steps_on_a_log_axis():
+    """One line for each weight layer. A step without an update has no point."""
+    ratios = [(1e-3, 2e-5), (0.0, 0.0), (3e-3, 0.5)]
+    steps = Recording(trained(*r, step=5 * i) for i, r in enumerate(ratios))
+    figure = figures.update_ratio(steps)
+    for name, expected in (("d1", [1e-3, NAN, 3e-3]), ("d2", [2e-5, NAN, 0.5])):
+        (line,) = named(figure, name)
+        np.testing.assert_array_equal(line.x, [0, 5, 10])
+        np.testing.assert_allclose(line.y, expected)
+        assert set(line.customdata) == {name}
+    axis = figure.layout.yaxis
+    assert axis.type == "log"
+    assert axis.range[0] < math.log10(2e-5) and axis.range[1] > math.log10(0.5)
+    assert not named(figure, "zero")
+
+
+def test_the_usual_ratio_is_a_line_in_a_band():
+    """Karpathy's 1e-3, a decade on either side, always within the axis."""
+    figure = figures.update_ratio(Recording([trained(1e-3, 1.1e-3)]))
+    band, line = figure.layout.shapes
+    assert (band.type, band.y0, band.y1) == ("rect", 1e-4, 1e-2)
+    assert (line.type, line.y0, line.y1) == ("line", 1e-3, 1e-3)
+    low, high = figure.layout.yaxis.range
+    assert low < -4 and high > -2
+    (text,) = figure.layout.annotations
+    assert text.y == -3.0 and text.text == "usual: 10<sup>\u22123</sup>"
+
+
+def test_several_steps_in_one_execution_count_as_one_of_them():
+    """The update is that of all of them."""
+    one = trained(1e-3, 2e-3)
+    several = Snapshot(0, one.layers, one.quantities, steps=4)
+    (line,) = named(figures.update_ratio(Recording([several])), "d2")
+    np.testing.assert_allclose(line.y, [5e-4])
+
+
+def test_of_many_layers_first_last_and_the_farthest_are_drawn():
+    """By the distance from 1e-3 on the log axis, at the last step that has one."""
+    ratios = np.full(40, 1e-3)
+    far = {3: 1e-6, 7: 1.0, 8: 1e-5, 12: 0.05, 20: 1e-7, 21: 2e-5, 30: 0.2, 31: 3e-5}
+    far |= {35: 4e-5, 36: 0.02}
+    for row, ratio in far.items():
+        ratios[row] = ratio
+    steps = [trained(*np.roll(ratios, 1)), trained(*ratios, step=1)]
+    steps.append(trained(*[0.0] * 40, step=2))
+    figure = figures.update_ratio(Recording(steps))
+    drawn = [trace.name for trace in figure.data]
+    assert drawn == [f"d{row + 1}" for row in sorted({0, 39, *far})]
+    assert "12 of 40 weight layers: first, last and those" in figure.layout.title.text
+    few = figures.update_ratio(Recording([trained(*ratios[:12])]))
+    assert len(few.data) == 12 and few.layout.title.text.endswith("over the steps")
+
+
+def test_a_kernel_that_stands_still_is_marked_and_the_farthest_unless_frozen():
+    """A frozen layer has no gradient, so nothing is wrong with it."""
+    ratios = [1e-3] + [2e-3] * 30 + [1e-3]
+    ratios[5] = ratios[6] = 0.0
+    back = [None] + [None if i == 5 else np.ones((1, 2)) for i in range(32)]
+    figure = figures.update_ratio(Recording([trained(*ratios, gradients=back)]))
+    (zeros,) = named(figure, "zero")
+    assert tuple(zeros.customdata) == ("d7",)
+    assert zeros.y[0] < 1e-4 and math.log10(zeros.y[0]) > figure.layout.yaxis.range[0]
+    assert named(figure, "d7") and not named(figure, "d6")
+
+
+def test_steps_that_change_nothing_leave_a_figure_that_says_so():
+    """Not an error: the next sampled step may have an update."""
+    figure = figures.update_ratio(Recording([trained(0.0, 0.0)]))
+    assert not figure.data
+    assert "No sampled step has changed" in figure.layout.annotations[0].text
+
+
+def test_updates_that_were_not_measured_are_a_clear_error():
+    """And so is an empty recording."""
+    with pytest.raises(ValueError, match="update_ratio: expected a quantity .*: output. R"):
+        figures.update_ratio(Recording([networks.chain(1.0)]))
+    with pytest.raises(ValueError, match="update_ratio: expected .* an empty one"):
+        figures.update_ratio(Recording())
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_hostile_names_are_text_in_figures_of_quantities(dark):
+    """As in all figures. The colours are those of the page."""
+    tensors = {"output_gradient": random(1.0, 1.0)}
+    steps = Recording([trained(1e-3, name=HOSTILE, **tensors)])
+    layer = f"{HOSTILE}1"
+    for figure in (
+        figures.update_ratio(steps, dark=dark),
+        figures.heat_map(steps, dark=dark, of="weight"),
+        figures.layer_over_time({"a": steps}, layer, dark, of="output_gradient"),
+        figures.histogram_over_time(steps, layer, dark, of="output_gradient"),
+    ):
+        plain = json.loads(figure.to_json())
+        for trace in plain["data"]:
+            assert {*(trace.pop("customdata", None) or [layer])} <= {layer, "x"}
+        for bad in ("<img", "</script", "<b>", "$", "onerror=alert(1)>", "&gt;%{y}"):
+            assert bad not in json.dumps(plain)
+        assert figure.layout.paper_bgcolor == style.theme(dark).paper
+
+
+# -- `of`
+
+
+def test_the_heat_map_of_gradients_is_their_rms(back):
+    """Layers without a gradient have no row."""
+    recording, tensors = back
+    figure = figures.heat_map(recording, of="output_gradient")
+    sizes = figure.data[0]
+    assert tuple(sizes.customdata) == ("d1", "d2")
+    for i, name in enumerate(("d1", "d2"), start=1):
+        expected = [math.log10(math.sqrt((t[i] ** 2).mean())) for t in tensors]
+        row = sizes.z[list(sizes.customdata).index(name)]
+        np.testing.assert_allclose(row, expected, rtol=1e-6)
+    assert figure.layout.title.text == "rms of the gradient of each layer at each step"
+    assert sizes.colorbar.title.text == "rms of the gradient"
+    assert "rms of the gradient %{text}" in sizes.hovertemplate
+
+
+def test_colours_of_gradients_are_around_their_median(back):
+    """No gradient must be about 1, as an output must. All values are on the scale."""
+    recording, _ = back
+    sizes = figures.heat_map(recording, of="output_gradient").data[0]
+    middle = round(float(np.median(sizes.z)))
+    assert (sizes.zmin + sizes.zmax) / 2 == middle == -6
+    assert sizes.zmin <= sizes.z.min() and sizes.z.max() <= sizes.zmax
+    places = list(sizes.colorbar.tickvals)
+    assert places[len(places) // 2] == middle and len(places) in (3, 5)
+    outputs = figures.heat_map(recording).data[0]
+    assert outputs.zmin == -outputs.zmax
+
+
+def test_a_gradient_over_time_is_that_of_numpy(back):
+    """Mean, extremes and zeros; the axis says what it is. Gradients do not saturate."""
+    recording, tensors = back
+    figure = figures.layer_over_time({"run": recording}, "d2", of="output_gradient")
+    traces = {trace.name: trace for trace in figure.data}
+    np.testing.assert_allclose(traces["mean"].y, [t[2].mean() for t in tensors])
+    low, high = named(figure, "extremes")
+    np.testing.assert_allclose(low.y, [t[2].min() for t in tensors])
+    np.testing.assert_allclose(high.y, [t[2].max() for t in tensors])
+    np.testing.assert_array_equal(traces["zeros"].y, [0, 0, 0])
+    assert figure.layout.yaxis.title.text == "gradients"
+    assert figure.layout.title.text == "Gradient of d2 over the steps"
+    assert "saturated" not in traces
+    outputs = figures.layer_over_time({"run": recording}, "d2")
+    assert outputs.layout.yaxis.title.text == "activations" and named(outputs, "saturated")
+
+
+def test_gradients_that_are_not_finite_are_marked_over_time():
+    """By the elements of the gradient, not by those of the output."""
+    bad = np.ones((4, 5))
+    bad[0, :3] = np.nan
+    steps = [
+        snapshot(i, output_gradient=[None, g])
+        for i, g in enumerate([np.zeros((4, 5)), bad])
+    ]
+    for of, expected in (("output_gradient", 1), ("output", 0)):
+        figure = figures.layer_over_time({"a": Recording(steps)}, "d1", of=of)
+        marks = named(figure, "NaN or infinite elements")
+        assert len(marks) == expected
+        for mark in marks:
+            assert mark.hovertext == ("step 1: 3 of 20 elements are NaN or infinite",)
+    (zeros, nans) = figures.heat_map(Recording(steps), of="output_gradient").data[2:]
+    assert {zeros.name, nans.name} == {"zero", "NaN or infinite elements"}
+
+
+def test_histograms_of_gradients_are_those_of_numpy(back):
+    """With gradient on the axis."""
+    recording, tensors = back
+    figure = figures.histogram_over_time(recording, "d1", of="output_gradient")
+    assert [trace.name for trace in figure.data] == ["step 20", "step 10", "step 0"]
+    for trace, base in zip(figure.data, (2, 1, 0), strict=True):
+        counts, edges = np.histogram(tensors[base][1], histogram.BUCKETS)
+        np.testing.assert_allclose(trace.x[1:-2], (edges[:-1] + edges[1:]) / 2)
+        np.testing.assert_allclose(trace.y[1:-2] - base, 1.6 * counts / counts.max())
+    assert figure.layout.xaxis.title.text == "gradient"
+    assert figure.layout.title.text == "Histograms of the gradient of d1"
+
+
+CALLS = {
+    "heat_map": lambda steps, of: figures.heat_map(steps, of=of),
+    "layer_over_time": lambda steps, of: figures.layer_over_time({"a": steps}, "d1", of=of),
+    "histogram_over_time": lambda steps, of: figures.histogram_over_time(
+        steps, "d1", of=of
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_quantity_that_cannot_be_drawn_is_a_clear_error(kind, back):
+    """Unknown: what there is. Not measured: what was, and what measures it."""
+    draw, (recording, _) = CALLS[kind], back
+    with pytest.raises(
+        ValueError, match=f"{kind}: `of`: no quantity named 'gradient'. Did"
+    ):
+        draw(recording, "gradient")
+    expected = (
+        f"{kind}: expected a quantity that was measured: output, output_gradient, weight. "
+        "Received: of='{}'. An `ActivationMonitor{}` measures it in each sampled step"
+    )
+    for of, how in (
+        ("weight_update", ""),
+        ("weight_gradient", r"\(gradients=True\)"),
+    ):
+        with pytest.raises(ValueError, match=expected.format(of, how)):
+            draw(recording, of)
+
+
+def test_a_layer_without_the_quantity_is_a_clear_error(back):
+    """The message names those that have it."""
+    recording, _ = back
+    expected = "expected a layer whose 'output_gradient' was measured: d1, d2. .*layer='x'"
+    with pytest.raises(ValueError, match=f"layer_over_time: {expected}"):
+        figures.layer_over_time({"a": recording}, "x", of="output_gradient")
+    with pytest.raises(ValueError, match=f"histogram_over_time: {expected}"):
+        figures.histogram_over_time(recording, "x", of="output_gradient")
+    with pytest.raises(ValueError, match="with histograms: output, output_gradient. Rec"):
+        figures.histogram_over_time(recording, "d1", of="weight")
+    with pytest.raises(ValueError, match="no layer named 'd9'"):
+        figures.layer_over_time({"a": recording}, "d9", of="output_gradient")
+
+
+def test_runs_without_the_quantity_are_left_out(back):
+    """One run with gradients is enough."""
+    recording, _ = back
+    without = Recording([snapshot(weight=random(None, 1, 1))])
+    runs = {"without": without, "with": recording}
+    figure = figures.layer_over_time(runs, "d1", of="output_gradient")
+    assert named(figure, "with: mean") and not named(figure, "without: mean")
+
+
+# -- of a monitor
+
+
+@pytest.fixture(scope="module")
+def monitor():
+    """A monitor of a few steps of training."""
+    found, _ = models.watch(models.perceptron(), *models.data(), sample_every=1)
+    return found
+
+
+def test_a_monitor_draws_its_update_ratios(monitor):
+    """SGD moves a kernel by learning rate times gradient, which is measured as well."""
+    figure = monitor.figure("update_ratio", dark=True)
+    names = [f"net/hidden_{i}" for i in range(3)] + ["net/head"]
+    assert [trace.name for trace in figure.data] == names
+    for name, line in zip(names, figure.data, strict=True):
+        weight, gradient = (
+            monitor.recording.statistic("rms", name, of)
+            for of in ("weight", "weight_gradient")
+        )
+        # Keras' default learning rate of SGD; the update is a difference of float32.
+        np.testing.assert_allclose(line.y, 0.01 * gradient / weight, rtol=1e-3)
+    assert monitor.diagnosis.figure("update_ratio").data[0].x == (0,)
+
+
+@pytest.mark.parametrize("kind", ["layer_over_time", "histogram_over_time"])
+def test_the_default_layer_has_the_quantity(monitor, kind):
+    """The worst one may be an input, whose gradient is not measured."""
+    figure = monitor.figure(kind, of="output_gradient")
+    layer = monitor.diagnosis.worst_layer
+    assert {*figure.data[-1].customdata} == {layer}
+    first = monitor.recording[0].names[0]
+    steps = Recording([*monitor.recording])
+    only_input = diagnose([networks.network(networks.tap(first))])
+    assert only_input.worst_layer == first
+    figure = figures.draw(kind, steps, only_input, of="output_gradient")
+    assert {*figure.data[-1].customdata} == {"net/hidden_0"}
+    assert {*figures.draw(kind, steps, only_input).data[-1].customdata} == {first}
+
+
+def test_a_monitor_without_gradients_says_how_to_measure_them():
+    """And draws what it measures nevertheless: outputs, weights and updates."""
+    model = models.perceptron()
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    monitor, _ = models.watch(
+        model, *models.data(), monitor=ActivationMonitor(gradients=False)
+    )
+    for options in (
+        {"kind": "layer_over_time", "of": "weight_gradient"},
+        {"kind": "heat_map", "of": "output_gradient"},
+    ):
+        with pytest.raises(ValueError, match=r"ActivationMonitor\(gradients=True\)"):
+            monitor.figure(**options)
+    assert monitor.figure("heat_map").data and monitor.figure("heat_map", of="weight").data
+    assert len(monitor.figure("update_ratio").data) == 4
+
+
+def test_sums_without_a_gradient_do_not_interrupt_the_backward_line():
+    """A training does not measure the gradient of a sum that no layer makes. Layers of the
+    branches are points; a gradient of 0 is marked."""
+    taps = [tap("stem", 1.0, gradient=1e-1)]
+    for i, stream in ((1, "stem"), (2, "sum1")):
+        taps.append(tap(f"up{i}", 1.0, after=stream, gradient=10.0**-i))
+        taps.append(tap(f"down{i}", 1.0, gradient=0.0 if i == 2 else 1e-3))
+        taps.append(tap(f"sum{i}", 1.0, "input", f"{stream} down{i}"))
+    one = networks.network(*taps, tap("head", 1.0, gradient=1e-4))
+    figure = figures.depth_profile({"run": Recording([one])})
+    line, points, zeros = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert tuple(line.customdata) == ("stem", "head") and line.mode == "lines+markers"
+    np.testing.assert_allclose(line.y, [1e-1, 1e-4])
+    assert tuple(points.customdata) == ("up1", "down1", "up2", "down2")
+    np.testing.assert_allclose(points.y, [1e-1, 1e-3, 1e-2, NAN])
+    assert points.mode == "markers" and tuple(zeros.customdata) == ("down2",)
+    low, high = figure.layout.yaxis2.range
+    assert low < -4 and high > -1
+
+
+def test_the_depth_profile_of_a_training_has_the_gradients(monitor):
+    """At both steps, in the second panel."""
+    figure = monitor.figure()
+    below = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert [trace.name for trace in below] == ["step 0", "step 4"]
+    for trace, one in zip(
+        below, (monitor.recording[0], monitor.recording[-1]), strict=True
+    ):
+        rms = dict(zip(one.names, one.statistic("rms", "output_gradient"), strict=True))
+        for name, y in zip(trace.customdata, trace.y, strict=True):
+            np.testing.assert_allclose(y, rms[name])
+    assert figure.layout.yaxis2.title.text == "rms of the gradient"
