@@ -55,8 +55,8 @@ model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor]);
 ONE_LINE = {
     "monitor": "ActivationMonitor with 4 snapshots, steps 0 to 4: vanishing-activations",
     "monitor.recording": "Recording of 4 snapshots of 5 layers, steps 0 to 4",
-    "monitor.recording[0]": "Snapshot of step 0: 5 layers, with histograms, output_gradient, "
-    "weight, weight_update, weight_gradient",
+    "monitor.recording[0]": "Snapshot of step 0: 5 layers, with histograms, "
+    "output_gradient, weight, weight_update, weight_gradient",
     "monitor.recording[0].layers[1]": "LayerInfo net/hidden_0: Dense, relu, width 16",
     "monitor.recording[0].histogram('net/hidden_0')": "Histogram of 128 elements, from ",
     "monitor.diagnosis": "Diagnosis of steps 0 to 4: 1 finding: vanishing-activations",

@@ -104,16 +104,10 @@ def measured_first(tensor, record):
     return _with_attached(tensor, backend.measured_first(tensor, record))
 
 
-def with_gradient(tensor, measure):
-    """The same tensor, whose gradient is passed to `measure` in the backward pass.
-
-    Where Keras computes a loss from what softmax or sigmoid was computed from, this is the
-    gradient with respect to that.
-    """
-    new = _with_attached(tensor, backend.with_gradient(tensor, measure))
-    if new is not tensor and hasattr(new, "_keras_logits"):
-        new._keras_logits = backend.with_gradient(new._keras_logits, measure)
-    return new
+def logits_of(tensor):
+    """What softmax or sigmoid computed this tensor from, if Keras has attached it; None
+    otherwise. A loss is then computed from that."""
+    return getattr(tensor, "_keras_logits", None)
 
 
 def _with_attached(tensor, new):

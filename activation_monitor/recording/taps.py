@@ -20,10 +20,11 @@ from activation_monitor.recording.backward import Backward
 from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.keras_private import (
     attach_masks,
+    logits_of,
     mask_of,
     measured_first,
     same_but_new,
-    with_gradient,
+    stored_value,
 )
 from activation_monitor.recording.layers import (
     activation_name,
@@ -136,6 +137,10 @@ class Taps:
                 if self._weights is not None:
                     self._tapped_layers.enter_context(
                         self._backward.tapped(self._models, self._is_step)
+                    )
+                if self._gradients:
+                    self._tapped_layers.enter_context(
+                        backend.gradients_measured(self._gradient_taps)
                     )
             if not traced_inside:
                 self._traces[backend.running_now()] = new_trace()
@@ -323,8 +328,6 @@ class Taps:
             mask=mask_of(tensor),
         )
         after = tensor if running.fused else measured_first(tensor, record)
-        if self._gradients and row.kind != "input" and backend.graph() is running.root:
-            after = with_gradient(after, self._measuring_gradient(running, index))
         if place is not None:
             place[id(after)] = record
         row.width = int(width_of(layer, tensor))
@@ -341,22 +344,38 @@ class Taps:
         merges = running.repeats or backend.graph() is not running.step_graph
         return self._table.store(index, quantity, merges)
 
-    def _measuring_gradient(self, running, index):
-        """A function that measures the gradient with respect to the tensor of a row."""
+    def _gradient_taps(self, sources):
+        """The measured tensors whose gradients belong to a step that asks for gradients by
+        these variables: those that depend on one of them."""
+        running = self._traces.get(backend.running_now())
+        if running is None or backend.graph() is not running.root:
+            return []
+        asked, depending, taps = set(map(id, sources)), set(), []
+        for index, tensor in running.tensors.items():
+            row = self._table.rows[index]
+            owned = [] if row.kind == "input" else row.layer.variables
+            if depending.isdisjoint(row.parents.rows) and asked.isdisjoint(
+                id(one) for variable in owned for one in (variable, stored_value(variable))
+            ):
+                continue
+            depending.add(index)
+            measure = functools.partial(self._measure_gradient, running, index)
+            taps.append((tensor, measure))
+            if (logits := logits_of(tensor)) is not None:
+                taps.append((logits, measure))
+        return taps
 
-        def measure(gradient):
-            try:
-                gradient = keras.ops.convert_to_tensor(gradient)
-                store = self._store(running, index, records.OUTPUT_GRADIENT)
-                store.put(gradient, exact=running.exact, fused=running.fused)
-            except Exception as error:
-                layer = self._table.rows[index].layer
-                self._warn(
-                    f"the gradient of {layer.path or layer.name!r} cannot be measured: "
-                    f"{type(error).__name__}: {error}"
-                )
-
-        return measure
+    def _measure_gradient(self, running, index, gradient):
+        try:
+            gradient = keras.ops.convert_to_tensor(gradient)
+            store = self._store(running, index, records.OUTPUT_GRADIENT)
+            store.put(gradient, exact=running.exact, fused=running.fused)
+        except Exception as error:
+            layer = self._table.rows[index].layer
+            self._warn(
+                f"the gradient of {layer.path or layer.name!r} cannot be measured: "
+                f"{type(error).__name__}: {error}"
+            )
 
     def measure_gradients(self, of) -> None:
         """Measure the gradients with respect to all tensors measured in this step so far.

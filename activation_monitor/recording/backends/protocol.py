@@ -13,6 +13,7 @@ Everything else in `recording` is written in Keras alone.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -148,8 +149,12 @@ class Backend(Protocol):
         """The tensor, for consumers that wait until its raw record has been computed."""
         ...
 
-    def with_gradient(self, tensor: Any, measure: Callable[[Any], Any]) -> Any:
-        """The tensor, whose gradient is passed to `measure` in the backward pass."""
+    def gradients_measured(
+        self, taps: Callable[[list], list[tuple[Any, Callable[[Any], Any]]]]
+    ) -> AbstractContextManager[None]:
+        """Within the block, the step's backward pass also computes gradients by tapped
+        tensors, and passes each to the function beside the tensor. `taps` is a function of
+        what the step asks gradients for."""
         ...
 
     def computed_from(self, tensor: Any) -> list | None:

@@ -3,6 +3,7 @@
 from activation_monitor.recording.backends.tensorflow.graphs import (
     computed_from,
     gradients,
+    gradients_measured,
     graph,
     in_function_within,
     is_ragged_or_sparse_float,
@@ -12,7 +13,6 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     outermost_graph,
     running_now,
     same_but_new,
-    with_gradient,
 )
 from activation_monitor.recording.backends.tensorflow.processes import (
     check_strategy,
@@ -60,6 +60,7 @@ __all__ = [
     "compiled",
     "computed_from",
     "gradients",
+    "gradients_measured",
     "graph",
     "in_function_within",
     "in_replica",
@@ -80,6 +81,5 @@ __all__ = [
     "strategies",
     "sums_over_replicas",
     "uncounted",
-    "with_gradient",
     "workers",
 ]

@@ -1,11 +1,16 @@
 """The inputs of a traced tensor, and the graph that is being traced."""
 
+import contextlib
+import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
+
+Tap = tuple[tf.Tensor, Callable[[Any], Any]]
+"""A tensor, and what is called with its gradient."""
 
 WORTH_WAITING = 2**15
 """Elements of a sample from which on a layer's output waits until it is measured. To wait
@@ -96,13 +101,13 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
     """The tensor, for consumers that wait until its record has been computed.
 
     Otherwise TensorFlow may measure much later, and keep the tensor in memory until then.
-    Small tensors are returned as they are. So are the outputs of softmax and sigmoid that a
-    loss would find: it is computed from their inputs.
+    Small tensors are returned as they are. So are the outputs of softmax and sigmoid: if a
+    loss finds these operations, it is computed from their inputs.
     """
     # An eager tensor in a graph is a constant of the model.
     if tf.executing_eagerly() or not tf.is_symbolic_tensor(tensor):
         return tensor
-    if _is_found_by_losses(tensor):
+    if tensor.op.type in ("Softmax", "Sigmoid"):
         return tensor
     lengths = tensor.shape[1:]
     if lengths.is_fully_defined() and lengths.num_elements() < WORTH_WAITING:
@@ -111,36 +116,56 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
         return tf.identity(tensor)
 
 
-def _is_found_by_losses(tensor):
-    """Whether Keras computes a loss from the inputs of this tensor's operation."""
-    if not tf.is_symbolic_tensor(tensor) or hasattr(tensor, "_keras_logits"):
-        return False
-    return tensor.op.type in ("Softmax", "Sigmoid")
+@contextlib.contextmanager
+def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
+    """Within the block, a gradient tape also computes gradients by tapped tensors.
 
-
-def with_gradient(tensor: tf.Tensor, measure: Callable[[tf.Tensor], Any]) -> tf.Tensor:
-    """The same tensor, whose gradient is measured when the backward pass computes it.
+    They are further sources of the gradient that the step asks for. So the backward pass is
+    the same: an operation of ours within it would change the order in which TensorFlow adds
+    up gradients, and with it the last bit.
 
     Args:
-        tensor: A tensor of the running step.
-        measure: Called with the gradient, in the graph.
-
-    Returns:
-        A new tensor; the same one if its operation must stay visible to a loss.
+        taps: Function of the sources that the step asks for. Returns tensors of the running
+            step, each with a function that is called with its gradient, in the graph.
     """
-    if _is_found_by_losses(tensor):
-        return tensor
+    kind: Any = tf.GradientTape
+    gradient = kind.gradient
 
-    @tf.custom_gradient
-    def tap(x):
-        def backward(gradient):
-            measure(gradient)
-            return gradient
+    @functools.wraps(gradient)
+    def tapped_gradient(tape, target, sources, *args, **kwargs):
+        tapped = taps(tf.nest.flatten(sources))
+        if not tapped:
+            return gradient(tape, target, sources, *args, **kwargs)
+        tensors = [tensor for tensor, _ in tapped]
+        asked, ours = gradient(tape, target, [sources, tensors], *args, **kwargs)
+        for (_, measure), found in zip(tapped, ours, strict=True):
+            if found is not None and not _is_added_up(found):
+                measure(found)
+        return asked
 
-        return tf.identity(x), backward
+    kind.gradient = tapped_gradient
+    try:
+        yield
+    finally:
+        kind.gradient = gradient
 
-    tapped: Any = tap(tensor)
-    return tapped
+
+_SHARE_MEMORY = ("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient")
+
+
+def _is_added_up(gradient):
+    """Whether a gradient is added to two or more others as it is.
+
+    The sum begins with one whose memory nobody else needs. To measure that one would change
+    the order, and the last bit.
+    """
+    if not isinstance(gradient, tf.Tensor) or not tf.is_symbolic_tensor(gradient):
+        return False
+    return any(
+        (op.type == "AddN" and len(op.inputs) > 2)
+        or (op.type in _SHARE_MEMORY and any(map(_is_added_up, op.outputs)))
+        for op in gradient.consumers()
+    )
 
 
 def same_but_new(tensor: tf.Tensor) -> tf.Tensor:
