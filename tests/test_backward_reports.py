@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from activation_monitor import audit, rescale
+from activation_monitor import ActivationMonitor, audit, rescale
 
 RNG = np.random.default_rng(0)
 
@@ -478,3 +478,37 @@ def test_a_model_that_a_function_makes_can_be_rescaled_as_the_finding_says():
     assert change.code == "activation_monitor.rescale(model, x)"
     rescale(model, X)
     assert found(model, X, THREE, CLASSES) == ()
+
+
+# -- the same in training
+
+IN_FIT = {
+    "sine layers": lambda: (siren(1.0), COORDINATES, WAVES, "mse"),
+    "sine layers scaled twice": lambda: (siren(30.0), COORDINATES, WAVES, "mse"),
+    "a rectified output": lambda: (small_regression(1, "relu"), SEVEN, SEVEN, "mse"),
+    "no activation on it": lambda: (small_regression(1, None), SEVEN, SEVEN, "mse"),
+    "out of scale": lambda: (*fourth_power(), "mse"),
+    "equal samples": lambda: (DATA["a transformer block"][0](), *EQUAL, CLASSES),
+    "samples that differ": lambda: (DATA["tokens"][0](), *DIFFERENT, CLASSES),
+    "an empty sample": lambda: (normed(0.0), EMPTY, LABELS, "mse"),
+    "no empty sample": lambda: (normed(0.0), X, LABELS, "mse"),
+    "two units": lambda: (
+        *(classifier(2, "softmax"), X, LABELS),
+        "sparse_categorical_crossentropy",
+    ),
+}
+EQUAL = DATA["a transformer block"][1], THREE
+DIFFERENT = DATA["tokens"][2], THREE
+
+
+@pytest.mark.parametrize("name", IN_FIT)
+def test_the_callback_says_what_an_audit_says(name):
+    """One step of training with the whole batch has the same gradients."""
+    model, x, y, loss = IN_FIT[name]()
+    expected = found(model, x, y, loss)
+    monitor = ActivationMonitor(on_finding=lambda finding: None)
+    model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[monitor])
+    said = monitor.diagnosis.findings
+    assert [one.code for one in said] == [one.code for one in expected]
+    assert [one.layers for one in said] == [one.layers for one in expected]
+    assert [one.fix for one in said] == [one.fix for one in expected]
