@@ -58,9 +58,9 @@ class ActivationMonitor(keras.callbacks.Callback):
             severity has risen, or twice as many layers have joined. Defaults to `"warn"`.
         ignore: Codes of findings to ignore (`Finding.code`), one or several. Defaults to
             `()`.
-        scalars: Whether to write mean and std of every layer as scalars as well, two cards
-            for each in TensorBoard's Scalars tab. Figures and diagnosis do not need them.
-            Defaults to `True`.
+        scalars: Whether to write scalars of every layer as well, for TensorBoard's Scalars
+            tab: mean, std, the rms of the gradient, and update over weight, with a card for
+            each. Figures and diagnosis do not need them. Defaults to `True`.
         log_budget: About how many bytes the log of a run may have. When half of it is used,
             the log gets ever fewer snapshots, and the monitor says so once. Snapshots with
             something new to report are always logged. None sets no limit. Defaults to

@@ -10,8 +10,9 @@ from keras import layers
 
 import models
 from activation_monitor import ActivationMonitor
-from activation_monitor.analysis import records
+from activation_monitor.analysis import raw, records
 from activation_monitor.recording import backward, weights
+from activation_monitor.recording.backends import backend
 from cases import cases
 
 X, Y = models.data(samples=32)
@@ -392,6 +393,59 @@ def test_large_kernels_are_measured_in_full_once_and_then_in_rows():
     np.testing.assert_equal(first.field("count", of=records.WEIGHT_UPDATE)[1], 8600)
 
 
+KERNELS = {
+    "normal": np.random.default_rng(0).standard_normal((64, 50)),
+    "uniform": np.random.default_rng(1).uniform(0, 1, (64, 50)),
+    "1e-30": 1e-30 * np.random.default_rng(2).standard_normal((64, 50)),
+    "1e30": 1e30 * np.random.default_rng(3).standard_normal((64, 50)),
+    "a large mean": 1e3 + np.random.default_rng(4).standard_normal((64, 50)),
+    "all equal": np.full((64, 50), 1 / 3),
+    "zeros": np.zeros((64, 50)),
+    "images": np.random.default_rng(5).standard_normal((3, 3, 16, 8)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_kernels_of_all_sizes_are_measured_as_in_float64(dtype):
+    """Those of which sums about zero do not suffice say so, and the exact pass follows."""
+    tensors = [keras.ops.cast(kernel, dtype) for kernel in KERNELS.values()]
+    found = raw.finish(
+        weights.finished(tensors, backend.measured_each(tensors, exact=False))
+    )
+    for name, tensor, record in zip(KERNELS, tensors, found, strict=True):
+        values = np.asarray(keras.ops.cast(tensor, "float64"))
+        if not np.isfinite(values.astype(np.float32)).all():
+            np.testing.assert_equal(records.field(record, "nonfinite"), values.size)
+            continue
+        np.testing.assert_equal(records.field(record, "count"), values.size)
+        for statistic, expected in {
+            "mean": values.mean(),
+            "std": values.std(),
+            "rms": rms(values),
+            "minimum": values.min(),
+            "maximum": values.max(),
+        }.items():
+            np.testing.assert_allclose(
+                records.STATISTICS[statistic](record),
+                expected,
+                rtol=2e-6,
+                atol=1e-6 * rms(values) + 1e-45,
+                err_msg=f"{name} {statistic}",
+            )
+
+
+def test_elements_that_are_not_finite_are_counted_and_left_out():
+    kernel = np.random.default_rng(0).standard_normal((64, 50)).astype(np.float32)
+    kernel[3, :5], kernel[7, 2] = np.nan, np.inf
+    tensors = [keras.ops.convert_to_tensor(kernel)]
+    found = raw.finish(
+        weights.finished(tensors, backend.measured_each(tensors, exact=False))
+    )
+    np.testing.assert_equal(records.field(found, "nonfinite"), 6)
+    finite = kernel[np.isfinite(kernel)]
+    np.testing.assert_allclose(records.STATISTICS["rms"](found), rms(finite), rtol=1e-6)
+
+
 def test_rows_are_evenly_spaced_and_at_least_one():
     kernel = np.arange(300.0 * 200).reshape(300, 200)
     np.testing.assert_array_equal(weights.some_rows(kernel), kernel[::7])
@@ -427,3 +481,83 @@ def test_a_failure_to_measure_gradients_warns_once_and_training_goes_on(monkeypa
     np.testing.assert_equal(model.get_weights(), expected[-1])
     assert np.isfinite(of_layer(monitor.recording[0], "gelu", records.OUTPUT_GRADIENT))
     assert records.WEIGHT_GRADIENT not in monitor.recording[0].quantities
+
+
+@pytest.mark.parametrize("generator_first", [True, False])
+def test_each_network_has_the_gradient_of_the_loss_that_trains_it(generator_first):
+    """Two losses, two optimizers: the loss of the discriminator also depends on the
+    generator, which it does not train."""
+    generator = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="g")], name="gen")
+    critic = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, "tanh", name="d"), layers.Dense(1, name="out")],
+        name="dis",
+    )
+    rates = keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0)
+    for rate, model in zip(rates, (generator, critic), strict=True):
+        rate.build(model.trainable_variables)
+    noise = tf.constant(np.random.default_rng(0).standard_normal((8, 3)), tf.float32)
+
+    def losses():
+        judged = critic(generator(noise))
+        return tf.reduce_mean((judged - 1.0) ** 2), tf.reduce_mean(judged**2)
+
+    def train_step():
+        with tf.GradientTape() as of_generator, tf.GradientTape() as of_critic:
+            both = losses()
+        steps = [(of_generator, 0, generator), (of_critic, 1, critic)]
+        for tape, which, model in steps if generator_first else steps[::-1]:
+            gradients = tape.gradient(both[which], model.trainable_variables)
+            rates[which].apply(gradients, model.trainable_variables)
+
+    with tf.GradientTape() as tape:
+        made = generator(noise)
+        loss = tf.reduce_mean((critic(made) - 1.0) ** 2)
+    expected = rms(tape.gradient(loss, made))
+    monitor = ActivationMonitor()
+    monitor.watch(tf.function(train_step), [generator, critic])()
+    snapshot = monitor.recording[0]
+    row = snapshot.names.index("gen/g")
+    found = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)[row]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_gradient_by_the_input_is_not_one_of_training():
+    model = network()
+    monitor = ActivationMonitor()
+    with monitor.measure_step(model):
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = model(x)
+        tape.gradient(outputs, x)
+    assert records.OUTPUT_GRADIENT not in monitor.recording[0].quantities
+
+
+def test_a_sum_that_no_layer_computes_has_the_gradient_of_both_its_ways():
+    class Residual(keras.Model):
+        """A residual stream written with `+`."""
+
+        def __init__(self):
+            super().__init__(name="net")
+            self.stem = layers.Dense(8, name="stem")
+            self.branch = layers.Dense(8, "relu", name="branch")
+            self.inner = layers.Dense(8, "relu", name="inner")
+            self.head = layers.Dense(1, name="head")
+
+        def call(self, x):
+            x = self.stem(x)
+            stream = x + self.branch(x)
+            return self.head(stream + self.inner(stream))
+
+    model = Residual()
+    model(X[:1])
+    with tf.GradientTape() as tape:
+        x = model.stem(X)
+        stream = x + model.branch(x)
+        loss = tf.reduce_mean((model.head(stream + model.inner(stream)) - Y) ** 2)
+    expected = rms(tape.gradient(loss, stream))
+    model.compile("sgd", "mse")
+    monitor = ActivationMonitor()
+    model.fit(X, Y, batch_size=32, shuffle=False, verbose=0, callbacks=[monitor])
+    found = of_layer(monitor.recording[0], "inner:input", records.OUTPUT_GRADIENT)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

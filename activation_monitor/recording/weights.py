@@ -147,10 +147,10 @@ class Weights:
         if is_new or exact:
             values = _values(layers)
             rows = [some_rows(value) for value in values]
-            measured = _finished(values, backend.measured_each(values, exact=exact))
+            measured = finished(values, backend.measured_each(values, exact=exact))
         else:
             rows, measured = before()
-            measured = _finished(rows, measured)
+            measured = finished(rows, measured)
         self._found[records.WEIGHT] = ids, measured
         self._before = ids, rows
 
@@ -158,14 +158,14 @@ class Weights:
         ids, rows = cast(tuple, self._before)  # by `after`
         kept = [*gradients.values()]
         changes, measured = self._after(rows, kept)
-        measured = _finished([*changes, *kept], measured)
+        measured = finished([*changes, *kept], measured)
         self._found[records.WEIGHT_UPDATE] = ids, measured[: len(ids)]
         if kept:
             self._found[records.WEIGHT_GRADIENT] = tuple(gradients), measured[len(ids) :]
 
     def _measure_late(self, found, exact):
         values = [ops.convert_to_tensor(stored_value(kernel)) for kernel in found.values()]
-        measured = _finished(values, backend.measured_each(values, exact=exact))
+        measured = finished(values, backend.measured_each(values, exact=exact))
         ids, before = self._found.get(records.WEIGHT, ((), measured[:0]))
         self._found[records.WEIGHT] = (*ids, *found), np.concatenate([before, measured])
 
@@ -189,8 +189,13 @@ def _functions(layers):
     return before, after
 
 
-def _finished(tensors, measured):
-    """The raw records on the host; by the exact pass where the quick one is not enough."""
+def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
+    """The raw records on the host; by the exact pass where the quick one is not enough.
+
+    Args:
+        tensors: What was measured.
+        measured: What `backend.measured_each` returned for these tensors.
+    """
     found, suffices = (ops.convert_to_numpy(part) for part in measured)
     found = np.array(found)
     missing = np.flatnonzero(~suffices)

@@ -442,7 +442,7 @@ OURS, FORWARD = "activation_monitor", "activation_monitor, forward only"
 
 
 def our_findings(model, x, y, gradients=True):
-    """What activation_monitor finds, from the forward pass alone or with the backward one."""
+    """What activation_monitor finds, with or without the backward pass."""
     from activation_monitor import audit
 
     if not gradients:
