@@ -7,7 +7,7 @@ optimizer. While the step's Python code runs, both are wrapped. Neither is chang
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -15,13 +15,40 @@ import numpy as np
 
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import replaced
-from activation_monitor.recording.keras_private import loss_scale, trained_variables
+from activation_monitor.recording.keras_private import (
+    loss_scale,
+    stored_value,
+    trained_variables,
+)
+from activation_monitor.recording.table import Row
 from activation_monitor.recording.weights import known_kernels, some_rows
 
 ops: Any = keras.ops  # not annotated, see `moments`
 
 _OPTIMIZERS = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
 """The classes of Keras that define `apply`. The second one calls the first one."""
+
+
+def depending_on(
+    sources: Sequence[Any], rows: Sequence[Row], measured: Iterable[int]
+) -> list[int]:
+    """Which measured tensors depend on one of these variables.
+
+    The gradient of another tensor does not belong to a step that trains these variables.
+
+    Args:
+        sources: Variables, of Keras or of its backend.
+        rows: The tapped tensors.
+        measured: Indices of those that were measured, in the order of the calls.
+    """
+    asked, found = set(map(id, sources)), set()
+    for index in measured:
+        row = rows[index]
+        owned = [] if row.kind == "input" else row.layer.variables
+        ids = {id(one) for variable in owned for one in (variable, stored_value(variable))}
+        if not ids.isdisjoint(asked) or not found.isdisjoint(row.parents.rows):
+            found.add(index)
+    return sorted(found)
 
 
 class Kept(NamedTuple):

@@ -25,6 +25,26 @@ class Measured(NamedTuple):
     loss: float = math.nan
 
 
+def unscaled(found: Measured, scale: float) -> Measured:
+    """What was measured, with gradients divided by the factor that the loss had.
+
+    Args:
+        found: What was measured.
+        scale: The factor, positive.
+    """
+    if scale == 1:
+        return found
+    of = {records.OUTPUT_GRADIENT, records.WEIGHT_GRADIENT}
+    quantities, histograms = (
+        arrays | {name: scaled(arrays[name], 1 / scale) for name in of & arrays.keys()}
+        for arrays, scaled in (
+            (found.quantities, records.scaled),
+            (found.histograms, histogram.scaled),
+        )
+    )
+    return found._replace(quantities=quantities, histograms=histograms)
+
+
 @dataclass
 class Row:
     """One tapped tensor."""
@@ -102,6 +122,18 @@ class Table:
             stores[quantity] = backend.Store(histograms=self._histograms, merges=merges)
             self._reader = None
         return stores[quantity]
+
+    def spread(self, by_layer: dict[int, np.ndarray]) -> np.ndarray:
+        """The records of weights as an array `(rows, len(records.FIELDS))`.
+
+        Args:
+            by_layer: The records of kernels, by id of the layer.
+        """
+        found = records.empty(len(self.rows))
+        for record, row in zip(found, self.rows, strict=True):
+            if row.kind == "weight":
+                record[:] = by_layer.get(id(row.layer), record)
+        return found
 
     def clear(self) -> None:
         """Empty all stores, after a step that was interrupted."""

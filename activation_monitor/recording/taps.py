@@ -13,10 +13,10 @@ from typing import cast
 
 import keras
 
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import records
 from activation_monitor.recording import kernels, shared
 from activation_monitor.recording.backends import backend
-from activation_monitor.recording.backward import Backward
+from activation_monitor.recording.backward import Backward, depending_on
 from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.keras_private import (
     attach_masks,
@@ -24,7 +24,6 @@ from activation_monitor.recording.keras_private import (
     mask_of,
     measured_first,
     same_but_new,
-    stored_value,
 )
 from activation_monitor.recording.layers import (
     activation_name,
@@ -37,7 +36,7 @@ from activation_monitor.recording.layers import (
     width_of,
 )
 from activation_monitor.recording.step_trace import Trace
-from activation_monitor.recording.table import Measured, Table
+from activation_monitor.recording.table import Measured, Table, unscaled
 from activation_monitor.recording.weights import Weights
 
 
@@ -346,20 +345,14 @@ class Taps:
 
     def _gradient_taps(self, sources):
         """The measured tensors whose gradients belong to a step that asks for gradients by
-        these variables: those that depend on one of them."""
+        these variables, each with what measures its gradient."""
         running = self._traces.get(backend.running_now())
         if running is None or backend.graph() is not running.root:
             return []
-        asked, depending, taps = set(map(id, sources)), set(), []
-        for index, tensor in running.tensors.items():
-            row = self._table.rows[index]
-            owned = [] if row.kind == "input" else row.layer.variables
-            if depending.isdisjoint(row.parents.rows) and asked.isdisjoint(
-                id(one) for variable in owned for one in (variable, stored_value(variable))
-            ):
-                continue
-            depending.add(index)
+        taps = []
+        for index in depending_on(sources, self._table.rows, running.tensors):
             measure = functools.partial(self._measure_gradient, running, index)
+            tensor = running.tensors[index]
             taps.append((tensor, measure))
             if (logits := logits_of(tensor)) is not None:
                 taps.append((logits, measure))
@@ -415,18 +408,7 @@ class Taps:
                 self._weights.after(kept.rows)
             called = {id(row.layer) for row in self._table.rows}
             layers = [layer for layer in self._measured_layers() if id(layer) in called]
-            self._weights.late(layers, exact=False)
+            self._weights.late(layers)
             for quantity, by_layer in self._weights.read().items():
-                measured = records.empty(len(found.layers))
-                for record, row in zip(measured, self._table.rows, strict=True):
-                    if row.kind == "weight":
-                        record[:] = by_layer.get(id(row.layer), record)
-                found.quantities[quantity] = measured
-        for quantity in (records.OUTPUT_GRADIENT, records.WEIGHT_GRADIENT):
-            if kept.scale != 1 and quantity in found.quantities:
-                unscaled = records.scaled(found.quantities[quantity], 1 / kept.scale)
-                found.quantities[quantity] = unscaled
-                if quantity in found.histograms:
-                    counted = histogram.scaled(found.histograms[quantity], 1 / kept.scale)
-                    found.histograms[quantity] = counted
-        return found._replace(loss=kept.loss)
+                found.quantities[quantity] = self._table.spread(by_layer)
+        return unscaled(found, kept.scale)._replace(loss=kept.loss)

@@ -101,17 +101,16 @@ class Weights:
         if self._before is not None:
             self._attempt(self._measure_after, gradients)
 
-    def late(self, layers: Sequence[keras.Layer], exact: bool) -> None:
+    def late(self, layers: Sequence[keras.Layer]) -> None:
         """Measure the kernels of layers that were built during the step, as they are now.
 
         Args:
             layers: The layers, those that were measured before included.
-            exact: Whether to take the exact pass, see `measure`.
         """
         known, _ = self._found.get(records.WEIGHT, ((), None))
         found = known_kernels([layer for layer in layers if id(layer) not in known])
         if found and not self._failed:
-            self._attempt(self._measure_late, found, exact)
+            self._attempt(self._measure_late, found)
 
     def read(self) -> dict[str, dict[int, np.ndarray]]:
         """What was measured: records `(len(FIELDS),)`, by quantity and id of the layer."""
@@ -163,9 +162,9 @@ class Weights:
         if kept:
             self._found[records.WEIGHT_GRADIENT] = tuple(gradients), measured[len(ids) :]
 
-    def _measure_late(self, found, exact):
+    def _measure_late(self, found):
         values = [ops.convert_to_tensor(stored_value(kernel)) for kernel in found.values()]
-        measured = finished(values, backend.measured_each(values, exact=exact))
+        measured = finished(values, backend.measured_each(values, exact=False))
         ids, before = self._found.get(records.WEIGHT, ((), measured[:0]))
         self._found[records.WEIGHT] = (*ids, *found), np.concatenate([before, measured])
 
@@ -200,6 +199,6 @@ def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
     found = np.array(found)
     missing = np.flatnonzero(~suffices)
     if len(missing):
-        tensors = [tensors[i] for i in missing]
+        tensors = [tensors[int(i)] for i in missing]
         found[missing] = ops.convert_to_numpy(backend.measured_each(tensors, exact=True)[0])
     return found
