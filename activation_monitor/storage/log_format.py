@@ -6,7 +6,8 @@ the plugin receives the same tensors from TensorBoard. All of them encode and de
 Version 3 writes for each snapshot these tensors, at one step:
 
 * `activation_monitor/records/<quantity>`: the records of a quantity, a float64 array
-  `(layers, columns)`, compressed without loss (`compressed`);
+  `(layers, columns)`, compressed without loss (`compressed`). Of fields that follow from
+  others, it has the bits that differ (`_FOLLOWS`);
 * `activation_monitor/histograms/<quantity>`: the histograms of a quantity, a float64 array
   `(layers, slots)`, compressed in the same way;
 * `activation_monitor/step`: the float64 array `(steps, loss)`;
@@ -206,6 +207,42 @@ def restored(written: np.ndarray, columns: int) -> np.ndarray:
     return np.array(found.T, np.float64, order="C")
 
 
+_FOLLOWS = {
+    "variance": lambda field: field("within_variance"),
+    "second_moment": lambda field: field("variance") + field("mean") * field("mean"),
+}
+"""Fields that follow from others, nearly or exactly: name -> function of a function that
+returns a field by its name. Each uses fields that come before it here, or none of these."""
+
+
+def _without_what_follows(array: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
+    """Records in whose place of a field that follows from others the differing bits are.
+
+    They are zero or few, and compress to next to nothing.
+    """
+    found = np.array(array, np.float64)
+    for name, expected in _FOLLOWS.items():
+        bits = expected(lambda other: array[:, columns.index(other)])
+        _flip(found, columns.index(name), bits)
+    return found
+
+
+def _with_what_follows(written: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
+    """The inverse of `_without_what_follows`."""
+    found = np.array(written, np.float64)
+    for name, expected in _FOLLOWS.items():
+        bits = expected(lambda other: found[:, columns.index(other)])
+        _flip(found, columns.index(name), bits)
+    return found
+
+
+def _flip(found, column, numbers):
+    """Flip the bits of a column that are set in some numbers."""
+    flipped = np.ascontiguousarray(found[:, column]).view(np.uint64)
+    flipped ^= np.ascontiguousarray(numbers, np.float64).view(np.uint64)
+    found[:, column] = flipped.view(np.float64)
+
+
 def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
     """The table of a snapshot and its arrays by tag.
 
@@ -217,7 +254,8 @@ def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
     """
     arrays = {STEP_TAG: np.array([snapshot.steps, snapshot.loss], np.float64)}
     for name, array in snapshot.quantities.items():
-        arrays[RECORDS_TAGS[name]] = compressed(array)
+        shorter = _without_what_follows(array, records.FIELD_NAMES)
+        arrays[RECORDS_TAGS[name]] = compressed(shorter)
     for name, array in snapshot.histograms.items():
         arrays[HISTOGRAMS_TAGS[name]] = compressed(array)
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
@@ -312,7 +350,7 @@ def with_histogram(snapshot: Snapshot, layer: str, rows: np.ndarray) -> Snapshot
 def _records(step, written, columns, shape=None):
     """Records with the current fields. Fields that an older log does not have are empty."""
     if written.dtype == np.uint8:
-        written = restored(written, len(columns))
+        written = _with_what_follows(restored(written, len(columns)), columns)
     if shape is not None and written.shape != shape:
         raise ValueError(
             f"step {step}: expected an array of {shape[0]} layers and {shape[1]} columns. "
