@@ -7,6 +7,7 @@ import numpy as np
 
 from activation_monitor.analysis.causes import (
     Along,
+    EmbeddingScale,
     InputScale,
     Operations,
     Weights,
@@ -232,12 +233,15 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]
         if profile.depths[first] != 1:
             continue
         above = profile.graph.before(first)
-        if any(snapshot.layers[row].kind == "embedding" for row in above):
-            continue  # learned, and small as Keras initializes it
+        learned = any(snapshot.layers[row].kind == "embedding" for row in above)
+        embedding = profile.graph.embedding_before(first)
+        if learned and embedding is None:
+            continue
         given = profile.links[first].rms_in
         last = snapshot.statistic("rms")[segment.rows[-1]]
         too_large = given > limit("input") and last > high
-        too_small = given < 1 / limit("input") and last < low
+        # Embeddings are small as Keras initializes them, and they are learned.
+        too_small = given < 1 / limit("input") and last < low and not learned
         if (too_large or too_small) and given > 0:
             name = snapshot.layers[first].name
             yield found(
@@ -250,5 +254,7 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]
                 "the last layer. Initializers and default learning rates assume an input "
                 "of mean 0 and standard deviation 1 (LeCun et al. 1998, Efficient "
                 "BackProp, section 4.3).",
-                InputScale(profile.links[first]),
+                InputScale(profile.links[first])
+                if embedding is None
+                else EmbeddingScale(embedding, given),
             )
