@@ -7,10 +7,8 @@ deviation `hypot(input_gain rms(x), recurrent_gain rms(s))`, where a gain is
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
-from scipy import special
 
 from activation_monitor.analysis import records, theory
 from activation_monitor.analysis.activations import NEGATIVE_SLOPE
@@ -19,14 +17,14 @@ from activation_monitor.analysis.links import Link
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.analysis.thresholds import limit
 
-# The inverse of a bounded activation function.
-_INVERSE = {
-    "sigmoid": special.logit,
+_INVERSE: dict[str, Callable[[float], float]] = {
+    "sigmoid": lambda y: math.log(y / (1.0 - y)),
     "hard_sigmoid": lambda y: 6.0 * (y - 0.5),
-    "tanh": np.arctanh,
+    "tanh": math.atanh,
     "hard_tanh": lambda y: y,
     "softsign": lambda y: y / (1.0 - y),
 }
+"""The inverses of the bounded activation functions, above their middle."""
 
 
 class Reading(NamedTuple):
@@ -142,7 +140,9 @@ def saturated_share(activation: str, std: float) -> float:
     0.6459
     """
     _, high = records.SATURATED[activation]
-    return 2.0 * float(special.ndtr(-_INVERSE[activation](high) / std)) if std else 0.0
+    if std == 0:
+        return 0.0
+    return math.erfc(_INVERSE[activation](high) / (std * math.sqrt(2.0)))
 
 
 def gated_rms(gates: str, std: float) -> float:

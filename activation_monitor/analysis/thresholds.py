@@ -185,7 +185,7 @@ THRESHOLDS = {
     ),
     "saturated-by-state": Threshold(
         0.5,
-        "share of saturated gates of a recurrent layer if its recurrent kernel is too large",
+        "share of saturated gates if a recurrent kernel is too large",
         "digits by row, 32 units: a GRU with 0.53 does not train, an LSTM with 0.34 does",
     ),
     "gates-law": Threshold(

@@ -157,7 +157,7 @@ def recurrent(layer: keras.Layer) -> Recurrent:
         What is known. All fields are empty, or 0, for a layer that is not recurrent, or
         whose cell is not one of Keras' own.
     """
-    cell = getattr(layer, "cell", None)
+    cell: Any = getattr(layer, "cell", None)
     # Subclasses and other cells may do anything with kernels of these names.
     if type(cell).__name__ not in _CELLS or not _is_of_keras(cell):
         return Recurrent()

@@ -11,7 +11,14 @@ from typing import assert_never
 from activation_monitor.analysis import causes
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.fix import Fix
-from activation_monitor.analysis.fixes import between, data, reach, recurrent, values, weights
+from activation_monitor.analysis.fixes import (
+    between,
+    data,
+    reach,
+    recurrent,
+    values,
+    weights,
+)
 from activation_monitor.analysis.snapshot import Snapshot
 
 

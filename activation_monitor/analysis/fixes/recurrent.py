@@ -33,15 +33,21 @@ def kernel(cause: RecurrentKernel, snapshot: Snapshot) -> Fix:
 
 
 def embedding(cause: EmbeddingScale, snapshot: Snapshot) -> Fix:
-    """The fix for embeddings that are too large."""
+    """The fix for embeddings that are too large, or all the same."""
     name = snapshot.layers[cause.row].name
+    field = (snapshot.field(part)[cause.row] for part in ("minimum", "maximum"))
     return Fix(
         "initializer",
-        f"The vectors of {name} were drawn too large: their rms is {cause.rms:.3g}. They "
-        "are learned, and training changes such vectors by next to nothing.",
+        f"The vectors of {name} are not drawn at random: all have the same value."
+        if len(set(field)) == 1
+        else f"The vectors of {name} were drawn too large: their rms is {cause.rms:.3g}. "
+        "A step of training changes such vectors by next to nothing.",
         (
             Change(
-                "in", 'embeddings_initializer="uniform"', (name,), "within 0.05, the default"
+                "in",
+                'embeddings_initializer="uniform"',
+                (name,),
+                "within 0.05, the default",
             ),
         ),
     )

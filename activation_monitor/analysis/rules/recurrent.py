@@ -40,9 +40,9 @@ def exploding(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             {"rate": one.rate, "first_rms": one.first, "last_rms": one.rms},
             f"The state of {name} explodes over time: its recurrent kernel multiplies the "
             f"rms of the state by {one.rate:.3g} at each time step, sqrt(units) times the "
-            f"rms of its weights times the rms slope of {activation} (He et al. 2015). From "
-            f"{one.first:.3g} after the first step it has grown until {end}. Gradients "
-            "grow at the same rate on the way back (Pascanu et al. 2013).",
+            f"rms of its weights times the rms slope of {activation} (He et al. 2015). "
+            f"From {one.first:.3g} after the first step it has grown until {end}. "
+            "Gradients grow at the same rate on the way back (Pascanu et al. 2013).",
             RecurrentKernel(one.link, recurrent=True),
             critical=one.decades > limit("critical") * limit("exploding"),
         )
@@ -65,8 +65,8 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
         f"weights {first.layer.input_gain:.3g})"
     )
     what = (
-        f"The gates of {listed(names)} are saturated: by the law of normal numbers "
-        f"{share:.0%} of those of {names[0]} are within 1 % of 0 or 1"
+        f"The gates of {listed(names)} are saturated: {share:.0%} of those of "
+        f"{names[0]} must be within 1 % of 0 or 1"
         if gates
         else f"The outputs of {listed(names)} are saturated: {share:.0%} of those of "
         f"{names[0]} are within 1 % of the limits of {first.layer.activation}"

@@ -17,6 +17,7 @@ from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.growth import DTYPE_LIMITS, GrowthRange
 from activation_monitor.analysis.links import Link
+from activation_monitor.analysis.rules.embeddings import are_constant
 from activation_monitor.analysis.rules.outlier import outlier_link
 from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.snapshot import Snapshot
@@ -186,6 +187,9 @@ def _concerned(growth_range: GrowthRange, profile: DepthProfile) -> list[int]:
 def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """A layer on every path outputs only zeros."""
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
+    graph = profile.graph
+    if are_constant([row for row in graph.order if not graph.parents[row]], snapshot):
+        return  # `embeddings.constant` judges them: zeros may be healthy
     for segment in profile.segments:
         for row in segment.rows:
             if rms[row] == 0:
