@@ -86,12 +86,14 @@ class Reading(NamedTuple):
             return math.nan
         if self.nonfinite:
             return math.inf
-        return math.log10(self.rms / self.first) if self.rms > 0 else math.nan
+        if not self.rms > 0:
+            return math.nan
+        return math.log10(self.rms) - math.log10(self.first)
 
     @property
     def explodes(self) -> bool:
         """Whether the output has grown over time, because of the recurrent kernel."""
-        if not self.rate > 10 ** limit("excess"):
+        if not self.rate > 10 ** limit("excess") or math.isnan(self.decades):
             return False
         # What is left to reach the size 1 does no harm.
         return self.decades + min(math.log10(self.first), 0.0) > limit("exploding")
@@ -160,5 +162,5 @@ def gated_rms(gates: str, std: float) -> float:
     Returns:
         `tanh(1) sqrt(E o^2 E i^2 E g^2)`; NaN for NaN.
     """
-    of_gate = theory.second_moment(gates, std**2)
-    return math.tanh(1.0) * of_gate * math.sqrt(theory.second_moment("tanh", std**2))
+    of_gate = theory.second_moment(gates, std * std)
+    return math.tanh(1.0) * of_gate * math.sqrt(theory.second_moment("tanh", std * std))

@@ -37,7 +37,11 @@ def exploding(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             "exploding-activations",
             snapshot,
             [name],
-            {"rate": one.rate, "first_rms": one.first, "last_rms": one.rms},
+            {
+                "rate": one.rate,
+                "first_rms": one.first,
+                "last_rms": math.inf if one.nonfinite else one.rms,
+            },
             f"The state of {name} explodes over time: its recurrent kernel multiplies the "
             f"rms of the state by {one.rate:.3g} at each time step, sqrt(units) times the "
             f"rms of its weights times the rms slope of {activation} (He et al. 2015). "
