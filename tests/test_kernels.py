@@ -248,6 +248,70 @@ def test_a_cell_has_several_kernels_like_its_layer(cell):
     assert kernels.kernel(layer) is None
 
 
+RECURRENT = {
+    "SimpleRNN": (lambda: built(layers.SimpleRNN(5), (2, 3, 8)), "", 8, 5),
+    "LSTM": (lambda: built(layers.LSTM(5), (2, 3, 8)), "sigmoid", 8, 5),
+    "GRU": (
+        lambda: built(layers.GRU(5, recurrent_activation="hard_sigmoid"), (2, 3, 8)),
+        "hard_sigmoid",
+        8,
+        5,
+    ),
+    "RNN": (lambda: built(layers.RNN(layers.GRUCell(5)), (2, 3, 8)), "sigmoid", 8, 5),
+    "ConvLSTM2D": (
+        lambda: built(layers.ConvLSTM2D(5, 3), (2, 3, 8, 8, 2)),
+        "sigmoid",
+        9 * 2,
+        9 * 5,
+    ),
+    "half precision": (
+        lambda: built(layers.LSTM(5, dtype="mixed_bfloat16"), (2, 3, 8)),
+        "sigmoid",
+        8,
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECURRENT)
+def test_a_recurrent_layer_has_two_gains(case):
+    """`sqrt(fan_in E w^2)` of its kernel and of its recurrent kernel, of all gates."""
+    make, gates, inputs, units = RECURRENT[case]
+    layer = make()
+    kernel, recurrent = (np.float64(w.numpy()) for w in layer.cell.weights[:2])
+    found = kernels.recurrent(layer)
+    assert found.gates == gates
+    expected = np.sqrt(inputs * np.mean(kernel**2)), np.sqrt(units * np.mean(recurrent**2))
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-12)
+
+
+class OwnCell(layers.LSTMCell):
+    """May do anything with its kernels."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: built(layers.Dense(4), (2, 8)),
+        lambda: built(layers.Bidirectional(layers.GRU(4)), (2, 3, 8)),
+        lambda: built(layers.RNN([layers.GRUCell(4), layers.GRUCell(4)]), (2, 3, 8)),
+        lambda: built(layers.RNN(OwnCell(4)), (2, 3, 8)),
+    ],
+)
+def test_other_layers_have_none(make):
+    """The directions of `Bidirectional` are layers of their own."""
+    assert kernels.recurrent(make()) == ("", 0.0, 0.0)
+
+
+def test_an_orthogonal_kernel_has_gain_1_at_most():
+    """As Keras draws it: 1 without gates, sqrt(1 / 4) for the four parts of an LSTM."""
+    simple, lstm = (
+        kernels.recurrent(built(kind(32), (2, 3, 8))).recurrent_gain
+        for kind in (layers.SimpleRNN, layers.LSTM)
+    )
+    np.testing.assert_allclose([simple, lstm], [1.0, 0.5], rtol=1e-5)
+
+
 # -- the record
 
 

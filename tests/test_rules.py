@@ -1445,9 +1445,16 @@ def anything(seed):
         *(constant(0.5), constant(0.0), {"kernel": np.ones((1, 1)), "fan_in": 1}),
         *({"kernel": np.array([[NAN, 1.0]]), "fan_in": 4}, {}),
     ]
+    recurrent = [
+        {"input_gain": one, "recurrent_gain": other, "gates": gates}
+        for one in (0.0, 0.5, 1e-200, 1e200)
+        for other in (0.0, 0.5, 50.0, 1e-200, 1e200)
+        for gates in ("", "sigmoid", "mystery")
+    ]
     classes = "Dense Conv2D DepthwiseConv2D BatchNormalization".split()
     sizes = [*(None, 0.0, NAN, INF), *[1.0] * 6, 1e-100, 1e100, *np.logspace(-3, 3, 7)]
     has_kernels, has_gradients = rng.random() < 0.7, rng.random() < 0.3
+    has_recurrent = random.Random(-seed - 1).random() < 0.3
     taps = []
     for i in range(rng.randint(1, 12)):
         kind = rng.choice(["weight"] * 8 + list(KINDS))
@@ -1473,6 +1480,7 @@ def anything(seed):
                 normalized=rng.random() < 0.1,
                 class_name=rng.choice(classes),
                 **(rng.choice(kernels) if has_kernels and kind == "weight" else {}),
+                **(rng.choice(recurrent) if has_recurrent and kind == "weight" else {}),
             )
         )
     return network(*taps, step=rng.choice([0, 0, 0, 50]))

@@ -83,6 +83,30 @@ class InputScale(NamedTuple):
     link: Link
 
 
+class EmbeddingScale(NamedTuple):
+    """An embedding whose vectors are too large, or all the same.
+
+    Attributes:
+        row: Row of its output.
+        rms: Rms of its output.
+    """
+
+    row: int
+    rms: float
+
+
+class RecurrentKernel(NamedTuple):
+    """A recurrent layer one of whose kernels is too large.
+
+    Attributes:
+        link: The layer.
+        recurrent: Whether it is the recurrent kernel, else that of the input.
+    """
+
+    link: Link
+    recurrent: bool
+
+
 class Operations(NamedTuple):
     """Operations between weight layers.
 
@@ -171,6 +195,8 @@ Cause = (
     | Zeros
     | NonFinite
     | InputScale
+    | EmbeddingScale
+    | RecurrentKernel
     | Operations
     | UnknownKind
     | Blocked

@@ -138,6 +138,16 @@ class LayerGraph:
             (row,) = self.parents[row]
         return row
 
+    def embedding_before(self, row: int) -> int | None:
+        """The row of the embedding that alone leads to a row, without weights between."""
+        while len(self.parents[row]) == 1:
+            (row,) = self.parents[row]
+            if self.layers[row].kind == "embedding":
+                return row
+            if self.layers[row].kind in ("weight", "normalization"):
+                return None
+        return None
+
     def _in_order(self, rows: list[int]) -> list[int]:
         """The rows with parents first, otherwise in the order of the calls."""
         order: list[int] = []

@@ -53,6 +53,12 @@ class LayerInfo:
             drawn (trained, loaded or assigned). A bias or a moving statistic can show it, a
             kernel cannot. Defaults to `False`.
         trainable: Whether the layer's weights are trained, else frozen. Defaults to `True`.
+        gates: The activation function of the gates of a recurrent layer; empty for a layer
+            without gates. Defaults to `""`.
+        input_gain: Of a recurrent layer, `sqrt(fan_in E w^2)` of the kernel of its inputs,
+            over all gates, before the first sampled step; 0 for other layers and where it
+            is not known. Defaults to `0.0`.
+        recurrent_gain: The same of its recurrent kernel. Defaults to `0.0`.
     """
 
     name: str
@@ -68,6 +74,9 @@ class LayerInfo:
     initializer: str = ""
     changed: bool = False
     trainable: bool = True
+    gates: str = ""
+    input_gain: float = 0.0
+    recurrent_gain: float = 0.0
 
     @one_line
     def __repr__(self) -> str:

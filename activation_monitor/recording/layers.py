@@ -145,7 +145,9 @@ def activation_name(layer: keras.Layer) -> str:
     known = _ACTIVATION_LAYERS.get(type(layer).__name__)
     if known:
         return known
-    function = getattr(layer, "activation", None)
+    # `RNN` has the activation function in its cell.
+    of = layer.cell if isinstance(layer, keras.layers.RNN) else layer
+    function = getattr(of, "activation", None)
     if function is None:
         return "linear"
     name = type(function).__name__

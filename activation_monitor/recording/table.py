@@ -82,10 +82,26 @@ class Table:
         self._reader = None
         self._layers = None  # until the step's Python code runs again
         self._changed = set()
+        self._recurrent: dict[int, kernels.Recurrent] = {}  # as first known
 
-    def note_changed(self, layers: list[keras.Layer]) -> None:
-        """Note which layers' weights have left their initial values."""
+    def note_weights(self, layers: list[keras.Layer]) -> None:
+        """Note what shows only before training: which layers' weights have left their
+        initial values, and the kernels of recurrent layers."""
         self._changed = {id(layer) for layer in layers if _is_changed(layer)}
+        self._recurrent = {}
+        for layer in layers:
+            if layer.built:
+                self._note_recurrent(layer)
+
+    def _note_recurrent(self, layer):
+        if id(layer) not in self._recurrent:
+            self._recurrent[id(layer)] = _recurrent(layer)
+        return self._recurrent[id(layer)]
+
+    def _recurrent_of(self, row):
+        # The states of a layer are outputs of their own, of another size.
+        is_sequence = row.kind == "weight" and row.part in ("", ":0")
+        return self._note_recurrent(row.layer) if is_sequence else _NONE
 
     def begin_trace(self) -> None:
         """Before the step's Python code runs: what is known of the rows may change."""
@@ -192,9 +208,20 @@ class Table:
                 normalized=row.parents.normalized,
                 changed=row.kind != "input" and id(row.layer) in self._changed,
                 trainable=row.kind == "input" or bool(row.layer.trainable),
+                **self._recurrent_of(row)._asdict(),
             )
             for row in self.rows
         )
+
+
+_NONE = kernels.Recurrent()
+
+
+def _recurrent(layer):
+    try:
+        return kernels.recurrent(layer)
+    except Exception:  # a cell with kernels of another kind, quantized for example
+        return _NONE
 
 
 def _is_changed(layer):

@@ -79,7 +79,7 @@ class Taps:
         self._updates = updates
         self._backward = Backward(self._measured_layers, gradients, warn)
         self._table = Table(tuple(models), histograms)
-        self._table.note_changed(self.layers)
+        self._table.note_weights(self.layers)
         self._entered = 0  # replicas run in threads of their own, that take turns
         self._tapped_layers = contextlib.ExitStack()
         self._traces: dict[object, Trace] = {}  # by what runs side by side

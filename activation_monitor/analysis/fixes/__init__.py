@@ -11,7 +11,14 @@ from typing import assert_never
 from activation_monitor.analysis import causes
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.fix import Fix
-from activation_monitor.analysis.fixes import between, data, reach, values, weights
+from activation_monitor.analysis.fixes import (
+    between,
+    data,
+    reach,
+    recurrent,
+    values,
+    weights,
+)
 from activation_monitor.analysis.snapshot import Snapshot
 
 
@@ -36,6 +43,10 @@ def fix_for(
             return values.zeros(cause, snapshot, profile, came_up)
         case causes.InputScale():
             return between.input_scale(cause)
+        case causes.EmbeddingScale():
+            return recurrent.embedding(cause, snapshot)
+        case causes.RecurrentKernel():
+            return recurrent.kernel(cause, snapshot)
         case causes.Operations():
             return between.operations(cause, profile)
         case causes.NonFiniteGradient():

@@ -34,6 +34,8 @@ def nonfinite(cause: NonFinite, snapshot: Snapshot) -> Fix | None:
         if snapshot.step > 0:
             return _NAN_IN_TRAINING
         return Fix("initializer", f"The weights of {layer.name} are NaN or infinite.")
+    if layer.kind == "embedding" and snapshot.step == 0:  # its input are integers
+        return Fix("initializer", f"Vectors of {layer.name} are NaN or infinite.")
     if layer.dtype == "float16":
         return Fix(
             "range of float16",

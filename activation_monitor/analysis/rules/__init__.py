@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
-from activation_monitor.analysis.rules import data, gradients, size, units
+from activation_monitor.analysis.rules import (
+    data,
+    embeddings,
+    gradients,
+    recurrent,
+    size,
+    units,
+)
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
 from activation_monitor.analysis.rules.nonfinite import (
@@ -26,13 +33,17 @@ Rule = Callable[[Snapshot, DepthProfile], Iterator[Found]]
 
 INITIAL: tuple[Rule, ...] = (
     data.constant_input,
+    embeddings.constant,
     units.symmetric,
+    recurrent.exploding,
     outlier,
     size.growth,
     size.operations,
     size.zeros,
     size.unscaled_input,
+    embeddings.too_large,
     mean_shift,
+    recurrent.saturated,
     units.saturated,
     units.collapsed,
     no_gradient,

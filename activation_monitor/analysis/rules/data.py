@@ -10,6 +10,7 @@ from activation_monitor.analysis.causes import SameInput, TargetScale
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.layer_graph import LayerGraph, normalizes
+from activation_monitor.analysis.rules.embeddings import are_constant
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -27,6 +28,8 @@ def constant_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]
         for row in graph.order
         if not graph.parents[row] and samples[row] >= limit("constant-samples")
     ]
+    if are_constant(sources, snapshot):
+        return  # the vectors are the same, the integers that select them need not be
     # A layer may have more inputs, integers for example, that are not measured.
     if sources and all(
         same[row] and all(_is_alike(child, same, graph) for child in graph.children[row])

@@ -10,6 +10,7 @@ from activation_monitor.analysis.causes import Weights
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.links import Link
+from activation_monitor.analysis.recurrent import readings
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.analysis.trunk import Segment
@@ -17,9 +18,10 @@ from activation_monitor.analysis.trunk import Segment
 
 def outlier(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """One layer of a chain, or of the branches of a stream, whose gain is far off."""
+    over_time = {one.link.row for one in readings(snapshot, profile) if one.explodes}
     for segment in profile.segments:
         link, decades = outlier_link(segment)
-        if not segment.open or link is None:
+        if not segment.open or link is None or link.row in over_time:
             continue
         # A large step from a small signal to one of size 1 does no harm. Neither does a
         # step down in a branch: the stream continues next to it.

@@ -7,6 +7,7 @@ import numpy as np
 
 from activation_monitor.analysis.causes import (
     Along,
+    EmbeddingScale,
     InputScale,
     Operations,
     Weights,
@@ -16,6 +17,7 @@ from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.growth import DTYPE_LIMITS, GrowthRange
 from activation_monitor.analysis.links import Link
+from activation_monitor.analysis.rules.embeddings import are_constant
 from activation_monitor.analysis.rules.outlier import outlier_link
 from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.snapshot import Snapshot
@@ -185,6 +187,9 @@ def _concerned(growth_range: GrowthRange, profile: DepthProfile) -> list[int]:
 def zeros(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     """A layer on every path outputs only zeros."""
     rms = np.where(snapshot.field("nonfinite") > 0, np.nan, snapshot.statistic("rms"))
+    graph = profile.graph
+    if are_constant([row for row in graph.order if not graph.parents[row]], snapshot):
+        return  # `embeddings.constant` judges them: zeros may be healthy
     for segment in profile.segments:
         for row in segment.rows:
             if rms[row] == 0:
@@ -232,12 +237,15 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]
         if profile.depths[first] != 1:
             continue
         above = profile.graph.before(first)
-        if any(snapshot.layers[row].kind == "embedding" for row in above):
-            continue  # learned, and small as Keras initializes it
+        learned = any(snapshot.layers[row].kind == "embedding" for row in above)
+        embedding = profile.graph.embedding_before(first)
+        if learned and embedding is None:
+            continue
         given = profile.links[first].rms_in
         last = snapshot.statistic("rms")[segment.rows[-1]]
         too_large = given > limit("input") and last > high
-        too_small = given < 1 / limit("input") and last < low
+        # Embeddings are small as Keras initializes them, and they are learned.
+        too_small = given < 1 / limit("input") and last < low and not learned
         if (too_large or too_small) and given > 0:
             name = snapshot.layers[first].name
             yield found(
@@ -250,5 +258,7 @@ def unscaled_input(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]
                 "the last layer. Initializers and default learning rates assume an input "
                 "of mean 0 and standard deviation 1 (LeCun et al. 1998, Efficient "
                 "BackProp, section 4.3).",
-                InputScale(profile.links[first]),
+                InputScale(profile.links[first])
+                if embedding is None
+                else EmbeddingScale(embedding, given),
             )
