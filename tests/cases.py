@@ -26,3 +26,71 @@ def cases(names: Iterable[str], default: Iterable[str], smoke: Iterable[str] = (
         )
         for name in names
     ]
+
+
+SLOW = (
+    "test_distribution.py::test_in_fit_the_record_is_that_of_the_global_batch",
+    "test_plugin.py::test_the_wheel_installed_in_a_fresh_environment_is_served",
+    "test_plugin.py::test_the_tab_follows_a_training_that_runs",
+    "test_plugin.py::test_a_link_opens_what_it_was_copied_from",
+    "test_plugin.py::test_the_tab_draws_below_a_path_prefix",
+    "test_tracing.py::test_no_trace_of_ours_is_warned_of",
+    "test_patient.py::test_training_is_bit_identical[three steps per execution, unrolled]",
+    "test_patient.py::test_training_is_bit_identical[wrapped layers]",
+    "test_patient.py::test_every_training_is_bit_identical[network: padded tokens]",
+    "test_patient.py::test_every_training_is_bit_identical[model: own step]",
+    "test_monitor.py::test_with_another_model_the_monitor_starts_again",
+    "test_monitor.py::test_the_growth_that_is_reported_is_that_of_the_law",
+    "test_monitor.py::test_a_healthy_network_gets_no_warning[glorot tanh]",
+    "test_monitor.py::test_a_healthy_network_gets_no_warning[orthogonal linear]",
+    "test_monitor.py::test_a_function_can_receive_a_finding",
+    "test_cli.py::test_the_critical_chain_obeys_the_law[{'jit_compile': True}",
+    "test_cli.py::test_exploding_and_vanishing_chains_obey_the_law[True",
+    "test_trainer_cases.py::test_every_step_is_measured_under_its_number[compile: xla]",
+    "test_trainer_cases.py::test_every_step_is_measured_under_its_number[data: PyDataset]",
+    "test_trainer_cases.py::test_every_step_is_measured_under_its_number[data: dataset of",
+    "test_rescale.py::test_a_deep_network_with_tiny_kernels_learns_after_it_and_not_before",
+    "test_taps.py::test_the_records_are_those_of_the_outputs[compile1]",
+    "test_fixes.py::test_an_unhealthy_network_trains_after_the_printed_fix[a scaling",
+    "test_fixes.py::test_an_unhealthy_network_trains_after_the_printed_fix[convolutions",
+    "test_fixes.py::test_an_unhealthy_network_trains_after_the_printed_fix[relu, zeros]",
+    "test_fixes.py::test_an_unhealthy_network_trains_after_the_printed_fix[input 0..255]",
+    "test_fixes.py::test_an_unhealthy_network_trains_after_the_printed_fix[sigmoid]",
+    "test_all_layers.py::test_every_layer_is_measured[attention]",
+    "test_wrapper.py::test_the_record_of_a_fit_is_float64_numpy_over_all_batches[xla]",
+    "test_wrapper.py::test_a_callback_logs_a_wrapped_layer_like_any_other[compile1]",
+    "test_wrapper.py::test_quantization_passes_through",
+    "test_wrapper.py::test_a_wrapped_layer_does_what_the_layer_does[dropout]",
+    "test_wrapper.py::test_a_wrapped_layer_does_what_the_layer_does[lazily built]",
+    "test_wrapper.py::test_a_wrapped_layer_does_what_the_layer_does[subclassed model]",
+    "test_causes.py::test_a_trained_model_is_not_said_to_be_at_initialization[True]",
+    "test_causes.py::test_normalized_layers_are_not_of_an_unknown_kind",
+    "test_evaluation.py::test_a_mask_that_masks_nothing_changes_nothing",
+    "test_evaluation.py::test_a_batch_of_nothing_but_padding_is_an_empty_record",
+    "test_measure.py::test_saturated_elements_of_batches_add_up_and_the_fewest_dead_units_",
+    "test_measure.py::test_records_of_batches_merge_into_the_record_of_all[xla]",
+    "test_measure.py::test_special_tensors_are_right[many equal rows-xla]",
+    "test_measure.py::test_special_tensors_are_right[an outlier-xla]",
+    "test_measure.py::test_special_tensors_are_right[many units-xla]",
+    "test_agreement.py::test_every_reader_says_the_same_of_a_run[vanishing]",
+    "test_agreement.py::test_every_reader_says_the_same_of_a_run[one",
+    "test_resuming.py::test_a_killed_run_continues_its_curves",
+    "test_report.py::test_the_page_draws_in_a_browser_from_a_file[True]",
+    "test_auditing.py::test_the_growth_of_healthy_draws_is_what_chance_leaves",
+    "test_auditing.py::test_training_afterwards_is_as_without_an_audit[functional-3]",
+    "test_backward.py::test_an_update_is_the_change_of_the_kernel_whatever_made_it[adam]",
+    "test_backward.py::test_the_loss_scale_is_divided_out[with_dynamic_scale]",
+    "test_backward_reports.py::test_gradients_that_begin_at_zero_are_healthy[branches of",
+    "test_backward_reports.py::test_gradients_that_begin_at_zero_are_healthy[branches with",
+    "test_backward_reports.py::test_the_same_networks_on_samples_that_differ_are_health",
+    "test_backward_reports.py::test_a_rectified_output_is_found_on_the_seeds_that_do_no",
+    "test_backward_reports.py::test_the_callback_says_what_an_audit_says[s",
+    "test_backward_reports.py::test_saturated_sigmoids_and_targets_out_of_scale_are_two_f",
+)
+"""How the names of other slow tests begin. Each took 6 to 100 seconds of a run of 30 minutes
+on a busy machine, and something faster tests most of what it tests. `-m slow` runs them."""
+
+
+def is_slow(name: str) -> bool:
+    """Whether a test is one of `SLOW`, by its node id."""
+    return any(f"tests/{beginning}" in name for beginning in SLOW)

@@ -10,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+from cases import is_slow
+
 _SUBJECT = "activation_monitor.analysis"
 # What the tests of analysis may import at the top of a file. A function in such a file may
 # import more, with `pytest.importorskip`.
@@ -43,10 +45,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Set the marker by what a file imports, so that nobody has to remember it."""
+    """Set the markers by what a file imports and by the list of slow tests."""
     for item in items:
         if _tests_analysis(item.path):
             item.add_marker("analysis")
+        if is_slow(item.nodeid):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.health import Health, judge
 from networks import chain, network, norm, tap, weights
 from test_rules import (
     BIG,
@@ -727,3 +728,16 @@ def test_pooling_changes_a_gradient_for_reasons_of_its_own():
     other = [one._replace(kind="other") if one.name == "pool" else one for one in taps]
     more = [one._replace(gradient=one.gradient**2) for one in other]
     assert codes(between(*more)) == ["vanishing-gradients"]
+
+
+@pytest.mark.parametrize(("size", "cause"), [(1e30, "learning rate"), (1e3, "operation")])
+def test_gradients_that_have_grown_beyond_all_bounds_overflow(size, cause):
+    """Infinity after ordinary gradients comes from an operation instead."""
+    large = size * np.ones((4, 1))
+    snapshot = ends(
+        tap("d3", gradient=BAD), tap("head", gradient=large), hidden=BAD, step=4
+    )
+    _, (finding,) = judge(Health(snapshots=3), snapshot)
+    assert finding.code == "nonfinite-gradients"
+    assert finding.fix.cause.startswith(cause)
+    assert ("the training diverges" in finding.message) == (cause == "learning rate")

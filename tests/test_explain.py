@@ -55,7 +55,7 @@ def test_an_unknown_code_is_refused_with_the_one_that_was_probably_meant(file):
     assert said.startswith(
         "explain: no finding named 'dead-unit'. Did you mean 'dead-units'"
     )
-    assert "There are: symmetric-initialization, " in said
+    assert "There are: constant-input, " in said
 
 
 def test_a_code_without_a_section_is_an_error_that_names_the_file(file):

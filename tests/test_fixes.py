@@ -494,6 +494,8 @@ def test_the_std_that_is_printed_is_the_one_that_is_drawn(case):
     healthy = repaired(unhealthy, finding.fix.changes)
     compared = 0
     for change in finding.fix.changes:
+        if "initializer=" not in change.code:  # the line for a model that a function makes
+            continue
         right, wrong = re.match(
             "std ([0-9.]+) = .* in place of ([0-9.]+)", change.why
         ).groups()

@@ -750,8 +750,8 @@ def test_the_layers_record_is_the_same_with_a_callback():
 def test_a_tensor_is_never_measured_twice(monkeypatch):
     """In a sampled step the wrapper uses the record of the taps.
 
-    That step measures the input, and the output and kernel of each layer; the other one
-    measures what the wrapper needs.
+    That step measures the input, and each layer's output and the gradient by it; the other
+    one measures what the wrapper needs.
     """
     shapes = []
     put = backend.Store.put
@@ -766,8 +766,8 @@ def test_a_tensor_is_never_measured_twice(monkeypatch):
     model.compile("sgd", "mse", run_eagerly=True)
     monitor = ActivationMonitor(sample_every=lambda step: step == 0)
     model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[monitor])
-    sampled, other = [(8, 8), (8, 16), (8, 16), (8, 1), (16, 1)], [(8, 16)]
-    assert shapes == sampled + other
+    forward, back, other = [(8, 8), (8, 16), (8, 1)], [(8, 16), (8, 1)], [(8, 16)]
+    assert shapes == forward + back + other
     assert hidden_of(model).statistics(training=True)["count"] == 2 * 8 * 16
 
 

@@ -183,10 +183,12 @@ class NonFiniteGradient(NamedTuple):
         row: Its row.
         after: Row of the tensor computed from it whose gradient is finite; None if the
             loss itself gives it.
+        overflows: Whether gradients of a size that no healthy step has lead there.
     """
 
     row: int
     after: int | None
+    overflows: bool
 
 
 Cause = (

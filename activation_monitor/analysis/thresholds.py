@@ -144,6 +144,12 @@ THRESHOLDS = {
         "in one layer",
         "chosen, not calibrated: a layer of a network that trains takes off less",
     ),
+    "overflow": Threshold(
+        1e10,
+        "size of a gradient from which on infinity after it is overflow",
+        "chosen, not calibrated: gradients of networks that train are below 1e3, and "
+        "float32 ends at 3e38",
+    ),
     # -- the data
     "constant-samples": Threshold(
         8,

@@ -7,7 +7,7 @@ optimizer. While the step's Python code runs, both are wrapped. Neither is chang
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -20,7 +20,6 @@ from activation_monitor.recording.keras_private import (
     stored_value,
     trained_variables,
 )
-from activation_monitor.recording.table import Row
 from activation_monitor.recording.weights import known_kernels, some_rows
 
 ops: Any = keras.ops  # not annotated, see `moments`
@@ -30,7 +29,9 @@ _OPTIMIZERS = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def depending_on(
-    sources: Sequence[Any], rows: Sequence[Row], measured: Iterable[int]
+    sources: Sequence[Any],
+    owners: Mapping[int, Sequence[keras.Layer]],
+    parents: Sequence[tuple[int, ...]],
 ) -> list[int]:
     """Which measured tensors depend on one of these variables.
 
@@ -38,17 +39,19 @@ def depending_on(
 
     Args:
         sources: Variables, of Keras or of its backend.
-        rows: The tapped tensors.
-        measured: Indices of those that were measured, in the order of the calls.
+        owners: By row of a measured tensor, the layers that may own variables which it
+            depends on directly; in the order of the calls.
+        parents: By row, the rows that it was computed from.
     """
-    asked, found = set(map(id, sources)), set()
-    for index in measured:
-        row = rows[index]
-        owned = [] if row.kind == "input" else row.layer.variables
-        ids = {id(one) for variable in owned for one in (variable, stored_value(variable))}
-        if not ids.isdisjoint(asked) or not found.isdisjoint(row.parents.rows):
-            found.add(index)
-    return sorted(found)
+    asked, found = set(map(id, sources)), {}
+    for row, layers in owners.items():
+        variables = [variable for layer in layers for variable in layer.variables]
+        ids = {
+            id(one) for variable in variables for one in (variable, stored_value(variable))
+        }
+        if not ids.isdisjoint(asked) or any(parent in found for parent in parents[row]):
+            found[row] = True
+    return [*found]
 
 
 class Kept(NamedTuple):

@@ -4,6 +4,8 @@ import collections
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import keras
+
 from activation_monitor.recording.backends import backend
 
 
@@ -31,8 +33,10 @@ class Trace:
         fused: Whether XLA compiles the step.
         repeats: Whether what is traced runs several times before the records are read.
         step_graph: The graph that the step's own code makes; None if it runs eagerly.
-        depth: How many monitored calls are running, one inside the other.
         root: The graph of the outermost of them.
+        calling: The layers whose calls are running, the outermost first.
+        owners: By row, the layers that may own variables which it depends on directly: its
+            own one, and those around it that have some.
         rows: Rows that were measured, in the order of the calls.
         calls: How often each layer was called, by id.
         leaf_graphs: The graphs of the leaf calls so far.
@@ -43,8 +47,9 @@ class Trace:
     fused: bool
     repeats: bool
     step_graph: object
-    depth: int = 0
     root: object = None
+    calling: list[keras.Layer] = field(default_factory=list)
+    owners: dict[int, list[keras.Layer]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
     calls: collections.Counter = field(default_factory=collections.Counter)
     leaf_graphs: list = field(default_factory=list)

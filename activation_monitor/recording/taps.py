@@ -23,6 +23,7 @@ from activation_monitor.recording.keras_private import (
     logits_of,
     mask_of,
     measured_first,
+    own_variables,
     same_but_new,
 )
 from activation_monitor.recording.layers import (
@@ -175,7 +176,7 @@ class Taps:
             if backend.in_function_within(running.step_graph):
                 self._leave_out_function(layer)
                 return call(*args, **kwargs)
-            if running.depth == 0:
+            if not running.calling:
                 running.root = backend.graph()
             self._tap_inside(layer)
             number = running.calls[id(layer)]
@@ -185,11 +186,11 @@ class Taps:
             with contextlib.suppress(Exception):  # what cannot be walked is left out below
                 # As they are now: the layer may put its outputs into a dict of inputs.
                 inputs = keras.tree.map_structure(lambda part: part, inputs)
-            running.depth += 1
+            running.calling.append(layer)
             try:
                 outputs = call(*args, **kwargs)
             finally:
-                running.depth -= 1
+                running.calling.pop()
             if id(layer) in self._unmeasurable:
                 return outputs
             known = len(self._table.rows)
@@ -221,7 +222,7 @@ class Taps:
         now = backend.running_now()
         running = self._traces.get(now)
         # A function whose first trace made variables is traced once more.
-        if running is None or (self._traced_inside and not running.depth):
+        if running is None or (self._traced_inside and not running.calling):
             if running is None or running.step_graph is not backend.outermost_graph():
                 new_trace = cast(Callable[[], Trace], self._new_trace)  # by `measuring`
                 running = self._traces[now] = new_trace()
@@ -335,6 +336,8 @@ class Taps:
             shapes = [tuple(given.shape) for given in inputs]
             row.fan_in = kernels.fan_in(layer, shapes[0] if shapes else ())
         row.parents = parents
+        around = [outer for outer in running.calling if own_variables(outer)]
+        running.owners[index] = [] if row.kind == "input" else [layer, *around]
         running.add_measured(index, tensor, after)
         return after
 
@@ -350,7 +353,10 @@ class Taps:
         if running is None or backend.graph() is not running.root:
             return []
         taps = []
-        for index in depending_on(sources, self._table.rows, running.tensors):
+        parents = [row.parents.rows for row in self._table.rows]
+        for index in depending_on(sources, running.owners, parents):
+            if index not in running.tensors:
+                continue
             measure = functools.partial(self._measure_gradient, running, index)
             tensor = running.tensors[index]
             taps.append((tensor, measure))

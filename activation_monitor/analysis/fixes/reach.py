@@ -64,8 +64,22 @@ def _activation(layer: LayerInfo, name: str, why: str) -> tuple[Change, ...]:
     return (Change("in", f'activation="{name}"', (layer.name,), f"or {why}"),)
 
 
+_DIVERGES = Fix(
+    "learning rate",
+    "Each step makes the weights, and so the gradients, larger than the one before, until "
+    "they exceed the range of the numbers. The steps are too large. If this is the first "
+    "step, the weights or the data are.",
+    (
+        Change("in", "learning_rate=...", ("the optimizer",), "a tenth of the present one"),
+        Change("in", "clipnorm=1.0", ("the optimizer",), "in addition, if needed"),
+    ),
+)
+
+
 def nonfinite(cause: NonFiniteGradient, snapshot: Snapshot) -> Fix:
     """The fix for gradients that are not finite although the activations are."""
+    if cause.overflows:
+        return _DIVERGES
     where = f"after {snapshot.layers[cause.row].name}"
     if cause.after is None:
         where = "in the loss"

@@ -9,6 +9,7 @@ from activation_monitor.analysis.causes import NonFinite, NonFiniteGradient
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.thresholds import limit
 
 
 def any_nonfinite(snapshot: Snapshot) -> bool:
@@ -93,8 +94,15 @@ def nonfinite_gradients(snapshot: Snapshot, profile: DepthProfile) -> Iterator[F
     row = max(first, key=lambda row: (profile.depths[row], row))
     after = [child for child in graph.children[row] if count[child] > 0]
     name = layers[row].name
+    sizes = [np.abs(snapshot.field(name, of=of)) for name in ("minimum", "maximum")]
+    finite = (count > 0) & (bad == 0)
+    largest = float(np.max(np.maximum(*sizes)[finite], initial=0.0))
+    overflows = largest > limit("overflow")
     between = (
-        f"They are finite at {layers[after[-1]].name}, so the operation between "
+        f"They have grown to {largest:.2g} before they exceed the range of "
+        f"{layers[row].dtype}: the training diverges"
+        if overflows
+        else f"They are finite at {layers[after[-1]].name}, so the operation between "
         f"{name} and {layers[after[-1]].name} makes them"
         if after
         else f"The loss makes them: nothing that was measured follows {name}"
@@ -103,11 +111,11 @@ def nonfinite_gradients(snapshot: Snapshot, profile: DepthProfile) -> Iterator[F
         "nonfinite-gradients",
         snapshot,
         [name, *(layers[child].name for child in after[-1:])],
-        {"nonfinite": bad[row], "count": count[row]},
+        {"nonfinite": bad[row], "count": count[row], "largest": largest},
         f"{bad[row]:.0f} of {count[row]:.0f} elements of the gradient by the output of "
         f"{name} are NaN or infinite, although all activations are finite. {between}. One "
         "step with such a gradient turns the weights before it into NaN.",
-        NonFiniteGradient(row, after[-1] if after else None),
+        NonFiniteGradient(row, after[-1] if after else None, overflows),
         critical=True,
     )
 
