@@ -175,8 +175,9 @@ THRESHOLDS = {
     "saturated": Threshold(
         0.8,
         "share of saturated outputs in more than half of the bounded layers",
-        "networks that train have up to 0.73, tanh with N(0, 1) weights 0.85; the gates of "
-        "an LSTM that trains 0.65, of one that does not 0.89 (tests/benchmarks/recurrent.py)",
+        "networks that train have up to 0.73, tanh with N(0, 1) weights 0.85; gates "
+        "of an LSTM that trains 0.65, of one that hardly does 0.89 (input times 30 and 100 "
+        "in tests/benchmarks/recurrent.py)",
     ),
     "saturated-by-input": Threshold(
         0.4,
@@ -187,8 +188,8 @@ THRESHOLDS = {
     "saturated-by-state": Threshold(
         0.5,
         "share of saturated gates if a recurrent kernel is too large",
-        "tests/benchmarks/recurrent.py: a GRU with 0.53 does not train (16 times its kernel, "
-        "accuracy 0.26), an LSTM with 0.34 does",
+        "tests/benchmarks/recurrent.py: a GRU with 0.53 does not train (accuracy 0.26), nor "
+        "an LSTM with 0.72 (0.13); a GRU with 0.13 does (0.89), an LSTM with 0.16 partly",
     ),
     "gates-law": Threshold(
         0.1,

@@ -3,8 +3,8 @@
     python tests/benchmarks/recurrent.py [LAYER ...]
 
 scikit-learn's digits as sequences of 8 rows: of 8 pixels with rms 1 (lstm, gru, tanh and
-relu: a layer of 32 units), or of one token for the 8 bits of a row (flat, norm,
-average and embedded lstm: an embedding of 16). 500 steps of batch 64 with Adam(1e-3) and SGD(0.01), or
+relu: a layer of 32 units), or of one token for the 8 bits of a row (flat, norm, average and
+embedded lstm: an embedding of 16). 500 steps of batch 64 with Adam(1e-3) and SGD(0.01), or
 SGD(0.1) for tokens. Each part is multiplied by a number after Keras has drawn it; vectors
 of an embedding are normal numbers times it. The accuracy is that of 389 other digits, after
 training. One layer takes a minute.
