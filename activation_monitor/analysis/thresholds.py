@@ -188,8 +188,8 @@ THRESHOLDS = {
     "saturated-by-state": Threshold(
         0.5,
         "share of saturated gates if a recurrent kernel is too large",
-        "tests/benchmarks/recurrent.py: a GRU with 0.53 does not train (accuracy 0.26), nor "
-        "an LSTM with 0.72 (0.13); a GRU with 0.13 does (0.89), an LSTM with 0.16 partly",
+        "tests/benchmarks/recurrent.py: a GRU with 0.53 does not train (accuracy 0.26), "
+        "nor an LSTM with 0.72 (0.13); a GRU with 0.13 does (0.89), an LSTM with 0.16 half",
     ),
     "gates-law": Threshold(
         0.1,
