@@ -87,8 +87,9 @@ SLOW = (
     "test_backward_reports.py::test_the_callback_says_what_an_audit_says[s",
     "test_backward_reports.py::test_saturated_sigmoids_and_targets_out_of_scale_are_two_f",
 )
-"""How the names of other slow tests begin. Each took 6 to 100 seconds of a run of 30 minutes
-on a busy machine, and something faster tests most of what it tests. `-m slow` runs them."""
+"""How the names of other slow tests begin. Each took 6 to 100 seconds of a run of 30
+minutes on a busy machine, and something faster tests most of what it tests. `-m slow` runs
+them."""
 
 
 def is_slow(name: str) -> bool:

@@ -275,7 +275,7 @@ class Kept:
             variable.assign(tensor)
 
     def take(self) -> list[list[tf.Tensor]] | None:
-        """What each replica has kept, which is then forgotten; None if nothing was."""
+        """What each replica has kept, valid until the next step; None if nothing was."""
         if self._variables is None:
             return None
         by_replica = _by_replica_of(self._variables)
@@ -283,7 +283,7 @@ class Kept:
             return None
         for flag in _by_replica(self._variables[0]):
             flag.assign(False)
-        return [[tf.identity(value) for value in values[1:]] for values in by_replica]
+        return [list(values[1:]) for values in by_replica]
 
 
 class Reader:
