@@ -719,7 +719,7 @@ def test_one_layer_of_small_weights_does_no_harm():
 
 
 def test_pooling_changes_a_gradient_for_reasons_of_its_own():
-    """A mean over many positions divides it; that is no layer's fault."""
+    """A mean over many positions divides it. No layer is the cause."""
     taps = [
         *(tap("d1", gradient=1e-4), tap("d2", gradient=1e-4)),
         *(tap("pool", kind="pooling", gradient=1.0), tap("d3", gradient=1.0)),

@@ -40,6 +40,13 @@ class Change(NamedTuple):
         return f"{self.place}: {self.line}"
 
 
+SMALLER_STEPS = (
+    Change("in", "learning_rate=...", ("the optimizer",), "a tenth of the present one"),
+    Change("in", "clipnorm=1.0", ("the optimizer",), "in addition, if needed"),
+)
+"""What to change where the steps of training are too large."""
+
+
 @dataclass(frozen=True)
 class Fix:
     """The cause of a finding, and what to change.

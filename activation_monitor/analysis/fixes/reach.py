@@ -1,7 +1,7 @@
 """Fixes for gradients that end on the way, or are not finite."""
 
 from activation_monitor.analysis.causes import Blocked, NonFiniteGradient, Reason
-from activation_monitor.analysis.fix import Change, Fix
+from activation_monitor.analysis.fix import SMALLER_STEPS, Change, Fix
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 
@@ -69,10 +69,7 @@ _DIVERGES = Fix(
     "Each step makes the weights, and so the gradients, larger than the one before, until "
     "they exceed the range of the numbers. The steps are too large. If this is the first "
     "step, the weights or the data are.",
-    (
-        Change("in", "learning_rate=...", ("the optimizer",), "a tenth of the present one"),
-        Change("in", "clipnorm=1.0", ("the optimizer",), "in addition, if needed"),
-    ),
+    SMALLER_STEPS,
 )
 
 

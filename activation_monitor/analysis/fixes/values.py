@@ -4,7 +4,7 @@ from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import NonFinite, Zeros
 from activation_monitor.analysis.counterfactual import underflows
 from activation_monitor.analysis.depth_profile import DepthProfile
-from activation_monitor.analysis.fix import Change, Fix
+from activation_monitor.analysis.fix import SMALLER_STEPS, Change, Fix
 from activation_monitor.analysis.fixes.weights import draw_again, off_size, wrong_mean
 from activation_monitor.analysis.snapshot import Snapshot
 
@@ -15,8 +15,7 @@ _NAN_IN_TRAINING = Fix(
     "large steps drove the weights out of range.",
     (
         Change("before", "np.isnan(x).any(), np.isnan(y).any()", ("training",), "the data"),
-        Change("in", "learning_rate=...", ("the optimizer",), "a tenth of the present one"),
-        Change("in", "clipnorm=1.0", ("the optimizer",), "in addition, if needed"),
+        *SMALLER_STEPS,
     ),
 )
 

@@ -243,7 +243,7 @@ def _observation(
         case Reason.ONE_CLASS:
             return (
                 f"The output of {layer.name} is 1 whatever its input is: a softmax over "
-                "one unit divides a number by itself."
+                "one unit divides a number by the same number."
             )
         case Reason.RECTIFIED:
             return (
