@@ -11,7 +11,7 @@ from keras import layers
 import models
 from activation_monitor import ActivationMonitor
 from activation_monitor.analysis import raw, records
-from activation_monitor.recording import backward, weights
+from activation_monitor.recording import backward, taps, weights
 from activation_monitor.recording.backends import backend
 from cases import cases
 
@@ -561,3 +561,45 @@ def test_a_sum_that_no_layer_computes_has_the_gradient_of_both_its_ways():
     model.fit(X, Y, batch_size=32, shuffle=False, verbose=0, callbacks=[monitor])
     found = of_layer(monitor.recording[0], "inner:input", records.OUTPUT_GRADIENT)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_error_of_the_users_own_backward_pass_is_the_users():
+    """It is raised as without a monitor."""
+
+    @tf.custom_gradient
+    def broken(x):
+        def backward(gradient):
+            raise ArithmeticError("mine")
+
+        return x + 0.0, backward
+
+    class Own(keras.Model):
+        """A model whose backward pass fails."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = layers.Dense(1)
+
+        def call(self, x):
+            return broken(self.head(x))
+
+    model = Own()
+    model.compile("sgd", "mse")
+    with pytest.raises(ArithmeticError, match="mine"):
+        model.fit(X, Y, verbose=0, callbacks=[ActivationMonitor()])
+    assert tf.GradientTape.gradient.__module__.startswith("tensorflow")
+    assert keras.optimizers.Optimizer.apply.__module__.startswith("keras")
+
+
+def test_a_failure_to_find_what_a_gradient_is_of_does_not_end_training(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("lost")
+
+    monkeypatch.setattr(taps, "depending_on", fail)
+    model = network()
+    model.compile("sgd", "mse")
+    monitor = ActivationMonitor()
+    with pytest.warns(UserWarning, match="gradients cannot be measured.*lost"):
+        model.fit(X, Y, verbose=0, callbacks=[monitor])
+    assert records.OUTPUT_GRADIENT not in monitor.recording[0].quantities
+    assert records.WEIGHT_GRADIENT in monitor.recording[0].quantities

@@ -349,6 +349,13 @@ class Taps:
     def _gradient_taps(self, sources):
         """The measured tensors whose gradients belong to a step that asks for gradients by
         these variables, each with what measures its gradient."""
+        try:
+            return self._taps_of(sources)
+        except Exception as error:
+            self._warn(f"gradients cannot be measured: {type(error).__name__}: {error}")
+            return []
+
+    def _taps_of(self, sources):
         running = self._traces.get(backend.running_now())
         if running is None or backend.graph() is not running.root:
             return []

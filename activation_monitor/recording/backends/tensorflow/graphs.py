@@ -137,6 +137,8 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
         if not tapped:
             return gradient(tape, target, sources, *args, **kwargs)
         tensors = [tensor for tensor, _ in tapped]
+        # The way to each of them leads on to what the step asks for, so no operation is
+        # derived that would not be anyway.
         asked, ours = gradient(tape, target, [sources, tensors], *args, **kwargs)
         for (_, measure), found in zip(tapped, ours, strict=True):
             if found is not None and not _is_added_up(found):
