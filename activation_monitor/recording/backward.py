@@ -120,14 +120,16 @@ class Backward:
 
     @contextlib.contextmanager
     def _tapped_apply(self, kind, runs):
-        apply = kind.apply
+        apply, is_own = kind.apply, "apply" in vars(kind)
 
         @functools.wraps(apply)
         def tapped_apply(optimizer, grads, trainable_variables=None):
             now = backend.running_now()
             if now in self._applying or not backend.in_replica() or not runs():
                 return apply(optimizer, grads, trainable_variables)
-            grads = list(grads)  # it may be an iterator
+            grads = list(grads)  # both may be iterators
+            if trainable_variables is not None:
+                trainable_variables = list(trainable_variables)
             self._attempt(
                 "gradients of kernels",
                 *(self._keep_rows, optimizer, grads, trainable_variables),
@@ -142,7 +144,10 @@ class Backward:
         try:
             yield
         finally:
-            kind.apply = apply
+            if is_own:
+                kind.apply = apply
+            else:
+                del kind.apply
 
     def _keep_loss(self, loss):
         if self._loss is None:
@@ -152,7 +157,11 @@ class Backward:
     def _keep_rows(self, optimizer, gradients, variables):
         if variables is None:
             variables = trained_variables(optimizer)
-        of_kernel = {id(kernel): i for i, kernel in known_kernels(self._layers()).items()}
+        of_kernel = {
+            id(one): i
+            for i, kernel in known_kernels(self._layers()).items()
+            for one in (kernel, stored_value(kernel))
+        }
         rows = {
             of_kernel[id(variable)]: some_rows(
                 ops.reshape(ops.convert_to_tensor(gradient), variable.shape)

@@ -38,7 +38,7 @@ def replaced(
             layer.__dict__[name] = new
         yield
     finally:
-        for layer, own in before:
+        for layer, own in reversed(before):  # one may be there twice
             if own is _NOTHING:
                 layer.__dict__.pop(name, None)
             else:

@@ -58,6 +58,8 @@ def trained_variables(optimizer) -> list:
 def loss_scale(optimizer):
     """The factor by which an optimizer has the loss multiplied: a number or a tensor."""
     found = getattr(optimizer, "dynamic_scale", None)  # of a `LossScaleOptimizer`
+    if found is None and not optimizer.built:
+        found = getattr(optimizer, "initial_scale", None)
     if found is None:
         found = getattr(optimizer, "loss_scale_factor", None)
     return 1.0 if found is None else keras.ops.convert_to_tensor(found)

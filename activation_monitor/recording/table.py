@@ -32,7 +32,7 @@ def unscaled(found: Measured, scale: float) -> Measured:
         found: What was measured.
         scale: The factor, positive.
     """
-    if scale == 1:
+    if scale == 1 or not scale > 0:  # a scale that was halved to zero
         return found
     of = {records.OUTPUT_GRADIENT, records.WEIGHT_GRADIENT}
     quantities, histograms = (

@@ -207,8 +207,12 @@ class Taps:
 
     def _is_step(self):
         """Whether the code that runs belongs to the step, and not to another thread."""
-        now = backend.running_now()
-        return bool(self._entered) and (now in self._traces or self._traced_inside)
+        running = self._traces.get(backend.running_now())
+        if not self._entered or (running is None and not self._traced_inside):
+            return False
+        # A function with a trace of its own keeps what is added to it.
+        root = running.step_graph if running else backend.outermost_graph()
+        return not backend.in_function_within(root)
 
     def _measured_layers(self):
         return [
