@@ -243,6 +243,11 @@ def _flip(found, column, numbers):
     found[:, column] = flipped.view(np.float64)
 
 
+def encoded(array: np.ndarray) -> np.ndarray:
+    """Records `(layers, len(records.FIELDS))` as `encode` writes them."""
+    return compressed(_without_what_follows(array, records.FIELD_NAMES))
+
+
 def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
     """The table of a snapshot and its arrays by tag.
 
@@ -254,8 +259,7 @@ def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
     """
     arrays = {STEP_TAG: np.array([snapshot.steps, snapshot.loss], np.float64)}
     for name, array in snapshot.quantities.items():
-        shorter = _without_what_follows(array, records.FIELD_NAMES)
-        arrays[RECORDS_TAGS[name]] = compressed(shorter)
+        arrays[RECORDS_TAGS[name]] = encoded(array)
     for name, array in snapshot.histograms.items():
         arrays[HISTOGRAMS_TAGS[name]] = compressed(array)
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
