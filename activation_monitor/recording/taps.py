@@ -134,7 +134,7 @@ class Taps:
                 self._new_trace, self._traced_inside = new_trace, traced_inside
                 for layer in self.layers:
                     self._tap(layer)
-                if self._weights is not None:
+                if self._weights is not None and self._updates:
                     self._tapped_layers.enter_context(
                         self._backward.tapped(self._models, self._is_step)
                     )

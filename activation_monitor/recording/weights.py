@@ -144,7 +144,7 @@ class Weights:
             self._functions[key] = functions
         before, self._after = functions
         if is_new or exact:
-            values = _values(layers)
+            values = _values(found.values())
             rows = [some_rows(value) for value in values]
             measured = finished(values, backend.measured_each(values, exact=exact))
         else:
@@ -163,25 +163,29 @@ class Weights:
             self._found[records.WEIGHT_GRADIENT] = tuple(gradients), measured[len(ids) :]
 
     def _measure_late(self, found):
-        values = [ops.convert_to_tensor(stored_value(kernel)) for kernel in found.values()]
+        values = _values(found.values())
         measured = finished(values, backend.measured_each(values, exact=False))
         ids, before = self._found.get(records.WEIGHT, ((), measured[:0]))
         self._found[records.WEIGHT] = (*ids, *found), np.concatenate([before, measured])
 
 
-def _values(layers):
-    return [ops.convert_to_tensor(stored_value(kernels.kernel(layer))) for layer in layers]
+def _values(found):
+    """The tensors of kernels."""
+    return [ops.convert_to_tensor(stored_value(kernel)) for kernel in found]
 
 
 def _functions(layers):
     """Functions that measure the rows of the kernels, and of what has changed in them."""
 
+    def values():
+        return _values(kernels.kernel(layer) for layer in layers)
+
     def before():
-        rows = [some_rows(value) for value in _values(layers)]
+        rows = [some_rows(value) for value in values()]
         return rows, backend.measured_each(rows, exact=False)
 
     def after(rows, gradients):
-        pairs = zip(_values(layers), rows, strict=True)
+        pairs = zip(values(), rows, strict=True)
         changes = [some_rows(value) - known for value, known in pairs]
         return changes, backend.measured_each([*changes, *gradients], exact=False)
 
