@@ -20,6 +20,7 @@ from activation_monitor.recording.keras_private import (
     stored_value,
     trained_variables,
 )
+from activation_monitor.recording.patches import wrapped_method
 from activation_monitor.recording.weights import known_kernels, some_rows
 
 ops: Any = keras.ops  # not annotated, see `moments`
@@ -115,15 +116,12 @@ class Backward:
             stack.enter_context(replaced(models, "compute_loss", with_loss))
             if self._gradients:
                 for kind in _OPTIMIZERS:
-                    stack.enter_context(self._tapped_apply(kind, runs))
+                    wrapper = self._tapped_apply(runs)
+                    stack.enter_context(wrapped_method(kind, "apply", wrapper))
             yield
 
-    @contextlib.contextmanager
-    def _tapped_apply(self, kind, runs):
-        apply, is_own = kind.apply, "apply" in vars(kind)
-
-        @functools.wraps(apply)
-        def tapped_apply(optimizer, grads, trainable_variables=None):
+    def _tapped_apply(self, runs):
+        def tapped_apply(apply, optimizer, grads, trainable_variables=None):
             now = backend.running_now()
             if now in self._applying or not backend.in_replica() or not runs():
                 return apply(optimizer, grads, trainable_variables)
@@ -140,14 +138,7 @@ class Backward:
             finally:
                 self._applying.remove(now)
 
-        kind.apply = tapped_apply
-        try:
-            yield
-        finally:
-            if is_own:
-                kind.apply = apply
-            else:
-                del kind.apply
+        return tapped_apply
 
     def _keep_loss(self, loss):
         if self._loss is None:

@@ -150,11 +150,11 @@ class Backend(Protocol):
         ...
 
     def gradients_measured(
-        self, taps: Callable[[list], list[tuple[Any, Callable[[Any], Any]]]]
+        self, taps: Callable[[list], list[tuple[list, Callable[[Any], Any]]]]
     ) -> AbstractContextManager[None]:
         """Within the block, the step's backward pass also computes gradients by tapped
-        tensors, and passes each to the function beside the tensor. `taps` is a function of
-        what the step asks gradients for."""
+        tensors, and passes that by the first of several to the function beside them. `taps`
+        is a function of what the step asks gradients for."""
         ...
 
     def computed_from(self, tensor: Any) -> list | None:

@@ -1,7 +1,6 @@
 """The inputs of a traced tensor, and the graph that is being traced."""
 
 import contextlib
-import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -9,8 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
-Tap = tuple[tf.Tensor, Callable[[Any], Any]]
-"""A tensor, and what is called with its gradient."""
+from activation_monitor.recording.patches import wrapped_method
+
+Tap = tuple[list[tf.Tensor], Callable[[Any], Any]]
+"""Tensors, and what is called with the gradient by the first of them that has one."""
 
 WORTH_WAITING = 2**15
 """Elements of a sample from which on a layer's output waits until it is measured. To wait
@@ -126,30 +127,39 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
 
     Args:
         taps: Function of the sources that the step asks for. Returns tensors of the running
-            step, each with a function that is called with its gradient, in the graph.
+            step, with functions that are called with a gradient, in the graph.
     """
-    kind: Any = tf.GradientTape
-    gradient = kind.gradient
+    none = tf.UnconnectedGradients.NONE
 
-    @functools.wraps(gradient)
-    def tapped_gradient(tape, target, sources, *args, **kwargs):
+    def tapped_gradient(
+        gradient,
+        tape,
+        target,
+        sources,
+        output_gradients=None,
+        unconnected_gradients=none,
+    ):
         tapped = taps(tf.nest.flatten(sources))
         if not tapped:
-            return gradient(tape, target, sources, *args, **kwargs)
-        tensors = [tensor for tensor, _ in tapped]
+            return gradient(tape, target, sources, output_gradients, unconnected_gradients)
+        tensors = [tensors for tensors, _ in tapped]
         # The way to each of them leads on to what the step asks for, so no operation is
         # derived that would not be anyway.
-        asked, ours = gradient(tape, target, [sources, tensors], *args, **kwargs)
+        asked, ours = gradient(tape, target, [sources, tensors], output_gradients, none)
         for (_, measure), found in zip(tapped, ours, strict=True):
-            if found is not None and not _is_added_up(found):
-                measure(found)
-        return asked
+            connected = [one for one in found if one is not None]
+            if connected and not _is_added_up(connected[0]):
+                measure(connected[0])
+        if tf.UnconnectedGradients(unconnected_gradients) is none:
+            return asked
+        # The step wants zeros. The record of a tensor that is not connected stays empty.
+        return tf.nest.map_structure(
+            lambda found, source: tf.zeros_like(source) if found is None else found,
+            *(asked, sources),
+        )
 
-    kind.gradient = tapped_gradient
-    try:
+    with wrapped_method(tf.GradientTape, "gradient", tapped_gradient):
         yield
-    finally:
-        kind.gradient = gradient
 
 
 _SHARE_MEMORY = ("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient")
