@@ -157,15 +157,16 @@ class Table:
             for store in row.stores.values():
                 store.clear()
 
-    def read(self) -> Measured:
-        """What the last step measured, with one copy to the host; then empties the stores.
+    def collect(self) -> Callable[[], Measured]:
+        """Take what the last step measured, and empty the stores. Nothing is copied yet.
 
         Returns:
-            Layers, records and histograms by quantity, with empty records for tensors
-            that do not have the quantity. No layers if none was called.
+            A function that copies it to the host, all at once. It returns layers, records
+            and histograms by quantity, with empty records for tensors that do not have the
+            quantity. No layers if none was called.
         """
         if not self.rows:
-            return Measured((), {}, {})
+            return lambda: Measured((), {}, {})
         places = [
             (quantity, row, store)
             for row, entry in enumerate(self.rows)
@@ -175,18 +176,24 @@ class Table:
             self._reader = backend.Reader([store for _, _, store in places])
         if self._layers is None:
             self._layers = self._infos()
-        found, counted = self._reader.read()
-        quantities, histograms = {}, {}
-        for quantity in records.QUANTITIES:
-            here = [i for i, (name, _, _) in enumerate(places) if name == quantity]
-            if here:
-                rows = [places[i][1] for i in here]
-                quantities[quantity] = records.empty(len(self.rows))
-                quantities[quantity][rows] = found[here]
-                if self._histograms:
-                    histograms[quantity] = histogram.none(len(self.rows))
-                    histograms[quantity][rows] = counted[here]
-        return Measured(self._layers, quantities, histograms)
+        reader, layers = self._reader, self._layers
+        collected = reader.collect()
+
+        def copied():
+            found, counted = reader.finish(collected)
+            quantities, histograms = {}, {}
+            for quantity in records.QUANTITIES:
+                here = [i for i, (name, _, _) in enumerate(places) if name == quantity]
+                if here:
+                    rows = [places[i][1] for i in here]
+                    quantities[quantity] = records.empty(len(layers))
+                    quantities[quantity][rows] = found[here]
+                    if self._histograms:
+                        histograms[quantity] = histogram.none(len(layers))
+                        histograms[quantity][rows] = counted[here]
+            return Measured(layers, quantities, histograms)
+
+        return copied
 
     def _infos(self):
         paths = unique_paths(*self._models)

@@ -65,8 +65,13 @@ class Kept(Protocol):
 class Reader(Protocol):
     """Reads many stores with one copy to the host, and empties them."""
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Records `(stores, len(FIELDS))` and histograms `(stores, len(SLOTS))`."""
+    def collect(self) -> Any:
+        """Empty the stores; returns what they held, where it is."""
+        ...
+
+    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Of what `collect` returned, records `(stores, len(FIELDS))` and histograms
+        `(stores, len(SLOTS))` on the host."""
         ...
 
 

@@ -316,19 +316,19 @@ class Reader:
                 store.clear()
         return last, tf.stack(merged) if merging else None
 
-    def _copy(self):
-        last, merged = self._read()
-        return last.numpy(), None if merged is None else merged.numpy()
+    def collect(self) -> Any:
+        """Empty the stores; returns what they held, still on the device."""
+        return self._read()
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Read and empty the stores.
+    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Copy to the host what `collect` returned.
 
         Returns:
             The records, `(stores, len(records.FIELDS))`, joined over replicas; and the
             histograms of the first replica, `(stores, len(histogram.SLOTS))`. Stores
             without a histogram have an empty one.
         """
-        last, merged = self._copy()
+        last, merged = (None if part is None else part.numpy() for part in collected)
         found = raw.finish(last[:, self._record_columns])
         if merged is not None:
             found[:, [store.merged is not None for store in self.stores]] = merged
