@@ -17,9 +17,11 @@ import importlib
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:  # Type checkers do not follow `__getattr__`.
+    from activation_monitor.actions import UnhealthyModelError
     from activation_monitor.analysis.diagnosis import Diagnosis
     from activation_monitor.analysis.findings import Finding
     from activation_monitor.analysis.snapshot import Recording, Snapshot
+    from activation_monitor.asserting import assert_healthy
     from activation_monitor.auditing import audit
     from activation_monitor.diagnosing import diagnose
     from activation_monitor.monitor import ActivationMonitor
@@ -34,6 +36,8 @@ __all__ = [
     "Monitored",
     "Recording",
     "Snapshot",
+    "UnhealthyModelError",
+    "assert_healthy",
     "audit",
     "diagnose",
     "read_recording",
@@ -48,6 +52,8 @@ _MODULES = {
     "Monitored": "activation_monitor.wrapper",
     "Recording": "activation_monitor.analysis.snapshot",
     "Snapshot": "activation_monitor.analysis.snapshot",
+    "UnhealthyModelError": "activation_monitor.actions",
+    "assert_healthy": "activation_monitor.asserting",
     "audit": "activation_monitor.auditing",
     "diagnose": "activation_monitor.diagnosing",
     "read_recording": "activation_monitor.storage.reader",

@@ -1,12 +1,13 @@
 """The callback."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 
 from activation_monitor import loops
+from activation_monitor.actions import Action, check_actions
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding, check_ignored
 from activation_monitor.analysis.shown import count, one_line
@@ -53,9 +54,16 @@ class ActivationMonitor(keras.callbacks.Callback):
             `validation_recording` and in the run `activations_validation`, at the step
             that training has reached. It is never judged. Defaults to `False`.
         on_finding: What to do when something is found: "warn", "stop" training (and
-            warn), "raise" a RuntimeError, or a function that is called with the `Finding`.
-            It happens once for each finding, and again when the finding has grown: its
-            severity has risen, or twice as many layers have joined. Defaults to `"warn"`.
+            warn), "raise" an `UnhealthyModelError` after the log is closed, or a function
+            that is called with the `Finding`. Or a dictionary of these by severity or
+            code: `{"critical": "stop"}` stops at critical findings and warns of all
+            others. It happens once for each finding, and again when the finding has
+            grown: its severity has risen, or twice as many layers have joined. Defaults
+            to `"warn"`.
+        patience: At how many further sampled steps in a row a finding must be seen before
+            training is stopped, an error is raised or a function is called. Until then it
+            only warns. Findings of the first sampled step do not wait, because most rules
+            judge only that step. Defaults to `0`.
         ignore: Codes of findings to ignore (`Finding.code`), one or several. Defaults to
             `()`.
         scalars: Whether to write scalars of every layer as well, for TensorBoard's Scalars
@@ -78,10 +86,12 @@ class ActivationMonitor(keras.callbacks.Callback):
             steps and an evenly thinned rest. The event file has all.
         validation_recording: The snapshots of evaluations, with `validation=True`.
         diagnosis: What the snapshots say, a `Diagnosis`, which prints as a table.
+        findings: The findings so far, a tuple of `Finding`, for other callbacks.
 
     Raises:
         TypeError, ValueError: If an argument is of the wrong kind or value; and at the
             start of `fit` if `layers` matches no layer.
+        UnhealthyModelError: In `fit` and in custom loops, with `on_finding="raise"`.
         NotImplementedError: If Keras runs on a backend that is not supported yet.
 
     Example:
@@ -103,7 +113,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         histograms: bool = True,
         gradients: bool = True,
         validation: bool = False,
-        on_finding: str | Callable[[Finding], None] = "warn",
+        on_finding: Action | Mapping[str, Action] = "warn",
+        patience: int = 0,
         ignore: str | Collection[str] = (),
         scalars: bool = True,
         log_budget: int | None = 1_000_000_000,
@@ -114,11 +125,6 @@ class ActivationMonitor(keras.callbacks.Callback):
             raise TypeError(
                 "ActivationMonitor: `log_dir` must be the path of a folder, or None to "
                 f"write nothing. Received: log_dir={log_dir!r}."
-            )
-        if on_finding not in ("warn", "stop", "raise") and not callable(on_finding):
-            raise ValueError(
-                'ActivationMonitor: `on_finding` must be "warn", "stop", "raise" or a '
-                f"function of the finding. Received: on_finding={on_finding!r}."
             )
         if log_budget is not None and (
             isinstance(log_budget, bool)
@@ -140,7 +146,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             scalars=bool(scalars),
             log_budget=log_budget,
             validation=bool(validation),
-            on_finding=on_finding,
+            actions=check_actions(on_finding, patience, "ActivationMonitor"),
             ignored=check_ignored(ignore, "ActivationMonitor"),
         )
         self._attempts = Attempts()
@@ -169,6 +175,25 @@ class ActivationMonitor(keras.callbacks.Callback):
     def diagnosis(self) -> Diagnosis:
         """What the snapshots of training say so far; prints as a table."""
         return self._session.training.diagnosis
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found in training so far, without what is ignored.
+
+        A sampled step is judged before the training step returns. So another callback
+        reads its findings in `on_train_batch_end` of the same batch, whatever the order of
+        the callbacks.
+
+        Example:
+
+        ```python
+        class LowerLearningRate(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if any(finding.code == "dead-units" for finding in monitor.findings):
+                    self.model.optimizer.learning_rate = 1e-4
+        ```
+        """
+        return self._session.training.findings
 
     def figure(self, kind: str = "depth_profile", **options):
         """A figure of training so far, which a notebook shows.
@@ -286,7 +311,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         steps = self._made("test")
         if steps is not None:
             steps.sampled.end()
-            if not self._in_fit:
+            if self._in_fit:
+                self._session.evaluating.flush()
+            else:
                 self._session.evaluating.close()
 
     def _two_steps(self, kind):
@@ -348,7 +375,7 @@ class ActivationMonitor(keras.callbacks.Callback):
 
         Raises:
             TypeError: If `step` is not a function, or `models` are not Keras models.
-            ValueError: If this monitor already watches a step, if `on_finding` is "stop",
+            ValueError: If this monitor already watches a step, if `on_finding` has "stop",
                 or if a function decides what several workers sample.
 
         Example:
@@ -384,7 +411,7 @@ class ActivationMonitor(keras.callbacks.Callback):
 
         Raises:
             TypeError: If `models` are not Keras models.
-            ValueError: If `on_finding` is "stop".
+            ValueError: If `on_finding` has "stop".
 
         Example:
 
@@ -402,7 +429,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             yield
 
     def _refuse_stop(self, where):
-        if self._options.on_finding == "stop":
+        if self._options.actions.may_stop:
             raise ValueError(
                 f'ActivationMonitor.{where}: `on_finding` must not be "stop": only `fit` '
                 'can be stopped. Use "raise", or a function of the finding.'

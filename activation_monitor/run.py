@@ -114,10 +114,14 @@ class Run:
         return self._health
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings in all snapshots so far, without those that are ignored."""
+        return tuple(f for f in self._health.findings if f.code not in self._ignored)
+
+    @property
     def diagnosis(self) -> Diagnosis:
         """The diagnosis of all snapshots so far, which prints as a table."""
-        reported = [f for f in self._health.findings if f.code not in self._ignored]
-        return summary(self.recording, reported)
+        return summary(self.recording, self.findings)
 
     def open(self) -> None:
         """Open the log, if a log folder is set and the log is not open yet."""

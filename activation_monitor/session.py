@@ -7,7 +7,7 @@ from typing import cast
 
 import keras
 
-from activation_monitor.analysis.findings import Finding
+from activation_monitor.actions import Actions, Seen, UnhealthyModelError, decide
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice
@@ -32,7 +32,7 @@ class Options:
     scalars: bool
     log_budget: int | None
     validation: bool
-    on_finding: str | Callable[[Finding], None]
+    actions: Actions
     ignored: frozenset[str]
 
 
@@ -70,6 +70,8 @@ class Session:
         self.together = 1
         self.stop: Callable[[], None] | None = None
         self.has_sampled = False
+        self._seen = Seen()
+        self._was_closed = False  # because an error was raised
 
     def sampled_step(
         self,
@@ -139,24 +141,41 @@ class Session:
         return bool(sampled)
 
     def _measured(self, found: Measured):
-        if found.layers:
-            snapshot = Snapshot(self.now, **found._asdict(), steps=self.together)
-            for finding in self.training.add(snapshot):
-                self._act_on(finding)
+        if not found.layers:
+            return
+        if self._was_closed:  # a custom loop that goes on after the error
+            self.training.open()
+            self._was_closed = False
+        snapshot = Snapshot(self.now, **found._asdict(), steps=self.together)
+        news = self.training.add(snapshot)
+        if self._is_chief:
+            findings = self.training.findings
+            self._seen, due = decide(self.options.actions, self._seen, findings, news)
+            if due:
+                self.training.flush()  # whatever ends training now
+                self._act(due, snapshot)
 
     def _evaluated(self, found: Measured):
         if found.layers:
             self.evaluating.add(Snapshot(self.now, **found._asdict(), evaluation=True))
 
-    def _act_on(self, finding):
-        on_finding = self.options.on_finding
-        if not self._is_chief:
-            return
-        if callable(on_finding):
-            on_finding(finding)
-        elif on_finding == "raise":
-            raise RuntimeError(f"ActivationMonitor: {finding}")
-        else:
-            warn(finding)
-            if on_finding == "stop" and self.stop is not None:
-                self.stop()
+    def _act(self, due, snapshot):
+        to_raise = []
+        try:
+            for action, finding in due:
+                if callable(action):
+                    action(finding)
+                elif action == "raise":
+                    to_raise.append(finding)  # after the others
+                elif action == "stop" and self.stop is not None:
+                    warn(f"training stops at step {snapshot.last_step}, due to {finding}")
+                    self.stop()
+                else:
+                    warn(finding)
+            if to_raise:
+                raise UnhealthyModelError(to_raise, self.training.diagnosis)
+        except BaseException:  # the user's function, or a warning, may raise one as well
+            self.training.close()
+            self.evaluating.close()
+            self._was_closed = True
+            raise
