@@ -315,6 +315,17 @@ THRESHOLDS = {
         "the same, on average over the layers, from which on it is a finding",
         "two decades from `update-ratio`; DeepDiagnosis (Wardat et al. 2022) has 0.1 too",
     ),
+    "large-first-update": Threshold(
+        0.3,
+        "the same of the first step, from which on it explains why nothing was learned",
+        "digits: Adam(0.01) begins with 0.08 at most and learns, Adam(0.1) with 0.5 to 0.8 "
+        "and often does not",
+    ),
+    "large-updates-growth": Threshold(
+        2.0,
+        "times the size at first to which such steps make the weights grow",
+        "digits: Adam(0.1) makes them 3 to 7 times as large, in tanh networks that fail",
+    ),
     "small-updates": Threshold(
         1e-6,
         "the same, below which it is a finding if it was so from the beginning on",

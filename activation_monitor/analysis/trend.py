@@ -65,15 +65,19 @@ def jump(
     values = np.asarray(values, float)
     if not np.isfinite(values).all():
         return None
-    for row in range(len(values) - least_after, least_before - 1, -1):
+    highest = np.maximum.accumulate(values)  # up to each row
+    lowest = np.minimum.accumulate(values[::-1])[::-1]  # from each row on
+    apart = np.flatnonzero(lowest[1:] > highest[:-1]) + 1
+    for row in apart[::-1].tolist():
         low, high = values[:row], values[row:]
+        if row < least_before or len(high) < least_after:
+            continue
         before, after = float(np.median(low)), float(np.median(high))
+        if after - before <= least:
+            continue
         noise = max(float(spread(low)), float(spread(high)))
-        if (
-            high.min() > low.max()
-            and after - before > max(least, spreads * noise)
-            and values[row] - values[row - 1] >= sudden * (after - before)
-        ):
+        steep = values[row] - values[row - 1] >= sudden * (after - before)
+        if after - before > spreads * noise and steep:
             return Jump(row, before, after)
     return None
 

@@ -17,7 +17,7 @@ from activation_monitor.analysis.rules.over_time.lasting import (
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
-from activation_monitor.analysis.window import Window
+from activation_monitor.analysis.window import Window, log10
 
 _USUAL = (
     "(update-to-weight ratio, the geometric mean over {} layers, {}); a usual ratio is "
@@ -27,30 +27,61 @@ _USUAL = (
 
 def may_be_too_large(window: Window) -> bool:
     """Whether `too_large` could find anything."""
-    return mean_ratio(window.newest) > limit("large-updates")
+    return mean_ratio(window.newest) > limit("large-updates") or _burst(window)
 
 
 def too_large(window: Window, profile: DepthProfile) -> Iterator[Found]:
-    """Steps that change the weights by a large part of their size."""
+    """Steps that change the weights by a large part of their size.
+
+    Either they still do; or the first one did, and the weights have grown with it. Updates
+    of a fixed size, as those of Adam, become small next to weights that have grown.
+    """
     del profile
+    first = window.first
     means = [mean_ratio(one) for one in window.lasting]
-    if not all(mean > limit("large-updates") for mean in means):
+    if all(mean > limit("large-updates") for mean in means):
+        since, when, shown = window.lasting[0], during(window), window.lasting
+        more = "The next step undoes what this one has learned"
+    elif first is not None and _burst(window):
+        since, when, shown = first, f"step {first.step}", (first,)
+        more = (
+            f"Since then the weights have grown to {_grown(window.newest, first):.3g} "
+            "times their size"
+        )
+    else:
         return
-    large, counted, mean = _beyond(window.lasting, limit("large-updates"))
+    large, counted, mean = _beyond(shown, limit("large-updates"))
     names = [window.newest.layers[row].name for row in large]
-    usual = _USUAL.format(counted, during(window), limit("update-ratio"))
+    usual = _USUAL.format(counted, when, limit("update-ratio"))
     yield found_since(
-        window.lasting[0],
+        since,
         window,
         "large-updates",
         names,
         {"update_ratio": mean, "layers": len(names)},
-        f"Each step changes the weights of {listed(names)} by a large part of their size. "
-        f"On average an update has {mean:.2g} times the rms of the weights {usual}. The "
-        "next step undoes what this one has learned, and the loss does not fall.",
+        f"A step changes the weights of {listed(names)} by a large part of their size: on "
+        f"average an update has {mean:.2g} times the rms of the weights {usual}. {more}, "
+        "and the loss does not fall.",
         Steps(mean, "size"),
         critical=True,
     )
+
+
+def _burst(window: Window) -> bool:
+    """Whether the first step was huge and the weights have grown since."""
+    first = window.first
+    return (
+        first is not None
+        and mean_ratio(first) > limit("large-first-update")
+        and _grown(window.newest, first) > limit("large-updates-growth")
+    )
+
+
+def _grown(snapshot: Snapshot, first: Snapshot) -> float:
+    """By which factor the weights have grown, the geometric mean over the layers."""
+    new, old = (log10(s.statistic("rms", records.WEIGHT)) for s in (snapshot, first))
+    by = (new - old)[np.isfinite(new - old)]
+    return float(10 ** by.mean()) if len(by) else 1.0
 
 
 def may_be_too_small(window: Window) -> bool:
