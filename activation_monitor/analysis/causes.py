@@ -191,6 +191,21 @@ class NonFiniteGradient(NamedTuple):
     overflows: bool
 
 
+class Steps(NamedTuple):
+    """The steps of training, for what has come up in training.
+
+    Attributes:
+        ratio: Update-to-weight ratio, the geometric mean over the layers; NaN if it was not
+            measured.
+        shows: What has come up: updates of the wrong "size"; outputs that carry no more
+            "signal"; a "jump"; a jump of an "input" of the model; a heavy "tail"; or
+            "growth" of the weights.
+    """
+
+    ratio: float
+    shows: Literal["size", "signal", "jump", "input", "tail", "growth"]
+
+
 Cause = (
     Weights
     | EqualWeights
@@ -205,4 +220,5 @@ Cause = (
     | SameInput
     | TargetScale
     | NonFiniteGradient
+    | Steps
 )

@@ -27,6 +27,12 @@ CODES = {
     "no-gradient": "no gradient reaches some layers, or any",
     "exploding-gradients": "gradients grow exponentially towards the input",
     "vanishing-gradients": "gradients decay exponentially towards the input",
+    "large-updates": "each step changes the weights by a large part of their size",
+    "small-updates": "the steps hardly change the weights",
+    "scale-jump": "activations or weights have suddenly become far larger",
+    "growing-weights": "weights grow without bound, and the loss does not fall",
+    "heavy-tail": "a single value comes to carry the signal of a layer, or its gradient",
+    "loss-jump": "the loss has jumped up and stays there",
     "target-scale": "the targets are far larger than the output",
 }
 """Stable names of the findings, for `ignore` and for programs, and their meaning."""
@@ -50,6 +56,8 @@ class Finding:
         initial: Whether it was seen at initialization, else in training.
         fix: The cause and what to change; None if the measurements do not show a cause.
         last_step: The last step at which it was seen; None if that is the first.
+        recovered: The first sampled step of those at which it was no longer seen; None if
+            it was not seen in the last few snapshots, or its rule is not judged again.
     """
 
     code: str
@@ -61,10 +69,16 @@ class Finding:
     initial: bool = True
     fix: Fix | None = None
     last_step: int | None = None
+    recovered: int | None = None
 
     @property
     def when(self) -> str:
-        """When it was seen, in words."""
+        """When it was seen, and when it was over, in words."""
+        over = "" if self.recovered is None else f", recovered at step {self.recovered}"
+        return f"{self._seen}{over}"
+
+    @property
+    def _seen(self) -> str:
         last = self.step if self.last_step is None else max(self.last_step, self.step)
         if self.initial:
             until = "" if last == self.step else f" and up to step {last}"
@@ -93,6 +107,7 @@ class Finding:
 
             * `code`, `meaning` (of the code), `severity`, `title`, `message`: strings.
             * `step`, `last_step`: integers; equal if the finding was seen once.
+            * `recovered`: the first sampled step at which it was over; None if it is not.
             * `initial`: whether it was seen at initialization; `when`: the same in words.
             * `layers`: a list of names, in the order of the data path.
             * `evidence`: name to number, None for a number that is not finite.
@@ -107,6 +122,7 @@ class Finding:
             "severity": self.severity,
             "step": self.step,
             "last_step": self.step if self.last_step is None else self.last_step,
+            "recovered": self.recovered,
             "initial": self.initial,
             "when": self.when,
             "title": self.title,

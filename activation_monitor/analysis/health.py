@@ -7,16 +7,19 @@ finding explains which, and how a finding grows. What a rule looks for is define
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
-from activation_monitor.analysis.findings import SEVERITIES, Finding
+from activation_monitor.analysis.findings import SEVERITIES, Finding, Found
 from activation_monitor.analysis.fixes import fix_for
+from activation_monitor.analysis.rules.over_time import that_may_find
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
+from activation_monitor.analysis.window import Window, remembered
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,21 @@ class Health:
             grows: layers join, its severity rises, its last step advances.
         snapshots: How many snapshots were judged.
         reported: By code, the finding as `judge` last returned it.
+        first: The first snapshot of training, or the first one after the steps were counted
+            from 0 again; None before it.
+        window: The last snapshots of training, oldest first, see `window.remembered`.
+        absent: By code of a finding that is no longer seen, the first step at which it was
+            not, and in how many snapshots it has not been since.
     """
 
     findings: tuple[Finding, ...] = ()
     snapshots: int = 0
     reported: Mapping[str, Finding] = field(default_factory=dict[str, Finding])
+    first: Snapshot | None = None
+    window: tuple[Snapshot, ...] = ()
+    absent: Mapping[str, tuple[int, int]] = field(
+        default_factory=dict[str, tuple[int, int]]
+    )
 
     @one_line
     def __repr__(self) -> str:
@@ -44,33 +57,50 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     """Judge the next snapshot of a run. One cause gives one finding.
 
     Growth with depth is judged only at the first snapshot, if it still shows the
-    initialization: later it may come from learning. Snapshots of evaluation are never
-    judged.
+    initialization: later it may come from learning. Rules over time read the last
+    snapshots. A finding that is no longer seen in several snapshots has recovered; if it is
+    seen again, it is open again. Snapshots of evaluation are never judged.
 
     Args:
         health: What is known of the snapshots before; `Health()` before the first one.
         snapshot: The next snapshot.
 
     Returns:
-        What is known now; and the findings to report: those that are new, whose severity
-        has risen, or whose layers are at least twice as many as when last reported.
+        What is known now; and the findings to report: those that are new or seen again,
+        whose severity has risen, or whose layers are at least twice as many as when last
+        reported.
     """
     is_first = health.snapshots == 0
     health = dataclasses.replace(health, snapshots=health.snapshots + 1)
     if snapshot.evaluation:
         return health, ()
     found = {finding.code: finding for finding in health.findings}
-    for seen, cause in _seen(snapshot, is_first, [*found]):
+    known = {code: one for code, one in found.items() if one.recovered is None}
+    last = remembered(health.window, snapshot)
+    first = health.first if len(last) > 1 and health.first else snapshot
+    news: dict[str, Finding] = {}
+    seen_now: set[str] = set()
+    for seen, cause in _seen(snapshot, is_first, Window(last, first, known)):
+        code = cause or seen.code
+        seen_now.add(code)
         if cause is not None:
             found[cause] = _led_to(found[cause], seen, snapshot)
-        elif seen.code in found:
-            found[seen.code] = _grown(found[seen.code], seen, snapshot)
+        elif code in found:
+            found[code] = _grown(found[code], seen, snapshot)
         else:
-            found[seen.code] = seen
-    news = tuple(f for f in found.values() if _is_news(f, health.reported.get(f.code)))
-    reported = {**health.reported, **{finding.code: finding for finding in news}}
-    health = dataclasses.replace(health, findings=tuple(found.values()), reported=reported)
-    return health, news
+            found[code] = seen
+        if code not in known or _is_news(found[code], health.reported.get(code)):
+            news[code] = found[code]
+    absent = _no_longer_seen(found, seen_now, health.absent, first, snapshot)
+    health = dataclasses.replace(
+        health,
+        findings=tuple(found.values()),
+        reported={**health.reported, **news},
+        first=first,
+        window=last,
+        absent=absent,
+    )
+    return health, tuple(one for code, one in found.items() if code in news)
 
 
 def judged(snapshots: Iterable[Snapshot]) -> Health:
@@ -90,16 +120,32 @@ def shows_initialization(snapshot: Snapshot) -> bool:
     return snapshot.last_step <= limit("initialization-ends")
 
 
+_Applied = tuple[Callable[[DepthProfile], Iterator[Found]], bool]
+"""A rule to apply to a profile, and whether it is on how weights were drawn."""
+
+
 def _seen(
-    snapshot: Snapshot, is_first: bool, known: list[str]
+    snapshot: Snapshot, is_first: bool, window: Window
 ) -> Iterator[tuple[Finding, str | None]]:
     """What the rules find in a snapshot, and the known finding that explains it, if any.
 
     What another finding of the same snapshot explains is left out.
     """
+    known = window.open
     initial = is_first and shows_initialization(snapshot)
-    always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
-    apply = [*rules.INITIAL, *always] if initial else always
+    apply: list[_Applied] = [
+        (partial(row.rule, window), False) for row in that_may_find(window)
+    ]
+    if initial:
+        apply += [
+            (partial(rule, snapshot), rule in rules.OF_DRAWN_WEIGHTS)
+            for rule in rules.INITIAL
+        ]
+    apply += [
+        (partial(row.rule, snapshot), False)
+        for row in rules.ALWAYS
+        if row.may_find(snapshot)
+    ]
     if not apply:
         return
     given = {
@@ -111,11 +157,12 @@ def _seen(
     profile = depth_profile(snapshot)
     nonfinite = [finding for finding, _ in rules.nonfinite(snapshot, profile)]
     if any(not given.isdisjoint(finding.layers) for finding in nonfinite):
-        apply = [rules.nonfinite, *apply]  # everything else may come from it
+        # Everything else may come from it.
+        apply = [(partial(rules.nonfinite, snapshot), False), *apply]
     codes, here = set(known), set[str]()
-    for rule in apply:
-        for finding, cause in rule(snapshot, profile):
-            if rule in rules.OF_DRAWN_WEIGHTS and changed_up_to(profile, finding.layers):
+    for rule, of_drawn_weights in apply:
+        for finding, cause in rule(profile):
+            if of_drawn_weights and changed_up_to(profile, finding.layers):
                 continue  # these weights do not show how they were drawn
             causes = _EXPLAINED_BY.get(finding.code, ())
             if not initial:
@@ -153,7 +200,7 @@ def changed_up_to(profile: DepthProfile, names: Collection[str]) -> list[str]:
 
 def _grown(known: Finding, seen: Finding, snapshot: Snapshot) -> Finding:
     """A known finding, with what a later snapshot shows of it."""
-    known = dataclasses.replace(known, last_step=snapshot.last_step)
+    known = dataclasses.replace(known, last_step=snapshot.last_step, recovered=None)
     if seen.code not in rules.LAYERS_JOIN:
         return known
     layers = set(known.layers) | set(seen.layers)
@@ -187,6 +234,35 @@ def _led_to(known: Finding, seen: Finding, snapshot: Snapshot) -> Finding:
         message=f"{known.message} At step {snapshot.step} {consequence}, first in "
         f"{seen.layers[0]}.",
     )
+
+
+def _no_longer_seen(
+    found: dict[str, Finding],
+    seen: Collection[str],
+    absent: Mapping[str, tuple[int, int]],
+    first: Snapshot,
+    snapshot: Snapshot,
+) -> dict[str, tuple[int, int]]:
+    """Let findings end that were not seen for long enough: replaces them in `found`.
+
+    Returns:
+        The findings that are missing and have not ended yet, as in `Health.absent`.
+    """
+    still: dict[str, tuple[int, int]] = {}
+    for code, finding in found.items():
+        came_up = finding.step != first.step
+        ends = code in rules.ENDING or (came_up and code in rules.ENDING_IN_TRAINING)
+        if code in seen or finding.recovered is not None or not ends:
+            continue
+        since, times = absent.get(code, (snapshot.step, 0))
+        # Several models may take turns: one does not show what the other recovers from.
+        times += set(finding.layers) <= set(snapshot.names)
+        long = snapshot.last_step - since >= limit("patience-steps")
+        if times >= limit("patience") and long:
+            found[code] = dataclasses.replace(finding, recovered=since)
+        elif times:
+            still[code] = (since, times)
+    return still
 
 
 def _same_cause(known: Finding, seen: Finding) -> bool:
@@ -254,8 +330,40 @@ _EXPLAINED_BY: dict[str, tuple[str, ...]] = {
     "nonfinite-gradients": ("exploding-activations", "outlier-gain"),
 }
 
-# What an unscaled input leads to in training, if it is not fixed.
+# What shows that steps are too large, or a jump: whichever comes first explains the others.
+_OF_STEPS = (
+    "large-updates",
+    "scale-jump",
+    "dead-units",
+    "saturated-activations",
+    "collapsed-activations",
+    "growing-weights",
+    "heavy-tail",
+    "loss-jump",
+)
+_CAUSES_IN_TRAINING = ("large-updates", "scale-jump", "growing-weights", "loss-jump")
+_NONFINITE = ("nonfinite-activations", "nonfinite-gradients")
+# A network with one of these from the beginning on does not learn as others do.
+_FROM_THE_BEGINNING = (
+    *_CAUSES,
+    _SAME,
+    "zero-activations",
+    "unscaled-input",
+    "mean-shift",
+    "saturated-activations",
+    "collapsed-activations",
+    "no-gradient",
+    "exploding-gradients",
+    "vanishing-gradients",
+    "target-scale",
+)
+
+# What findings lead to in training, if they are not fixed.
 _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
-    "dead-units": ("unscaled-input",),
-    "nonfinite-activations": ("unscaled-input",),
+    **{
+        row.code: (*_OF_STEPS, *_NONFINITE, *_FROM_THE_BEGINNING) for row in rules.OVER_TIME
+    },
+    "dead-units": ("unscaled-input", *_CAUSES_IN_TRAINING),
+    "nonfinite-activations": ("unscaled-input", *_CAUSES_IN_TRAINING),
+    "nonfinite-gradients": _CAUSES_IN_TRAINING,
 }

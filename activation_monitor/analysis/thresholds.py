@@ -38,6 +38,10 @@ _KARPATHY = (
     "a rule of thumb: A. Karpathy, CS231n course notes, Neural Networks Part 3, Ratio of "
     "weights:updates (2015): about 1e-3"
 )
+_EXCHANGEABLE = (
+    "chosen, not calibrated: of {} values in any order the last ones are by chance the "
+    "largest now and then, but not by so much"
+)
 _A_DECADE = "chosen, not calibrated: a decade from `update-ratio`"
 
 THRESHOLDS = {
@@ -305,5 +309,142 @@ THRESHOLDS = {
     ),
     "update-ratio-high": Threshold(
         1e-2, "the same: above this the learning rate is usually too large", _A_DECADE
+    ),
+    "large-updates": Threshold(
+        0.1,
+        "the same, on average over the layers, from which on it is a finding",
+        "two decades from `update-ratio`; DeepDiagnosis (Wardat et al. 2022) has 0.1 too",
+    ),
+    "large-first-update": Threshold(
+        0.3,
+        "the same of the first step, from which on it explains why nothing was learned",
+        "digits: Adam(0.01) begins with 0.08 at most and learns, Adam(0.1) with 0.5 to 0.8 "
+        "and often does not",
+    ),
+    "large-updates-growth": Threshold(
+        2.0,
+        "times the size at first to which such steps make the weights grow",
+        "digits: Adam(0.1) makes them 3 to 7 times as large, in tanh networks that fail",
+    ),
+    "small-updates": Threshold(
+        1e-6,
+        "the same, below which it is a finding if it was so from the beginning on",
+        "three decades from `update-ratio`: the weights change by 1 % in 10,000 steps",
+    ),
+    "small-updates-steps": Threshold(
+        100,
+        "steps that updates must have been small for",
+        "chosen, not calibrated: a learning rate that rises from 0 is small for a moment",
+    ),
+    # -- over time
+    "window": Threshold(
+        16, "snapshots that rules over time remember", "chosen, not calibrated"
+    ),
+    "window-spacing": Threshold(
+        10,
+        "steps between two remembered snapshots at least",
+        "chosen, not calibrated: a run that samples every step remembers 160 steps",
+    ),
+    "patience": Threshold(
+        3,
+        "snapshots in a row that must show a condition, or no longer show it",
+        "chosen, not calibrated: one odd batch is one snapshot",
+    ),
+    "patience-steps": Threshold(
+        20,
+        "steps that these snapshots must span at least",
+        "chosen, not calibrated: snapshots of successive steps show one moment",
+    ),
+    "settled-steps": Threshold(
+        20,
+        "steps after the first one, before which nothing over time is judged",
+        "chosen, not calibrated: the first steps of Adam are large, and the signal adapts",
+    ),
+    "learns": Threshold(
+        0.5,
+        "times the loss of the first snapshot, below which the network learns",
+        "chosen, not calibrated: nothing is wrong over time with a network that learns",
+    ),
+    "rising": Threshold(
+        0.8,
+        "share of pairs of snapshots of which the later one has the larger value",
+        "chosen, not calibrated: noise has 0.5, with 0.09 standard deviation for 16 values",
+    ),
+    "loss-jump": Threshold(
+        2.0, "times by which the loss must jump", _EXCHANGEABLE.format("16")
+    ),
+    "loss-jump-to": Threshold(
+        0.5,
+        "times the loss of the first snapshot that the loss must jump to",
+        "as `learns`: a network that has not lost most of what it learned goes on learning",
+    ),
+    "scale-jump": Threshold(
+        5.0,
+        "times by which the rms of an output or a kernel must jump",
+        _EXCHANGEABLE.format("16"),
+    ),
+    "jump-spread": Threshold(
+        8.0,
+        "robust standard deviations of the logarithm by which it must jump at least",
+        _EXCHANGEABLE.format("16"),
+    ),
+    "jump-before": Threshold(
+        4, "snapshots that are needed before a jump", "chosen, not calibrated"
+    ),
+    "jump-sudden": Threshold(
+        0.5,
+        "share of a jump of scale that the first step of it must have",
+        "chosen, not calibrated: a steady growth has a third in each of three snapshots",
+    ),
+    "growing-weights": Threshold(
+        10.0,
+        "times the rms of the first snapshot from which on weights have grown too far",
+        "chosen, not calibrated: a decade",
+    ),
+    "growing-weights-gain": Threshold(
+        10.0,
+        "rms of weights times the square root of the fan-in from which on they are large",
+        "chosen, not calibrated: a decade above LeCun's initializer, which has 1",
+    ),
+    "growing-weights-still": Threshold(
+        1.2,
+        "times by which weights must grow within the window",
+        "chosen, not calibrated",
+    ),
+    "heavy-tail": Threshold(
+        0.1,
+        "share of the sum of squares of a tensor that its largest element has",
+        "chosen, not calibrated: of 1000 normal values the largest has 0.01",
+    ),
+    "heavy-tail-before": Threshold(
+        0.03,
+        "the same share at the first snapshot at most",
+        "chosen, not calibrated: the tail must have come up in training",
+    ),
+    "heavy-tail-samples": Threshold(
+        4.0,
+        "times the share of one sample in a batch that the largest element must have",
+        "chosen, not calibrated: one unit that answers to one sample is no fault",
+    ),
+    "heavy-tail-elements": Threshold(
+        1024,
+        "elements below which one of them may have a large share by chance",
+        "chosen, not calibrated: normal values have 2 ln(n) / n, 0.01 of 1024",
+    ),
+    "flat-loss": Threshold(
+        0.02,
+        "share by which the loss must fall from one half of the snapshots to the other",
+        "chosen, not calibrated: less than 1 % per doubling of training",
+    ),
+    "flat-loss-errors": Threshold(
+        2.0,
+        "standard errors by which the loss must fall at least",
+        "chosen, not calibrated: 2 % of flat losses fall by as much by chance",
+    ),
+    "flat-loss-snapshots": Threshold(
+        8, "snapshots from which on a loss may be called flat", "chosen, not calibrated"
+    ),
+    "flat-loss-steps": Threshold(
+        200, "steps from which on a loss may be called flat", "chosen, not calibrated"
     ),
 }

@@ -41,8 +41,8 @@ def summary(runs: Mapping[str, Recording]) -> dict:
               in a well-scaled network), `from` and `to` (names of layers).
             * `worst_layer`: name of the layer to inspect first, `Diagnosis.worst_layer`.
             * `findings`: a list of `Finding.to_dict()`: `code`, `meaning`, `severity`,
-              `step`, `last_step`, `initial`, `when`, `title`, `layers`, `evidence`,
-              `message`, `cause`, `reason`, `changes`, `docs`.
+              `step`, `last_step`, `recovered`, `initial`, `when`, `title`, `layers`,
+              `evidence`, `message`, `cause`, `reason`, `changes`, `docs`.
             * `layers`: a list of dictionaries with `name`, `class_name`, `kind`,
               `activation`, `dtype`, `initializer`, `depth`, and the statistics at the
               `first` and the `last` step, dictionaries with the names of

@@ -16,6 +16,7 @@ from activation_monitor.analysis.fixes import (
     data,
     reach,
     recurrent,
+    steps,
     values,
     weights,
 )
@@ -59,6 +60,8 @@ def fix_for(
             return data.target_scale(cause)
         case causes.UnknownKind():
             return between.own_scale(cause, snapshot)
+        case causes.Steps():
+            return steps.of_training(cause)
         case causes.EqualWeights():
             return weights.equal(cause, snapshot)
         case causes.Weights():

@@ -1,7 +1,8 @@
 """The rules: functions of a snapshot and its profile that yield findings.
 
 A rule states the observation with its numbers and the mechanism with its reference, and
-passes on what it knows about the cause. What to change is decided in `fixes`; which finding
+passes on what it knows about the cause. Rules over time, which read several snapshots, are
+in `over_time`. What to change is decided in `fixes`; which finding
 explains which, in `health`.
 """
 
@@ -27,6 +28,7 @@ from activation_monitor.analysis.rules.nonfinite import (
     nonfinite_gradients,
 )
 from activation_monitor.analysis.rules.outlier import outlier
+from activation_monitor.analysis.rules.over_time import OVER_TIME
 from activation_monitor.analysis.snapshot import Snapshot
 
 Rule = Callable[[Snapshot, DepthProfile], Iterator[Found]]
@@ -68,20 +70,28 @@ class Always(NamedTuple):
     """A rule for every snapshot.
 
     Attributes:
+        code: The code of its findings.
         rule: The rule.
         may_find: Whether the rule could find anything, from the records alone: most
             snapshots need not be read along depth.
     """
 
+    code: str
     rule: Rule
     may_find: Callable[[Snapshot], bool]
 
 
 ALWAYS = (
-    Always(nonfinite, any_nonfinite),
-    Always(nonfinite_gradients, any_nonfinite_gradient),
-    Always(units.dead, units.may_be_dead),
+    Always("nonfinite-activations", nonfinite, any_nonfinite),
+    Always("nonfinite-gradients", nonfinite_gradients, any_nonfinite_gradient),
+    Always("dead-units", units.dead, units.may_be_dead),
 )
+
+ENDING = frozenset(row.code for row in ALWAYS)
+"""Codes that are judged at every snapshot: their findings can end."""
+
+ENDING_IN_TRAINING = frozenset(row.code for row in OVER_TIME)
+"""Codes whose findings can end if they came up in training."""
 
 LAYERS_JOIN = frozenset({"dead-units"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays
