@@ -66,6 +66,10 @@ class ActivationMonitor(keras.callbacks.Callback):
             judge only that step. Defaults to `0`.
         ignore: Codes of findings to ignore (`Finding.code`), one or several. Defaults to
             `()`.
+        flight_recorder: How many of the last steps to keep for the case that the loss
+            becomes NaN or infinite, or jumps. Then every step of `fit` is measured like a
+            sampled one, without the weights, and the records stay on the device until they
+            are needed. Defaults to `0`: such a step can only be sampled by chance.
         scalars: Whether to write scalars of every layer as well, for TensorBoard's Scalars
             tab: mean, std, the rms of the gradient, and update over weight, with a card for
             each. Figures and diagnosis do not need them. Defaults to `True`.
@@ -118,6 +122,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         ignore: str | Collection[str] = (),
         scalars: bool = True,
         log_budget: int | None = 1_000_000_000,
+        flight_recorder: int = 0,
     ):
         super().__init__()
         backend.check()
@@ -135,6 +140,15 @@ class ActivationMonitor(keras.callbacks.Callback):
                 "ActivationMonitor: `log_budget` must be a positive number of bytes, or "
                 f"None for no limit. Received: log_budget={log_budget!r}."
             )
+        if (
+            isinstance(flight_recorder, bool)
+            or not isinstance(flight_recorder, int)
+            or flight_recorder < 0
+        ):
+            raise ValueError(
+                "ActivationMonitor: `flight_recorder` must be the number of steps to keep, "
+                f"0 for none. Received: flight_recorder={flight_recorder!r}."
+            )
         check(layers)
         self.log_dir = log_dir
         self._options = Options(
@@ -148,6 +162,7 @@ class ActivationMonitor(keras.callbacks.Callback):
             validation=bool(validation),
             actions=check_actions(on_finding, patience, "ActivationMonitor"),
             ignored=check_ignored(ignore, "ActivationMonitor"),
+            flight_recorder=flight_recorder,
         )
         self._attempts = Attempts()
         self._in_fit = False
@@ -268,10 +283,15 @@ class ActivationMonitor(keras.callbacks.Callback):
             session.now = self._count.batch_begins(batch, session.together)
             if session.samples():
                 self._attempts.attempt("this step is not measured", steps.sample_next)
+            elif session.keeps:
+                self._attempts.attempt("this step is not kept", steps.sample_next, True)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Count it; Keras does not call this where the data has run out."""
+        """Count it, and watch its loss. Keras does not call this where the data has run
+        out."""
         self._count.batch_ends()
+        if self._made("train") is not None:
+            self._session.execution_ended((logs or {}).get("loss"), batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
         """Flush the log, so that it can be read."""

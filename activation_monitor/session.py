@@ -3,21 +3,31 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import keras
 
 from activation_monitor.actions import Actions, Seen, UnhealthyModelError, decide
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice
 from activation_monitor.recording.layers import chosen_layers
+from activation_monitor.recording.loss_watch import LossWatch
+from activation_monitor.recording.recent import Recent
 from activation_monitor.recording.steps import Schedule
 from activation_monitor.recording.table import Measured
 from activation_monitor.recording.taps import Taps
 from activation_monitor.recording.two_steps import SampledStep
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+
+_DENSE = 10
+"""So many steps are sampled after a first sign of trouble."""
+
+_APART = 20
+"""Times as many steps lie between two such signs: at most one step in 20 is sampled in
+addition to the schedule."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Options:
     validation: bool
     actions: Actions
     ignored: frozenset[str]
+    flight_recorder: int
 
 
 class Session:
@@ -70,6 +81,12 @@ class Session:
         self.together = 1
         self.stop: Callable[[], None] | None = None
         self.has_sampled = False
+        self._recent = Recent(options.flight_recorder)
+        self._losses = LossWatch()
+        self._is_alone = True  # no other worker must sample the same steps
+        # The step before which each one is sampled, after a sign of trouble.
+        self._dense_until = -_DENSE * _APART
+        self._taps: Taps | None = None  # those of training
         self._seen = Seen()
         self._was_closed = False  # because an error was raised
 
@@ -123,14 +140,24 @@ class Session:
                 warn=self.attempts.warn_once,
             )
             receive = self._measured if kind == "train" else self._evaluated
-            return SampledStep(taps, receive, end, always_exact=together > 1)
+            if kind == "train":
+                self._taps, self._is_alone = taps, together == 1
+            return SampledStep(taps, receive, end, self._kept, always_exact=together > 1)
 
         return self.attempts.attempt("nothing is measured", make)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a step that is not sampled is measured, and kept for a while."""
+        return self._recent.length > 0
+
     def samples(self) -> bool:
-        """Whether the running step is sampled, according to the schedule."""
+        """Whether the running step is sampled: by the schedule, or after a sign of trouble
+        in the loss."""
 
         def ask():
+            if self.now < self._dense_until:
+                return True
             first = cast(int, self.first_step)  # set before the first step
             return self.options.schedule.samples(
                 self.now, self.together, first, self.training.health
@@ -147,6 +174,57 @@ class Session:
             self.training.open()
             self._was_closed = False
         snapshot = Snapshot(self.now, **found._asdict(), steps=self.together)
+        if snapshot.nonfinite:
+            self._add_recent()
+        self._recent.forget()
+        self._add(snapshot)
+
+    def _kept(self, copied: Callable[[], Measured]):
+        self._recent.keep(self.now, self.together, copied)
+
+    def _add_recent(self):
+        taken = self.attempts.attempt("recent steps cannot be read", self._recent.take)
+        for snapshot in taken or ():
+            self._add(snapshot)
+
+    def execution_ended(self, mean_loss: Any, steps: int) -> None:
+        """After an execution: act on a first sign of trouble in its loss.
+
+        The recent steps are read. The next ones are sampled, unless other workers would
+        have to sample them as well. If the loss is not finite and its step was not
+        measured, a snapshot shows the weights as it has left them.
+
+        Args:
+            mean_loss: The mean loss of the epoch so far; None if it is not known.
+            steps: The number of its steps.
+        """
+        sign = self.attempts.attempt(
+            "signs of trouble in the loss are missed", self._losses.sign, mean_loss, steps
+        )
+        if not sign:
+            return
+        self._add_recent()
+        after = self.now + self.together
+        if self._is_alone and after >= self._dense_until + _DENSE * _APART:
+            self._dense_until = after + _DENSE
+        recording = self.training.recording
+        if sign == "nonfinite" and len(recording) and recording[-1].last_step < self.now:
+            found = self.attempts.attempt(
+                "the weights of this step are not measured",
+                *(self._weights_after, recording[-1].layers, float(mean_loss)),
+            )
+            if found is not None:
+                self._add(found)
+
+    def _weights_after(self, layers, loss):
+        """A snapshot of the weights that an execution has left; None if layers changed."""
+        taps = cast(Taps, self._taps)  # it has made a snapshot before
+        weights = taps.weights_now()
+        if len(weights[OUTPUT]) != len(layers):
+            return None
+        return Snapshot(self.now, layers, weights, {}, self.together, loss)
+
+    def _add(self, snapshot: Snapshot):
         news = self.training.add(snapshot)
         if self._is_chief:
             findings = self.training.findings

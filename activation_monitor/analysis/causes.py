@@ -191,6 +191,17 @@ class NonFiniteGradient(NamedTuple):
     overflows: bool
 
 
+class NonFiniteLoss(NamedTuple):
+    """A loss that is NaN or infinite although no activation is known to be.
+
+    Attributes:
+        measured: Whether the activations of that step were measured, so that the loss is
+            the first such value.
+    """
+
+    measured: bool
+
+
 class Steps(NamedTuple):
     """The steps of training, for what has come up in training.
 
@@ -220,5 +231,6 @@ Cause = (
     | SameInput
     | TargetScale
     | NonFiniteGradient
+    | NonFiniteLoss
     | Steps
 )

@@ -29,7 +29,7 @@ class Diagnosis:
         first: The first snapshot; None if nothing was measured.
         profile: The first snapshot along depth; None if nothing was measured.
         steps: The sampled steps.
-        last: The last snapshot; None if nothing was measured.
+        last: The last snapshot with outputs; None if nothing was measured.
         draws: The diagnosis of each initialization, for an audit with several seeds.
     """
 
@@ -152,7 +152,10 @@ def summary(
         snapshots: In the order of the steps.
         findings: What `judge` found in them.
     """
-    first, last = (snapshots[0], snapshots[-1]) if len(snapshots) else (None, None)
+    first = snapshots[0] if len(snapshots) else None
+    # The last one may show weights only, see `Session.execution_ended`.
+    measured = (one for one in reversed(snapshots) if one.field("count").any())
+    last = next(measured, first)
     return Diagnosis(
         findings=tuple(findings),
         first=first,

@@ -24,6 +24,7 @@ CODES = {
     "dead-units": "ReLU units are zero for every sample",
     "collapsed-activations": "all inputs lead to the same activations",
     "nonfinite-gradients": "gradients are NaN or infinite, activations are finite",
+    "nonfinite-loss": "the loss is NaN or infinite",
     "no-gradient": "no gradient reaches some layers, or any",
     "exploding-gradients": "gradients grow exponentially towards the input",
     "vanishing-gradients": "gradients decay exponentially towards the input",

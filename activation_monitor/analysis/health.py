@@ -15,7 +15,8 @@ from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding, Found
 from activation_monitor.analysis.fixes import fix_for
-from activation_monitor.analysis.rules.over_time import that_may_find
+from activation_monitor.analysis.rules.over_time import at_once, that_may_find
+from activation_monitor.analysis.rules.over_time.loss import diverges
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -134,7 +135,8 @@ def _seen(
     known = window.open
     initial = is_first and shows_initialization(snapshot)
     apply: list[_Applied] = [
-        (partial(row.rule, window), False) for row in that_may_find(window)
+        (partial(row.rule, window), False)
+        for row in (*at_once(window), *that_may_find(window))
     ]
     if initial:
         apply += [
@@ -177,7 +179,11 @@ def _seen(
                     yield finding, before
                 continue
             here.add(finding.code)
-            fix = fix_for(cause, snapshot, profile, came_up=not is_first)
+            fix = fix_for(
+                *(cause, snapshot, profile),
+                came_up=not is_first,
+                diverged=diverges(window),
+            )
             finding = dataclasses.replace(finding, initial=initial and not changed, fix=fix)
             yield finding, None
 
@@ -326,8 +332,16 @@ _EXPLAINED_BY: dict[str, tuple[str, ...]] = {
         "exploding-activations",
         "outlier-gain",
         "nonfinite-gradients",
+        "nonfinite-loss",
     ),
-    "nonfinite-gradients": ("exploding-activations", "outlier-gain"),
+    "nonfinite-gradients": ("exploding-activations", "outlier-gain", "nonfinite-loss"),
+    "nonfinite-loss": (
+        "exploding-activations",
+        "outlier-gain",
+        "nonfinite-activations",
+        "nonfinite-gradients",
+        "large-updates",
+    ),
 }
 
 # What shows that steps are too large, or a jump: whichever comes first explains the others.

@@ -143,6 +143,14 @@ class Snapshot:
         return self.step + self.steps - 1
 
     @property
+    def nonfinite(self) -> bool:
+        """Whether the loss is infinite, or anything that was measured is not finite."""
+        return math.isinf(self.loss) or any(
+            bool((records.field(array, "nonfinite") > 0).any())
+            for array in self.quantities.values()
+        )
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the layers."""
         return tuple(layer.name for layer in self.layers)

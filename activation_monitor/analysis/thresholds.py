@@ -154,6 +154,11 @@ THRESHOLDS = {
         "chosen, not calibrated: gradients of networks that train are below 1e3, and "
         "float32 ends at 3e38",
     ),
+    "diverging": Threshold(
+        3.0,
+        "times the first loss from which on training diverges",
+        "chosen, not calibrated: a loss that learns is below that of the first step",
+    ),
     # -- the data
     "constant-samples": Threshold(
         8,

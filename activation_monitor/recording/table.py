@@ -1,6 +1,7 @@
 """The tapped tensors: which layer made each of them, and where its records wait."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import keras
+import numpy as np
 
 from activation_monitor.analysis import records
 from activation_monitor.recording import kernels, shared
@@ -423,9 +424,27 @@ class Taps:
         self._table.clear()
         self._backward.take()
 
+    def collect(self) -> Callable[[], Measured]:
+        """Take what the last step measured, without the weights; see `Table.collect`."""
+        copied, kept = self._table.collect(), self._backward.take()
+        return lambda: unscaled(copied(), kept.scale)._replace(loss=kept.loss)
+
+    def weights_now(self) -> dict[str, np.ndarray]:
+        """The kernels as they are now, by quantity; between two steps.
+
+        Returns:
+            Records `(rows, len(records.FIELDS))` of weights; those of outputs are empty.
+        """
+        found = {records.OUTPUT: self._table.spread({})}
+        if self._weights is not None:
+            self._weights.late(self._measured_layers())
+            for quantity, by_layer in self._weights.read().items():
+                found[quantity] = self._table.spread(by_layer)
+        return found
+
     def read(self) -> Measured:
-        """What the last step measured, see `Table.read`, and what it did to weights."""
-        found = self._table.read()
+        """What the last step measured, and what it did to weights, on the host."""
+        found = self._table.collect()()
         kept = self._backward.take()
         if self._weights is not None and found.layers:
             if self._updates:

@@ -23,6 +23,7 @@ class SampledStep:
         taps: The taps that measure.
         measured: Called after each sampled step with what `Taps.read` returned.
         gave_up: Called with an error after which nothing can be measured.
+        kept: Called after each step that is only kept, with what `Taps.collect` returned.
         always_exact: See `Precision`. Defaults to `False`.
     """
 
@@ -31,11 +32,13 @@ class SampledStep:
         taps: Taps,
         measured: Callable[[Measured], None],
         gave_up: Callable[[Exception], None],
+        kept: Callable[[Callable[[], Measured]], None],
         always_exact: bool = False,
     ):
         self.taps = taps
         self.gave_up = gave_up
         self._measured = measured
+        self._kept = kept
         self._precision = Precision(always_exact)
         self._interrupted = False  # a step began, and was not read
 
@@ -44,12 +47,27 @@ class SampledStep:
         """Whether the next step takes the exact pass."""
         return self._precision.exact
 
-    def begin(self) -> None:
-        """Before the step: measure the weights."""
+    def begin(self, weights: bool = True) -> None:
+        """Before the step: measure the weights.
+
+        Args:
+            weights: Whether to do so, for a step that `end` reads. Defaults to `True`.
+        """
         if self._interrupted:
             self.taps.clear()
         self._interrupted = True
-        self.taps.before_step(self.exact)
+        if weights:
+            self.taps.before_step(self.exact)
+
+    def keep(self) -> None:
+        """After the step, in place of `end`: pass on what it measured, without reading."""
+        try:
+            copied = self.taps.collect()
+        except Exception as error:
+            self.gave_up(error)
+            return
+        self._interrupted = False
+        self._kept(copied)
 
     def end(self, outputs: Any = None) -> None:
         """After the step: read what it measured, and pass it on.
@@ -91,8 +109,12 @@ class TwoSteps:
         self._plain = self._function
         self._tapped = {}
 
-    def sample_next(self) -> None:
-        """Let the model's next step be a tapped one."""
+    def sample_next(self, only_keep: bool = False) -> None:
+        """Let the model's next step be a tapped one.
+
+        Args:
+            only_keep: Whether what it measures is kept and not read. Defaults to `False`.
+        """
         # It may be another monitor's sampled step, which puts the plain one back.
         current = getattr(self._function, "plain", self._function)
         if current is not self._plain:
@@ -102,7 +124,7 @@ class TwoSteps:
         exact = self.sampled.exact
         if exact not in self._tapped:
             self._tapped[exact] = self._make(exact)
-        self._function = self._once(self._tapped[exact])
+        self._function = self._once(self._tapped[exact], only_keep)
 
     @property
     def _function(self):
@@ -112,11 +134,11 @@ class TwoSteps:
     def _function(self, function):
         setattr(self.model, f"{self._kind}_function", function)
 
-    def _once(self, tapped):
+    def _once(self, tapped, only_keep):
         def sampled_step(*args):
             self._function = self._plain
             if self._each:
-                self.sampled.begin()
+                self.sampled.begin(weights=not only_keep)
             try:
                 result = backend.run_step(tapped, *args)
             except Exception as error:
@@ -125,7 +147,9 @@ class TwoSteps:
                     raise
                 self.sampled.gave_up(error)
                 return self._plain(*args)
-            if self._each:
+            if self._each and only_keep:
+                self.sampled.keep()
+            elif self._each:
                 self.sampled.end()
             return result
 

@@ -24,7 +24,11 @@ from activation_monitor.analysis.snapshot import Snapshot
 
 
 def fix_for(
-    cause: causes.Cause, snapshot: Snapshot, profile: DepthProfile, came_up: bool = False
+    cause: causes.Cause,
+    snapshot: Snapshot,
+    profile: DepthProfile,
+    came_up: bool = False,
+    diverged: bool = False,
 ) -> Fix | None:
     """The fix for what a rule has found.
 
@@ -33,13 +37,14 @@ def fix_for(
         snapshot: The snapshot in which it was found.
         profile: The same snapshot along depth.
         came_up: Whether an earlier snapshot did not show it. Defaults to `False`.
+        diverged: Whether training diverged before it came up. Defaults to `False`.
 
     Returns:
         The fix; None if the measurements do not show a cause.
     """
     match cause:
         case causes.NonFinite():
-            return values.nonfinite(cause, snapshot)
+            return values.nonfinite(cause, snapshot, diverged)
         case causes.Zeros():
             return values.zeros(cause, snapshot, profile, came_up)
         case causes.InputScale():
@@ -60,6 +65,8 @@ def fix_for(
             return data.target_scale(cause)
         case causes.UnknownKind():
             return between.own_scale(cause, snapshot)
+        case causes.NonFiniteLoss():
+            return values.nonfinite_loss(cause, diverged)
         case causes.Steps():
             return steps.of_training(cause)
         case causes.EqualWeights():

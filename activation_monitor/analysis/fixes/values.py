@@ -1,26 +1,34 @@
 """Fixes for values that carry no signal: NaN, infinity, zeros."""
 
 from activation_monitor.analysis import records
-from activation_monitor.analysis.causes import NonFinite, Zeros
+from activation_monitor.analysis.causes import NonFinite, NonFiniteLoss, Zeros
 from activation_monitor.analysis.counterfactual import underflows
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.fix import SMALLER_STEPS, Change, Fix
 from activation_monitor.analysis.fixes.weights import draw_again, off_size, wrong_mean
 from activation_monitor.analysis.snapshot import Snapshot
 
-_NAN_IN_TRAINING = Fix(
-    "data or learning rate",
-    "All values were finite at the step sampled before. Either a batch in between "
-    "contained NaN, which turns the weights into NaN in one step: check this first. Or too "
-    "large steps drove the weights out of range.",
+_DIVERGED = Fix(
+    "learning rate",
+    "Training diverged before: each step makes the weights larger, until they exceed the "
+    "range of the numbers. The steps are too large.",
+    SMALLER_STEPS,
+)
+
+_ONE_BATCH = Fix(
+    "data or loss",
+    "Nothing grew in the steps measured before, so one batch in between is the likely "
+    "cause: NaN in it, which turns the weights into NaN in one step, or a value for which "
+    "an operation or the loss has no finite derivative. To see which layer and which "
+    "quantity comes first, train again and keep the last steps.",
     (
         Change("before", "np.isnan(x).any(), np.isnan(y).any()", ("training",), "the data"),
-        *SMALLER_STEPS,
+        Change("in", "flight_recorder=8", ("ActivationMonitor",), "measures every step"),
     ),
 )
 
 
-def nonfinite(cause: NonFinite, snapshot: Snapshot) -> Fix | None:
+def nonfinite(cause: NonFinite, snapshot: Snapshot, diverged: bool) -> Fix | None:
     """The fix for NaN or infinity."""
     layer = snapshot.layers[cause.row]
     if layer.kind == "input" and not layer.parents:
@@ -31,7 +39,7 @@ def nonfinite(cause: NonFinite, snapshot: Snapshot) -> Fix | None:
         )
     if snapshot.field("nonfinite", of=records.WEIGHT)[cause.row]:
         if snapshot.step > 0:
-            return _NAN_IN_TRAINING
+            return _DIVERGED if diverged else _ONE_BATCH
         return Fix("initializer", f"The weights of {layer.name} are NaN or infinite.")
     if layer.kind == "embedding" and snapshot.step == 0:  # its input are integers
         return Fix("initializer", f"Vectors of {layer.name} are NaN or infinite.")
@@ -46,8 +54,31 @@ def nonfinite(cause: NonFinite, snapshot: Snapshot) -> Fix | None:
             ),
         )
     if snapshot.step > 0:
-        return _NAN_IN_TRAINING
+        return _DIVERGED if diverged else _ONE_BATCH
     return None
+
+
+def nonfinite_loss(cause: NonFiniteLoss, diverged: bool) -> Fix:
+    """The fix for a loss that is NaN or infinite although no activation is known to be."""
+    if diverged:
+        return _DIVERGED
+    if not cause.measured:
+        return _ONE_BATCH
+    return Fix(
+        "loss or targets",
+        "Either the targets of this batch contain NaN or infinity: check this first. Or "
+        "the loss divides by zero, or takes the logarithm or the root of zero, for outputs "
+        "that occur.",
+        (
+            Change("before", "np.isnan(y).any()", ("training",), "the targets"),
+            Change(
+                "in",
+                "from_logits=True",
+                ("the loss",),
+                "a cross-entropy, and no activation on the last layer",
+            ),
+        ),
+    )
 
 
 def zeros(cause: Zeros, snapshot: Snapshot, profile: DepthProfile, came_up: bool) -> Fix:

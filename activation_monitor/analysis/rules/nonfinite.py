@@ -128,8 +128,8 @@ def _bad_weights(snapshot: Snapshot) -> np.ndarray:
 def _nonfinite_kernels(snapshot: Snapshot) -> Iterator[Found]:
     """Weights that are NaN although activations are finite: ReLU may turn NaN into zero."""
     bad = np.flatnonzero(_bad_weights(snapshot) > 0)
-    if not len(bad):
-        return
+    if not len(bad) or not snapshot.field("count").any():
+        return  # a snapshot of weights only says nothing about outputs
     row = int(bad[0])
     name, weights = snapshot.layers[row].name, _bad_weights(snapshot)[row]
     count = snapshot.field("count", of=records.WEIGHT)[row]

@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
-from activation_monitor.analysis.rules.over_time import jumps, updates, values, weights
+from activation_monitor.analysis.rules.over_time import (
+    jumps,
+    loss,
+    updates,
+    values,
+    weights,
+)
 from activation_monitor.analysis.window import Window
 
 
@@ -43,8 +49,17 @@ OVER_TIME = (
 """Causes come before what they explain."""
 
 
+AT_ONCE = (OverTime("nonfinite-loss", loss.nonfinite, loss.may_be_nonfinite),)
+"""Rules that use a window and need no patience. Other rules may explain what they find."""
+
+
 def that_may_find(window: Window) -> list[OverTime]:
-    """The rules that could find anything in a window."""
+    """The rules of `OVER_TIME` that could find anything in a window."""
     if not window.lasting or window.learns:
         return []
     return [row for row in OVER_TIME if row.may_find(window)]
+
+
+def at_once(window: Window) -> list[OverTime]:
+    """The rules of `AT_ONCE` that could find anything in a window."""
+    return [row for row in AT_ONCE if row.may_find(window)]

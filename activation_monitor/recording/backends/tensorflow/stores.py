@@ -328,7 +328,8 @@ class Reader:
             histograms of the first replica, `(stores, len(histogram.SLOTS))`. Stores
             without a histogram have an empty one.
         """
-        last, merged = (None if part is None else part.numpy() for part in collected)
+        last, merged = collected
+        last, merged = last.numpy(), None if merged is None else merged.numpy()
         found = raw.finish(last[:, self._record_columns])
         if merged is not None:
             found[:, [store.merged is not None for store in self.stores]] = merged
