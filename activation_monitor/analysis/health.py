@@ -81,7 +81,9 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     first = health.first if len(last) > 1 and health.first else snapshot
     news: dict[str, Finding] = {}
     seen_now: set[str] = set()
-    for seen, cause in _seen(snapshot, is_first, Window(last, first, known)):
+    previous = health.window[-1] if health.window and len(last) > 1 else None
+    window = Window(last, first, known, previous)
+    for seen, cause in _seen(snapshot, is_first, window):
         code = cause or seen.code
         seen_now.add(code)
         if cause is not None:

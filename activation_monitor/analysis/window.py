@@ -22,12 +22,15 @@ class Window:
         snapshots: As `remembered` returns them, at least one. The last is the newest.
         first: The first snapshot of training; None if it is not known.
         open: By code, the findings that have not recovered.
+        previous: The snapshot before the newest one, also if it is too close to be
+            remembered. Defaults to `None`: there is none.
 
     Attributes:
         snapshots: Those with the layers of the newest one, oldest first.
         first: The first snapshot of training; None if it has other layers.
         newest: The last snapshot.
         open: As given.
+        previous: As given; None if it has other layers.
     """
 
     def __init__(
@@ -35,11 +38,14 @@ class Window:
         snapshots: tuple[Snapshot, ...],
         first: Snapshot | None,
         open: Mapping[str, Finding],
+        previous: Snapshot | None = None,
     ):
         self.newest = snapshots[-1]
         self.snapshots = tuple(one for one in snapshots if self._comparable(one))
         self.first = first if first is not None and self._comparable(first) else None
         self.open = open
+        same = previous is not None and self._comparable(previous)
+        self.previous = previous if same else None
         self._statistics: dict[tuple[str, str], np.ndarray] = {}
 
     def _comparable(self, other: Snapshot) -> bool:

@@ -42,8 +42,7 @@ def nonfinite(window: Window, profile: DepthProfile) -> Iterator[Found]:
         return
     measured = bool((newest.field("count") > 0).any())
     value = "NaN" if math.isnan(newest.loss) else "infinite"
-    earlier = [one for one in window.snapshots[:-1] if math.isfinite(one.loss)]
-    before = earlier[-1] if earlier else None
+    before = _before(window)
     bad = newest.field("nonfinite", of=records.WEIGHT) > 0
     broken = [
         layer.name for layer, is_bad in zip(newest.layers, bad, strict=True) if is_bad
@@ -86,13 +85,18 @@ def nonfinite(window: Window, profile: DepthProfile) -> Iterator[Found]:
     )
 
 
+def _before(window: Window) -> Snapshot | None:
+    """The last snapshot before the newest one in which everything was finite."""
+    earlier = [*window.snapshots[:-1], window.previous]
+    return next((one for one in reversed(earlier) if one and not one.nonfinite), None)
+
+
 def diverges(window: Window) -> bool:
     """Whether training diverged before the newest snapshot: the loss had risen far above
     the first one, or the updates were far too large."""
-    finite = [one for one in window.snapshots[:-1] if not one.nonfinite]
-    if not finite or window.first is None:
+    before = _before(window)
+    if before is None or window.first is None:
         return False
-    before = finite[-1]
     risen = before.loss > limit("diverging") * abs(window.first.loss)
     return bool(risen) or mean_ratio(before) > limit("large-updates")
 
