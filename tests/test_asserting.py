@@ -63,7 +63,7 @@ def test_what_cannot_be_assessed_fails_unless_it_is_allowed():
         assert_healthy(model, X)
     assert_healthy(model, X, allow_not_assessed=True)
     model.layers[0].kernel.assign(np.nan * model.layers[0].kernel)
-    with pytest.raises(AssertionError, match="^nonfinite-activations"):
+    with pytest.raises(AssertionError, match="nonfinite-activations"):
         assert_healthy(model, X, allow_not_assessed=True)
 
 

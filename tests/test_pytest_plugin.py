@@ -17,17 +17,14 @@ import keras
 import numpy as np
 import pytest
 
-X = np.random.default_rng(0).standard_normal((64, 16), dtype="float32")
+X = np.random.default_rng(0).standard_normal((32, 16), dtype="float32")
 Y = X.sum(axis=1, keepdims=True)
 
 
 def network(initializer="he_normal"):
     keras.utils.set_random_seed(0)
     dense = keras.layers.Dense
-    hidden = [
-        dense(64, "relu", kernel_initializer=initializer, name=f"hidden_{i}")
-        for i in range(20)
-    ]
+    hidden = [dense(32, "relu", kernel_initializer=initializer) for _ in range(2)]
     model = keras.Sequential([keras.Input((16,)), *hidden, dense(1)], name="net")
     model.compile(keras.optimizers.SGD(1e-4), "mse")
     return model
@@ -36,47 +33,47 @@ def network(initializer="he_normal"):
 def test_healthy(healthy_training, tmp_path):
     monitor = healthy_training(tmp_path, sample_every=1)
     network().fit(X, Y, verbose=0, callbacks=[monitor])
-    assert monitor.recording.steps == [0, 1] and list(tmp_path.iterdir())
-
-
-def test_healthy_step(healthy_training):
-    model = network()
-    with healthy_training().measure_step(model):
-        model(X)
+    assert monitor.recording.steps == [0] and list(tmp_path.iterdir())
 
 
 def test_accepted(healthy_training):
-    monitor = healthy_training(ignore="vanishing-activations")
-    network("random_normal").fit(X, Y, verbose=0, callbacks=[monitor])
+    monitor = healthy_training(ignore="zero-activations")
+    network("zeros").fit(X, Y, verbose=0, callbacks=[monitor])
 
 
 def test_sick(healthy_training):
-    network("random_normal").fit(X, Y, verbose=0, callbacks=[healthy_training()])
+    network("zeros").fit(X, Y, verbose=0, callbacks=[healthy_training()])
 
 
 def test_one_of_two_is_sick(healthy_training):
-    network().fit(X, Y, verbose=0, callbacks=[healthy_training()])
+    with healthy_training().measure_step(healthy := network()):
+        healthy(X)
     network("zeros").fit(X, Y, verbose=0, callbacks=[healthy_training()])
 
 
 def test_with_an_action_of_its_own(healthy_training):
-    monitor = healthy_training(on_finding="raise")
-    network("zeros").fit(X, Y, verbose=0, callbacks=[monitor])
+    model = network("zeros")
+    with healthy_training(on_finding="raise").measure_step(model):
+        model(X)
 
 
 def test_sick_and_wrong(healthy_training):
-    network("zeros").fit(X, Y, verbose=0, callbacks=[healthy_training()])
+    model = network("zeros")
+    with healthy_training().measure_step(model):
+        model(X)
     assert 1 + 1 == 3
 
 
 @pytest.mark.xfail(strict=True, reason="known")
 def test_known_to_be_sick(healthy_training):
-    network("zeros").fit(X, Y, verbose=0, callbacks=[healthy_training()])
+    model = network("zeros")
+    with healthy_training().measure_step(model):
+        model(X)
 
 
 def test_forgotten(healthy_training):
     healthy_training()
-    network().fit(X, Y, verbose=0)
+    network()(X)
 
 
 def test_not_called(healthy_training):
@@ -93,16 +90,17 @@ def mine(healthy_training):
 
 
 def test_by_way_of_another_fixture(mine):
-    network("zeros").fit(X, Y, verbose=0, callbacks=[mine])
+    model = network("zeros")
+    with mine.measure_step(model):
+        model(X)
 
 
 def test_without_the_fixture():
-    network("zeros").fit(X, Y, verbose=0)
+    network("zeros")(X)
 """
 
 OUTCOMES = {
     "healthy": "PASSED",
-    "healthy_step": "PASSED",
     "accepted": "PASSED",
     "sick": "FAILED",
     "one_of_two_is_sick": "FAILED",
@@ -124,8 +122,6 @@ def test_nothing_is_loaded():
     assert "activation_monitor.pytest_plugin" in sys.modules
     loaded = {name.split(".")[0] for name in sys.modules}
     assert loaded & {"tensorflow", "keras", "tensorboard", "numpy", "scipy"} == set()
-    if "RUN" in sys.modules:
-        raise RuntimeError
 """
 
 
@@ -173,11 +169,11 @@ def section(done, name):
 def test_the_finding_is_the_message(done):
     """All of it, with the fix; and nothing else, no traceback."""
     shown = section(done, "sick").strip()
-    assert shown.startswith("vanishing-activations (critical, at initialization): The sig")
+    assert shown.startswith("zero-activations (critical, at initialization): All outp")
     assert 'kernel_initializer="he_normal"' in shown
-    assert shown.endswith("More: activation-monitor explain vanishing-activations")
-    assert "symmetric" in section(done, "one_of_two_is_sick")
-    assert "symmetric" in section(done, "by_way_of_another_fixture")
+    assert shown.endswith("More: activation-monitor explain zero-activations")
+    assert "zero-activations" in section(done, "one_of_two_is_sick")
+    assert "(critical, at init" in section(done, "by_way_of_another_fixture")
 
 
 def test_an_action_of_its_own_is_kept(done):
@@ -189,7 +185,7 @@ def test_a_test_that_fails_itself_shows_the_findings_below(done):
     """They may be the reason."""
     shown = section(done, "sick_and_wrong")
     assert "assert (1 + 1) == 3" in shown
-    assert "symmetric-initialization" in done.split("assert (1 + 1) == 3")[1]
+    assert "(critical, at init" in done.split("assert (1 + 1) == 3")[1]
 
 
 def test_a_monitor_that_measured_nothing_fails_the_test(done):
