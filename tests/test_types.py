@@ -23,9 +23,12 @@ TYPES = {
     "monitor.recording.steps": "list[int]",
     "monitor.diagnosis": "Diagnosis",
     "monitor.diagnosis.findings": "tuple[Finding, ...]",
+    "monitor.findings": "tuple[Finding, ...]",
     "finding.code": "str",
     "diagnose(monitor.recording)": "Diagnosis",
     "audit(model, 1)": "Diagnosis",
+    "assert_healthy(model, 1)": "None",
+    "UnhealthyModelError([finding], monitor.diagnosis).findings": "tuple[Finding, ...]",
     "rescale(model, 1)": "Rescaling",
     "Monitored": "type[Monitored]",
 }
