@@ -447,4 +447,7 @@ THRESHOLDS = {
     "flat-loss-steps": Threshold(
         200, "steps from which on a loss may be called flat", "chosen, not calibrated"
     ),
+    "flat-loss-of": Threshold(
+        128, "snapshots that are compared, of more", "chosen, not calibrated"
+    ),
 }
