@@ -41,10 +41,11 @@ def flat_since(snapshots: Iterable[Snapshot]) -> int | None:
         if steps[start] > longest:
             return None
         rest = losses[start:]
-        if not (_falls(rest) or _falls(rest[len(rest) // 2 :])):
+        quarter = len(rest) // 4
+        if not any(_falls(rest, times * quarter) for times in (1, 2, 3)):
             return int(steps[start])
     return None
 
 
-def _falls(losses: np.ndarray) -> bool:
-    return trend.falls(losses, limit("flat-loss"), limit("flat-loss-errors"))
+def _falls(losses: np.ndarray, row: int) -> bool:
+    return trend.falls(losses, row, limit("flat-loss"), limit("flat-loss-errors"))

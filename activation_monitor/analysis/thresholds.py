@@ -385,11 +385,16 @@ THRESHOLDS = {
     ),
     "jump-spread": Threshold(
         8.0,
-        "robust standard deviations of the logarithm by which it must jump at least",
+        "robust standard deviations of the noise by which the logarithm must jump",
         _EXCHANGEABLE.format("16"),
     ),
     "jump-before": Threshold(
         4, "snapshots that are needed before a jump", "chosen, not calibrated"
+    ),
+    "jump-before-most": Threshold(
+        8,
+        "snapshots before a jump that it is compared with at most",
+        "chosen, not calibrated: before them the loss was as high, when training began",
     ),
     "jump-sudden": Threshold(
         0.5,
@@ -412,7 +417,7 @@ THRESHOLDS = {
         "chosen, not calibrated",
     ),
     "heavy-tail": Threshold(
-        0.1,
+        0.2,
         "share of the sum of squares of a tensor that its largest element has",
         "chosen, not calibrated: of 1000 normal values the largest has 0.01",
     ),

@@ -88,13 +88,13 @@ class Window:
     def learns(self) -> bool:
         """Whether the loss is far below that of the first snapshot.
 
-        False if losses were not measured or are not positive: a ratio says nothing then.
+        False if losses were not measured or are negative: a ratio says nothing then.
         """
         if self.first is None:
             return False
         last = self.losses[-int(limit("patience")) :]
         last = last[np.isfinite(last)]
-        if not (len(last) and self.first.loss > 0 and (last > 0).all()):
+        if not (len(last) and self.first.loss > 0 and (last >= 0).all()):
             return False
         return float(np.median(last)) < limit("learns") * self.first.loss
 
