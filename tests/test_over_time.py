@@ -1,6 +1,7 @@
 """The rules over time: runs on either side of each limit, and healthy twins."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -103,6 +104,13 @@ def at(step, **given):
         name: value(step) if callable(value) else value
         for name, value in (DEFAULTS | given).items()
     }
+    loss = now.pop("loss")
+    return dataclasses.replace(_measured(**now), step=step, loss=loss)
+
+
+@functools.lru_cache(maxsize=4096)
+def _measured(**now):
+    """The snapshot of these values, made once."""
     common = {"samples": now["samples"], "mean": now["mean"]}
     kernel = weights(now["weight"] ** 2, fan_in=now["fan_in"] or 64)["kernel"]
     gradient = None if now["gradient_tail"] is None else 1.0
@@ -137,7 +145,7 @@ def at(step, **given):
             **common,
         ),
     ]
-    made = network(*taps, step=step, loss=now["loss"])
+    made = network(*taps)
     ratios = [now["first_ratio"], now["ratio"], now["ratio"], now["head_ratio"]]
     updates = [records.empty()]
     updates += [records.measure(ratio * kernel) for ratio in ratios]
@@ -310,7 +318,7 @@ GROWING = {
     "a thousandfold": {"weight": lambda now: growing(now) ** 1.5},
 }
 NOT_GROWING = {
-    "tenfold, no longer": {"weight": lambda now: min(growing(now), 30.0) if now else 1.0},
+    "ninefold": {"weight": lambda now: min(growing(now), 9.0)},
     "fivefold": {"weight": lambda now: 5 ** (now / 1600)},
     "from very small ones": {"weight": lambda now: 0.01 * growing(now)},
     "the network learns": {"weight": growing, "loss": falling},
@@ -381,15 +389,24 @@ def test_each_rule_over_time_is_in_the_tables():
         assert len(healthy) >= len(sick)
 
 
-@pytest.mark.parametrize("steps", [range(160), range(0, 4000, 25)])
-@pytest.mark.parametrize(("code", "given"), cases(healthy=True))
-def test_a_healthy_run_has_no_finding_however_densely_it_is_sampled(code, given, steps):
+DENSE = {
+    "noise of an output": NO_SCALE_JUMP["an output that varies by 300 %"],
+    "noise of the loss": NOT_JUMPED["noise"],
+    "the first steps of Adam": NOT_LARGE["the first steps of Adam"],
+    "rises from zero": NOT_SMALL["rises from zero"],
+    "learns": {"loss": falling, "saturated": after(40, 0.95, 0.1)},
+    "learns slowly": {
+        "loss": lambda now: 2.3 - 0.0006 * now,
+        "saturated": after(300, 0.95, 0.1),
+    },
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("steps", [range(200), range(0, 2000, 25)], ids=["1", "25"])
+def test_a_healthy_run_has_no_finding_however_densely_it_is_sampled(name, steps):
     """Every step, or every 25."""
-    if "odd batch" in str(given):
-        pytest.skip("counts snapshots")
-    del code
-    found = codes(run(steps, **given))
-    assert found in ([], ["growing-weights"]) if "weight" in given else found == []
+    assert codes(run(steps, **DENSE[name])) == []
 
 
 def test_densely_sampled_steps_are_no_long_time():
@@ -647,19 +664,19 @@ def test_evaluations_are_not_remembered():
     assert judged(mixed).window == judged(snapshots).window
 
 
-@pytest.mark.parametrize(("code", "given"), cases(healthy=False))
-def test_live_and_read_again_the_findings_are_the_same(code, given):
+@pytest.mark.parametrize("code", TABLES | ALSO)
+def test_live_and_read_again_the_findings_are_the_same(code):
     """A recording keeps few snapshots; the log has all of them."""
-    steps = range(0, 3000, 10)
+    given = next(iter((TABLES | ALSO)[code][0].values()))
     thinned, live = Recording(keep=20), Health()
-    snapshots = run(steps, **given)
+    snapshots = run(range(0, 1600, 20), **given)
     for snapshot in snapshots:
         thinned.append(snapshot)
         live, _ = judge(live, snapshot)
     again = [dataclasses.replace(one, layers=(*one.layers,)) for one in snapshots]
     assert summary(thinned, live.findings).findings == diagnose(again).findings
-    if code != "loss-jump":
-        assert code in [finding.code for finding in live.findings]
+    assert [finding.code for finding in live.findings] == [code]
+    assert len(thinned) <= 20
 
 
 @pytest.mark.parametrize("row", OVER_TIME, ids=lambda row: row.code)
@@ -701,7 +718,7 @@ def test_a_loss_that_does_not_fall_is_a_note(loss, since):
     """Not a finding: the network stays healthy."""
     diagnosis = diagnose(run(range(0, 3000, 50), loss=loss))
     assert diagnosis.healthy
-    assert abs(diagnosis.flat_since - since) <= 200
+    assert abs(diagnosis.flat_since - since) <= 400
     assert diagnosis.note.startswith(
         f"The loss has not fallen since step {diagnosis.flat_since}, and no fault was found"
         " in the signal (activations and updates)."
@@ -755,18 +772,23 @@ def test_the_share_of_rising_pairs_is_that_of_kendalls_tau():
         np.testing.assert_allclose(share, (tau + 1) / 2, rtol=1e-12)
 
 
-@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
 def test_noise_around_one_level_hardly_ever_looks_like_a_jump(sigma):
-    """The loss of a run of 100,000 steps that learns nothing."""
+    """The loss of a run of 50,000 steps that learns nothing."""
     rng = np.random.default_rng(1)
-    logs = np.log10(2.3) + sigma * rng.standard_normal(2000) / math.log(10)
-    jumps = [
-        trend.jump(
-            logs[i : i + 16], math.log10(limit("loss-jump")), limit("jump-spread"), 4, 3
-        )
-        for i in range(len(logs) - 16)
-    ]
-    assert sum(one is not None for one in jumps) == 0
-    shifted = logs[:16] + np.where(np.arange(16) < 9, 0.0, 20 * sigma)
-    found = trend.jump(shifted, 0.3, limit("jump-spread"), 4, 3)
+    logs = np.log10(2.3) + sigma * rng.standard_normal(500) / math.log(10)
+    rule = (math.log10(2), limit("jump-spread"), (4, 8), 3)
+    jumps = [trend.jump(logs[i : i + 16], *rule) for i in range(len(logs) - 16)]
+    assert all(one is None for one in jumps)
+    shifted = logs[:16] + np.where(np.arange(16) < 9, 0.0, 10 * sigma)
+    found = trend.jump(shifted, *rule)
     assert found is not None and found.row == 9
+    np.testing.assert_allclose(found.before, np.median(shifted[1:9]), rtol=1e-12)
+
+
+def test_a_trend_is_no_noise_and_hides_no_jump():
+    """A loss that falls to a tenth, and then is back."""
+    logs = np.array([*np.linspace(0, -1, 10), *[0.1] * 4])
+    assert trend.jump(logs, 0.3, 8, (4, 8), 3).row == 10
+    assert trend.jump(logs[:12], 0.3, 8, (4, 8), 3) is None  # not for long enough
+    assert trend.jump(np.where(logs == logs[5], np.nan, logs), 0.3, 8, (4, 8), 3) is None

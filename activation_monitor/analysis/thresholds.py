@@ -365,6 +365,12 @@ THRESHOLDS = {
         "times the loss of the first snapshot, below which the network learns",
         "chosen, not calibrated: nothing is wrong over time with a network that learns",
     ),
+    "learns-slowly": Threshold(
+        0.95,
+        "times the loss of the first snapshot, and of those before the last ones, below "
+        "which the network still learns",
+        "chosen, not calibrated: large models take long to halve their loss",
+    ),
     "rising": Threshold(
         0.8,
         "share of pairs of snapshots of which the later one has the larger value",
