@@ -1404,6 +1404,7 @@ def test_nan_and_infinities_that_the_model_takes_care_of_are_healthy(name):
 def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
     import test_backward_rules as backward
+    import test_over_time as over_time
 
     tables = {
         "symmetric-initialization": (SYMMETRIC, NOT_SYMMETRIC),
@@ -1422,6 +1423,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "no-gradient": (backward.NO_GRADIENT, backward.GRADIENT),
         "constant-input": (backward.CONSTANT, backward.DIFFERENT),
         "target-scale": (backward.TARGETS, backward.IN_SCALE),
+        **over_time.TABLES,
         "nonfinite-gradients": (backward.NONFINITE_GRADIENTS, backward.FINITE_GRADIENTS),
     }
     assert tables.keys() == CODES.keys()

@@ -11,7 +11,9 @@ from activation_monitor.analysis.findings import (
     Finding,
     check_ignored,
 )
+from activation_monitor.analysis.flat_loss import flat_since
 from activation_monitor.analysis.health import changed_up_to, judged, shows_initialization
+from activation_monitor.analysis.records import OUTPUT_GRADIENT, WEIGHT_UPDATE
 from activation_monitor.analysis.shown import listed, one_line
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -31,6 +33,8 @@ class Diagnosis:
         steps: The sampled steps.
         last: The last snapshot with outputs; None if nothing was measured.
         draws: The diagnosis of each initialization, for an audit with several seeds.
+        flat_since: The step from which on the loss has not fallen; None if it has, or that
+            is not known.
     """
 
     findings: tuple[Finding, ...]
@@ -39,6 +43,7 @@ class Diagnosis:
     steps: tuple[int, ...]
     last: Snapshot | None = None
     draws: tuple["Diagnosis", ...] = ()
+    flat_since: int | None = None
 
     @property
     def verdict(self) -> str:
@@ -57,6 +62,24 @@ class Diagnosis:
             return _why_not_assessed(self.first, self.profile)
         reasons = [reason for draw in self.draws if (reason := draw.not_assessed)]
         return reasons[0] if 2 * len(reasons) > len(self.draws) else ""
+
+    @property
+    def note(self) -> str:
+        """A sentence on a loss that does not fall although nothing was found; else empty.
+
+        This is not a finding: labels, loss and data are not measured."""
+        if self.flat_since is None or self.findings or self.last is None:
+            return ""
+        signal = "activations"
+        of = {OUTPUT_GRADIENT: "gradients", WEIGHT_UPDATE: "updates"}
+        also = [name for quantity, name in of.items() if quantity in self.last.quantities]
+        if also:
+            signal = f"{', '.join([signal, *also[:-1]])} and {also[-1]}"
+        return (
+            f"The loss has not fallen since step {self.flat_since}, and no fault was found "
+            f"in the signal ({signal}). If it should fall, check the labels, the loss "
+            "function, the data and the learning rate."
+        )
 
     @property
     def healthy(self) -> bool:
@@ -156,12 +179,14 @@ def summary(
     # The last one may show weights only, see `Session.execution_ended`.
     measured = (one for one in reversed(snapshots) if one.field("count").any())
     last = next(measured, first)
+    findings = tuple(findings)
     return Diagnosis(
-        findings=tuple(findings),
+        findings=findings,
         first=first,
         profile=depth_profile(first) if first else None,
         steps=tuple(snapshot.step for snapshot in snapshots),
         last=last,
+        flat_since=None if findings else flat_since(snapshots),
     )
 
 

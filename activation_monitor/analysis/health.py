@@ -178,6 +178,9 @@ def _seen(
             if explained and finding.code not in known:
                 before = next((code for code in known if code in causes), None)
                 if before is not None:
+                    if finding.code == _ROOT:  # its fix knows by how much
+                        fix = fix_for(cause, snapshot, profile, came_up=True)
+                        finding = dataclasses.replace(finding, fix=fix)
                     yield finding, before
                 continue
             here.add(finding.code)
@@ -234,10 +237,15 @@ def _led_to(known: Finding, seen: Finding, snapshot: Snapshot) -> Finding:
     """A known finding, with what it has led to in training."""
     known = dataclasses.replace(known, last_step=snapshot.last_step)
     consequence = f"it has led to {seen.code}"
+    fix = known.fix
+    if seen.code == _ROOT:
+        consequence = f"it comes with {seen.code}"
+        fix = seen.fix if _same_cause(known, seen) else known.fix
     if consequence in known.message:
         return known
     return dataclasses.replace(
         known,
+        fix=fix,
         severity=max(known.severity, seen.severity, key=SEVERITIES.index),
         message=f"{known.message} At step {snapshot.step} {consequence}, first in "
         f"{seen.layers[0]}.",
@@ -285,6 +293,9 @@ def _is_news(finding: Finding, reported: Finding | None) -> bool:
         or len(finding.layers) >= 2 * len(reported.layers)
     )
 
+
+_ROOT = "large-updates"
+"""The code of the cause of other findings that may be found after them."""
 
 _SIZE = ("exploding-activations", "vanishing-activations", "outlier-gain")
 _CAUSES = ("symmetric-initialization", *_SIZE)

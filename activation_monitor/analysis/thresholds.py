@@ -370,6 +370,12 @@ THRESHOLDS = {
         "times the loss of the first snapshot, below which the network learns",
         "chosen, not calibrated: nothing is wrong over time with a network that learns",
     ),
+    "learns-slowly": Threshold(
+        0.95,
+        "times the loss of the first snapshot, and of those before the last ones, below "
+        "which the network still learns",
+        "chosen, not calibrated: large models take long to halve their loss",
+    ),
     "rising": Threshold(
         0.8,
         "share of pairs of snapshots of which the later one has the larger value",
@@ -390,11 +396,16 @@ THRESHOLDS = {
     ),
     "jump-spread": Threshold(
         8.0,
-        "robust standard deviations of the logarithm by which it must jump at least",
+        "robust standard deviations of the noise by which the logarithm must jump",
         _EXCHANGEABLE.format("16"),
     ),
     "jump-before": Threshold(
         4, "snapshots that are needed before a jump", "chosen, not calibrated"
+    ),
+    "jump-before-most": Threshold(
+        8,
+        "snapshots before a jump that it is compared with at most",
+        "chosen, not calibrated: before them the loss was as high, when training began",
     ),
     "jump-sudden": Threshold(
         0.5,
@@ -417,7 +428,7 @@ THRESHOLDS = {
         "chosen, not calibrated",
     ),
     "heavy-tail": Threshold(
-        0.1,
+        0.2,
         "share of the sum of squares of a tensor that its largest element has",
         "chosen, not calibrated: of 1000 normal values the largest has 0.01",
     ),
@@ -451,5 +462,8 @@ THRESHOLDS = {
     ),
     "flat-loss-steps": Threshold(
         200, "steps from which on a loss may be called flat", "chosen, not calibrated"
+    ),
+    "flat-loss-of": Threshold(
+        128, "snapshots that are compared, of more", "chosen, not calibrated"
     ),
 }

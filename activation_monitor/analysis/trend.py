@@ -42,43 +42,39 @@ def jump(
     values: np.ndarray,
     least: float,
     spreads: float,
-    least_before: int,
+    before: tuple[int, int],
     least_after: int,
     sudden: float = 0.0,
 ) -> Jump | None:
     """Where a series went up and stayed there; None if it did not.
 
-    It jumped at a row if all values from there on exceed all values before, and the medians
-    differ by more than `least` and by more than `spreads` times the robust standard
-    deviation on either side. Noise around one level does not do this, and a single odd
-    value cannot.
+    It jumped at a row if all values from there on exceed the ones before, and the medians
+    differ by more than `least` and by more than `spreads` times the noise. The noise is the
+    robust standard deviation of the differences of successive values, over sqrt(2): neither
+    a trend nor the jump itself changes it. A single odd value is no jump.
 
     Args:
         values: Array of shape `(n,)`. With a value that is not finite there is no jump.
         least: Difference of the medians at least, in the unit of the values.
-        spreads: Difference of the medians at least, in robust standard deviations.
-        least_before: How many values before it are needed.
+        spreads: Difference of the medians at least, in standard deviations of the noise.
+        before: How many values before it are needed, and how many are compared at most.
         least_after: How many values from it on are needed.
         sudden: Share of the difference that the first step must have, so that a steady
             rise is no jump. Defaults to `0.0`.
     """
     values = np.asarray(values, float)
-    if not np.isfinite(values).all():
+    if len(values) < before[0] + least_after or not np.isfinite(values).all():
         return None
-    highest = np.maximum.accumulate(values)  # up to each row
     lowest = np.minimum.accumulate(values[::-1])[::-1]  # from each row on
-    apart = np.flatnonzero(lowest[1:] > highest[:-1]) + 1
-    for row in apart[::-1].tolist():
-        low, high = values[:row], values[row:]
-        if row < least_before or len(high) < least_after:
+    for row in range(len(values) - least_after, before[0] - 1, -1):
+        low, high = values[max(row - before[1], 0) : row], values[row:]
+        if lowest[row] <= low.max():
             continue
-        before, after = float(np.median(low)), float(np.median(high))
-        if after - before <= least:
-            continue
-        noise = max(float(spread(low)), float(spread(high)))
-        steep = values[row] - values[row - 1] >= sudden * (after - before)
-        if after - before > spreads * noise and steep:
-            return Jump(row, before, after)
+        level, after = float(np.median(low)), float(np.median(high))
+        noise = float(spread(np.diff(values))) / np.sqrt(2)
+        steep = values[row] - values[row - 1] >= sudden * (after - level)
+        if after - level > max(least, spreads * noise) and steep:
+            return Jump(row, level, after)
     return None
 
 
@@ -99,18 +95,19 @@ def rising(values: np.ndarray) -> np.ndarray:
     return (values[late] > values[early]).mean(axis=0)
 
 
-def falls(values: np.ndarray, tolerance: float, spreads: float) -> bool:
-    """Whether the second half of a series is below the first one.
+def falls(values: np.ndarray, row: int, tolerance: float, spreads: float) -> bool:
+    """Whether a series is lower from a row on than before it.
 
     Args:
-        values: Array of shape `(n,)`, finite, with `n > 1`.
-        tolerance: By which share of the size of the first half it must be below at least.
-        spreads: By how many standard errors of a median it must be below at least.
+        values: Array of shape `(n,)`, finite.
+        row: A row with values on either side.
+        tolerance: By which share of the size before it must be lower at least.
+        spreads: By how many standard errors of a median it must be lower at least.
     """
-    early, late = values[: len(values) // 2], values[len(values) // 2 :]
+    early, late = values[:row], values[row:]
     # The standard error of a median of normal values is sqrt(pi / 2) times that of a mean.
     error = np.hypot(
-        *(spread(half) * np.sqrt(np.pi / 2 / len(half)) for half in (early, late))
+        *(spread(part) * np.sqrt(np.pi / 2 / len(part)) for part in (early, late))
     )
     by = float(np.median(early) - np.median(late))
     return by > max(tolerance * abs(float(np.median(early))), spreads * float(error))

@@ -92,17 +92,19 @@ class Window:
 
     @functools.cached_property
     def learns(self) -> bool:
-        """Whether the loss is far below that of the first snapshot.
+        """Whether the loss is far below that of the first snapshot, or is falling.
 
-        False if losses were not measured or are not positive: a ratio says nothing then.
+        False if losses were not measured or are negative: a ratio says nothing then.
         """
-        if self.first is None:
+        losses = self.losses[np.isfinite(self.losses)]
+        last = losses[-int(limit("patience")) :]
+        if self.first is None or not len(last) or not (losses >= 0).all():
             return False
-        last = self.losses[-int(limit("patience")) :]
-        last = last[np.isfinite(last)]
-        if not (len(last) and self.first.loss > 0 and (last > 0).all()):
-            return False
-        return float(np.median(last)) < limit("learns") * self.first.loss
+        now = float(np.median(last))
+        if now < limit("learns") * self.first.loss:
+            return True
+        before = float(np.median(losses[: -len(last)])) if len(losses) > len(last) else now
+        return now < limit("learns-slowly") * min(before, self.first.loss)
 
     @one_line
     def __repr__(self) -> str:

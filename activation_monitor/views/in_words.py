@@ -28,7 +28,8 @@ def sentences(diagnosis: Diagnosis) -> list[str]:
     sampled = f"{count(len(diagnosis.steps), 'step')} sampled"
     if len(diagnosis.steps) > 1:
         sampled += f", up to step {diagnosis.steps[-1]}"
-    return [*_growth(diagnosis), f"{verdict}; {sampled}."]
+    note = [diagnosis.note] if diagnosis.note else []
+    return [*_growth(diagnosis), *note, f"{verdict}; {sampled}."]
 
 
 def _growth(diagnosis):

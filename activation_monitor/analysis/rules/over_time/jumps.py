@@ -145,7 +145,7 @@ def _jump(logs: np.ndarray, factor: float, sudden: float) -> trend.Jump | None:
         logs,
         math.log10(factor),
         limit("jump-spread"),
-        int(limit("jump-before")),
+        (int(limit("jump-before")), int(limit("jump-before-most"))),
         int(limit("patience")),
         sudden,
     )

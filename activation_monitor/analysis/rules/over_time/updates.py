@@ -106,6 +106,7 @@ def too_small(window: Window, profile: DepthProfile) -> Iterator[Found]:
     if (
         len(updated) < limit("patience")
         or not (updated < limit("small-updates")).all()
+        or np.nanmax(ratios(window.newest)) > np.log10(limit("update-ratio-low"))
         or trend.rising(updated) > limit("rising")
         or (len(gradients) and not (gradients > 0).any())
     ):

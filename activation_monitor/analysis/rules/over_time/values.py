@@ -125,7 +125,7 @@ def heavy_tail(window: Window, profile: DepthProfile) -> Iterator[Found]:
     ):
         first = _in_one(window.first, of)
         lasting = np.array([_in_one(one, of) for one in window.lasting])
-        samples = np.maximum(window.newest.field("samples", of), 1)
+        samples = np.maximum(window.newest.field("samples"), 1)
         bound = np.maximum(limit("heavy-tail"), limit("heavy-tail-samples") / samples)
         with np.errstate(invalid="ignore"):
             heavy = (lasting > bound).all(axis=0) & (first < limit("heavy-tail-before"))
