@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.activity import FIELDS as ACTIVITY
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.shown import count, one_line
@@ -104,6 +105,9 @@ class Snapshot:
         loss: The loss of the step; NaN if it was not measured.
         evaluation: Whether these are forward passes of evaluation, which are measured but
             never judged. Defaults to `False`.
+        activity: How many units of ReLU layers were not active over the last sampled steps,
+            an array of shape `(layers, len(activity.FIELDS))` with NaN for other layers;
+            None if it was not measured. Defaults to `None`.
 
     Raises:
         ValueError: If "output" is missing, a quantity is unknown, or an array does not have
@@ -117,6 +121,7 @@ class Snapshot:
     steps: int = 1
     loss: float = math.nan
     evaluation: bool = False
+    activity: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if OUTPUT not in self.quantities:
@@ -136,6 +141,12 @@ class Snapshot:
                         f"Snapshot: expected an array of {len(self.layers)} layers and "
                         f"{columns} columns for {quantity!r}. Received: {array.shape}."
                     )
+        shape = len(self.layers), len(ACTIVITY)
+        if self.activity is not None and self.activity.shape != shape:
+            raise ValueError(
+                f"Snapshot: expected an array of shape {shape} for `activity`. Received: "
+                f"{self.activity.shape}."
+            )
 
     @property
     def last_step(self) -> int:
@@ -206,6 +217,25 @@ class Snapshot:
         if of not in self.histograms:
             return None
         return histogram.unpack(self.histograms[of][self.names.index(name)])
+
+    def of_units(self, name: str) -> np.ndarray:
+        """A number of every layer on the activity of its units.
+
+        Args:
+            name: A name from `activity.FIELDS`.
+
+        Returns:
+            Array of shape `(layers,)`, NaN where it is not known.
+
+        Raises:
+            KeyError: If there is no such number.
+        """
+        if name not in ACTIVITY:
+            known = no_such("field", name, ACTIVITY, listed=True)
+            raise KeyError(f"Snapshot.of_units: {known}")
+        if self.activity is None:
+            return np.full(len(self.layers), np.nan)
+        return self.activity[:, ACTIVITY.index(name)]
 
     @one_line
     def __repr__(self) -> str:

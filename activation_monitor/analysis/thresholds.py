@@ -224,6 +224,18 @@ THRESHOLDS = {
         "samples below which no unit is called dead",
         "a healthy unit is zero for all of 16 samples with probability 2^-16",
     ),
+    "dead-steps": Threshold(
+        3,
+        "sampled steps over which a unit that dies in training must have been inactive",
+        "chosen, not calibrated: one batch may be odd, and the next one like it",
+    ),
+    "dead-window": Threshold(
+        128,
+        "samples over which a unit that dies in training must have been inactive",
+        "a unit that is active for 2 % of the samples is inactive for 128 of them with "
+        "probability 0.98^128 = 0.08, for a batch of 32 with 0.52; `dead` of the units are "
+        "so by chance only if each is active for less than 1 of 1,200 samples",
+    ),
     "mean-shift": Threshold(
         0.9,
         "absolute mean of the activations over their rms",

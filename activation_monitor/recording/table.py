@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import activity, histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo
 from activation_monitor.recording import kernels
 from activation_monitor.recording.backends import backend
@@ -23,6 +23,7 @@ class Measured(NamedTuple):
     quantities: dict[str, np.ndarray]
     histograms: dict[str, np.ndarray]
     loss: float = math.nan
+    activity: np.ndarray | None = None
 
 
 def unscaled(found: Measured, scale: float) -> Measured:
@@ -83,6 +84,7 @@ class Table:
         self._layers = None  # until the step's Python code runs again
         self._changed = set()
         self._recurrent: dict[int, kernels.Recurrent] = {}  # as first known
+        self._activity: dict[int, activity.Activity] = {}  # by index
 
     def note_weights(self, layers: list[keras.Layer]) -> None:
         """Note what shows only before training: which layers' weights have left their
@@ -124,7 +126,9 @@ class Table:
         del self._index[self.rows.pop().key]
         self._reader = None
 
-    def store(self, index: int, quantity: str, merges: bool = False) -> Store:
+    def store(
+        self, index: int, quantity: str, merges: bool = False, channels: int = 0
+    ) -> Store:
         """The store of a quantity of a row, which is made if it is new.
 
         Args:
@@ -132,10 +136,16 @@ class Table:
             quantity: A name from `records.QUANTITIES`.
             merges: Whether several tensors are measured before `read`. Defaults to
                 `False`.
+            channels: The number of channels whose activity is measured, if it is new.
+                Defaults to `0`.
         """
         stores = self.rows[index].stores
+        if quantity in stores:
+            channels = stores[quantity].channels
         if quantity not in stores or (merges and not stores[quantity].merges):
-            stores[quantity] = backend.Store(histograms=self._histograms, merges=merges)
+            stores[quantity] = backend.Store(
+                histograms=self._histograms, merges=merges, channels=channels
+            )
             self._reader = None
         return stores[quantity]
 
@@ -175,7 +185,7 @@ class Table:
             self._reader = backend.Reader([store for _, _, store in places])
         if self._layers is None:
             self._layers = self._infos()
-        found, counted = self._reader.read()
+        found, counted, active = self._reader.read()
         quantities, histograms = {}, {}
         for quantity in records.QUANTITIES:
             here = [i for i, (name, _, _) in enumerate(places) if name == quantity]
@@ -186,7 +196,25 @@ class Table:
                 if self._histograms:
                     histograms[quantity] = histogram.none(len(self.rows))
                     histograms[quantity][rows] = counted[here]
-        return Measured(self._layers, quantities, histograms)
+        of_units = self._count_active(
+            (row, active[i], records.field(found[i], "samples"))
+            for i, (_, row, store) in enumerate(places)
+            if store.channels
+        )
+        return Measured(self._layers, quantities, histograms, activity=of_units)
+
+    def _count_active(self, measured):
+        """The activity of all rows, `(rows, len(activity.FIELDS))`; None if none has any.
+
+        Args:
+            measured: Row, activity of its channels and number of samples.
+        """
+        of_units = np.full((len(self.rows), len(activity.FIELDS)), np.nan)
+        for row, active, samples in measured:
+            known = activity.after(self._activity.get(row), active, float(samples))
+            self._activity[row] = known
+            of_units[row] = activity.row(known)
+        return None if np.isnan(of_units).all() else of_units
 
     def _infos(self):
         paths = unique_paths(*self._models)

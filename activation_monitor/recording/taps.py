@@ -13,7 +13,7 @@ from typing import cast
 
 import keras
 
-from activation_monitor.analysis import records
+from activation_monitor.analysis import activity, records
 from activation_monitor.recording import kernels, shared
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.backward import Backward, depending_on
@@ -26,6 +26,7 @@ from activation_monitor.recording.keras_private import (
     own_variables,
     same_but_new,
 )
+from activation_monitor.recording.measure import channels_of
 from activation_monitor.recording.layers import (
     activation_name,
     all_layers,
@@ -39,6 +40,10 @@ from activation_monitor.recording.layers import (
 from activation_monitor.recording.step_trace import Trace
 from activation_monitor.recording.table import Measured, Table, unscaled
 from activation_monitor.recording.weights import Weights
+
+
+# Of more, the activity of each would be as much as all else that a step copies.
+_MANY_CHANNELS = 2**16
 
 
 class Taps:
@@ -323,11 +328,14 @@ class Taps:
         row.activation = "linear" if row.kind == "input" else activation_name(layer)
         # A `Monitored` layer waits for this record, which must be right the first time.
         place = None if row.kind == "input" else shared.place_for(layer)
-        record = self._store(running, index, records.OUTPUT).put(
+        axis, channels = channel_axis(layer, tensor), 0
+        if row.activation in activity.RECTIFIED:
+            channels = channels_of(tensor, axis)
+        record = self._store(running, index, records.OUTPUT, channels).put(
             tensor,
             exact=running.exact or place is not None,
             fused=running.fused,
-            channel_axis=channel_axis(layer, tensor),
+            channel_axis=axis,
             unsaturated=records.SATURATED.get(row.activation),
             mask=mask_of(tensor),
         )
@@ -345,10 +353,12 @@ class Taps:
         running.add_measured(index, tensor, after)
         return after
 
-    def _store(self, running, index, quantity):
+    def _store(self, running, index, quantity, channels=0):
         # A graph within that of the step is a loop or a branch.
         merges = running.repeats or backend.graph() is not running.step_graph
-        return self._table.store(index, quantity, merges)
+        if channels > _MANY_CHANNELS:
+            channels = 0
+        return self._table.store(index, quantity, merges, channels)
 
     def _gradient_taps(self, sources):
         """The measured tensors whose gradients belong to a step that asks for gradients by

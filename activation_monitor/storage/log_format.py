@@ -10,6 +10,9 @@ Version 3 writes for each snapshot these tensors, at one step:
   others, it has the bits that differ (`_FOLLOWS`);
 * `activation_monitor/histograms/<quantity>`: the histograms of a quantity, a float64 array
   `(layers, slots)`, compressed in the same way;
+* `activation_monitor/activity`: how many ReLU units were not active over the last sampled
+  steps, a float64 array `(layers, 3)` of `activity.FIELDS`, compressed in the same way; if
+  there are any, and the log is new enough;
 * `activation_monitor/step`: the float64 array `(steps, loss)`;
 * `activation_monitor/layers`: the rows and columns as JSON, at the first step and whenever
   they change.
@@ -32,6 +35,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis.activity import FIELDS as ACTIVITY
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.storage.plugin_name import PLUGIN
 
@@ -60,6 +64,7 @@ HISTOGRAM_PREFIX = "activations/"
 """The tag of a layer's histogram for TensorBoard's tab is this prefix and the name of the
 layer."""
 
+_ACTIVITY_TAG = f"{PLUGIN}/activity"
 _STRIDES_TAG_2 = f"{PLUGIN}/strides"
 _SNAPSHOT_TAG_1, _KERNELS_TAG_1 = f"{PLUGIN}/snapshot", f"{PLUGIN}/kernels"
 _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
@@ -67,7 +72,7 @@ _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
 SNAPSHOT_TAGS = (
     *(RECORDS_TAGS[records.OUTPUT], _SNAPSHOT_TAG_1),
     *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
-    *(STEP_TAG, _STRIDES_TAG_2, _KERNELS_TAG_1),
+    *(STEP_TAG, _ACTIVITY_TAG, _STRIDES_TAG_2, _KERNELS_TAG_1),
 )
 """Tags that `decode` reads, for all versions, besides those of `HISTOGRAMS_TAGS`. A step
 that has one of the first two is a snapshot."""
@@ -262,6 +267,8 @@ def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
         arrays[RECORDS_TAGS[name]] = encoded(array)
     for name, array in snapshot.histograms.items():
         arrays[HISTOGRAMS_TAGS[name]] = compressed(array)
+    if snapshot.activity is not None:
+        arrays[_ACTIVITY_TAG] = compressed(snapshot.activity)
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
 
 
@@ -313,6 +320,9 @@ def decode(
             if layer.name in histograms:
                 counted = histogram.Histogram(int(strides[i]), histograms[layer.name])
                 packed[records.OUTPUT][i] = histogram.pack(counted)
+    of_units = None
+    if _ACTIVITY_TAG in arrays:
+        of_units = restored(arrays[_ACTIVITY_TAG], len(ACTIVITY))
     return Snapshot(
         step=step,
         layers=table.layers,
@@ -321,6 +331,7 @@ def decode(
         steps=int(steps),
         loss=float(loss),
         evaluation=table.evaluation,
+        activity=of_units,
     )
 
 

@@ -23,6 +23,7 @@ class Store(Protocol):
     """Where the record of one tensor waits until the host reads it. No layer owns it."""
 
     merges: bool
+    channels: int
 
     def put(
         self,
@@ -65,8 +66,9 @@ class Kept(Protocol):
 class Reader(Protocol):
     """Reads many stores with one copy to the host, and empties them."""
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Records `(stores, len(FIELDS))` and histograms `(stores, len(SLOTS))`."""
+    def read(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Records `(stores, len(FIELDS))`, histograms `(stores, len(SLOTS))`, and of each
+        store which channels were active, `(channels,)`."""
         ...
 
 
@@ -85,7 +87,9 @@ class Backend(Protocol):
 
     # -- records
 
-    def Store(self, histograms: bool, merges: bool = True) -> Store:  # noqa: N802
+    def Store(  # noqa: N802
+        self, histograms: bool, merges: bool = True, channels: int = 0
+    ) -> Store:
         """A new store."""
         ...
 
