@@ -26,7 +26,6 @@ from activation_monitor.recording.keras_private import (
     own_variables,
     same_but_new,
 )
-from activation_monitor.recording.measure import channels_of
 from activation_monitor.recording.layers import (
     activation_name,
     all_layers,
@@ -37,10 +36,10 @@ from activation_monitor.recording.layers import (
     kind_of,
     width_of,
 )
+from activation_monitor.recording.measure import channels_of
 from activation_monitor.recording.step_trace import Trace
 from activation_monitor.recording.table import Measured, Table, unscaled
 from activation_monitor.recording.weights import Weights
-
 
 # Of more, the activity of each would be as much as all else that a step copies.
 _MANY_CHANNELS = 2**16

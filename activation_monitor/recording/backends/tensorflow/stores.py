@@ -202,7 +202,9 @@ class Store:
             The raw record of this tensor, `(len(raw.COLUMNS),)`.
         """
         # In another trace the layer may output another number of channels.
-        fits = self.channels > 0 and measure.channels_of(tensor, channel_axis) == self.channels
+        fits = (
+            self.channels > 0 and measure.channels_of(tensor, channel_axis) == self.channels
+        )
         measuring = _measuring(
             tensor.dtype.name,
             len(tensor.shape),
