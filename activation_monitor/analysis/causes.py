@@ -191,6 +191,24 @@ class NonFiniteGradient(NamedTuple):
     overflows: bool
 
 
+class MovingStatistics(NamedTuple):
+    """Batch normalizations whose moving statistics do not follow the batches.
+
+    Attributes:
+        rows: Their rows.
+        momentum: The largest momentum.
+    """
+
+    rows: tuple[int, ...]
+    momentum: float
+
+
+class FixedStatistics(NamedTuple):
+    """Batch normalizations that use moving statistics of other data in training."""
+
+    rows: tuple[int, ...]
+
+
 Cause = (
     Weights
     | EqualWeights
@@ -205,4 +223,6 @@ Cause = (
     | SameInput
     | TargetScale
     | NonFiniteGradient
+    | MovingStatistics
+    | FixedStatistics
 )

@@ -256,6 +256,7 @@ _EXPLAINED_BY: dict[str, tuple[str, ...]] = {
 
 # What an unscaled input leads to in training, if it is not fixed.
 _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
+    "moving-statistics": ("nonfinite-activations", "nonfinite-gradients"),
     "dead-units": ("unscaled-input",),
     "nonfinite-activations": ("unscaled-input",),
 }

@@ -24,6 +24,7 @@ class Measured(NamedTuple):
     histograms: dict[str, np.ndarray]
     loss: float = math.nan
     activity: np.ndarray | None = None
+    moving: np.ndarray | None = None
 
 
 def unscaled(found: Measured, scale: float) -> Measured:
@@ -160,6 +161,45 @@ class Table:
             if row.kind == "weight":
                 record[:] = by_layer.get(id(row.layer), record)
         return found
+
+    def calls(self, outputs: np.ndarray) -> dict[int, tuple[int, float]]:
+        """By id of each layer that the last step called: how often, and the rms of its
+        output.
+
+        Args:
+            outputs: The records of the outputs, as `read` returned them.
+
+        Returns:
+            The number of calls, 0 if it is not known because some are in a loop, and the
+            rms.
+        """
+        found: dict[int, tuple[int, float]] = {}
+        rms = records.STATISTICS["rms"](outputs)
+        counts = records.field(outputs, "count")
+        for row, size, count in zip(self.rows, rms, counts, strict=True):
+            if row.kind == "input" or not count:
+                continue
+            calls, _ = found.get(id(row.layer), (0, 0.0))
+            looped = (calls == 0 and id(row.layer) in found) or not row.parents.traced
+            found[id(row.layer)] = 0 if looped else calls + 1, float(size)
+        return found
+
+    def of_layers(self, by_layer: dict[int, np.ndarray]) -> np.ndarray | None:
+        """Arrays of the same length, by id of a layer, in all rows of its outputs.
+
+        Returns:
+            An array with one row for each row, NaN where there is none; None if there is
+            no array.
+        """
+        if not by_layer:
+            return None
+        nothing = np.full(len(next(iter(by_layer.values()))), np.nan)
+        return np.stack(
+            [
+                nothing if row.kind == "input" else by_layer.get(id(row.layer), nothing)
+                for row in self.rows
+            ]
+        )
 
     def clear(self) -> None:
         """Empty all stores, after a step that was interrupted."""

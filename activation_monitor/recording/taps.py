@@ -37,6 +37,7 @@ from activation_monitor.recording.layers import (
     width_of,
 )
 from activation_monitor.recording.measure import channels_of
+from activation_monitor.recording.moving import Moving
 from activation_monitor.recording.step_trace import Trace
 from activation_monitor.recording.table import Measured, Table, unscaled
 from activation_monitor.recording.weights import Weights
@@ -61,6 +62,10 @@ class Taps:
         gradients: Whether to measure the gradients of the loss with respect to outputs and
             kernels. Defaults to `False`.
         warn: Called with a message when a layer is left out. Defaults to `print`.
+        now: Returns the number of the step. Defaults to a function that returns 0.
+
+    Attributes:
+        together: How many training steps run before `read`, which those who run them set.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Taps:
         updates: bool = True,
         gradients: bool = False,
         warn: Callable[[str], None] = print,
+        now: Callable[[], int] = lambda: 0,
     ):
         self.layers = all_layers(*models)
         self._models = tuple(models)
@@ -82,6 +88,9 @@ class Taps:
         self._functions_left_out = False
         self._weights = Weights(warn) if weights else None
         self._updates = updates
+        self._moving = Moving(warn) if weights and updates else None
+        self._now = now
+        self.together = 1
         self._backward = Backward(self._measured_layers, gradients, warn)
         self._table = Table(tuple(models), histograms)
         self._table.note_weights(self.layers)
@@ -419,6 +428,8 @@ class Taps:
         """
         if self._weights is not None:
             self._weights.before(self._measured_layers(), exact)
+        if self._moving is not None:
+            self._moving.before(self._measured_layers())
 
     def clear(self) -> None:
         """Forget what an interrupted step left in the stores."""
@@ -437,4 +448,13 @@ class Taps:
             self._weights.late(layers)
             for quantity, by_layer in self._weights.read().items():
                 found.quantities[quantity] = self._table.spread(by_layer)
+        if self._moving is not None and found.layers:
+            found = found._replace(moving=self._read_moving(self._moving, found))
         return unscaled(found, kept.scale)._replace(loss=kept.loss)
+
+    def _read_moving(self, moving, found):
+        called = self._table.calls(found.quantities[records.OUTPUT])
+        layers = [layer for layer in self._measured_layers() if id(layer) in called]
+        updates = {key: calls * self.together for key, (calls, _) in called.items()}
+        rms = {key: size for key, (_, size) in called.items()}
+        return self._table.of_layers(moving.after(self._now(), layers, updates, rms))

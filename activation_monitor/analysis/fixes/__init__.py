@@ -14,6 +14,7 @@ from activation_monitor.analysis.fix import Fix
 from activation_monitor.analysis.fixes import (
     between,
     data,
+    normalization,
     reach,
     recurrent,
     values,
@@ -59,6 +60,10 @@ def fix_for(
             return data.target_scale(cause)
         case causes.UnknownKind():
             return between.own_scale(cause, snapshot)
+        case causes.MovingStatistics():
+            return normalization.moving(cause, snapshot)
+        case causes.FixedStatistics():
+            return normalization.fixed(cause, snapshot)
         case causes.EqualWeights():
             return weights.equal(cause, snapshot)
         case causes.Weights():

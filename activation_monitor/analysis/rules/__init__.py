@@ -14,6 +14,7 @@ from activation_monitor.analysis.rules import (
     data,
     embeddings,
     gradients,
+    normalization,
     recurrent,
     size,
     units,
@@ -81,8 +82,9 @@ ALWAYS = (
     Always(nonfinite, any_nonfinite),
     Always(nonfinite_gradients, any_nonfinite_gradient),
     Always(units.dead, units.may_be_dead),
+    Always(normalization.moving, normalization.may_be_away),
 )
 
-LAYERS_JOIN = frozenset({"dead-units"})
+LAYERS_JOIN = frozenset({"dead-units", "moving-statistics"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays
 with the layer in which it began."""
