@@ -13,7 +13,7 @@ Several updates give a weighted mean of the batches, with `momentum^updates`.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,9 @@ def window_after(
         momentum: Of the layer.
     """
     apart = limit("moving-apart")
-    if momentum < 1:
+    if not last.shift.size:
+        apart = 1.0  # they follow nothing
+    elif momentum < 1:
         apart = min(apart, 1.0 / (1.0 - momentum))
     if window and window[-1].step <= last.step:
         before = window[-1]
@@ -145,6 +147,5 @@ def window_after(
 
 def _common(values: Sequence[np.ndarray]) -> np.ndarray:
     """The part that all have: the smallest one if all have the same sign, else 0."""
-    stacked: Any = np.stack(values)
-    low, high = stacked.min(axis=0), stacked.max(axis=0)
-    return np.where(low > 0, low, np.where(high < 0, high, 0.0 * low))
+    low, high = np.minimum.reduce(values), np.maximum.reduce(values)
+    return np.maximum(low, 0.0) + np.minimum(high, 0.0)

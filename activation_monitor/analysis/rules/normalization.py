@@ -36,7 +36,7 @@ def _away(snapshot: Snapshot) -> list[int]:
     """Rows of the layers that normalize with their batches."""
     momentum = snapshot.of_moving("momentum")
     with np.errstate(divide="ignore"):
-        settled = limit("moving-settled") / (1.0 - momentum)
+        settled = np.round(limit("moving-settled") / (1.0 - momentum))
     settled = np.minimum(settled, limit("moving-settled-by"))
     shift, scale = (snapshot.of_moving(name) for name in ("shift", "scale"))
     far = (shift > limit("moving-shift")) | (np.abs(scale) > limit("moving-scale"))
@@ -67,8 +67,8 @@ def _of_training(snapshot: Snapshot, rows: list[int]) -> Found:
         f"{listed(names)} will behave differently in evaluation: the moving statistics "
         "stay away from those of the batches. With them, the channels of "
         f"{names[worst]} would have {10 ** scale[worst]:.2g} times the std that they have "
-        f"in training, and a mean that is off by {shift[worst]:.2g} standard deviations (the "
-        "median over channels, at least so much at each of the last sampled steps). "
+        f"in training, and a mean that is off by {shift[worst]:.2g} standard deviations "
+        "(the median over channels, at least so much at each of the last sampled steps). "
         "Training uses the statistics of each batch, evaluation the moving ones (Ioffe & "
         "Szegedy 2015).",
         MovingStatistics(tuple(rows), float(momentum.max())),
