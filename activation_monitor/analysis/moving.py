@@ -96,7 +96,8 @@ def of_fixed(
     """
     variance, nothing = fixed[1].astype(np.float64), np.zeros(0, np.float32)
     passed = variance / (variance + epsilon)
-    square = float(np.mean(np.square(gamma) * passed + np.square(beta)))
+    squares: np.ndarray = np.square(gamma) * passed + np.square(beta)
+    square = float(squares.mean())
     known = square > 0 and rms > 0 and math.isfinite(rms)
     misfit = math.log10(rms / math.sqrt(square)) if known else math.nan
     return Deviation(step, nothing, nothing, misfit)
