@@ -134,7 +134,9 @@ class _ForwardPass:
         if self._precision.exact:
             found, loss = self._run(x, y)
             self._precision.after(found)
-        return Snapshot(self._step, **found._replace(loss=loss)._asdict())
+        # One pass, or two over the same batch: there is no window.
+        found = found._replace(loss=loss, activity=None)
+        return Snapshot(self._step, **found._asdict())
 
     def _run(self, x, y):
         exact = self._precision.exact

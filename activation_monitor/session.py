@@ -138,6 +138,7 @@ class Session:
                 weights=kind == "train",
                 gradients=kind == "train" and self.options.gradients,
                 warn=self.attempts.warn_once,
+                now=lambda: self.now,
             )
             receive = self._measured if kind == "train" else self._evaluated
             if kind == "train":

@@ -37,6 +37,7 @@ class Tap(NamedTuple):
     record: np.ndarray
     kernel: np.ndarray | None
     gradient: float | np.ndarray | None
+    inactive: tuple[int, int, int] | None = None
 
 
 def tap(
@@ -52,6 +53,7 @@ def tap(
     saturated=0.0,
     kernel=None,
     gradient=None,
+    inactive=None,
     **info,
 ):
     """One tapped tensor. By default it is the output of a linear layer after the last tap.
@@ -68,6 +70,8 @@ def tap(
         kernel: The weights of the layer, an array.
         gradient: Rms of the gradient of the loss with respect to the tensor; an array is
             the gradient itself; None if nothing leads from the tensor to the loss.
+        inactive: Units that were not active over so many sampled steps and samples, see
+            `activity.FIELDS`; None if this was not counted.
         **info: Further fields of its `LayerInfo`.
     """
     info = {"activation": "linear", "width": 512, "dtype": "float32"} | info
@@ -81,7 +85,7 @@ def tap(
         records.field(record, "samples")[...] = samples
         records.field(record, "dead_units")[...] = dead
         records.field(record, "saturated")[...] = saturated * count
-    return Tap(name, rms, kind, after, info, record, kernel, gradient)
+    return Tap(name, rms, kind, after, info, record, kernel, gradient, inactive)
 
 
 def _elements(rms, mean, within):
@@ -118,7 +122,14 @@ def network(*taps, step=0, steps=1, loss=math.nan):
     if any(one is not None for one in gradients):
         back = [[[one], [-one]] if isinstance(one, float) else one for one in gradients]
         quantities["output_gradient"] = _records(back)
-    return Snapshot(step, tuple(layers), quantities, steps=steps, loss=loss)
+    counted = [one.inactive or (math.nan,) * 3 for one in taps]
+    some = any(one.inactive is not None for one in taps)
+    return Snapshot(
+        *(step, tuple(layers), quantities),
+        steps=steps,
+        loss=loss,
+        activity=np.array(counted, np.float64) if some else None,
+    )
 
 
 def _records(arrays):

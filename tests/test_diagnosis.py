@@ -1,5 +1,6 @@
 """The diagnosis: healthy and unhealthy networks, and what explains what, and when."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -8,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from activation_monitor.analysis import rules
+from activation_monitor.analysis import moving, rules
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, summary
 from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording
-from networks import Drawn, chain, network, straight, tap, weights
+from networks import Drawn, chain, network, norm, straight, tap, weights
 
 SYMMETRIC = "symmetric-initialization"
 OUTLIER = "outlier-gain"
@@ -519,7 +520,7 @@ def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
     assert diagnosis.steps == tuple(snapshot.step for snapshot in snapshots)
 
 
-ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS)
+ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS, "moving-statistics")
 OF_ONE_SNAPSHOT = [
     *(code for code in CODES if code not in rules.ENDING_IN_TRAINING),
     *("saturated-activations", "collapsed-activations"),  # both of one and over time
@@ -549,7 +550,16 @@ def one_of_each():
         *(tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1e4)),
         loss=1e8,
     )
+    found["moving-statistics"] = fixed()
     return found
+
+
+def fixed():
+    """A network whose frozen normalization has statistics of other data."""
+    made = network(tap("a"), norm("n", 5.0, samples=32), tap("head"))
+    known = np.full((3, len(moving.FIELDS)), np.nan)
+    known[1] = [0.99, 3, np.nan, np.nan, 0.7]
+    return dataclasses.replace(made, moving=known)
 
 
 def moved(snapshot, step):

@@ -145,6 +145,18 @@ def split(x, rows):
     return np.split(x[:rows], [(rows + 1) // 2])
 
 
+def assert_counted(found, batches):
+    """Units that were not active on any replica in any batch so far, in float64 numpy."""
+    active, samples = np.zeros(16, bool), 0
+    for i, (snapshot, batch) in enumerate(zip(found["snapshots"], batches, strict=True)):
+        outputs = distributed.forward(found["weights"][i], batch)
+        active |= (outputs["net/first"] > 0).any(axis=0)
+        samples += len(batch)
+        row = snapshot.names.index("net/first")
+        expected = [np.sum(~active), i + 1, samples]
+        np.testing.assert_array_equal(snapshot.activity[row], expected)
+
+
 # -- replicas in one process
 
 
@@ -156,6 +168,7 @@ def test_in_fit_the_record_is_that_of_the_global_batch(mirrored, case):
     for i, snapshot in enumerate(found["snapshots"]):
         batch = X[12 * i : 12 * i + 12]
         assert_measured(snapshot, found["weights"][i], *split(batch, 12))
+    assert_counted(found, [X[:12], X[12:24]])
 
 
 def test_an_unevenly_split_batch_is_merged_by_its_elements(mirrored):
@@ -165,6 +178,7 @@ def test_an_unevenly_split_batch_is_merged_by_its_elements(mirrored):
     for i, snapshot in enumerate(found["snapshots"]):
         batch = X[:19][8 * i : 8 * i + 8]
         assert_measured(snapshot, found["weights"][i], *split(batch, len(batch)))
+    assert_counted(found, [X[:8], X[8:16], X[16:19]])
 
 
 @pytest.mark.parametrize("case", ["watched", "measured eagerly"])

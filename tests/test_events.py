@@ -21,7 +21,7 @@ from tensorboard.util import tensor_util
 
 import models
 from activation_monitor import ActivationMonitor, diagnose, read_recording
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import activity, histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.storage import event_file, log_format, tabs, writer
 from activation_monitor.storage.reader import read_run, read_runs
@@ -109,6 +109,9 @@ def assert_same(read, written):
                 about = f"{name} of {quantity}"
                 np.testing.assert_array_equal(after[quantity], before[quantity], about)
         np.testing.assert_array_equal(theirs.loss, ours.loss)
+        assert (theirs.activity is None) == (ours.activity is None)
+        for name in activity.FIELDS:
+            np.testing.assert_array_equal(theirs.of_units(name), ours.of_units(name), name)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +150,7 @@ def test_every_tensor_has_its_scalars_and_histograms(run):
             for own in (
                 *(f"records/{quantity}" for quantity in records.QUANTITIES),
                 *("histograms/output", "histograms/output_gradient"),
-                *("layers", "step"),
+                *("layers", "step", "activity"),
             )
         },
     }
@@ -327,6 +330,7 @@ def test_a_log_of_an_earlier_version_is_read(version):
         histograms = snapshot.histograms["output"]
         np.testing.assert_array_equal(histograms, expected["histograms"][i])
         assert not snapshot.evaluation
+        assert snapshot.activity is None  # it was not counted over steps
     with_kernels = [snapshot for snapshot in read if "weight" in snapshot.quantities]
     assert with_kernels == [*read][: len(kernels)]
     for snapshot, records_of_kernels in zip(with_kernels, kernels, strict=True):

@@ -1404,6 +1404,7 @@ def test_nan_and_infinities_that_the_model_takes_care_of_are_healthy(name):
 def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
     import test_backward_rules as backward
+    import test_moving as normalization
     import test_over_time as over_time
 
     tables = {
@@ -1418,6 +1419,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "saturated-activations": (SATURATED, NOT_SATURATED),
         "dead-units": (DEAD, ALIVE),
         "collapsed-activations": (COLLAPSED, NOT_COLLAPSED),
+        "moving-statistics": (normalization.AWAY, normalization.HEALTHY),
         "exploding-gradients": (GRADIENTS, GOOD_GRADIENTS),
         "vanishing-gradients": (GRADIENTS, GOOD_GRADIENTS),
         "no-gradient": (backward.NO_GRADIENT, backward.GRADIENT),

@@ -217,6 +217,24 @@ class Steps(NamedTuple):
     shows: Literal["size", "signal", "jump", "input", "tail", "growth"]
 
 
+class MovingStatistics(NamedTuple):
+    """Batch normalizations whose moving statistics do not follow the batches.
+
+    Attributes:
+        rows: Their rows.
+        momentum: The largest momentum.
+    """
+
+    rows: tuple[int, ...]
+    momentum: float
+
+
+class FixedStatistics(NamedTuple):
+    """Batch normalizations that use moving statistics of other data in training."""
+
+    rows: tuple[int, ...]
+
+
 Cause = (
     Weights
     | EqualWeights
@@ -233,4 +251,6 @@ Cause = (
     | NonFiniteGradient
     | NonFiniteLoss
     | Steps
+    | MovingStatistics
+    | FixedStatistics
 )

@@ -393,4 +393,5 @@ _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
     "dead-units": ("unscaled-input", *_CAUSES_IN_TRAINING),
     "nonfinite-activations": ("unscaled-input", *_CAUSES_IN_TRAINING),
     "nonfinite-gradients": _CAUSES_IN_TRAINING,
+    "moving-statistics": (*_NONFINITE, "nonfinite-loss"),
 }

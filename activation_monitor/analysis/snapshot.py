@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import activity, histogram, moving, records
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.shown import count, one_line
+
+OF_LAYERS = {"activity": activity.FIELDS, "moving": moving.FIELDS}
+"""Arrays of a snapshot with one row for each layer that are no records: what was counted
+over several sampled steps. Name -> columns."""
 
 KINDS = (
     "weight",
@@ -104,6 +108,12 @@ class Snapshot:
         loss: The loss of the step; NaN if it was not measured.
         evaluation: Whether these are forward passes of evaluation, which are measured but
             never judged. Defaults to `False`.
+        activity: How many units of ReLU layers were not active over the last sampled steps,
+            an array of shape `(layers, len(activity.FIELDS))` with NaN for other layers;
+            None if it was not measured. Defaults to `None`.
+        moving: How far the moving statistics of batch normalizations are from the batches
+            of the last sampled steps, an array of shape `(layers, len(moving.FIELDS))` with
+            NaN for other layers; None if there are none. Defaults to `None`.
 
     Raises:
         ValueError: If "output" is missing, a quantity is unknown, or an array does not have
@@ -117,6 +127,8 @@ class Snapshot:
     steps: int = 1
     loss: float = math.nan
     evaluation: bool = False
+    activity: np.ndarray | None = None
+    moving: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if OUTPUT not in self.quantities:
@@ -136,6 +148,13 @@ class Snapshot:
                         f"Snapshot: expected an array of {len(self.layers)} layers and "
                         f"{columns} columns for {quantity!r}. Received: {array.shape}."
                     )
+        for name, columns in OF_LAYERS.items():
+            array, shape = getattr(self, name), (len(self.layers), len(columns))
+            if array is not None and array.shape != shape:
+                raise ValueError(
+                    f"Snapshot: expected an array of shape {shape} for `{name}`. Received: "
+                    f"{array.shape}."
+                )
 
     @property
     def last_step(self) -> int:
@@ -214,6 +233,44 @@ class Snapshot:
         if of not in self.histograms:
             return None
         return histogram.unpack(self.histograms[of][self.names.index(name)])
+
+    def of_units(self, name: str) -> np.ndarray:
+        """A number of every layer on the activity of its units.
+
+        Args:
+            name: A name from `activity.FIELDS`.
+
+        Returns:
+            Array of shape `(layers,)`, NaN where it is not known.
+
+        Raises:
+            KeyError: If there is no such number.
+        """
+        return self._of_layers("activity", "of_units", name)
+
+    def of_moving(self, name: str) -> np.ndarray:
+        """A number of every layer on its moving statistics.
+
+        Args:
+            name: A name from `moving.FIELDS`.
+
+        Returns:
+            Array of shape `(layers,)`, NaN where it is not known.
+
+        Raises:
+            KeyError: If there is no such number.
+        """
+        return self._of_layers("moving", "of_moving", name)
+
+    def _of_layers(self, which: str, where: str, name: str) -> np.ndarray:
+        columns = OF_LAYERS[which]
+        if name not in columns:
+            known = no_such("field", name, columns, listed=True)
+            raise KeyError(f"Snapshot.{where}: {known}")
+        array = getattr(self, which)
+        if array is None:
+            return np.full(len(self.layers), np.nan)
+        return array[:, columns.index(name)]
 
     @one_line
     def __repr__(self) -> str:

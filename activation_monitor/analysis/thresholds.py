@@ -233,6 +233,63 @@ THRESHOLDS = {
         "samples below which no unit is called dead",
         "a healthy unit is zero for all of 16 samples with probability 2^-16",
     ),
+    "dead-steps": Threshold(
+        3,
+        "sampled steps over which a unit that dies in training must have been inactive",
+        "chosen, not calibrated: one batch may be odd, and the next one like it",
+    ),
+    "dead-window": Threshold(
+        128,
+        "samples over which a unit that dies in training must have been inactive",
+        "a unit that is active for 2 % of the samples is inactive for 128 of them with "
+        "probability 0.98^128 = 0.08, for a batch of 32 with 0.52; `dead` of the units are "
+        "so by chance only if each is active for less than 1 of 1,200 samples",
+    ),
+    "moving-window": Threshold(
+        3,
+        "sampled steps in all of which batches differ from the moving statistics",
+        "chosen, not calibrated: one batch may be odd, and the next one like it",
+    ),
+    "moving-apart": Threshold(
+        100,
+        "steps between two of these, or 1 / (1 - momentum) if that is less",
+        "the moving statistics follow a jump in so many steps, with the default momentum",
+    ),
+    "moving-slower": Threshold(
+        1.5,
+        "times these steps from which on the momentum itself is the cause",
+        "chosen, not calibrated: above the default of Keras, which has 1",
+    ),
+    "moving-settled": Threshold(
+        5,
+        "times 1 / (1 - momentum) updates, after which moving statistics have settled",
+        "the initial value has then the weight e^-5 = 0.007",
+    ),
+    "moving-settled-by": Threshold(
+        5000,
+        "steps after which moving statistics have settled whatever the momentum",
+        "5 / (1 - 0.999): no network of keras.applications has a larger momentum",
+    ),
+    "moving-shift": Threshold(
+        1.0,
+        "standard deviations by which the mean of a channel would be off in evaluation",
+        "chosen, not calibrated: a ReLU after it passes 84 % of the inputs instead of half",
+    ),
+    "moving-scale": Threshold(
+        0.3,
+        "decades by which the std of a channel would be off in evaluation",
+        "chosen, not calibrated: a factor of 2",
+    ),
+    "moving-misfit": Threshold(
+        0.5,
+        "decades by which the output differs from what fixed moving statistics promise",
+        "chosen, not calibrated: a factor of 3.2, data of another kind may make less",
+    ),
+    "moving-batch": Threshold(
+        8,
+        "samples of a batch below which its statistics are too random to judge others by",
+        "the variance over 8 samples has a relative standard deviation of 0.5",
+    ),
     "mean-shift": Threshold(
         0.9,
         "absolute mean of the activations over their rms",

@@ -37,9 +37,10 @@ def measure(
     mask: Any = None,
     exact: bool = False,
     histograms: bool = False,
+    activity: bool = False,
     primitives: moments.Primitives | None = None,
 ) -> Any:
-    """The raw record of a tensor, and its raw histogram if wanted.
+    """The raw record of a tensor; its raw histogram and its active channels if wanted.
 
     Args:
         x: Floating-point tensor of shape `(batch, *positions, channels)`; or, with a
@@ -55,11 +56,13 @@ def measure(
             non-finite ones are measured too, and all elements are counted. Defaults to
             `False`.
         histograms: Whether to append the raw histogram. Defaults to `False`.
+        activity: Whether to append for each channel 1 if any sample and position of it is
+            not zero, else 0. Defaults to `False`.
         primitives: Those of the backend. Defaults to `None`: XLA compiles the step.
 
     Returns:
         Float32 tensor of shape `(len(raw.COLUMNS),)`. With histograms,
-        `len(raw.HISTOGRAM_COLUMNS)` numbers follow.
+        `len(raw.HISTOGRAM_COLUMNS)` numbers follow; with activity, one for each channel.
     """
     rows, lengths = _rows(x)
     exact = exact or mask is not None
@@ -83,11 +86,14 @@ def measure(
             beyond = _beyond(sample, unsaturated) & ops.isfinite(sample)
             counts["saturated"] = _number_of(beyond)
     counts["samples"] = lengths[0]
-    counts["dead_units"] = _number_of(_of_channels(found.unit_is_zero, x, channel_axis))
-    record = ops.concatenate([_integers(counts, exact), ops.cast(found.values, "float32")])
-    if not histograms:
-        return record
-    return ops.concatenate([record, _histogram(stride, sample)])
+    zero_channels = _of_channels(found.unit_is_zero, x, channel_axis)
+    counts["dead_units"] = _number_of(zero_channels)
+    parts = [_integers(counts, exact), ops.cast(found.values, "float32")]
+    if histograms:
+        parts.append(_histogram(stride, sample))
+    if activity:
+        parts.append(ops.cast(~zero_channels, "float32"))
+    return ops.concatenate(parts)
 
 
 def measure_each(
@@ -174,6 +180,11 @@ def _of_channels(unit_is_zero, x, channel_axis):
     channels = ops.maximum(ops.shape(x)[channel_axis], 1)
     shape, axis = ((channels, -1), 1) if channel_axis == 1 else ((-1, channels), 0)
     return ops.all(ops.reshape(unit_is_zero, shape), axis=axis)
+
+
+def channels_of(x: Any, channel_axis: int) -> int:
+    """The number of channels of a tensor, 0 if it is not known before the step runs."""
+    return int((x.shape[channel_axis] if len(x.shape) > 1 else 1) or 0)
 
 
 def _beyond(x, unsaturated):

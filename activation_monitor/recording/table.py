@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import activity, histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo
 from activation_monitor.recording import kernels
 from activation_monitor.recording.backends import backend
@@ -24,6 +24,8 @@ class Measured(NamedTuple):
     quantities: dict[str, np.ndarray]
     histograms: dict[str, np.ndarray]
     loss: float = math.nan
+    activity: np.ndarray | None = None
+    moving: np.ndarray | None = None
 
 
 def unscaled(found: Measured, scale: float) -> Measured:
@@ -84,6 +86,7 @@ class Table:
         self._layers = None  # until the step's Python code runs again
         self._changed = set()
         self._recurrent: dict[int, kernels.Recurrent] = {}  # as first known
+        self._activity: dict[int, activity.Activity] = {}  # by index
 
     def note_weights(self, layers: list[keras.Layer]) -> None:
         """Note what shows only before training: which layers' weights have left their
@@ -125,7 +128,9 @@ class Table:
         del self._index[self.rows.pop().key]
         self._reader = None
 
-    def store(self, index: int, quantity: str, merges: bool = False) -> Store:
+    def store(
+        self, index: int, quantity: str, merges: bool = False, channels: int = 0
+    ) -> Store:
         """The store of a quantity of a row, which is made if it is new.
 
         Args:
@@ -133,10 +138,16 @@ class Table:
             quantity: A name from `records.QUANTITIES`.
             merges: Whether several tensors are measured before `read`. Defaults to
                 `False`.
+            channels: The number of channels whose activity is measured, if it is new.
+                Defaults to `0`.
         """
         stores = self.rows[index].stores
+        if quantity in stores:
+            channels = stores[quantity].channels
         if quantity not in stores or (merges and not stores[quantity].merges):
-            stores[quantity] = backend.Store(histograms=self._histograms, merges=merges)
+            stores[quantity] = backend.Store(
+                histograms=self._histograms, merges=merges, channels=channels
+            )
             self._reader = None
         return stores[quantity]
 
@@ -152,22 +163,62 @@ class Table:
                 record[:] = by_layer.get(id(row.layer), record)
         return found
 
+    def calls(self, outputs: np.ndarray) -> dict[int, tuple[int, float]]:
+        """By id of each layer that the last step called: how often, and the rms of its
+        output.
+
+        Args:
+            outputs: The records of the outputs, as `read` returned them.
+
+        Returns:
+            The number of calls, 0 if it is not known because some are in a loop, and the
+            rms.
+        """
+        found: dict[int, tuple[int, float]] = {}
+        rms = records.STATISTICS["rms"](outputs)
+        counts = records.field(outputs, "count")
+        for row, size, count in zip(self.rows, rms, counts, strict=True):
+            if row.kind == "input" or not count:
+                continue
+            calls, _ = found.get(id(row.layer), (0, 0.0))
+            looped = (calls == 0 and id(row.layer) in found) or not row.parents.traced
+            found[id(row.layer)] = 0 if looped else calls + 1, float(size)
+        return found
+
+    def of_layers(self, by_layer: dict[int, np.ndarray]) -> np.ndarray | None:
+        """Arrays of the same length, by id of a layer, in all rows of its outputs.
+
+        Returns:
+            An array with one row for each row, NaN where there is none; None if there is
+            no array.
+        """
+        if not by_layer:
+            return None
+        nothing = np.full(len(next(iter(by_layer.values()))), np.nan)
+        return np.stack(
+            [
+                nothing if row.kind == "input" else by_layer.get(id(row.layer), nothing)
+                for row in self.rows
+            ]
+        )
+
     def clear(self) -> None:
         """Empty all stores, after a step that was interrupted."""
         for row in self.rows:
             for store in row.stores.values():
                 store.clear()
 
-    def collect(self) -> Callable[[], Measured]:
+    def collect(self) -> Callable[[bool], Measured]:
         """Take what the last step measured, and empty the stores. Nothing is copied yet.
 
         Returns:
-            A function that copies it to the host, all at once. It returns layers, records
-            and histograms by quantity, with empty records for tensors that do not have the
-            quantity. No layers if none was called.
+            A function that copies it to the host, all at once. Its argument says whether
+            the step counts for the activity of units, which only steps do that are read in
+            their order. It returns layers, records and histograms by quantity, with empty
+            records for tensors that do not have the quantity. No layers if none was called.
         """
         if not self.rows:
-            return lambda: Measured((), {}, {})
+            return lambda counts_units: Measured((), {}, {})
         places = [
             (quantity, row, store)
             for row, entry in enumerate(self.rows)
@@ -180,8 +231,8 @@ class Table:
         reader, layers = self._reader, self._layers
         collected = reader.collect()
 
-        def copied():
-            found, counted = reader.finish(collected)
+        def copied(counts_units):
+            found, counted, active = reader.finish(collected)
             quantities, histograms = {}, {}
             for quantity in records.QUANTITIES:
                 here = [i for i, (name, _, _) in enumerate(places) if name == quantity]
@@ -192,9 +243,29 @@ class Table:
                     if self._histograms:
                         histograms[quantity] = histogram.none(len(layers))
                         histograms[quantity][rows] = counted[here]
-            return Measured(layers, quantities, histograms)
+            if not counts_units:
+                return Measured(layers, quantities, histograms)
+            of_units = self._count_active(
+                (row, active[i], records.field(found[i], "samples"))
+                for i, (_, row, store) in enumerate(places)
+                if store.channels
+            )
+            return Measured(layers, quantities, histograms, activity=of_units)
 
         return copied
+
+    def _count_active(self, measured):
+        """The activity of all rows, `(rows, len(activity.FIELDS))`; None if none has any.
+
+        Args:
+            measured: Row, activity of its channels and number of samples.
+        """
+        of_units = np.full((len(self.rows), len(activity.FIELDS)), np.nan)
+        for row, active, samples in measured:
+            known = activity.after(self._activity.get(row), active, float(samples))
+            self._activity[row] = known
+            of_units[row] = activity.row(known)
+        return None if np.isnan(of_units).all() else of_units
 
     def _infos(self):
         paths = unique_paths(*self._models)

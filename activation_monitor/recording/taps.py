@@ -14,7 +14,7 @@ from typing import cast
 import keras
 import numpy as np
 
-from activation_monitor.analysis import records
+from activation_monitor.analysis import activity, records
 from activation_monitor.recording import kernels, shared
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.backward import Backward, depending_on
@@ -37,9 +37,14 @@ from activation_monitor.recording.layers import (
     kind_of,
     width_of,
 )
+from activation_monitor.recording.measure import channels_of
+from activation_monitor.recording.moving import Moving
 from activation_monitor.recording.step_trace import Trace
 from activation_monitor.recording.table import Measured, Table, unscaled
 from activation_monitor.recording.weights import Weights
+
+# Of more, the activity of each would be as much as all else that a step copies.
+_MANY_CHANNELS = 2**16
 
 
 class Taps:
@@ -58,6 +63,10 @@ class Taps:
         gradients: Whether to measure the gradients of the loss with respect to outputs and
             kernels. Defaults to `False`.
         warn: Called with a message when a layer is left out. Defaults to `print`.
+        now: Returns the number of the step. Defaults to a function that returns 0.
+
+    Attributes:
+        together: How many training steps run before `read`, which those who run them set.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class Taps:
         updates: bool = True,
         gradients: bool = False,
         warn: Callable[[str], None] = print,
+        now: Callable[[], int] = lambda: 0,
     ):
         self.layers = all_layers(*models)
         self._models = tuple(models)
@@ -79,6 +89,9 @@ class Taps:
         self._functions_left_out = False
         self._weights = Weights(warn) if weights else None
         self._updates = updates
+        self._moving = Moving(warn) if weights and updates else None
+        self._now = now
+        self.together = 1
         self._backward = Backward(self._measured_layers, gradients, warn)
         self._table = Table(tuple(models), histograms)
         self._table.note_weights(self.layers)
@@ -327,11 +340,14 @@ class Taps:
         row.activation = "linear" if row.kind == "input" else activation_name(layer)
         # A `Monitored` layer waits for this record, which must be right the first time.
         place = None if row.kind == "input" else shared.place_for(layer)
-        record = self._store(running, index, records.OUTPUT).put(
+        axis, channels = channel_axis(layer, tensor), 0
+        if row.activation in activity.RECTIFIED:
+            channels = channels_of(tensor, axis)
+        record = self._store(running, index, records.OUTPUT, channels).put(
             tensor,
             exact=running.exact or place is not None,
             fused=running.fused,
-            channel_axis=channel_axis(layer, tensor),
+            channel_axis=axis,
             unsaturated=records.SATURATED.get(row.activation),
             mask=mask_of(tensor),
         )
@@ -349,10 +365,12 @@ class Taps:
         running.add_measured(index, tensor, after)
         return after
 
-    def _store(self, running, index, quantity):
+    def _store(self, running, index, quantity, channels=0):
         # A graph within that of the step is a loop or a branch.
         merges = running.repeats or backend.graph() is not running.step_graph
-        return self._table.store(index, quantity, merges)
+        if channels > _MANY_CHANNELS:
+            channels = 0
+        return self._table.store(index, quantity, merges, channels)
 
     def _gradient_taps(self, sources):
         """The measured tensors whose gradients belong to a step that asks for gradients by
@@ -418,6 +436,8 @@ class Taps:
         """
         if self._weights is not None:
             self._weights.before(self._measured_layers(), exact)
+        if self._moving is not None:
+            self._moving.before(self._measured_layers())
 
     def clear(self) -> None:
         """Forget what an interrupted step left in the stores."""
@@ -427,7 +447,7 @@ class Taps:
     def collect(self) -> Callable[[], Measured]:
         """Take what the last step measured, without the weights; see `Table.collect`."""
         copied, kept = self._table.collect(), self._backward.take()
-        return lambda: unscaled(copied(), kept.scale)._replace(loss=kept.loss)
+        return lambda: unscaled(copied(False), kept.scale)._replace(loss=kept.loss)
 
     def weights_now(self) -> dict[str, np.ndarray]:
         """The kernels as they are now, by quantity; between two steps.
@@ -444,7 +464,7 @@ class Taps:
 
     def read(self) -> Measured:
         """What the last step measured, and what it did to weights, on the host."""
-        found = self._table.collect()()
+        found = self._table.collect()(True)
         kept = self._backward.take()
         if self._weights is not None and found.layers:
             if self._updates:
@@ -454,4 +474,13 @@ class Taps:
             self._weights.late(layers)
             for quantity, by_layer in self._weights.read().items():
                 found.quantities[quantity] = self._table.spread(by_layer)
+        if self._moving is not None and found.layers:
+            found = found._replace(moving=self._read_moving(self._moving, found))
         return unscaled(found, kept.scale)._replace(loss=kept.loss)
+
+    def _read_moving(self, moving, found):
+        called = self._table.calls(found.quantities[records.OUTPUT])
+        layers = [layer for layer in self._measured_layers() if id(layer) in called]
+        updates = {key: calls * self.together for key, (calls, _) in called.items()}
+        rms = {key: size for key, (_, size) in called.items()}
+        return self._table.of_layers(moving.after(self._now(), layers, updates, rms))

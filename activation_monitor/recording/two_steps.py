@@ -122,6 +122,7 @@ class TwoSteps:
             self._plain = current
             self._tapped.clear()
         exact = self.sampled.exact
+        self.sampled.taps.together = self.model.steps_per_execution
         if exact not in self._tapped:
             self._tapped[exact] = self._make(exact)
         self._function = self._once(self._tapped[exact], only_keep)

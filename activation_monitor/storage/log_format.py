@@ -10,6 +10,11 @@ Version 3 writes for each snapshot these tensors, at one step:
   others, it has the bits that differ (`_FOLLOWS`);
 * `activation_monitor/histograms/<quantity>`: the histograms of a quantity, a float64 array
   `(layers, slots)`, compressed in the same way;
+* `activation_monitor/activity`: how many ReLU units were not active over the last sampled
+  steps, a float64 array `(layers, 3)` of `activity.FIELDS`, compressed in the same way; if
+  there are any, and the log is new enough;
+* `activation_monitor/moving`: how far moving statistics are from the batches, in the same
+  way, `(layers, 5)` of `moving.FIELDS`;
 * `activation_monitor/step`: the float64 array `(steps, loss)`;
 * `activation_monitor/layers`: the rows and columns as JSON, at the first step and whenever
   they change.
@@ -32,7 +37,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from activation_monitor.analysis import histogram, records
-from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.analysis.snapshot import OF_LAYERS, LayerInfo, Snapshot
 from activation_monitor.storage.plugin_name import PLUGIN
 
 RUN = "activations"
@@ -60,6 +65,7 @@ HISTOGRAM_PREFIX = "activations/"
 """The tag of a layer's histogram for TensorBoard's tab is this prefix and the name of the
 layer."""
 
+_OF_LAYERS_TAGS = {name: f"{PLUGIN}/{name}" for name in OF_LAYERS}
 _STRIDES_TAG_2 = f"{PLUGIN}/strides"
 _SNAPSHOT_TAG_1, _KERNELS_TAG_1 = f"{PLUGIN}/snapshot", f"{PLUGIN}/kernels"
 _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
@@ -67,7 +73,7 @@ _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
 SNAPSHOT_TAGS = (
     *(RECORDS_TAGS[records.OUTPUT], _SNAPSHOT_TAG_1),
     *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
-    *(STEP_TAG, _STRIDES_TAG_2, _KERNELS_TAG_1),
+    *(STEP_TAG, *_OF_LAYERS_TAGS.values(), _STRIDES_TAG_2, _KERNELS_TAG_1),
 )
 """Tags that `decode` reads, for all versions, besides those of `HISTOGRAMS_TAGS`. A step
 that has one of the first two is a snapshot."""
@@ -262,6 +268,10 @@ def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
         arrays[RECORDS_TAGS[name]] = encoded(array)
     for name, array in snapshot.histograms.items():
         arrays[HISTOGRAMS_TAGS[name]] = compressed(array)
+    for name, tag in _OF_LAYERS_TAGS.items():
+        array = getattr(snapshot, name)
+        if array is not None:
+            arrays[tag] = compressed(array)
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
 
 
@@ -313,6 +323,11 @@ def decode(
             if layer.name in histograms:
                 counted = histogram.Histogram(int(strides[i]), histograms[layer.name])
                 packed[records.OUTPUT][i] = histogram.pack(counted)
+    of_layers = {
+        name: restored(arrays[tag], len(OF_LAYERS[name]))
+        for name, tag in _OF_LAYERS_TAGS.items()
+        if tag in arrays
+    }
     return Snapshot(
         step=step,
         layers=table.layers,
@@ -321,6 +336,7 @@ def decode(
         steps=int(steps),
         loss=float(loss),
         evaluation=table.evaluation,
+        **of_layers,
     )
 
 

@@ -14,6 +14,7 @@ from activation_monitor.analysis.fix import Fix
 from activation_monitor.analysis.fixes import (
     between,
     data,
+    normalization,
     reach,
     recurrent,
     steps,
@@ -69,6 +70,10 @@ def fix_for(
             return values.nonfinite_loss(cause, diverged)
         case causes.Steps():
             return steps.of_training(cause)
+        case causes.MovingStatistics():
+            return normalization.moving(cause, snapshot)
+        case causes.FixedStatistics():
+            return normalization.fixed(cause, snapshot)
         case causes.EqualWeights():
             return weights.equal(cause, snapshot)
         case causes.Weights():

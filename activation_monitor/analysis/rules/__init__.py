@@ -15,6 +15,7 @@ from activation_monitor.analysis.rules import (
     data,
     embeddings,
     gradients,
+    normalization,
     recurrent,
     size,
     units,
@@ -85,6 +86,7 @@ ALWAYS = (
     Always("nonfinite-activations", nonfinite, any_nonfinite),
     Always("nonfinite-gradients", nonfinite_gradients, any_nonfinite_gradient),
     Always("dead-units", units.dead, units.may_be_dead),
+    Always("moving-statistics", normalization.moving, normalization.may_be_away),
 )
 
 ENDING = frozenset(row.code for row in ALWAYS)
@@ -93,6 +95,6 @@ ENDING = frozenset(row.code for row in ALWAYS)
 ENDING_IN_TRAINING = frozenset(row.code for row in OVER_TIME)
 """Codes whose findings can end if they came up in training."""
 
-LAYERS_JOIN = frozenset({"dead-units"})
+LAYERS_JOIN = frozenset({"dead-units", "moving-statistics"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays
 with the layer in which it began."""

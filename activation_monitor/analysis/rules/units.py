@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from activation_monitor.analysis import records
+from activation_monitor.analysis.activity import RECTIFIED
 from activation_monitor.analysis.causes import EqualWeights, InputScale, Weights, Zeros
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
@@ -12,8 +13,6 @@ from activation_monitor.analysis.links import Link
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
-
-_RECTIFIED = ("relu", "relu6")
 
 
 def symmetric(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
@@ -104,10 +103,10 @@ def _saturating_weights(rows: list[int], profile: DepthProfile) -> Weights:
 
 
 def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
-    """Layers on the trunk in which most ReLU units are zero for all samples."""
-    units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
+    """Layers on the trunk in which most ReLU units are zero for all samples of a window."""
+    units, steps, samples = _inactive(snapshot)
     on_trunk = profile.on_trunk
-    rectified = [r for r in on_trunk if snapshot.layers[r].activation in _RECTIFIED]
+    rectified = [r for r in on_trunk if snapshot.layers[r].activation in RECTIFIED]
     mostly = [row for row in _mostly_dead(snapshot) if row in on_trunk]
     if not mostly:
         return
@@ -117,13 +116,15 @@ def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
         f"{snapshot.layers[row].name}"
         for row in mostly
     ]
+    window = f"all {samples[mostly[0]]:.0f} samples"
+    if steps[mostly[0]] > 1:
+        window += f" of the last {steps[mostly[0]]:.0f} sampled steps"
     if len(mostly) == 1:
-        what = f"{counts[0]} are zero for all {samples[mostly[0]]:.0f} samples."
+        what = f"{counts[0]} are zero for {window}."
     else:
         what = (
             f"In {len(mostly)} of {len(rectified)} ReLU layers more than "
-            f"{limit('dead'):.0%} of the units are zero for all "
-            f"{samples[mostly[0]]:.0f} samples: {listed(counts)}."
+            f"{limit('dead'):.0%} of the units are zero for {window}: {listed(counts)}."
         )
     yield found(
         "dead-units",
@@ -134,6 +135,7 @@ def dead(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             "layers": len(mostly),
             "relu_layers": len(rectified),
             "samples": samples[mostly[0]],
+            "sampled_steps": steps[mostly[0]],
         },
         f"{what} A ReLU unit that is zero for every input gets no gradient and does not "
         "recover (Lu et al. 2019, Dying ReLU).",
@@ -148,15 +150,35 @@ def may_be_dead(snapshot: Snapshot) -> bool:
     return bool(_mostly_dead(snapshot))
 
 
+def _inactive(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Units of each layer that were not active, in so many sampled steps and samples.
+
+    Where it is not known over steps (an old log, a single pass, an unknown number of
+    channels), it is that of the batch. NaN where a window is not full: a unit that dies in
+    training must have been inactive for a while. At initialization it need not.
+    """
+    steps, samples = snapshot.of_units("steps"), snapshot.of_units("samples")
+    full = (steps >= limit("dead-steps")) & (samples >= limit("dead-window"))
+    if snapshot.last_step <= limit("initialization-ends"):
+        full[:] = True
+    of_window = np.where(full, snapshot.of_units("inactive_units"), np.nan)
+    of_batch = ~(steps > 0)
+    return (
+        np.where(of_batch, snapshot.statistic("dead_units"), of_window),
+        np.where(of_batch, 1.0, steps),
+        np.where(of_batch, snapshot.field("samples"), samples),
+    )
+
+
 def _mostly_dead(snapshot: Snapshot) -> list[int]:
-    units, samples = snapshot.statistic("dead_units"), snapshot.field("samples")
+    units, _, samples = _inactive(snapshot)
     # Most rows have no dead unit: the layers of the others need not be read.
     some = np.flatnonzero((units > 0) & (samples >= limit("dead-samples"))).tolist()
     layers = snapshot.layers
     return [
         row
         for row in some
-        if layers[row].activation in _RECTIFIED
+        if layers[row].activation in RECTIFIED
         and units[row] / layers[row].width > limit("dead")
     ]
 

@@ -23,6 +23,7 @@ class Store(Protocol):
     """Where the record of one tensor waits until the host reads it. No layer owns it."""
 
     merges: bool
+    channels: int
 
     def put(
         self,
@@ -69,9 +70,10 @@ class Reader(Protocol):
         """Empty the stores; returns what they held, where it is."""
         ...
 
-    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Of what `collect` returned, records `(stores, len(FIELDS))` and histograms
-        `(stores, len(SLOTS))` on the host."""
+    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Of what `collect` returned, on the host: records `(stores, len(FIELDS))`,
+        histograms `(stores, len(SLOTS))`, and of each store which channels were active,
+        `(channels,)`."""
         ...
 
 
@@ -90,7 +92,9 @@ class Backend(Protocol):
 
     # -- records
 
-    def Store(self, histograms: bool, merges: bool = True) -> Store:  # noqa: N802
+    def Store(  # noqa: N802
+        self, histograms: bool, merges: bool = True, channels: int = 0
+    ) -> Store:
         """A new store."""
         ...
 

@@ -20,6 +20,7 @@ def _measuring(
     exact: bool,
     fused: bool,
     histograms: bool,
+    activity: bool = False,
     channel_axis: int = -1,
     unsaturated: tuple[float, float] | None = None,
     masked: int = 0,
@@ -39,6 +40,7 @@ def _measuring(
             mask=mask,
             exact=exact,
             histograms=histograms,
+            activity=activity,
             primitives=None if fused else _GRAPH,
         )
 
@@ -154,18 +156,22 @@ class Store:
         merges: Whether several tensors may be measured before the host reads: their
             records are merged, and the histogram is that of the last one. If `False`, the
             record is that of the last one, which costs less. Defaults to `True`.
+        channels: The number of channels whose activity is measured. Of several tensors, a
+            channel is active if it is in any. Defaults to `0`.
 
     Attributes:
         length: The length of what is measured of a tensor.
-        last: The variable with the raw record, and the raw histogram if wanted, of the
-            last tensor.
+        last: The variable with the raw record of the last tensor, and what is wanted of the
+            raw histogram and the activity of the channels, see `measure.measure`.
         merged: The variable with the record of all tensors; None if they are not merged.
     """
 
-    def __init__(self, histograms: bool, merges: bool = True):
+    def __init__(self, histograms: bool, merges: bool = True, channels: int = 0):
         self.merges = merges
         self.histograms = histograms
-        self.length = len(raw.COLUMNS) + histograms * len(raw.HISTOGRAM_COLUMNS)
+        self.channels = channels
+        self._measured = len(raw.COLUMNS) + histograms * len(raw.HISTOGRAM_COLUMNS)
+        self.length = self._measured + channels
         self.last = _variable(np.zeros(self.length, np.float32))
         self.merged = None
         if merges:
@@ -195,24 +201,36 @@ class Store:
         Returns:
             The raw record of this tensor, `(len(raw.COLUMNS),)`.
         """
+        # In another trace the layer may output another number of channels.
+        fits = (
+            self.channels > 0 and measure.channels_of(tensor, channel_axis) == self.channels
+        )
         measuring = _measuring(
             tensor.dtype.name,
             len(tensor.shape),
             exact=exact,
             fused=fused,
             histograms=self.histograms,
+            activity=fits,
             channel_axis=channel_axis,
             unsaturated=unsaturated,
             masked=0 if mask is None else len(mask.shape),
         )
         arguments = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
         if fused:
-            found = _apart(measuring, arguments, [self.length])
+            length = self.length if fits else self._measured
+            found = _apart(measuring, arguments, [length])
         else:
             found = measuring(*arguments)
-        record = found[: len(raw.COLUMNS)] if self.histograms else found
+        record = found[: len(raw.COLUMNS)] if self.length > len(raw.COLUMNS) else found
+        if self.channels and not fits:
+            found = tf.concat([found, tf.fill([self.channels], np.float32(np.nan))], axis=0)
         if self.merged is not None:
             self.merge(record)
+            if self.channels:
+                known = self.last.read_value()[self._measured :]
+                active = tf.maximum(found[self._measured :], known)
+                found = tf.concat([found[: self._measured], active], axis=0)
         self.last.assign(found)
         return record
 
@@ -300,6 +318,8 @@ class Reader:
         self._read = tf.function(self._read_all, autograph=False).get_concrete_function()
         starts = np.cumsum([0, *(store.length for store in stores)])[:-1, None]
         counting = [store.histograms for store in stores]
+        self._channels = [(store.length - store.channels, store.length) for store in stores]
+        self._channels = starts + np.array(self._channels)
         self._record_columns = starts + np.arange(len(raw.COLUMNS))
         self._histogram_columns = (
             starts[counting] + len(raw.COLUMNS) + np.arange(len(raw.HISTOGRAM_COLUMNS))
@@ -320,13 +340,14 @@ class Reader:
         """Empty the stores; returns what they held, still on the device."""
         return self._read()
 
-    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray]:
+    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Copy to the host what `collect` returned.
 
         Returns:
-            The records, `(stores, len(records.FIELDS))`, joined over replicas; and the
-            histograms of the first replica, `(stores, len(histogram.SLOTS))`. Stores
-            without a histogram have an empty one.
+            The records, `(stores, len(records.FIELDS))`, joined over replicas; the
+            histograms of the first replica, `(stores, len(histogram.SLOTS))`, empty ones
+            for stores without; and of each store which of its channels were active on any
+            replica, `(channels,)`, see `measure.measure`. NaN where it is not known.
         """
         last, merged = collected
         last, merged = last.numpy(), None if merged is None else merged.numpy()
@@ -341,7 +362,8 @@ class Reader:
         counted = histogram.none(len(self.stores))
         counting = [store.histograms for store in self.stores]
         counted[counting] = raw.finish_histograms(last[0, self._histogram_columns])
-        return joined, counted
+        active = np.max(last, axis=0)  # NaN, if one is NaN
+        return joined, counted, [active[start:end] for start, end in self._channels]
 
 
 def _by_replica_of(variables):
