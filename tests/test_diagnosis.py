@@ -556,7 +556,7 @@ def one_of_each():
 
 def fixed():
     """A network whose frozen normalization has statistics of other data."""
-    made = network(tap("a"), norm("n", 5.0, samples=32), tap("head"))
+    made = network(tap("a"), norm("n", rms=5.0, samples=32), tap("head"))
     known = np.full((3, len(moving.FIELDS)), np.nan)
     known[1] = [0.99, 3, np.nan, np.nan, 0.7]
     return dataclasses.replace(made, moving=known)

@@ -1405,6 +1405,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
     import test_backward_rules as backward
     import test_moving as normalization
+    import test_nonfinite_loss as of_loss
     import test_over_time as over_time
 
     tables = {
@@ -1425,6 +1426,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "no-gradient": (backward.NO_GRADIENT, backward.GRADIENT),
         "constant-input": (backward.CONSTANT, backward.DIFFERENT),
         "target-scale": (backward.TARGETS, backward.IN_SCALE),
+        "nonfinite-loss": (of_loss.UNHEALTHY, of_loss.HEALTHY),
         **over_time.TABLES,
         "nonfinite-gradients": (backward.NONFINITE_GRADIENTS, backward.FINITE_GRADIENTS),
     }
