@@ -56,8 +56,8 @@ class Run:
 
     @property
     def reason(self) -> str:
-        """What to say besides the verdict: why growth with depth could not be judged, if the
-        verdict is "not assessed"; and `Diagnosis.note`."""
+        """What to say besides the verdict: why growth with depth could not be judged, if
+        the verdict is "not assessed"; and `Diagnosis.note`."""
         if self.diagnosis is None:
             return ""
         assessed = self.verdict != "not assessed"
