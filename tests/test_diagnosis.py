@@ -522,8 +522,9 @@ def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
 
 ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS, "moving-statistics")
 OF_ONE_SNAPSHOT = [
-    *(code for code in CODES if code not in rules.ENDING_IN_TRAINING),
-    *("saturated-activations", "collapsed-activations"),  # both of one and over time
+    code
+    for code in CODES
+    if code not in {row.code for row in rules.OVER_TIME} - rules.ENDING_IN_TRAINING
 ]
 """Those that take several snapshots are tested in `test_over_time`."""
 

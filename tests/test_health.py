@@ -68,6 +68,20 @@ def test_a_layer_that_has_recovered_stays_in_the_finding():
     assert (finding.step, finding.last_step) == (5, 9)
 
 
+def test_units_that_come_back_end_the_finding():
+    """After three snapshots without dead units; the finding stays, and says so."""
+    run = [rectified(0), rectified(5, 95), *(rectified(s) for s in (20, 50))]
+    (finding,) = folded(*run)[0].findings
+    assert finding.recovered is None
+    (finding,) = folded(*run, rectified(100))[0].findings
+    assert finding.recovered == 20 and finding.last_step is None
+    assert finding.when == "in training, step 5, recovered at step 20"
+    health, reported = folded(*run, rectified(100), rectified(200, 0, 95))
+    assert health.findings[0].when == "in training, steps 5 to 200"
+    assert health.findings[0].layers == ("d1", "d2")
+    assert [len(news) for news in reported] == [0, 1, 0, 0, 0, 1]
+
+
 def test_a_finding_is_reported_again_when_it_gets_worse_or_twice_as_large():
     """Not at each step, nor for each layer that joins."""
     health, reported = folded(

@@ -590,6 +590,13 @@ def test_a_jump_has_recovered_when_the_level_is_back():
     assert (over.code, over.recovered) == ("scale-jump", 4000)
 
 
+def test_a_learning_rate_that_is_raised_ends_small_updates():
+    """Although they were there from the first snapshot on."""
+    small = {n: after(900, 1e-3, 1e-8) for n in ("ratio", "head_ratio", "first_ratio")}
+    (finding,) = diagnose(run(**small)).findings
+    assert finding.when == "in training, steps 0 to 800, recovered at step 900"
+
+
 def test_one_snapshot_without_it_ends_no_finding():
     """Nor two."""
 

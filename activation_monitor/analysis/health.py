@@ -266,7 +266,7 @@ def _no_longer_seen(
     """
     still: dict[str, tuple[int, int]] = {}
     for code, finding in found.items():
-        came_up = finding.step != first.step
+        came_up = not finding.initial and finding.step != first.step
         ends = code in rules.ENDING or (came_up and code in rules.ENDING_IN_TRAINING)
         if code in seen or finding.recovered is not None or not ends:
             continue

@@ -89,11 +89,12 @@ ALWAYS = (
     Always("moving-statistics", normalization.moving, normalization.may_be_away),
 )
 
-ENDING = frozenset(row.code for row in ALWAYS)
-"""Codes that are judged at every snapshot: their findings can end."""
+ENDING_IN_TRAINING = frozenset({"saturated-activations", "collapsed-activations"})
+"""Codes that are judged at the first snapshot and, by another rule, over time: a finding
+can end if it came up in training."""
 
-ENDING_IN_TRAINING = frozenset(row.code for row in OVER_TIME)
-"""Codes whose findings can end if they came up in training."""
+ENDING = frozenset(row.code for row in (*ALWAYS, *OVER_TIME)) - ENDING_IN_TRAINING
+"""Codes that are judged at every snapshot: their findings can end."""
 
 LAYERS_JOIN = frozenset({"dead-units", "moving-statistics"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays

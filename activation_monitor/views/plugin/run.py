@@ -56,10 +56,13 @@ class Run:
 
     @property
     def reason(self) -> str:
-        """Why growth with depth could not be judged, if the verdict is "not assessed"."""
-        if self.diagnosis is None or self.verdict != "not assessed":
+        """What to say besides the verdict: why growth with depth could not be judged, if
+        the verdict is "not assessed"; and `Diagnosis.note`."""
+        if self.diagnosis is None:
             return ""
-        return self.diagnosis.not_assessed
+        assessed = self.verdict != "not assessed"
+        why = "" if assessed else self.diagnosis.not_assessed
+        return " ".join(filter(None, (why, self.diagnosis.note)))
 
     @property
     def worst_layer(self) -> str | None:
