@@ -551,7 +551,7 @@ def one_of_each():
 
 def fixed():
     """A network whose frozen normalization has statistics of other data."""
-    made = network(tap("a"), norm("n", 5.0, samples=32), tap("head"))
+    made = network(tap("a"), norm("n", rms=5.0, samples=32), tap("head"))
     known = np.full((3, len(moving.FIELDS)), np.nan)
     known[1] = [0.99, 3, np.nan, np.nan, 0.7]
     return dataclasses.replace(made, moving=known)
@@ -923,6 +923,9 @@ def _rows_of_findings(rule, seed):
     ):
         chosen = rng.random(len(snapshot.layers)) < 0.15
         snapshot.field(name, of=of)[chosen] = odd
+    known = np.tile([0.99, 3, 0.0, 0.0, np.nan], (len(snapshot.layers), 1))
+    known[rng.random(len(known)) < 0.15, 2] = 9.0
+    snapshot = dataclasses.replace(snapshot, moving=known)
     return list(rule.rule(snapshot, depth_profile(snapshot))), rule.may_find(snapshot)
 
 
