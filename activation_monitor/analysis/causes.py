@@ -209,6 +209,12 @@ class FixedStatistics(NamedTuple):
     rows: tuple[int, ...]
 
 
+class EvaluationDiffers(NamedTuple):
+    """The tensor in which evaluation and training part."""
+
+    row: int
+
+
 Cause = (
     Weights
     | EqualWeights
@@ -225,4 +231,5 @@ Cause = (
     | NonFiniteGradient
     | MovingStatistics
     | FixedStatistics
+    | EvaluationDiffers
 )
