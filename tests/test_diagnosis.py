@@ -930,6 +930,9 @@ def _rows_of_findings(rule, seed):
     ):
         chosen = rng.random(len(snapshot.layers)) < 0.15
         snapshot.field(name, of=of)[chosen] = odd
+    known = np.tile([0.99, 3, 0.0, 0.0, np.nan], (len(snapshot.layers), 1))
+    known[rng.random(len(known)) < 0.15, 2] = 9.0
+    snapshot = dataclasses.replace(snapshot, moving=known)
     return list(rule.rule(snapshot, depth_profile(snapshot))), rule.may_find(snapshot)
 
 

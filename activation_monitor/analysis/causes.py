@@ -235,6 +235,12 @@ class FixedStatistics(NamedTuple):
     rows: tuple[int, ...]
 
 
+class EvaluationDiffers(NamedTuple):
+    """The tensor in which evaluation and training part."""
+
+    row: int
+
+
 Cause = (
     Weights
     | EqualWeights
@@ -253,4 +259,5 @@ Cause = (
     | Steps
     | MovingStatistics
     | FixedStatistics
+    | EvaluationDiffers
 )

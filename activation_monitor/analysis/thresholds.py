@@ -245,6 +245,16 @@ THRESHOLDS = {
         "probability 0.98^128 = 0.08, for a batch of 32 with 0.52; `dead` of the units are "
         "so by chance only if each is active for less than 1 of 1,200 samples",
     ),
+    "evaluation-window": Threshold(
+        3,
+        "sampled steps of training, from all of which evaluation differs",
+        "chosen, not calibrated: one batch may be odd, and the next one like it",
+    ),
+    "evaluation-ratio": Threshold(
+        0.5,
+        "decades between the rms of a tensor in evaluation and in training",
+        "chosen, not calibrated: a factor of 3.2; dropout of 0.8 makes 0.35",
+    ),
     "moving-window": Threshold(
         3,
         "sampled steps in all of which batches differ from the moving statistics",

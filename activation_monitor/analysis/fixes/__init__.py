@@ -74,6 +74,8 @@ def fix_for(
             return normalization.moving(cause, snapshot)
         case causes.FixedStatistics():
             return normalization.fixed(cause, snapshot)
+        case causes.EvaluationDiffers():
+            return normalization.evaluation(cause, snapshot)
         case causes.EqualWeights():
             return weights.equal(cause, snapshot)
         case causes.Weights():

@@ -1,6 +1,10 @@
 """Fixes for moving statistics that are not those of the data."""
 
-from activation_monitor.analysis.causes import FixedStatistics, MovingStatistics
+from activation_monitor.analysis.causes import (
+    EvaluationDiffers,
+    FixedStatistics,
+    MovingStatistics,
+)
 from activation_monitor.analysis.fix import Change, Fix
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -45,4 +49,36 @@ def fixed(cause: FixedStatistics, snapshot: Snapshot) -> Fix:
         "other data. Prepare the inputs as for the data that the weights were trained on, "
         "or let the statistics follow.",
         (Change("in", "trainable=True", names, "and no `training=False` in its call"),),
+    )
+
+
+def evaluation(cause: EvaluationDiffers, snapshot: Snapshot) -> Fix:
+    """The fix for a tensor that is another one in evaluation."""
+    layer = snapshot.layers[cause.row]
+    if layer.class_name == "BatchNormalization":
+        return Fix(
+            "normalization",
+            "Its input has the same size as in training, so the moving statistics do not "
+            "fit: they follow too slowly, batches are too small, or the layer is called "
+            "with `training=True` or frozen in one of the two only.",
+            (Change("in", "momentum=0.9", (layer.name,), "follows in 10 steps"),),
+        )
+    if layer.kind == "input" and not layer.parents:
+        return Fix(
+            "input scale",
+            "The data of evaluation have another size than those of training when they "
+            "enter the network. Prepare both in the same way.",
+            (
+                Change(
+                    "before",
+                    "keras.layers.Normalization()",
+                    (layer.name,),
+                    "adapted to the training data, as a part of the model",
+                ),
+            ),
+        )
+    return Fix(
+        "not known",
+        f"The inputs of {layer.name} have the same size as in training. Look for what its "
+        "call does with `training`.",
     )
