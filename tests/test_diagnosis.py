@@ -520,7 +520,7 @@ def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
     assert diagnosis.steps == tuple(snapshot.step for snapshot in snapshots)
 
 
-ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS, "moving-statistics")
+ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS, "nonfinite-loss", "moving-statistics")
 OF_ONE_SNAPSHOT = [
     code
     for code in CODES
@@ -552,6 +552,7 @@ def one_of_each():
         loss=1e8,
     )
     found["moving-statistics"] = fixed()
+    found["nonfinite-loss"] = network(tap("x", kind="input"), tap("head"), loss=math.inf)
     return found
 
 

@@ -47,7 +47,7 @@ def nonfinite(window: Window, profile: DepthProfile) -> Iterator[Found]:
     broken = [
         layer.name for layer, is_bad in zip(newest.layers, bad, strict=True) if is_bad
     ]
-    ends = [profile.graph.layers[row].name for row in profile.graph.ends]
+    ends = [newest.layers[row].name for row in profile.graph.ends]
     evidence = {"step": float(newest.step), "broken_kernels": float(len(broken))}
     sentences = [f"The loss is {value} at step {newest.step}."]
     if measured:
@@ -77,7 +77,7 @@ def nonfinite(window: Window, profile: DepthProfile) -> Iterator[Found]:
     yield found(
         "nonfinite-loss",
         newest,
-        broken or ends,
+        broken or ends or newest.names[-1:],
         evidence,
         " ".join(sentences),
         NonFiniteLoss(measured),
