@@ -191,6 +191,68 @@ class NonFiniteGradient(NamedTuple):
     overflows: bool
 
 
+class Unmoved(enum.Enum):
+    """Why a step does not update weights. The first ones explain the others."""
+
+    NO_OPTIMIZER = "no optimizer is called"
+    NOT_GIVEN = "the optimizer is not given them"
+    CUT_OFF = "the step multiplies the gradient by zero"
+    CLIPPED = "the optimizer clips the gradient to nothing"
+    CONSTRAINED = "the constraint takes the update back"
+    UNDONE = "something takes the update back"
+
+
+class NotApplied(NamedTuple):
+    """Weights that get a gradient and are not updated.
+
+    Attributes:
+        rows: Rows of the layers.
+        reason: Why.
+        clipping: The argument by which the optimizer clips; empty if it does not.
+    """
+
+    rows: tuple[int, ...]
+    reason: Unmoved
+    clipping: str
+
+
+class Misapplied(enum.Enum):
+    """How an update differs from what optimizer and gradient imply."""
+
+    OF_ANOTHER = "the gradient of other weights is applied"
+    REPEATED = "a gradient is applied several times"
+    NOT_UNSCALED = "gradients are not divided by the loss scale"
+    NOT_SCALED = "the loss is not multiplied by the loss scale"
+    ASCENT = "the gradient has the wrong sign"
+    LAW = "the update has another size"
+
+
+class WrongUpdate(NamedTuple):
+    """Weights whose update is not what optimizer and gradient imply.
+
+    Attributes:
+        rows: Rows of the layers.
+        reason: How.
+        number: How many times, or the row of the other weights.
+    """
+
+    rows: tuple[int, ...]
+    reason: Misapplied
+    number: float
+
+
+class Replicas(NamedTuple):
+    """Rows of layers whose replicas have different weights."""
+
+    rows: tuple[int, ...]
+
+
+class StuckScale(NamedTuple):
+    """Rows of layers whose gradients are not finite at the smallest loss scale."""
+
+    rows: tuple[int, ...]
+
+
 Cause = (
     Weights
     | EqualWeights
@@ -205,4 +267,8 @@ Cause = (
     | SameInput
     | TargetScale
     | NonFiniteGradient
+    | NotApplied
+    | WrongUpdate
+    | Replicas
+    | StuckScale
 )

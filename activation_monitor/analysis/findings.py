@@ -28,6 +28,10 @@ CODES = {
     "exploding-gradients": "gradients grow exponentially towards the input",
     "vanishing-gradients": "gradients decay exponentially towards the input",
     "target-scale": "the targets are far larger than the output",
+    "weights-not-updated": "weights get a gradient, and the step does not change them",
+    "wrong-update": "an update is not what optimizer and gradient imply",
+    "replicas-differ": "the replicas of a model have different weights",
+    "stuck-loss-scale": "the loss scale has fallen to nothing, so no step updates weights",
 }
 """Stable names of the findings, for `ignore` and for programs, and their meaning."""
 

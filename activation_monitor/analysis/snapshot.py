@@ -10,6 +10,7 @@ from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.shown import count, one_line
+from activation_monitor.analysis.updating import Updating
 
 KINDS = (
     "weight",
@@ -104,6 +105,8 @@ class Snapshot:
         loss: The loss of the step; NaN if it was not measured.
         evaluation: Whether these are forward passes of evaluation, which are measured but
             never judged. Defaults to `False`.
+        updating: How the step updates the kernels; None if that is not known, as in a log
+            of an earlier version. Defaults to `None`.
 
     Raises:
         ValueError: If "output" is missing, a quantity is unknown, or an array does not have
@@ -117,6 +120,7 @@ class Snapshot:
     steps: int = 1
     loss: float = math.nan
     evaluation: bool = False
+    updating: Updating | None = None
 
     def __post_init__(self) -> None:
         if OUTPUT not in self.quantities:
@@ -136,6 +140,12 @@ class Snapshot:
                         f"Snapshot: expected an array of {len(self.layers)} layers and "
                         f"{columns} columns for {quantity!r}. Received: {array.shape}."
                     )
+
+        if self.updating is not None and len(self.updating.kernels) != len(self.layers):
+            raise ValueError(
+                f"Snapshot: expected `updating` of {len(self.layers)} layers. Received: "
+                f"{len(self.updating.kernels)}."
+            )
 
     @property
     def last_step(self) -> int:

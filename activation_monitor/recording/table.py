@@ -9,6 +9,7 @@ import numpy as np
 
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo
+from activation_monitor.analysis.updating import Updating
 from activation_monitor.recording import kernels
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.backends.protocol import Store
@@ -23,6 +24,7 @@ class Measured(NamedTuple):
     quantities: dict[str, np.ndarray]
     histograms: dict[str, np.ndarray]
     loss: float = math.nan
+    updating: Updating | None = None
 
 
 def unscaled(found: Measured, scale: float) -> Measured:

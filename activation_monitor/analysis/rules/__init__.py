@@ -17,6 +17,7 @@ from activation_monitor.analysis.rules import (
     recurrent,
     size,
     units,
+    updates,
 )
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
@@ -81,6 +82,10 @@ ALWAYS = (
     Always(nonfinite, any_nonfinite),
     Always(nonfinite_gradients, any_nonfinite_gradient),
     Always(units.dead, units.may_be_dead),
+    Always(updates.not_updated, updates.may_be_wrong),
+    Always(updates.wrong_update, updates.may_be_wrong),
+    Always(updates.replicas_differ, updates.may_be_wrong),
+    Always(updates.stuck_loss_scale, updates.may_be_wrong),
 )
 
 LAYERS_JOIN = frozenset({"dead-units"})

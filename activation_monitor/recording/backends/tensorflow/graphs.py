@@ -117,7 +117,9 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
+def gradients_measured(
+    taps: Callable[[list], list[Tap]], asked: Callable[[list, list], None]
+) -> Iterator[None]:
     """Within the block, a gradient tape also computes gradients by tapped tensors.
 
     They are further sources of the gradient that the step asks for. So the backward pass is
@@ -127,23 +129,28 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
     Args:
         taps: Function of the sources that the step asks for. Returns tensors of the running
             step, each with a function that is called with its gradient, in the graph.
+        asked: Called with these sources and their gradients.
     """
     kind: Any = tf.GradientTape
     gradient = kind.gradient
 
     @functools.wraps(gradient)
     def tapped_gradient(tape, target, sources, *args, **kwargs):
-        tapped = taps(tf.nest.flatten(sources))
+        wanted = tf.nest.flatten(sources)
+        tapped = taps(wanted)
         if not tapped:
-            return gradient(tape, target, sources, *args, **kwargs)
+            found = gradient(tape, target, sources, *args, **kwargs)
+            asked(wanted, tf.nest.flatten(found))
+            return found
         tensors = [tensor for tensor, _ in tapped]
         # The way to each of them leads on to what the step asks for, so no operation is
         # derived that would not be anyway.
-        asked, ours = gradient(tape, target, [sources, tensors], *args, **kwargs)
+        theirs, ours = gradient(tape, target, [sources, tensors], *args, **kwargs)
         for (_, measure), found in zip(tapped, ours, strict=True):
-            if found is not None and not _is_added_up(found):
+            if found is not None and not is_added_up(found):
                 measure(found)
-        return asked
+        asked(wanted, tf.nest.flatten(theirs))
+        return theirs
 
     kind.gradient = tapped_gradient
     try:
@@ -155,7 +162,7 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
 _SHARE_MEMORY = ("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient")
 
 
-def _is_added_up(gradient):
+def is_added_up(gradient: Any) -> bool:
     """Whether a gradient is added to two or more others as it is.
 
     The sum begins with one whose memory nobody else needs. To measure that one would change
@@ -165,7 +172,7 @@ def _is_added_up(gradient):
         return False
     return any(
         (op.type == "AddN" and len(op.inputs) > 2)
-        or (op.type in _SHARE_MEMORY and any(map(_is_added_up, op.outputs)))
+        or (op.type in _SHARE_MEMORY and any(map(is_added_up, op.outputs)))
         for op in gradient.consumers()
     )
 

@@ -1,0 +1,333 @@
+"""Rules on updates: weights that are not updated as their optimizer and gradient imply.
+
+These faults raise no error and need no other run to compare with. Most are certain from
+what the step's code did (`updating`). The others follow from laws of optimizers
+(`optimizer_law`); where there is no law, nothing is said.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from activation_monitor.analysis import records
+from activation_monitor.analysis.causes import (
+    Misapplied,
+    NotApplied,
+    Replicas,
+    StuckScale,
+    Unmoved,
+    WrongUpdate,
+)
+from activation_monitor.analysis.depth_profile import DepthProfile
+from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.optimizer_law import Expected, expected
+from activation_monitor.analysis.shown import listed
+from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.thresholds import limit
+from activation_monitor.analysis.updating import Updating
+
+# By dtype, the largest relative error of rounding (IEEE 754: half of the last bit).
+_ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}
+_ROUNDING_32 = 2.0**-24
+
+
+def may_be_wrong(snapshot: Snapshot) -> bool:
+    """Whether anything is known of how the step updates kernels."""
+    return snapshot.updating is not None
+
+
+def not_updated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """Weights that get a gradient, and do not move."""
+    del profile
+    updating = snapshot.updating
+    if updating is None:
+        return
+    rows = _rows_of_kernels(snapshot)
+    reasons = {row: _why_unmoved(row, snapshot, updating, rows) for row in rows}
+    for reason in Unmoved:
+        named = [row for row in rows if reasons[row] is reason]
+        if not named:
+            continue
+        names = [snapshot.layers[row].name for row in named]
+        every = len(named) == len(rows)
+        whose = "any weights" if every else f"the weights of {listed(names)}"
+        sizes = _largest(snapshot, records.WEIGHT_GRADIENT)[named]
+        sizes = sizes[sizes > 0]
+        gradient = float(np.max(sizes)) if len(sizes) else math.nan
+        moved = float(np.max(_largest(snapshot, records.WEIGHT_UPDATE)[named]))
+        yield found(
+            "weights-not-updated",
+            snapshot,
+            names,
+            {"layers": len(named), "gradient": gradient, "update": moved},
+            f"The step does not update {whose}, although they are trainable and get a "
+            f"gradient. {_how_unmoved(reason, gradient, moved)}",
+            NotApplied(tuple(named), reason, _clipping(updating, named[0])),
+            critical=every,
+        )
+        return
+
+
+def _rows_of_kernels(snapshot: Snapshot) -> list[int]:
+    """The first row of each layer with a kernel that can be trained and was measured."""
+    updating, rows = snapshot.updating, list[int]()
+    if updating is None:
+        return rows
+    count = snapshot.field("count", of=records.WEIGHT_UPDATE)
+    bad = snapshot.field("nonfinite", of=records.WEIGHT_UPDATE)
+    for row, layer in enumerate(snapshot.layers):
+        is_kernel = layer.kind == "weight" and layer.trainable
+        known = not math.isnan(updating.of("optimizer")[row])
+        if is_kernel and known and count[row] > 0 and bad[row] == 0:
+            rows.append(row)
+    return rows
+
+
+def _largest(snapshot: Snapshot, of: str) -> np.ndarray:
+    """The largest absolute value of each kernel; NaN if some are not finite."""
+    count, bad = (snapshot.field(name, of=of) for name in ("count", "nonfinite"))
+    ends = [np.abs(snapshot.field(name, of=of)) for name in ("minimum", "maximum")]
+    return np.where((count > 0) & (bad == 0), np.maximum(*ends), np.nan)
+
+
+def _why_unmoved(
+    row: int, snapshot: Snapshot, updating: Updating, rows: Sequence[int]
+) -> Unmoved | None:
+    """Why the kernel of a row is not updated; None if it is, or may be later."""
+    moved = _largest(snapshot, records.WEIGHT_UPDATE)[row]
+    gradient = _largest(snapshot, records.WEIGHT_GRADIENT)[row]
+    reaches = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)[row] > 0
+    index = updating.of("optimizer")[row]
+    if index < 0:
+        # A step without one loss may train some layers only, and others in their turn.
+        one_loss = updating.whole and math.isfinite(snapshot.loss)
+        if moved > 0 or not one_loss or not reaches:
+            return None
+        if not updating.optimizers:
+            some_moved = _largest(snapshot, records.WEIGHT_UPDATE)[[*rows]] > 0
+            return None if some_moved.any() else Unmoved.NO_OPTIMIZER
+        alone = len(updating.optimizers) == 1 and not snapshot.layers[row].changed
+        return Unmoved.NOT_GIVEN if alone else None
+    optimizer = updating.optimizers[int(index)]
+    factor, remainder = (updating.of(name)[row] for name in ("factor", "remainder"))
+    if abs(factor) <= limit("cut-off") and remainder <= limit("same-gradient"):
+        return Unmoved.CUT_OFF
+    if not gradient > 0 or not optimizer.learning_rate > 0 or snapshot.steps > 1:
+        return None
+    law = _expected(row, snapshot, updating)
+    if law is None or law.exact <= limit("above-rounding") * _rounding(row, snapshot):
+        return None
+    if moved > limit("hardly-updated") * law.exact:
+        return None
+    if _clipping(updating, row):
+        return Unmoved.CLIPPED
+    return Unmoved.CONSTRAINED if updating.of("constrained")[row] else Unmoved.UNDONE
+
+
+def _rounding(row: int, snapshot: Snapshot) -> float:
+    """By how much rounding may change the update of the largest weight of a kernel."""
+    # The dtype of the output is at most as precise as that of the kernel.
+    relative = _ROUNDING.get(snapshot.layers[row].dtype, _ROUNDING_32)
+    return float(relative * _largest(snapshot, records.WEIGHT)[row])
+
+
+def _expected(row: int, snapshot: Snapshot, updating: Updating) -> Expected | None:
+    """The update that the law of the optimizer gives; None if there is no law."""
+    optimizer = updating.optimizer(row)
+    gradient = _largest(snapshot, records.WEIGHT_GRADIENT)[row]
+    weight = _largest(snapshot, records.WEIGHT)[row]
+    if optimizer is None or not gradient > 0 or math.isnan(weight):
+        return None
+    return expected(optimizer, gradient, weight, _rounding(row, snapshot))
+
+
+def _clipping(updating: Updating, row: int) -> str:
+    """The argument by which the optimizer clips gradients; empty if it does not."""
+    optimizer = updating.optimizer(row)
+    names = "clipvalue", "clipnorm", "global_clipnorm"
+    known = {} if optimizer is None else optimizer.settings
+    return next((name for name in names if known.get(name)), "")
+
+
+def _how_unmoved(reason: Unmoved, gradient: float, moved: float) -> str:
+    sizes = f"The largest gradient is {gradient:.3g}, the largest update {moved:.3g}"
+    match reason:
+        case Unmoved.NO_OPTIMIZER:
+            return "It computes a loss and calls no optimizer."
+        case Unmoved.NOT_GIVEN:
+            return "It gives the optimizer other weights, and not these."
+        case Unmoved.CUT_OFF:
+            return (
+                "Between the gradient tape and the optimizer, it multiplies the gradient "
+                "by zero, or nearly."
+            )
+        case Unmoved.CLIPPED:
+            return f"{sizes}: clipping leaves nothing."
+        case Unmoved.CONSTRAINED:
+            return f"{sizes}: the constraint of the kernel takes it back."
+        case Unmoved.UNDONE:
+            return f"{sizes}: something takes it back within the step."
+
+
+class _Wrong(NamedTuple):
+    """How an update is wrong, and a number that says by how much."""
+
+    reason: Misapplied
+    number: float
+
+
+def wrong_update(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """Weights whose update is not what their optimizer and gradient imply."""
+    del profile
+    updating = snapshot.updating
+    if updating is None:
+        return
+    rows = _rows_of_kernels(snapshot)
+    wrong = {row: _how_wrong(row, snapshot, updating) for row in rows}
+    for reason in Misapplied:
+        named = [row for row, one in wrong.items() if one and one.reason is reason]
+        if not named:
+            continue
+        first = wrong[named[0]]
+        number = first.number if first else math.nan
+        names = [snapshot.layers[row].name for row in named]
+        yield found(
+            "wrong-update",
+            snapshot,
+            names,
+            {"layers": len(named), "times": number},
+            f"The update of the weights of {listed(names)} is not what the optimizer "
+            f"and the gradient imply. {_in_words(reason, number, named[0], snapshot)}",
+            WrongUpdate(tuple(named), reason, number),
+            critical=reason is not Misapplied.LAW,
+        )
+        return
+
+
+def _how_wrong(row: int, snapshot: Snapshot, updating: Updating) -> _Wrong | None:
+    """How the update of a row is wrong; None if it is right, or there is no law."""
+    optimizer = updating.optimizer(row)
+    if optimizer is None:
+        return None
+    source, repeats, times = (
+        updating.of(name)[row] for name in ("source", "repeats", "times")
+    )
+    if not math.isnan(source) and source != row:
+        return _Wrong(Misapplied.OF_ANOTHER, source)
+    if repeats > 0:
+        return _Wrong(Misapplied.REPEATED, times)
+    if optimizer.kept_scale and optimizer.scale != 1:
+        kept = optimizer.kept_scale > 0
+        reason = Misapplied.NOT_UNSCALED if kept else Misapplied.NOT_SCALED
+        return _Wrong(reason, optimizer.scale)
+    factor, remainder = (updating.of(name)[row] for name in ("factor", "remainder"))
+    explains = remainder <= limit("same-gradient")
+    minimizes = updating.whole and math.isfinite(snapshot.loss)
+    if factor < -limit("cut-off") and explains and minimizes:
+        return _Wrong(Misapplied.ASCENT, factor)
+    if times != 1 or snapshot.steps > 1 or updating.of("constrained")[row]:
+        return None
+    law = _expected(row, snapshot, updating)
+    if law is None or not optimizer.learning_rate > 0:
+        return None
+    moved = _largest(snapshot, records.WEIGHT_UPDATE)[row]
+    within = limit("update-law")
+    if law.low * (1 - within) <= moved <= law.high * (1 + within):
+        return None
+    if moved <= limit("hardly-updated") * law.exact:
+        return None  # it is not updated at all
+    return _Wrong(Misapplied.LAW, moved / law.exact)
+
+
+def _in_words(reason: Misapplied, number: float, row: int, snapshot: Snapshot) -> str:
+    match reason:
+        case Misapplied.OF_ANOTHER:
+            return (
+                f"{snapshot.layers[row].name} gets the gradient of the weights of "
+                f"{snapshot.layers[int(number)].name}, which have the same shape: the "
+                "gradients and the weights are in different orders."
+            )
+        case Misapplied.REPEATED:
+            return f"One step applies the same gradient {number:.0f} times."
+        case Misapplied.NOT_UNSCALED:
+            return (
+                f"The loss is multiplied by the loss scale {number:.5g}, and the gradients "
+                "are not divided by it: the inner optimizer is applied, and not the "
+                "LossScaleOptimizer."
+            )
+        case Misapplied.NOT_SCALED:
+            return (
+                f"The LossScaleOptimizer divides the gradients by the loss scale "
+                f"{number:.5g}, and the loss was not multiplied by it."
+            )
+        case Misapplied.ASCENT:
+            return (
+                f"The step multiplies the gradient by {number:.3g} before it applies it, "
+                "so it makes the loss larger."
+            )
+        case Misapplied.LAW:
+            updating = snapshot.updating
+            optimizer = updating.optimizer(row) if updating else None
+            if optimizer is None:
+                return ""
+            return (
+                f"In {snapshot.layers[row].name} it is {number:.3g} times that of "
+                f"{optimizer.class_name} with learning rate {optimizer.learning_rate:.3g}."
+            )
+
+
+def replicas_differ(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """Replicas of a kernel that are not equal any more."""
+    del profile
+    updating = snapshot.updating
+    if updating is None:
+        return
+    apart = updating.of("replicas")
+    largest = _largest(snapshot, records.WEIGHT)
+    far = apart > limit("replicas") * np.where(largest > 0, largest, 1.0)
+    rows = [int(row) for row in np.flatnonzero(far)]
+    if rows:
+        names = [snapshot.layers[row].name for row in rows]
+        yield found(
+            "replicas-differ",
+            snapshot,
+            names,
+            {"layers": len(rows), "difference": float(np.max(apart[rows]))},
+            f"The replicas have different weights in {listed(names)}: they differ by up to "
+            f"{np.max(apart[rows]):.3g}. Each replica computes its gradients with weights "
+            "of its own, and only the first one's are saved.",
+            Replicas(tuple(rows)),
+            critical=True,
+        )
+
+
+def stuck_loss_scale(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """A loss scale that has fallen so far that it can only fall further."""
+    del profile
+    updating = snapshot.updating
+    scales = [one.scale for one in updating.optimizers] if updating else []
+    scale = min((one for one in scales if one >= 0), default=1.0)
+    if updating is None or not scale < limit("loss-scale"):
+        return
+    of = records.WEIGHT_GRADIENT
+    bad = snapshot.field("nonfinite", of=of)
+    rows = [int(row) for row in np.flatnonzero(bad > 0)]
+    if not rows and scale > 0:
+        return  # this step is not skipped
+    names = [snapshot.layers[row].name for row in rows]
+    names = names or [snapshot.layers[row].name for row in _rows_of_kernels(snapshot)]
+    if names:
+        yield found(
+            "stuck-loss-scale",
+            snapshot,
+            names,
+            {"scale": scale, "layers": len(rows)},
+            f"The loss scale has fallen to {scale:.3g}. It is halved, and no weights are "
+            "updated, at each step whose gradients are not finite. They are not finite "
+            f"although the scale is below 1, first in {names[0]}: a smaller one does not "
+            "help.",
+            StuckScale(tuple(rows)),
+            critical=True,
+        )
