@@ -200,6 +200,8 @@ class Unmoved(enum.Enum):
     CLIPPED = "the optimizer clips the gradient to nothing"
     CONSTRAINED = "the constraint takes the update back"
     UNDONE = "something takes the update back"
+    PUT_BACK = "something puts the weights back after the step"
+    NO_RATE = "the learning rate is zero"
 
 
 class NotApplied(NamedTuple):
@@ -225,6 +227,7 @@ class Misapplied(enum.Enum):
     NOT_SCALED = "the loss is not multiplied by the loss scale"
     ASCENT = "the gradient has the wrong sign"
     LAW = "the update has another size"
+    FROZEN = "the weights are frozen"
 
 
 class WrongUpdate(NamedTuple):
@@ -239,6 +242,18 @@ class WrongUpdate(NamedTuple):
     rows: tuple[int, ...]
     reason: Misapplied
     number: float
+
+
+class Decay(NamedTuple):
+    """Weight decay that takes a large share of the weights at each step.
+
+    Attributes:
+        rows: Rows of the layers.
+        share: The share.
+    """
+
+    rows: tuple[int, ...]
+    share: float
 
 
 class Replicas(NamedTuple):
@@ -269,6 +284,7 @@ Cause = (
     | NonFiniteGradient
     | NotApplied
     | WrongUpdate
+    | Decay
     | Replicas
     | StuckScale
 )

@@ -7,6 +7,7 @@ finding explains which, and how a finding grows. What a rule looks for is define
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding
 from activation_monitor.analysis.fixes import fix_for
+from activation_monitor.analysis.motion import Motion, after
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -28,11 +30,13 @@ class Health:
             grows: layers join, its severity rises, its last step advances.
         snapshots: How many snapshots were judged.
         reported: By code, the finding as `judge` last returned it.
+        motion: Whether kernels move.
     """
 
     findings: tuple[Finding, ...] = ()
     snapshots: int = 0
     reported: Mapping[str, Finding] = field(default_factory=dict[str, Finding])
+    motion: Motion = field(default_factory=Motion)
 
     @one_line
     def __repr__(self) -> str:
@@ -59,8 +63,9 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     health = dataclasses.replace(health, snapshots=health.snapshots + 1)
     if snapshot.evaluation:
         return health, ()
+    health = dataclasses.replace(health, motion=after(health.motion, snapshot))
     found = {finding.code: finding for finding in health.findings}
-    for seen, cause in _seen(snapshot, is_first, [*found]):
+    for seen, cause in _seen(snapshot, is_first, [*found], health.motion):
         if cause is not None:
             found[cause] = _led_to(found[cause], seen, snapshot)
         elif seen.code in found:
@@ -91,7 +96,7 @@ def shows_initialization(snapshot: Snapshot) -> bool:
 
 
 def _seen(
-    snapshot: Snapshot, is_first: bool, known: list[str]
+    snapshot: Snapshot, is_first: bool, known: list[str], motion: Motion
 ) -> Iterator[tuple[Finding, str | None]]:
     """What the rules find in a snapshot, and the known finding that explains it, if any.
 
@@ -99,6 +104,8 @@ def _seen(
     """
     initial = is_first and shows_initialization(snapshot)
     always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
+    for rule in rules.OF_MOTION if snapshot.updating is not None else ():
+        always.append(functools.partial(rule, motion))
     apply = [*rules.INITIAL, *always] if initial else always
     if not apply:
         return
@@ -252,10 +259,15 @@ _EXPLAINED_BY: dict[str, tuple[str, ...]] = {
         "nonfinite-gradients",
     ),
     "nonfinite-gradients": ("exploding-activations", "outlier-gain"),
+    "stuck-loss-scale": (
+        *("exploding-activations", "outlier-gain"),
+        *("nonfinite-activations", "nonfinite-gradients", "wrong-update"),
+    ),
 }
 
 # What an unscaled input leads to in training, if it is not fixed.
 _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
-    "dead-units": ("unscaled-input",),
-    "nonfinite-activations": ("unscaled-input",),
+    "dead-units": ("unscaled-input", "wrong-update"),
+    "nonfinite-activations": ("unscaled-input", "wrong-update"),
+    "nonfinite-gradients": ("wrong-update",),
 }

@@ -1,4 +1,4 @@
-"""What an optimizer does to a weight whose gradient is known: the laws of Keras' optimizers.
+"""What an optimizer does to a weight whose gradient is known: laws of Keras' optimizers.
 
 The update of a weight depends on gradients of earlier steps as well. Only where it does
 not, there is a law: for SGD without momentum at every step, for others at the first one.

@@ -331,6 +331,22 @@ THRESHOLDS = {
         "share by which an update may miss the law of its optimizer",
         "rounding of float16 is 5e-4; epsilon, weight decay and clipping are in the law",
     ),
+    "put-back": Threshold(
+        2,
+        "snapshots in a row at which weights are as at the one before",
+        "chosen, not calibrated: one may be a search for a learning rate, which puts them "
+        "back once",
+    ),
+    "zero-rate": Threshold(
+        2,
+        "snapshots in a row with a learning rate of 0, after the first step",
+        "chosen, not calibrated: a cyclic schedule may touch 0 in one step",
+    ),
+    "weight-decay": Threshold(
+        0.1,
+        "share of the weights that weight decay takes at each step",
+        "chosen, not calibrated: AdamW's defaults take 4e-6, usual settings at most 1e-3",
+    ),
     "replicas": Threshold(
         1e-5,
         "difference between replicas over the largest weight",

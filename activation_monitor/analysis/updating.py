@@ -13,7 +13,7 @@ import numpy as np
 
 NAMES = (
     *("optimizer", "times", "repeats", "source"),
-    *("factor", "remainder", "replicas", "constrained"),
+    *("factor", "remainder", "replicas", "constrained", "stale"),
 )
 """What is known of the kernel of each layer, NaN where it is not known:
 
@@ -29,6 +29,7 @@ NAMES = (
   given.
 * `replicas`: the largest difference between two replicas of the kernel before the step.
 * `constrained`: 1 if it has a constraint, else 0.
+* `stale`: 1 if it is frozen, but the optimizer was built when it was trainable.
 """
 
 SETTINGS = (

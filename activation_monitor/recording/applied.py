@@ -24,6 +24,7 @@ from activation_monitor.recording.keras_private import (
     inner_optimizer,
     loss_scale,
     steps_taken,
+    trained_variables,
 )
 
 
@@ -283,11 +284,18 @@ class Optimizers:
             if id(layer) in kernels:
                 rows.setdefault(id(layer), row)
         found = unknown(len(layers))
+        built_with = {
+            id(variable)
+            for one in self._before
+            for variable in trained_variables(inner_optimizer(one.optimizer))
+        }
         for i, layer in enumerate(layers):
             one = id(layer)
             if one in kernels:
                 found[i] = of_layer(one, kernels[one], notes, relations.get(one), rows)
                 found[i, NAMES.index("replicas")] = replicas.get(one, math.nan)
+                if isinstance(kernels[one], keras.Variable) and not kernels[one].trainable:
+                    found[i, NAMES.index("stale")] = id(kernels[one]) in built_with
                 if found[i, NAMES.index("source")] == rows[one]:
                     found[i, NAMES.index("source")] = i
         return Updating(tuple(infos), found, whole)

@@ -62,6 +62,8 @@ def fix_for(
             return updates.not_applied(cause, snapshot)
         case causes.WrongUpdate():
             return updates.wrong(cause)
+        case causes.Decay():
+            return updates.decay(cause)
         case causes.Replicas():
             return updates.replicas()
         case causes.StuckScale():

@@ -1,6 +1,7 @@
 """Fixes for weights that are not updated as their optimizer and gradient imply."""
 
 from activation_monitor.analysis.causes import (
+    Decay,
     Misapplied,
     NotApplied,
     StuckScale,
@@ -72,6 +73,26 @@ def not_applied(cause: NotApplied, snapshot: Snapshot) -> Fix:
                 "the weights, and after the step they are as before. Look for an `assign` "
                 "or `set_weights` after the optimizer.",
             )
+        case Unmoved.PUT_BACK:
+            return Fix(
+                "callback",
+                "Look for `set_weights`, `load_weights` or `assign` in a callback, or in "
+                "the loop around the step.",
+            )
+        case Unmoved.NO_RATE:
+            return Fix(
+                "learning rate",
+                "The schedule has ended: `decay_steps` counts steps (batches), not epochs. "
+                "Or something has set the learning rate to 0.",
+                (
+                    Change(
+                        "in",
+                        "decay_steps=epochs * steps_per_epoch",
+                        ("the learning rate schedule",),
+                        "or alpha=0.01, which is then the smallest rate",
+                    ),
+                ),
+            )
 
 
 def wrong(cause: WrongUpdate) -> Fix:
@@ -110,7 +131,7 @@ def wrong(cause: WrongUpdate) -> Fix:
         case Misapplied.NOT_UNSCALED:
             return Fix(
                 "loss scale",
-                "Only `apply` of the LossScaleOptimizer divides the gradients by the scale.",
+                "Only `apply` of the LossScaleOptimizer divides gradients by the scale.",
                 (apply,),
             )
         case Misapplied.NOT_SCALED:
@@ -127,6 +148,12 @@ def wrong(cause: WrongUpdate) -> Fix:
                 "The optimizer subtracts the gradient. Pass the gradient of the loss as "
                 "the tape returns it.",
             )
+        case Misapplied.FROZEN:
+            return Fix(
+                "training step",
+                "A change of `trainable` takes effect when the model is compiled again.",
+                (Change("after", "model.compile(...)", ("layer.trainable = False",), ""),),
+            )
         case Misapplied.LAW:
             return Fix(
                 "training step",
@@ -134,6 +161,23 @@ def wrong(cause: WrongUpdate) -> Fix:
                 "`assign`, or another optimizer. Or the learning rate is changed within "
                 "the step.",
             )
+
+
+def decay(cause: Decay) -> Fix:
+    """The fix for weight decay that takes a large share of the weights."""
+    return Fix(
+        "weight decay",
+        f"Keras multiplies `weight_decay` by the learning rate, and the weights by one "
+        f"minus that: they lose {cause.share:.0%} at each step.",
+        (
+            Change(
+                "in",
+                "weight_decay=0.004",
+                ("the optimizer",),
+                "the default of keras.optimizers.AdamW",
+            ),
+        ),
+    )
 
 
 def replicas() -> Fix:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
+from activation_monitor.analysis.motion import Motion
 from activation_monitor.analysis.rules import (
     data,
     embeddings,
@@ -86,7 +87,14 @@ ALWAYS = (
     Always(updates.wrong_update, updates.may_be_wrong),
     Always(updates.replicas_differ, updates.may_be_wrong),
     Always(updates.stuck_loss_scale, updates.may_be_wrong),
+    Always(updates.weight_decay, updates.may_be_wrong),
 )
+
+OF_MOTION: tuple[Callable[[Motion, Snapshot, DepthProfile], Iterator[Found]], ...] = (
+    updates.not_moved,
+    updates.frozen_and_moved,
+)
+"""The rules on whether kernels move from snapshot to snapshot, for every snapshot."""
 
 LAYERS_JOIN = frozenset({"dead-units"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays

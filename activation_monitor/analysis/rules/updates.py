@@ -13,6 +13,7 @@ import numpy as np
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import (
+    Decay,
     Misapplied,
     NotApplied,
     Replicas,
@@ -22,6 +23,7 @@ from activation_monitor.analysis.causes import (
 )
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found, found
+from activation_monitor.analysis.motion import Motion
 from activation_monitor.analysis.optimizer_law import Expected, expected
 from activation_monitor.analysis.shown import listed
 from activation_monitor.analysis.snapshot import Snapshot
@@ -169,6 +171,104 @@ def _how_unmoved(reason: Unmoved, gradient: float, moved: float) -> str:
             return f"{sizes}: the constraint of the kernel takes it back."
         case Unmoved.UNDONE:
             return f"{sizes}: something takes it back within the step."
+        case Unmoved.PUT_BACK | Unmoved.NO_RATE:
+            return ""
+
+
+def not_moved(motion: Motion, snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """Weights that are the same at several sampled steps although each step moves them, or
+    that do not move because the learning rate is zero."""
+    del profile
+    rows = _rows_of_kernels(snapshot)
+    names = [snapshot.layers[row].name for row in rows]
+    times = [
+        motion.kernels[name].put_back if name in motion.kernels else 0 for name in names
+    ]
+    again = limit("put-back")
+    named = [row for row, count in zip(rows, times, strict=True) if count >= again]
+    if named:
+        names = [snapshot.layers[row].name for row in named]
+        yield found(
+            "weights-not-updated",
+            snapshot,
+            names,
+            {"layers": len(named), "snapshots": max(times) + 1},
+            f"Each sampled step changes the weights of {listed(names)}, and at the next "
+            f"one they are as before, to the last bit: {max(times) + 1} times in a row. "
+            "Something puts them back between the steps.",
+            NotApplied(tuple(named), Unmoved.PUT_BACK, ""),
+            critical=len(named) == len(rows),
+        )
+    elif motion.without_rate >= limit("zero-rate") and rows:
+        yield found(
+            "weights-not-updated",
+            snapshot,
+            names,
+            {"layers": len(rows), "snapshots": motion.without_rate},
+            f"The learning rate has been 0 at {motion.without_rate} sampled steps in a row, "
+            f"since step {motion.without_rate_since}: no weights are updated.",
+            NotApplied(tuple(rows), Unmoved.NO_RATE, ""),
+        )
+
+
+def frozen_and_moved(
+    motion: Motion, snapshot: Snapshot, profile: DepthProfile
+) -> Iterator[Found]:
+    """Weights that were frozen after `compile`, and are updated nevertheless."""
+    del profile
+    updating = snapshot.updating
+    if updating is None:
+        return
+    named = [
+        row
+        for row in np.flatnonzero(updating.of("stale") == 1)
+        if snapshot.layers[row].name in motion.kernels
+        and motion.kernels[snapshot.layers[row].name].moved_by_others
+    ]
+    if named:
+        names = [snapshot.layers[row].name for row in named]
+        yield found(
+            "wrong-update",
+            snapshot,
+            names,
+            {"layers": len(named), "times": math.nan},
+            f"The weights of {listed(names)} are frozen, and change between the sampled "
+            "steps: the compiled step was made when they were trainable, and still "
+            "updates them.",
+            WrongUpdate(tuple(map(int, named)), Misapplied.FROZEN, math.nan),
+        )
+
+
+def weight_decay(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+    """A weight decay that takes a large share of the weights at each step."""
+    del profile
+    updating = snapshot.updating
+    if updating is None:
+        return
+    rows = _rows_of_kernels(snapshot)
+    shares = {row: _decay(updating, row) for row in rows}
+    named = [row for row in rows if shares[row] >= limit("weight-decay")]
+    if named:
+        names, share = [snapshot.layers[row].name for row in named], shares[named[0]]
+        yield found(
+            "weight-decay",
+            snapshot,
+            names,
+            {"layers": len(named), "share": share},
+            f"Weight decay takes {share:.0%} of the weights of {listed(names)} at each "
+            "step: weight_decay times the learning rate. They vanish in a few steps, "
+            "whatever the gradients are.",
+            Decay(tuple(named), share),
+        )
+
+
+def _decay(updating: Updating, row: int) -> float:
+    """The share of the weights that weight decay takes at each step."""
+    optimizer = updating.optimizer(row)
+    if optimizer is None or not optimizer.class_name:
+        return 0.0
+    share = optimizer.settings.get("weight_decay", 0.0) * optimizer.learning_rate
+    return share if math.isfinite(share) else 0.0
 
 
 class _Wrong(NamedTuple):
@@ -267,6 +367,8 @@ def _in_words(reason: Misapplied, number: float, row: int, snapshot: Snapshot) -
                 f"The step multiplies the gradient by {number:.3g} before it applies it, "
                 "so it makes the loss larger."
             )
+        case Misapplied.FROZEN:
+            return ""
         case Misapplied.LAW:
             updating = snapshot.updating
             optimizer = updating.optimizer(row) if updating else None
