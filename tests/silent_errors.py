@@ -1,4 +1,4 @@
-"""Silent errors: faults of a training step that raise nothing and need not show in the loss.
+"""Silent errors: faults of a training step that raise nothing.
 
 Each is a function of `broken`, whether to make the error, that trains a model and returns
 its monitor. With `broken=False` it is the healthy twin: the same code without the fault.
@@ -129,6 +129,74 @@ def wrong_sign(broken):
         model.optimizer.apply([sign * gradient for gradient in gradients], weights)
 
     return custom(step)
+
+
+def adds_a_step_by_hand(broken):
+    """Left over from a loop without an optimizer."""
+
+    def step(model, weights, gradients):
+        model.optimizer.apply(gradients, weights)
+        if broken:
+            weights[2].assign_sub(0.01 * gradients[2])
+
+    return custom(step, keras.optimizers.SGD(0.01))
+
+
+def asks_for_some_of_them(broken):
+    """The tape is asked for the weights of the head; the twin freezes the others."""
+
+    class Custom(keras.Model):
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            weights = self.layers[-1].trainable_variables
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+            return {"loss": loss}
+
+    model = network(Custom)
+    if not broken:
+        for layer in model.layers[1:-1]:
+            layer.trainable = False
+    model.compile("adam", "mse")
+    return fitted(model)
+
+
+def stops_the_gradient(broken):
+    """Half of the network is behind a `stop_gradient`."""
+    keras.utils.set_random_seed(0)
+    inputs, first, *rest = layers()
+    x = first(inputs)
+    if broken:
+        x = keras.layers.Lambda(keras.ops.stop_gradient)(x)
+    for layer in rest:
+        x = layer(x)
+    model = keras.Model(inputs, x, name="net")
+    model.compile("adam", "mse")
+    return fitted(model)
+
+
+def divides_by_the_batch_twice(broken):
+    """The loss is a mean over the batch already: as if by a limit on the norm."""
+
+    def step(model, weights, gradients):
+        number = 32.0 if broken else 1.0
+        model.optimizer.apply([one / number for one in gradients], weights)
+
+    return custom(step, "sgd")
+
+
+class Ascends(keras.optimizers.SGD):
+    """An optimizer of the user's own that adds the gradient."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(-gradient, variable, learning_rate)
+
+
+def own_optimizer_ascends(broken):
+    model = network()
+    model.compile(Ascends(0.01) if broken else keras.optimizers.SGD(0.01), "mse")
+    return fitted(model, 3)
 
 
 def multiplies_by_zero(broken):
@@ -327,7 +395,10 @@ ERRORS = {
     clips_values_to_nothing: "weights-not-updated",
     clips_norms_to_nothing: "weights-not-updated",
     constraint_takes_it_back: "weights-not-updated",
+    asks_for_some_of_them: "no-gradient",
+    stops_the_gradient: "no-gradient",
     applies_twice: "wrong-update",
+    adds_a_step_by_hand: "wrong-update",
     in_another_order: "wrong-update",
     wrong_sign: "wrong-update",
     keeps_the_loss_scale: "wrong-update",
@@ -338,5 +409,7 @@ ERRORS = {
     decay_takes_all: "weight-decay",
     stuck_loss_scale: "stuck-loss-scale",
     replicas_part: "replicas-differ",
+    divides_by_the_batch_twice: None,
+    own_optimizer_ascends: None,
 }
-"""Errors, and the code of the finding that names each."""
+"""Errors, and the code of the finding that names each; None for those that are missed."""

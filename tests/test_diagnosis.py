@@ -15,6 +15,7 @@ from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording
 from networks import Drawn, chain, network, straight, tap, weights
+from test_update_rules import TABLES as UPDATES
 
 SYMMETRIC = "symmetric-initialization"
 OUTLIER = "outlier-gain"
@@ -519,7 +520,7 @@ def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
     assert diagnosis.steps == tuple(snapshot.step for snapshot in snapshots)
 
 
-ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS)
+ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS, *UPDATES)
 
 
 def one_of_each():
@@ -544,6 +545,8 @@ def one_of_each():
         *(tap("x", kind="input"), tap("d1", gradient=1.0), tap("head", gradient=1e4)),
         loss=1e8,
     )
+    for code, (wrong, _) in UPDATES.items():
+        found[code], *_ = next(iter(wrong.values()))
     return found
 
 
@@ -913,6 +916,9 @@ def _rows_of_findings(rule, seed):
     ):
         chosen = rng.random(len(snapshot.layers)) < 0.15
         snapshot.field(name, of=of)[chosen] = odd
+    if rng.random() < 0.3:
+        wrong, _ = [*UPDATES.values()][rng.integers(len(UPDATES))]
+        snapshot, *_ = [*wrong.values()][rng.integers(len(wrong))]
     return list(rule.rule(snapshot, depth_profile(snapshot))), rule.may_find(snapshot)
 
 

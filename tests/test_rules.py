@@ -1404,6 +1404,7 @@ def test_nan_and_infinities_that_the_model_takes_care_of_are_healthy(name):
 def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
     import test_backward_rules as backward
+    import test_update_rules as updates
 
     tables = {
         "symmetric-initialization": (SYMMETRIC, NOT_SYMMETRIC),
@@ -1423,6 +1424,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "constant-input": (backward.CONSTANT, backward.DIFFERENT),
         "target-scale": (backward.TARGETS, backward.IN_SCALE),
         "nonfinite-gradients": (backward.NONFINITE_GRADIENTS, backward.FINITE_GRADIENTS),
+        **updates.TABLES,
     }
     assert tables.keys() == CODES.keys()
     unhealthy, healthy = zip(*tables.values(), strict=True)

@@ -104,8 +104,9 @@ def _seen(
     """
     initial = is_first and shows_initialization(snapshot)
     always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
-    for rule in rules.OF_MOTION if snapshot.updating is not None else ():
-        always.append(functools.partial(rule, motion))
+    for rule in rules.OF_MOTION:
+        if next(rule(motion, snapshot, None), None) is not None:
+            always.append(functools.partial(rule, motion))
     apply = [*rules.INITIAL, *always] if initial else always
     if not apply:
         return

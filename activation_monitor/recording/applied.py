@@ -142,9 +142,13 @@ def before(optimizer: Any) -> Before:
     """
     scale = 1.0
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        scale = float(loss_scale(optimizer))
-    rate = float(np.asarray(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+        scale = _number(loss_scale(optimizer))
+    rate = _number(optimizer.learning_rate)
     return Before(optimizer, rate, steps_taken(optimizer), scale)
+
+
+def _number(scalar: Any) -> float:
+    return float(np.asarray(keras.ops.convert_to_numpy(scalar)))
 
 
 def info(optimizer: Any, known: Before | None, scaled: Sequence[Any]) -> OptimizerInfo:
@@ -171,7 +175,7 @@ def info(optimizer: Any, known: Before | None, scaled: Sequence[Any]) -> Optimiz
     for other in others:
         wraps = isinstance(other, keras.optimizers.LossScaleOptimizer)
         if wraps and other.inner_optimizer is optimizer:
-            kept, scale = 1, float(loss_scale(other))
+            kept, scale = 1, _number(loss_scale(other))
     return OptimizerInfo(
         class_name=name if type(inner) is getattr(keras.optimizers, name, None) else "",
         learning_rate=known.learning_rate if known else math.nan,

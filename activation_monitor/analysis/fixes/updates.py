@@ -49,7 +49,7 @@ def not_applied(cause: NotApplied, snapshot: Snapshot) -> Fix:
         case Unmoved.CLIPPED:
             return Fix(
                 "clipping",
-                f"The limit `{cause.clipping}` of the optimizer is far below the gradients.",
+                f"The limit `{cause.clipping}` of the optimizer is far below gradients.",
                 (
                     Change(
                         "in",

@@ -83,18 +83,21 @@ ALWAYS = (
     Always(nonfinite, any_nonfinite),
     Always(nonfinite_gradients, any_nonfinite_gradient),
     Always(units.dead, units.may_be_dead),
-    Always(updates.not_updated, updates.may_be_wrong),
-    Always(updates.wrong_update, updates.may_be_wrong),
-    Always(updates.replicas_differ, updates.may_be_wrong),
-    Always(updates.stuck_loss_scale, updates.may_be_wrong),
-    Always(updates.weight_decay, updates.may_be_wrong),
+    Always(updates.not_updated, updates.finds(updates.not_updated)),
+    Always(updates.wrong_update, updates.finds(updates.wrong_update)),
+    Always(updates.replicas_differ, updates.finds(updates.replicas_differ)),
+    Always(updates.stuck_loss_scale, updates.finds(updates.stuck_loss_scale)),
+    Always(updates.weight_decay, updates.finds(updates.weight_decay)),
 )
 
-OF_MOTION: tuple[Callable[[Motion, Snapshot, DepthProfile], Iterator[Found]], ...] = (
+MotionRule = Callable[[Motion, Snapshot, DepthProfile | None], Iterator[Found]]
+
+OF_MOTION: tuple[MotionRule, ...] = (
     updates.not_moved,
     updates.frozen_and_moved,
 )
-"""The rules on whether kernels move from snapshot to snapshot, for every snapshot."""
+"""The rules on whether kernels move from snapshot to snapshot, for every snapshot. They do
+not read along depth."""
 
 LAYERS_JOIN = frozenset({"dead-units"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays

@@ -6,7 +6,7 @@ what the step's code did (`updating`). The others follow from laws of optimizers
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,56 +35,80 @@ _ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}
 _ROUNDING_32 = 2.0**-24
 
 
-def may_be_wrong(snapshot: Snapshot) -> bool:
-    """Whether anything is known of how the step updates kernels."""
-    return snapshot.updating is not None
+class _Kernels(NamedTuple):
+    """What is known of the kernels of a snapshot.
+
+    Attributes:
+        snapshot, updating: The snapshot, and how it updates them.
+        rows: Rows of layers with a kernel that can be trained and was measured.
+        weight, gradient, update: The largest absolute value of each kernel before the step,
+            of its gradient and of its update, `(layers,)`; NaN if some are not finite.
+    """
+
+    snapshot: Snapshot
+    updating: Updating
+    rows: list[int]
+    weight: np.ndarray
+    gradient: np.ndarray
+    update: np.ndarray
 
 
-def not_updated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
-    """Weights that get a gradient, and do not move."""
-    del profile
+def _kernels(snapshot: Snapshot) -> _Kernels | None:
+    """What is known of the kernels; None if that is nothing."""
     updating = snapshot.updating
     if updating is None:
+        return None
+    sizes = [
+        _largest(snapshot, of)
+        for of in (records.WEIGHT, records.WEIGHT_GRADIENT, records.WEIGHT_UPDATE)
+    ]
+    known = ~np.isnan(updating.of("optimizer")) & ~np.isnan(sizes[-1])
+    rows = [
+        row
+        for row in map(int, np.flatnonzero(known))
+        if snapshot.layers[row].kind == "weight" and snapshot.layers[row].trainable
+    ]
+    return _Kernels(snapshot, updating, rows, *sizes)
+
+
+def finds(rule: Callable[[Snapshot, None], Iterator[Found]]) -> Callable[[Snapshot], bool]:
+    """The screen of a rule of this module: they are quick, and do not read along depth.
+
+    Args:
+        rule: The rule.
+    """
+
+    def may_find(snapshot: Snapshot) -> bool:
+        return next(rule(snapshot, None), None) is not None
+
+    return may_find
+
+
+def not_updated(snapshot: Snapshot, profile: DepthProfile | None) -> Iterator[Found]:
+    """Weights that get a gradient, and do not move."""
+    del profile
+    known = _kernels(snapshot)
+    if known is None:
         return
-    rows = _rows_of_kernels(snapshot)
-    reasons = {row: _why_unmoved(row, snapshot, updating, rows) for row in rows}
+    reasons = {row: _why_unmoved(row, known) for row in known.rows}
     for reason in Unmoved:
-        named = [row for row in rows if reasons[row] is reason]
+        named = [row for row in known.rows if reasons[row] is reason]
         if not named:
             continue
         names = [snapshot.layers[row].name for row in named]
-        every = len(named) == len(rows)
-        whose = "any weights" if every else f"the weights of {listed(names)}"
-        sizes = _largest(snapshot, records.WEIGHT_GRADIENT)[named]
-        sizes = sizes[sizes > 0]
-        gradient = float(np.max(sizes)) if len(sizes) else math.nan
-        moved = float(np.max(_largest(snapshot, records.WEIGHT_UPDATE)[named]))
+        gradient = float(np.nanmax([0.0, *known.gradient[named]]))
+        moved = float(np.max(known.update[named]))
         yield found(
             "weights-not-updated",
             snapshot,
             names,
             {"layers": len(named), "gradient": gradient, "update": moved},
-            f"The step does not update {whose}, although they are trainable and get a "
-            f"gradient. {_how_unmoved(reason, gradient, moved)}",
-            NotApplied(tuple(named), reason, _clipping(updating, named[0])),
-            critical=every,
+            f"The step does not update the weights of {listed(names)}, although they are "
+            f"trainable and get a gradient. {_how_unmoved(reason, gradient, moved)}",
+            NotApplied(tuple(named), reason, _clipping(known.updating, named[0])),
+            critical=len(named) == len(known.rows),
         )
         return
-
-
-def _rows_of_kernels(snapshot: Snapshot) -> list[int]:
-    """The first row of each layer with a kernel that can be trained and was measured."""
-    updating, rows = snapshot.updating, list[int]()
-    if updating is None:
-        return rows
-    count = snapshot.field("count", of=records.WEIGHT_UPDATE)
-    bad = snapshot.field("nonfinite", of=records.WEIGHT_UPDATE)
-    for row, layer in enumerate(snapshot.layers):
-        is_kernel = layer.kind == "weight" and layer.trainable
-        known = not math.isnan(updating.of("optimizer")[row])
-        if is_kernel and known and count[row] > 0 and bad[row] == 0:
-            rows.append(row)
-    return rows
 
 
 def _largest(snapshot: Snapshot, of: str) -> np.ndarray:
@@ -94,32 +118,30 @@ def _largest(snapshot: Snapshot, of: str) -> np.ndarray:
     return np.where((count > 0) & (bad == 0), np.maximum(*ends), np.nan)
 
 
-def _why_unmoved(
-    row: int, snapshot: Snapshot, updating: Updating, rows: Sequence[int]
-) -> Unmoved | None:
+def _why_unmoved(row: int, known: _Kernels) -> Unmoved | None:
     """Why the kernel of a row is not updated; None if it is, or may be later."""
-    moved = _largest(snapshot, records.WEIGHT_UPDATE)[row]
-    gradient = _largest(snapshot, records.WEIGHT_GRADIENT)[row]
-    reaches = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)[row] > 0
+    snapshot, updating = known.snapshot, known.updating
+    moved = known.update[row]
     index = updating.of("optimizer")[row]
     if index < 0:
+        reaches = snapshot.statistic("rms", of=records.OUTPUT_GRADIENT)[row] > 0
         # A step without one loss may train some layers only, and others in their turn.
         one_loss = updating.whole and math.isfinite(snapshot.loss)
         if moved > 0 or not one_loss or not reaches:
             return None
         if not updating.optimizers:
-            some_moved = _largest(snapshot, records.WEIGHT_UPDATE)[[*rows]] > 0
-            return None if some_moved.any() else Unmoved.NO_OPTIMIZER
+            by_hand = (known.update[known.rows] > 0).any()
+            return None if by_hand else Unmoved.NO_OPTIMIZER
         alone = len(updating.optimizers) == 1 and not snapshot.layers[row].changed
         return Unmoved.NOT_GIVEN if alone else None
     optimizer = updating.optimizers[int(index)]
     factor, remainder = (updating.of(name)[row] for name in ("factor", "remainder"))
     if abs(factor) <= limit("cut-off") and remainder <= limit("same-gradient"):
         return Unmoved.CUT_OFF
-    if not gradient > 0 or not optimizer.learning_rate > 0 or snapshot.steps > 1:
+    if not optimizer.learning_rate > 0 or snapshot.steps > 1:
         return None
-    law = _expected(row, snapshot, updating)
-    if law is None or law.exact <= limit("above-rounding") * _rounding(row, snapshot):
+    law = _expected(row, known)
+    if law is None or law.exact <= limit("above-rounding") * _rounding(row, known):
         return None
     if moved > limit("hardly-updated") * law.exact:
         return None
@@ -128,29 +150,29 @@ def _why_unmoved(
     return Unmoved.CONSTRAINED if updating.of("constrained")[row] else Unmoved.UNDONE
 
 
-def _rounding(row: int, snapshot: Snapshot) -> float:
+def _rounding(row: int, known: _Kernels) -> float:
     """By how much rounding may change the update of the largest weight of a kernel."""
     # The dtype of the output is at most as precise as that of the kernel.
-    relative = _ROUNDING.get(snapshot.layers[row].dtype, _ROUNDING_32)
-    return float(relative * _largest(snapshot, records.WEIGHT)[row])
+    relative = _ROUNDING.get(known.snapshot.layers[row].dtype, _ROUNDING_32)
+    return float(relative * known.weight[row])
 
 
-def _expected(row: int, snapshot: Snapshot, updating: Updating) -> Expected | None:
+def _expected(row: int, known: _Kernels) -> Expected | None:
     """The update that the law of the optimizer gives; None if there is no law."""
-    optimizer = updating.optimizer(row)
-    gradient = _largest(snapshot, records.WEIGHT_GRADIENT)[row]
-    weight = _largest(snapshot, records.WEIGHT)[row]
+    optimizer = known.updating.optimizer(row)
+    gradient, weight = float(known.gradient[row]), float(known.weight[row])
     if optimizer is None or not gradient > 0 or math.isnan(weight):
         return None
-    return expected(optimizer, gradient, weight, _rounding(row, snapshot))
+    return expected(optimizer, gradient, weight, _rounding(row, known))
 
 
 def _clipping(updating: Updating, row: int) -> str:
     """The argument by which the optimizer clips gradients; empty if it does not."""
     optimizer = updating.optimizer(row)
     names = "clipvalue", "clipnorm", "global_clipnorm"
-    known = {} if optimizer is None else optimizer.settings
-    return next((name for name in names if known.get(name)), "")
+    if optimizer is None:
+        return ""
+    return next((name for name in names if optimizer.settings.get(name)), "")
 
 
 def _how_unmoved(reason: Unmoved, gradient: float, moved: float) -> str:
@@ -175,11 +197,14 @@ def _how_unmoved(reason: Unmoved, gradient: float, moved: float) -> str:
             return ""
 
 
-def not_moved(motion: Motion, snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+def not_moved(
+    motion: Motion, snapshot: Snapshot, profile: DepthProfile | None
+) -> Iterator[Found]:
     """Weights that are the same at several sampled steps although each step moves them, or
     that do not move because the learning rate is zero."""
     del profile
-    rows = _rows_of_kernels(snapshot)
+    known = _kernels(snapshot)
+    rows = known.rows if known else []
     names = [snapshot.layers[row].name for row in rows]
     times = [
         motion.kernels[name].put_back if name in motion.kernels else 0 for name in names
@@ -205,14 +230,15 @@ def not_moved(motion: Motion, snapshot: Snapshot, profile: DepthProfile) -> Iter
             snapshot,
             names,
             {"layers": len(rows), "snapshots": motion.without_rate},
-            f"The learning rate has been 0 at {motion.without_rate} sampled steps in a row, "
-            f"since step {motion.without_rate_since}: no weights are updated.",
+            f"The learning rate has been 0 since step {motion.without_rate_since}, at "
+            f"{motion.without_rate} sampled steps in a row. The weights of {listed(names)} "
+            "are not updated.",
             NotApplied(tuple(rows), Unmoved.NO_RATE, ""),
         )
 
 
 def frozen_and_moved(
-    motion: Motion, snapshot: Snapshot, profile: DepthProfile
+    motion: Motion, snapshot: Snapshot, profile: DepthProfile | None
 ) -> Iterator[Found]:
     """Weights that were frozen after `compile`, and are updated nevertheless."""
     del profile
@@ -239,15 +265,14 @@ def frozen_and_moved(
         )
 
 
-def weight_decay(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+def weight_decay(snapshot: Snapshot, profile: DepthProfile | None) -> Iterator[Found]:
     """A weight decay that takes a large share of the weights at each step."""
     del profile
-    updating = snapshot.updating
-    if updating is None:
+    known = _kernels(snapshot)
+    if known is None:
         return
-    rows = _rows_of_kernels(snapshot)
-    shares = {row: _decay(updating, row) for row in rows}
-    named = [row for row in rows if shares[row] >= limit("weight-decay")]
+    shares = {row: _decay(known.updating, row) for row in known.rows}
+    named = [row for row in known.rows if shares[row] >= limit("weight-decay")]
     if named:
         names, share = [snapshot.layers[row].name for row in named], shares[named[0]]
         yield found(
@@ -278,14 +303,13 @@ class _Wrong(NamedTuple):
     number: float
 
 
-def wrong_update(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+def wrong_update(snapshot: Snapshot, profile: DepthProfile | None) -> Iterator[Found]:
     """Weights whose update is not what their optimizer and gradient imply."""
     del profile
-    updating = snapshot.updating
-    if updating is None:
+    known = _kernels(snapshot)
+    if known is None:
         return
-    rows = _rows_of_kernels(snapshot)
-    wrong = {row: _how_wrong(row, snapshot, updating) for row in rows}
+    wrong = {row: _how_wrong(row, known) for row in known.rows}
     for reason in Misapplied:
         named = [row for row, one in wrong.items() if one and one.reason is reason]
         if not named:
@@ -306,8 +330,9 @@ def wrong_update(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
         return
 
 
-def _how_wrong(row: int, snapshot: Snapshot, updating: Updating) -> _Wrong | None:
+def _how_wrong(row: int, known: _Kernels) -> _Wrong | None:
     """How the update of a row is wrong; None if it is right, or there is no law."""
+    snapshot, updating = known.snapshot, known.updating
     optimizer = updating.optimizer(row)
     if optimizer is None:
         return None
@@ -329,10 +354,10 @@ def _how_wrong(row: int, snapshot: Snapshot, updating: Updating) -> _Wrong | Non
         return _Wrong(Misapplied.ASCENT, factor)
     if times != 1 or snapshot.steps > 1 or updating.of("constrained")[row]:
         return None
-    law = _expected(row, snapshot, updating)
+    law = _expected(row, known)
     if law is None or not optimizer.learning_rate > 0:
         return None
-    moved = _largest(snapshot, records.WEIGHT_UPDATE)[row]
+    moved = float(known.update[row])
     within = limit("update-law")
     if law.low * (1 - within) <= moved <= law.high * (1 + within):
         return None
@@ -380,7 +405,7 @@ def _in_words(reason: Misapplied, number: float, row: int, snapshot: Snapshot) -
             )
 
 
-def replicas_differ(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+def replicas_differ(snapshot: Snapshot, profile: DepthProfile | None) -> Iterator[Found]:
     """Replicas of a kernel that are not equal any more."""
     del profile
     updating = snapshot.updating
@@ -405,7 +430,7 @@ def replicas_differ(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found
         )
 
 
-def stuck_loss_scale(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
+def stuck_loss_scale(snapshot: Snapshot, profile: DepthProfile | None) -> Iterator[Found]:
     """A loss scale that has fallen so far that it can only fall further."""
     del profile
     updating = snapshot.updating
@@ -419,7 +444,8 @@ def stuck_loss_scale(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Foun
     if not rows and scale > 0:
         return  # this step is not skipped
     names = [snapshot.layers[row].name for row in rows]
-    names = names or [snapshot.layers[row].name for row in _rows_of_kernels(snapshot)]
+    known = _kernels(snapshot)
+    names = names or [snapshot.layers[row].name for row in (known.rows if known else [])]
     if names:
         yield found(
             "stuck-loss-scale",
