@@ -15,7 +15,7 @@ from healthy_updates import HEALTHY, OPTIMIZERS
 from silent_errors import ERRORS, X, Y, fitted, network
 
 BY_NAME = {error.__name__: (error, code) for error, code in ERRORS.items()}
-FAST = ("applies_twice", "adds_a_step_by_hand", "clips_values_to_nothing")
+FAST = ("applies_twice", "clips_values_to_nothing")
 NAMED = [name for name, (_, code) in BY_NAME.items() if code]
 MISSED = [name for name in BY_NAME if name not in NAMED]
 
@@ -54,7 +54,7 @@ def test_what_the_documentation_says_is_missed_is_missed(name):
 
 @pytest.mark.parametrize(
     "name",
-    cases(HEALTHY, ["SGD, loss scale", "SGD, average", "frozen_teacher", "several_losses"]),
+    cases(HEALTHY, ["SGD, loss scale"]),
 )
 def test_an_update_that_is_easily_taken_for_a_wrong_one_is_healthy(name):
     """Of any optimizer, and of training steps of one's own."""
@@ -70,7 +70,7 @@ WITH_A_LAW = {
 }
 
 
-@pytest.mark.parametrize("name", cases(WITH_A_LAW, ["SGD, Nesterov", "AdamW"]))
+@pytest.mark.parametrize("name", cases(sorted(WITH_A_LAW), ["SGD, Nesterov"]))
 def test_the_law_of_an_optimizer_is_what_it_does_to_a_variable(name):
     """One step of Keras' optimizer on one variable, without a monitor."""
     import keras

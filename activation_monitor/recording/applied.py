@@ -148,7 +148,9 @@ def before(optimizer: Any) -> Before:
 
 
 def _number(scalar: Any) -> float:
-    return float(np.asarray(keras.ops.convert_to_numpy(scalar)))
+    # Not `convert_to_numpy`: numpy issues a warning for it.
+    number: Any = keras.ops.cast(scalar, "float32")
+    return float(number)
 
 
 def info(optimizer: Any, known: Before | None, scaled: Sequence[Any]) -> OptimizerInfo:
