@@ -17,7 +17,7 @@ _SUBJECT = "activation_monitor.analysis"
 # import more, with `pytest.importorskip`.
 _BESIDE = {
     *(*sys.stdlib_module_names, "numpy", "pytest", "scipy"),
-    *("cases", "networks", "test_rules"),
+    *("cases", "networks", "test_rules", "test_update_rules"),
 }
 
 

@@ -8,6 +8,7 @@ from scipy import special
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
+from activation_monitor.analysis.updating import NAMES, OptimizerInfo, Updating, unknown
 
 PHI = {
     "linear": lambda h: h,
@@ -148,6 +149,72 @@ def chain(*sizes, x=1.0, head=None, step=0, steps=1, **options):
     hidden = [tap(f"d{i + 1}", rms, **options) for i, rms in enumerate(sizes)]
     taps = (tap("x", x, "input"), *hidden, tap("head", head))
     return network(*taps, step=step, steps=steps)
+
+
+def updated(
+    gradient=0.5,
+    update=None,
+    weight=1.0,
+    *,
+    layers=3,
+    optimizer="SGD",
+    rate=0.1,
+    taken=7.0,
+    took=1.0,
+    scale=1.0,
+    kept_scale=0,
+    settings=None,
+    optimizers=1,
+    whole=True,
+    loss=1.0,
+    step=0,
+    steps=1,
+    known=None,
+    reaches=1.0,
+    **info,
+):
+    """A chain of layers d1, d2, ... whose kernels a step has updated.
+
+    By default the update is that of SGD.
+
+    Args:
+        gradient, update, weight: The largest absolute value of the gradient, the update and
+            the weights of each kernel: a number, or a list with one for each layer.
+        layers: How many layers.
+        optimizer, rate, taken, took, scale, kept_scale, settings: See `OptimizerInfo`.
+        optimizers: How many of them.
+        whole, loss, step, steps: See `Updating` and `Snapshot`.
+        known: What else is known of the kernels, see `updating.NAMES`: numbers, or lists.
+        reaches: Rms of the gradient of each output.
+        **info: Further fields of the layers.
+    """
+
+    def each(value):
+        return value if isinstance(value, list) else [value] * layers
+
+    def kernels(values):
+        arrays = [None if x is None else np.array([[x], [-x]]) for x in each(values)]
+        return _records([None, *arrays, None])
+
+    plain = chain(*[1.0] * layers, step=step, steps=steps, gradient=reaches, **info)
+    if update is None:
+        update = [rate * one for one in each(gradient)]
+    found = unknown(layers + 2)
+    rows = list(range(1, layers + 1))
+    standard = {"optimizer": 0, "times": 1, "repeats": 0, "constrained": 0}
+    given = {"source": rows, "factor": 1, "remainder": 0}
+    for name, value in (standard | given | (known or {})).items():
+        found[rows, NAMES.index(name)] = each(value)
+    one = OptimizerInfo(optimizer, rate, taken, took, scale, kept_scale, settings or {})
+    quantities = {
+        **plain.quantities,
+        "weight": kernels(weight),
+        "weight_gradient": kernels(gradient),
+        "weight_update": kernels(update),
+    }
+    how = Updating((one,) * optimizers, found, whole)
+    changed = {"quantities": quantities, "loss": loss, "updating": how}
+    return Snapshot(**{**vars(plain), **changed})
 
 
 def straight(decades, layers=10, first=1.0, **options):

@@ -16,6 +16,7 @@ from activation_monitor.analysis.findings import CODES, Finding, check_ignored
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording
 from networks import Drawn, chain, network, norm, straight, tap, weights
+from test_update_rules import TABLES as UPDATES
 
 SYMMETRIC = "symmetric-initialization"
 OUTLIER = "outlier-gain"
@@ -520,7 +521,14 @@ def test_over_a_run_every_cause_is_found_once_where_it_is_first_seen(
     assert diagnosis.steps == tuple(snapshot.step for snapshot in snapshots)
 
 
-ALWAYS = (DEAD, NONFINITE, NONFINITE_GRADIENTS, "nonfinite-loss", "moving-statistics")
+ALWAYS = (
+    DEAD,
+    NONFINITE,
+    NONFINITE_GRADIENTS,
+    "nonfinite-loss",
+    "moving-statistics",
+    *UPDATES,
+)
 OF_ONE_SNAPSHOT = [
     code
     for code in CODES
@@ -553,6 +561,8 @@ def one_of_each():
     )
     found["moving-statistics"] = fixed()
     found["nonfinite-loss"] = network(tap("x", kind="input"), tap("head"), loss=math.inf)
+    for code, (wrong, _) in UPDATES.items():
+        found[code], *_ = next(iter(wrong.values()))
     return found
 
 
@@ -934,6 +944,9 @@ def _rows_of_findings(rule, seed):
     known = np.tile([0.99, 3, 0.0, 0.0, np.nan], (len(snapshot.layers), 1))
     known[rng.random(len(known)) < 0.15, 2] = 9.0
     snapshot = dataclasses.replace(snapshot, moving=known)
+    if rng.random() < 0.3:
+        wrong, _ = [*UPDATES.values()][rng.integers(len(UPDATES))]
+        snapshot, *_ = [*wrong.values()][rng.integers(len(wrong))]
     return list(rule.rule(snapshot, depth_profile(snapshot))), rule.may_find(snapshot)
 
 

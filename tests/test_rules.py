@@ -1407,6 +1407,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
     import test_moving as normalization
     import test_nonfinite_loss as of_loss
     import test_over_time as over_time
+    import test_update_rules as updates
 
     tables = {
         "symmetric-initialization": (SYMMETRIC, NOT_SYMMETRIC),
@@ -1429,6 +1430,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "nonfinite-loss": (of_loss.UNHEALTHY, of_loss.HEALTHY),
         **over_time.TABLES,
         "nonfinite-gradients": (backward.NONFINITE_GRADIENTS, backward.FINITE_GRADIENTS),
+        **updates.TABLES,
     }
     assert tables.keys() == CODES.keys()
     unhealthy, healthy = zip(*tables.values(), strict=True)

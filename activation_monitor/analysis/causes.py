@@ -235,10 +235,87 @@ class FixedStatistics(NamedTuple):
     rows: tuple[int, ...]
 
 
+class Unmoved(enum.Enum):
+    """Why a step does not update weights. The first ones explain the others."""
+
+    NO_OPTIMIZER = "no optimizer is called"
+    NOT_GIVEN = "the optimizer is not given them"
+    CUT_OFF = "the step multiplies the gradient by zero"
+    CLIPPED = "the optimizer clips the gradient to nothing"
+    CONSTRAINED = "the constraint takes the update back"
+    UNDONE = "something takes the update back"
+    PUT_BACK = "something puts the weights back after the step"
+    NO_RATE = "the learning rate is zero"
+
+
+class NotApplied(NamedTuple):
+    """Weights that get a gradient and are not updated.
+
+    Attributes:
+        rows: Rows of the layers.
+        reason: Why.
+        clipping: The argument by which the optimizer clips; empty if it does not.
+    """
+
+    rows: tuple[int, ...]
+    reason: Unmoved
+    clipping: str
+
+
+class Misapplied(enum.Enum):
+    """How an update differs from what optimizer and gradient imply."""
+
+    OF_ANOTHER = "the gradient of other weights is applied"
+    REPEATED = "a gradient is applied several times"
+    NOT_UNSCALED = "gradients are not divided by the loss scale"
+    NOT_SCALED = "the loss is not multiplied by the loss scale"
+    ASCENT = "the gradient has the wrong sign"
+    LAW = "the update has another size"
+    FROZEN = "the weights are frozen"
+
+
+class WrongUpdate(NamedTuple):
+    """Weights whose update is not what optimizer and gradient imply.
+
+    Attributes:
+        rows: Rows of the layers.
+        reason: How.
+        number: How many times, or the row of the other weights.
+    """
+
+    rows: tuple[int, ...]
+    reason: Misapplied
+    number: float
+
+
+class Decay(NamedTuple):
+    """Weight decay that takes a large share of the weights at each step.
+
+    Attributes:
+        rows: Rows of the layers.
+        share: The share.
+    """
+
+    rows: tuple[int, ...]
+    share: float
+
+
+class Replicas(NamedTuple):
+    """Rows of layers whose replicas have different weights."""
+
+    rows: tuple[int, ...]
+
+
 class EvaluationDiffers(NamedTuple):
     """The tensor in which evaluation and training part."""
 
     row: int
+
+
+class StuckScale(NamedTuple):
+    """Rows of layers whose gradients are not finite at the smallest loss scale."""
+
+    rows: tuple[int, ...]
 
 
 Cause = (
@@ -260,4 +337,9 @@ Cause = (
     | MovingStatistics
     | FixedStatistics
     | EvaluationDiffers
+    | NotApplied
+    | WrongUpdate
+    | Decay
+    | Replicas
+    | StuckScale
 )

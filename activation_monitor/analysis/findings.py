@@ -36,6 +36,11 @@ CODES = {
     "heavy-tail": "a single value comes to carry the signal of a layer, or its gradient",
     "loss-jump": "the loss has jumped up and stays there",
     "target-scale": "the targets are far larger than the output",
+    "weights-not-updated": "weights get a gradient, and the step does not change them",
+    "wrong-update": "an update is not what optimizer and gradient imply",
+    "weight-decay": "weight decay takes a large share of the weights at each step",
+    "replicas-differ": "the replicas of a model have different weights",
+    "stuck-loss-scale": "the loss scale has fallen to nothing, so no step updates weights",
 }
 """Stable names of the findings, for `ignore` and for programs, and their meaning."""
 

@@ -15,6 +15,7 @@ from activation_monitor.analysis import rules
 from activation_monitor.analysis.depth_profile import DepthProfile, depth_profile
 from activation_monitor.analysis.findings import SEVERITIES, Finding, Found
 from activation_monitor.analysis.fixes import fix_for
+from activation_monitor.analysis.motion import Motion, after
 from activation_monitor.analysis.rules.over_time import at_once, that_may_find
 from activation_monitor.analysis.rules.over_time.loss import diverges
 from activation_monitor.analysis.shown import count, one_line
@@ -37,6 +38,7 @@ class Health:
         window: The last snapshots of training, oldest first, see `window.remembered`.
         absent: By code of a finding that is no longer seen, the first step at which it was
             not, and in how many snapshots it has not been since.
+        motion: Whether kernels move.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -47,6 +49,7 @@ class Health:
     absent: Mapping[str, tuple[int, int]] = field(
         default_factory=dict[str, tuple[int, int]]
     )
+    motion: Motion = field(default_factory=Motion)
 
     @one_line
     def __repr__(self) -> str:
@@ -75,6 +78,7 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     health = dataclasses.replace(health, snapshots=health.snapshots + 1)
     if snapshot.evaluation:
         return health, ()
+    health = dataclasses.replace(health, motion=after(health.motion, snapshot))
     found = {finding.code: finding for finding in health.findings}
     known = {code: one for code, one in found.items() if one.recovered is None}
     last = remembered(health.window, snapshot)
@@ -83,7 +87,7 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     seen_now: set[str] = set()
     previous = health.window[-1] if health.window and len(last) > 1 else None
     window = Window(last, first, known, previous)
-    for seen, cause in _seen(snapshot, is_first, window):
+    for seen, cause in _seen(snapshot, is_first, window, health.motion):
         code = cause or seen.code
         seen_now.add(code)
         if cause is not None:
@@ -128,7 +132,7 @@ _Applied = tuple[Callable[[DepthProfile], Iterator[Found]], bool]
 
 
 def _seen(
-    snapshot: Snapshot, is_first: bool, window: Window
+    snapshot: Snapshot, is_first: bool, window: Window, motion: Motion
 ) -> Iterator[tuple[Finding, str | None]]:
     """What the rules find in a snapshot, and the known finding that explains it, if any.
 
@@ -149,6 +153,11 @@ def _seen(
         (partial(row.rule, snapshot), False)
         for row in rules.ALWAYS
         if row.may_find(snapshot)
+    ]
+    apply += [
+        (partial(rule, motion, snapshot), False)
+        for rule in rules.OF_MOTION
+        if next(rule(motion, snapshot, None), None) is not None
     ]
     if not apply:
         return
@@ -355,6 +364,10 @@ _EXPLAINED_BY: dict[str, tuple[str, ...]] = {
         "nonfinite-gradients",
         "large-updates",
     ),
+    "stuck-loss-scale": (
+        *("exploding-activations", "outlier-gain", "wrong-update"),
+        *("nonfinite-activations", "nonfinite-gradients", "nonfinite-loss"),
+    ),
 }
 
 # What shows that steps are too large, or a jump: whichever comes first explains the others.
@@ -370,6 +383,8 @@ _OF_STEPS = (
 )
 _CAUSES_IN_TRAINING = ("large-updates", "scale-jump", "growing-weights", "loss-jump")
 _NONFINITE = ("nonfinite-activations", "nonfinite-gradients")
+# Faults of the training step itself.
+_OF_UPDATES = ("weights-not-updated", "wrong-update", "replicas-differ", "weight-decay")
 # A network with one of these from the beginning on does not learn as others do.
 _FROM_THE_BEGINNING = (
     *_CAUSES,
@@ -388,10 +403,12 @@ _FROM_THE_BEGINNING = (
 # What findings lead to in training, if they are not fixed.
 _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
     **{
-        row.code: (*_OF_STEPS, *_NONFINITE, *_FROM_THE_BEGINNING) for row in rules.OVER_TIME
+        row.code: (*_OF_STEPS, *_NONFINITE, *_OF_UPDATES, *_FROM_THE_BEGINNING)
+        for row in rules.OVER_TIME
     },
-    "dead-units": ("unscaled-input", *_CAUSES_IN_TRAINING),
-    "nonfinite-activations": ("unscaled-input", *_CAUSES_IN_TRAINING),
-    "nonfinite-gradients": _CAUSES_IN_TRAINING,
+    "dead-units": ("unscaled-input", *_OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "nonfinite-activations": ("unscaled-input", *_OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "nonfinite-gradients": (*_OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "nonfinite-loss": (*_OF_UPDATES, *_CAUSES_IN_TRAINING),
     "moving-statistics": (*_NONFINITE, "nonfinite-loss"),
 }

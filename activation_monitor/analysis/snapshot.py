@@ -10,6 +10,7 @@ from activation_monitor.analysis import activity, histogram, moving, records
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.shown import count, one_line
+from activation_monitor.analysis.updating import Updating
 
 OF_LAYERS = {"activity": activity.FIELDS, "moving": moving.FIELDS}
 """Arrays of a snapshot with one row for each layer that are no records: what was counted
@@ -114,6 +115,8 @@ class Snapshot:
         moving: How far the moving statistics of batch normalizations are from the batches
             of the last sampled steps, an array of shape `(layers, len(moving.FIELDS))` with
             NaN for other layers; None if there are none. Defaults to `None`.
+        updating: How the step updates the kernels; None if that is not known, as in a log
+            of an earlier version. Defaults to `None`.
 
     Raises:
         ValueError: If "output" is missing, a quantity is unknown, or an array does not have
@@ -129,6 +132,7 @@ class Snapshot:
     evaluation: bool = False
     activity: np.ndarray | None = None
     moving: np.ndarray | None = None
+    updating: Updating | None = None
 
     def __post_init__(self) -> None:
         if OUTPUT not in self.quantities:
@@ -155,6 +159,12 @@ class Snapshot:
                     f"Snapshot: expected an array of shape {shape} for `{name}`. Received: "
                     f"{array.shape}."
                 )
+
+        if self.updating is not None and len(self.updating.kernels) != len(self.layers):
+            raise ValueError(
+                f"Snapshot: expected `updating` of {len(self.layers)} layers. Received: "
+                f"{len(self.updating.kernels)}."
+            )
 
     @property
     def last_step(self) -> int:

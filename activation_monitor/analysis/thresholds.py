@@ -533,4 +533,56 @@ THRESHOLDS = {
     "flat-loss-of": Threshold(
         128, "snapshots that are compared, of more", "chosen, not calibrated"
     ),
+    # -- how a step updates weights
+    "cut-off": Threshold(
+        1e-8,
+        "factor before the optimizer up to which it leaves nothing of a gradient",
+        "chosen, not calibrated: a loss scale of 2^24 that is divided out by hand is 6e-8",
+    ),
+    "same-gradient": Threshold(
+        1e-3,
+        "share of a gradient that a factor does not explain",
+        "chosen, not calibrated: float32 has 6e-8, float16 5e-4",
+    ),
+    "hardly-updated": Threshold(
+        1e-6,
+        "share of the update of an optimizer up to which weights are not updated",
+        "chosen, not calibrated: a gradient that is clipped at 1 is not 1e6 for long",
+    ),
+    "above-rounding": Threshold(
+        8.0,
+        "times the rounding of a weight from which on an update cannot be lost",
+        "chosen, not calibrated: 1 would be exact for the largest weight",
+    ),
+    "update-law": Threshold(
+        0.01,
+        "share by which an update may miss the law of its optimizer",
+        "rounding of float16 is 5e-4; epsilon, weight decay and clipping are in the law",
+    ),
+    "put-back": Threshold(
+        2,
+        "snapshots in a row at which weights are as at the one before",
+        "chosen, not calibrated: one may be a search for a learning rate, which puts them "
+        "back once",
+    ),
+    "zero-rate": Threshold(
+        2,
+        "snapshots in a row with a learning rate of 0, after the first step",
+        "chosen, not calibrated: a cyclic schedule may touch 0 in one step",
+    ),
+    "weight-decay": Threshold(
+        0.1,
+        "share of the weights that weight decay takes at each step",
+        "chosen, not calibrated: AdamW's defaults take 4e-6, usual settings at most 1e-3",
+    ),
+    "replicas": Threshold(
+        1e-5,
+        "difference between replicas over the largest weight",
+        "0 on equal devices; rounding on others is below 1e-6",
+    ),
+    "loss-scale": Threshold(
+        1.0,
+        "loss scale below which it is too small to prevent an underflow",
+        "without a loss scale it is 1",
+    ),
 }

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from activation_monitor.recording.applied import Notes
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import replaced
 from activation_monitor.recording.keras_private import (
@@ -62,11 +63,14 @@ class Kept(NamedTuple):
         loss: The loss; NaN if it is not known.
         scale: The factor by which the loss was multiplied before gradients were computed.
         rows: Rows of the gradients of kernels, which have that factor, by id of the layer.
+        relations: By id of the layer, sums over products of the gradient that the
+            optimizer was given and the one that a tape returned, see `applied.of_layer`.
     """
 
     loss: float
     scale: float
     rows: dict[int, Any]
+    relations: dict[int, np.ndarray]
 
 
 class Backward:
@@ -76,6 +80,9 @@ class Backward:
         layers: Returns the layers whose kernels count.
         gradients: Whether to keep gradients.
         warn: Called with a message if something cannot be kept.
+
+    Attributes:
+        notes: What was noted of the step's code, as it last ran; None before it.
     """
 
     def __init__(
@@ -88,18 +95,24 @@ class Backward:
         self._gradients = gradients
         self._warn = warn
         self._loss = None
-        self._rows = {}  # by ids of the layers whose kernels one call of `apply` updates
+        self.notes: Notes | None = None
+        self._new_notes = Notes()
+        # By ids of the layers whose kernels one call of `apply` updates, and of those of
+        # them whose gradient it got is not the one that a tape returned.
+        self._rows = {}
         self._applying = set()  # replicas run in threads of their own
 
     @contextlib.contextmanager
     def tapped(
-        self, models: Sequence[keras.Model], runs: Callable[[], bool]
+        self, models: Sequence[keras.Model], runs: Callable[[], bool], whole: bool = False
     ) -> Iterator[None]:
         """Within the block, keep the loss of the models and the gradients that are applied.
 
         Args:
             models: The models.
             runs: Returns whether the code that runs belongs to the step.
+            whole: Whether the step's code runs in the block for certain, and all of it.
+                Defaults to `False`.
         """
 
         def with_loss(model, compute_loss):
@@ -115,10 +128,32 @@ class Backward:
         with contextlib.ExitStack() as stack:
             stack.enter_context(replaced(models, "compute_loss", with_loss))
             if self._gradients:
+                self._new_notes = Notes()
                 for kind in _OPTIMIZERS:
-                    wrapper = self._tapped_apply(runs)
-                    stack.enter_context(wrapped_method(kind, "apply", wrapper))
+                    apply, scale = self._tapped_apply(runs), self._tapped_scale_loss(runs)
+                    stack.enter_context(wrapped_method(kind, "apply", apply))
+                    stack.enter_context(wrapped_method(kind, "scale_loss", scale))
+                stack.callback(self._end_notes, whole)
             yield
+
+    def _end_notes(self, whole):
+        if whole or not self._new_notes.is_empty:  # else its code may not have run
+            self.notes = self._new_notes
+        self._new_notes.end()
+
+    def asked(self, sources: Sequence[Any], gradients: Sequence[Any]) -> None:
+        """Note what a gradient tape of the step was asked for, and what it returned."""
+        self._attempt(
+            "gradients", self._new_notes.asked, *(self._of_kernel(), sources, gradients)
+        )
+
+    def _tapped_scale_loss(self, runs):
+        def tapped_scale_loss(scale_loss, optimizer, loss):
+            if runs():
+                self._new_notes.asked_to_scale(optimizer)
+            return scale_loss(optimizer, loss)
+
+        return tapped_scale_loss
 
     def _tapped_apply(self, runs):
         def tapped_apply(apply, optimizer, grads, trainable_variables=None):
@@ -145,26 +180,42 @@ class Backward:
             self._loss = backend.Kept()
         self._loss.put([ops.cast(loss, "float32") * backend.replicas()])
 
-    def _keep_rows(self, optimizer, gradients, variables):
-        if variables is None:
-            variables = trained_variables(optimizer)
-        of_kernel = {
+    def _of_kernel(self):
+        """The id of the layer by that of its kernel."""
+        return {
             id(one): i
             for i, kernel in known_kernels(self._layers()).items()
             for one in (kernel, stored_value(kernel))
         }
-        rows = {
-            of_kernel[id(variable)]: some_rows(
-                ops.reshape(ops.convert_to_tensor(gradient), variable.shape)
-            )
+
+    def _keep_rows(self, optimizer, gradients, variables):
+        if variables is None:
+            variables = trained_variables(optimizer)
+        of_kernel = self._of_kernel()
+        given = {
+            of_kernel[id(variable)]: (gradient, variable.shape)
             for gradient, variable in zip(gradients, variables, strict=True)
-            if gradient is not None and id(variable) in of_kernel
+            if id(variable) in of_kernel
+        }
+        returned = self._new_notes.applied(
+            optimizer, {layer: gradient for layer, (gradient, _) in given.items()}
+        )
+        rows = {
+            layer: _rows_of(gradient, shape)
+            for layer, (gradient, shape) in given.items()
+            if gradient is not None
+        }
+        relations = {
+            layer: _relation(rows[layer], _rows_of(gradient, given[layer][1]))
+            for layer, gradient in returned.items()
+            if not backend.is_added_up(gradient)
         }
         scale = ops.cast(loss_scale(optimizer), "float32")
-        key = tuple(rows)
+        key = tuple(rows), tuple(relations)
         if key not in self._rows:
             self._rows[key] = backend.Kept()
-        self._rows[key].put([scale, *backend.sums_over_replicas([*rows.values()])])
+        summed = backend.sums_over_replicas([*rows.values()])
+        self._rows[key].put([scale, *summed, *relations.values()])
 
     def _attempt(self, what, keep, *args):
         try:
@@ -176,11 +227,24 @@ class Backward:
         """What the step has kept, which is then forgotten."""
         loss = None if self._loss is None else self._loss.take()
         loss = math.nan if loss is None else float(np.mean([found for (found,) in loss]))
-        scale, rows = 1.0, {}
-        for layers, kept in self._rows.items():
+        scale, rows, relations = 1.0, {}, {}
+        for (layers, changed), kept in self._rows.items():
             found = kept.take()
             if found is not None:
                 factor, *tensors = found[0]
                 scale = float(factor)
-                rows |= zip(layers, tensors, strict=True)
-        return Kept(loss, scale, rows)
+                rows |= zip(layers, tensors[: len(layers)], strict=True)
+                sums = map(ops.convert_to_numpy, tensors[len(layers) :])
+                relations |= zip(changed, sums, strict=True)
+        return Kept(loss, scale, rows, relations)
+
+
+def _rows_of(gradient, shape):
+    return some_rows(ops.reshape(ops.convert_to_tensor(gradient), shape))
+
+
+def _relation(given, returned):
+    """Sums of the products of two gradients, `(3,)`."""
+    given, returned = (ops.cast(rows, "float32") for rows in (given, returned))
+    pairs = (given, returned), (returned, returned), (given, given)
+    return ops.stack([ops.sum(one * other) for one, other in pairs])

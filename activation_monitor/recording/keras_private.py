@@ -44,10 +44,15 @@ def steps_taken(optimizer) -> int:
     This is `iterations`, except for an optimizer that accumulates gradients over several
     batches.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
+    optimizer = inner_optimizer(optimizer)
     taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
     ops: Any = keras.ops
     return int(ops.cast(taken, "int64"))  # a tensor, if the variable is mirrored
+
+
+def inner_optimizer(optimizer):
+    """The optimizer that makes the updates: that inside of a loss scale, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def trained_variables(optimizer) -> list:

@@ -10,6 +10,7 @@ import numpy as np
 
 from activation_monitor.analysis import activity, histogram, records
 from activation_monitor.analysis.snapshot import LayerInfo
+from activation_monitor.analysis.updating import Updating
 from activation_monitor.recording import kernels
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.backends.protocol import Store
@@ -26,6 +27,7 @@ class Measured(NamedTuple):
     loss: float = math.nan
     activity: np.ndarray | None = None
     moving: np.ndarray | None = None
+    updating: Updating | None = None
 
 
 def unscaled(found: Measured, scale: float) -> Measured:

@@ -16,6 +16,7 @@ import numpy as np
 
 from activation_monitor.analysis import activity, records
 from activation_monitor.recording import kernels, shared
+from activation_monitor.recording.applied import Optimizers
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.backward import Backward, depending_on
 from activation_monitor.recording.calls import wrapped_calls
@@ -41,7 +42,7 @@ from activation_monitor.recording.measure import channels_of
 from activation_monitor.recording.moving import Moving
 from activation_monitor.recording.step_trace import Trace
 from activation_monitor.recording.table import Measured, Table, unscaled
-from activation_monitor.recording.weights import Weights
+from activation_monitor.recording.weights import Weights, known_kernels
 
 # Of more, the activity of each would be as much as all else that a step copies.
 _MANY_CHANNELS = 2**16
@@ -93,6 +94,8 @@ class Taps:
         self._now = now
         self.together = 1
         self._backward = Backward(self._measured_layers, gradients, warn)
+        self._optimizers = Optimizers(self._models, warn)
+        self._whole = False  # whether the code that is measured is all of the step
         self._table = Table(tuple(models), histograms)
         self._table.note_weights(self.layers)
         self._entered = 0  # replicas run in threads of their own, that take turns
@@ -114,7 +117,7 @@ class Taps:
 
         @functools.wraps(train_step)
         def tapped_train_step(*args, **kwargs):
-            with self.measuring(exact, fused, repeats):
+            with self.measuring(exact, fused, repeats, whole=True):
                 return train_step(*args, **kwargs)
 
         return tapped_train_step
@@ -126,6 +129,7 @@ class Taps:
         fused: bool = False,
         repeats: bool = False,
         traced_inside: bool = False,
+        whole: bool = False,
     ) -> Iterator[None]:
         """Within the block, the layers that are called are measured.
 
@@ -136,6 +140,7 @@ class Taps:
                 Defaults to `False`.
             traced_inside: Whether the block holds the call of a function that is traced
                 there. Otherwise it is in the step's own Python code. Defaults to `False`.
+            whole: Whether the block holds all that a step does. Defaults to `False`.
         """
 
         def new_trace():
@@ -152,11 +157,14 @@ class Taps:
                     self._tap(layer)
                 if self._weights is not None and self._updates:
                     self._tapped_layers.enter_context(
-                        self._backward.tapped(self._models, self._is_step)
+                        self._backward.tapped(self._models, self._is_step, whole)
                     )
+                    self._whole = whole
                 if self._gradients:
                     self._tapped_layers.enter_context(
-                        backend.gradients_measured(self._gradient_taps)
+                        backend.gradients_measured(
+                            self._gradient_taps, self._gradients_asked
+                        )
                     )
             if not traced_inside:
                 self._traces[backend.running_now()] = new_trace()
@@ -381,6 +389,10 @@ class Taps:
             self._warn(f"gradients cannot be measured: {type(error).__name__}: {error}")
             return []
 
+    def _gradients_asked(self, sources, gradients):
+        if self._is_step():
+            self._backward.asked(sources, gradients)
+
     def _taps_of(self, sources):
         running = self._traces.get(backend.running_now())
         if running is None:
@@ -436,6 +448,8 @@ class Taps:
         """
         if self._weights is not None:
             self._weights.before(self._measured_layers(), exact)
+            if self._updates and self._gradients:
+                self._optimizers.before(self._backward.notes)
         if self._moving is not None:
             self._moving.before(self._measured_layers())
 
@@ -472,8 +486,10 @@ class Taps:
             called = {id(row.layer) for row in self._table.rows}
             layers = [layer for layer in self._measured_layers() if id(layer) in called]
             self._weights.late(layers)
+            replicas = self._weights.replicas
             for quantity, by_layer in self._weights.read().items():
                 found.quantities[quantity] = self._table.spread(by_layer)
+            found = found._replace(updating=self._updating(kept.relations, replicas))
         if self._moving is not None and found.layers:
             found = found._replace(moving=self._read_moving(self._moving, found))
         return unscaled(found, kept.scale)._replace(loss=kept.loss)
@@ -484,3 +500,17 @@ class Taps:
         updates = {key: calls * self.together for key, (calls, _) in called.items()}
         rms = {key: size for key, (_, size) in called.items()}
         return self._table.of_layers(moving.after(self._now(), layers, updates, rms))
+
+    def _updating(self, relations, replicas):
+        if not self._updates or not self._gradients:
+            return None
+        rows = self._table.rows
+        layers = [row.layer if row.kind == "weight" else None for row in rows]
+        return self._optimizers.updating(
+            self._backward.notes,
+            layers,
+            known_kernels([layer for layer in layers if layer is not None]),
+            relations,
+            replicas,
+            self._whole,
+        )

@@ -66,6 +66,10 @@ class Weights:
 
     Args:
         warn: Called with a message if kernels cannot be measured, after which none are.
+
+    Attributes:
+        replicas: By id of the layer, the largest difference between two replicas of its
+            kernel before the step. Empty if there is one replica.
     """
 
     def __init__(self, warn: Callable[[str], None]):
@@ -78,6 +82,7 @@ class Weights:
         # Ids of layers, and the rows of their kernels before the step.
         self._before: tuple[tuple[int, ...], Any] | None = None
         self._after: Callable = lambda rows, gradients: None
+        self.replicas: dict[int, float] = {}
 
     def before(self, layers: Sequence[keras.Layer], exact: bool) -> None:
         """Measure the kernels before a step.
@@ -86,11 +91,12 @@ class Weights:
             layers: The layers, those without a kernel included.
             exact: Whether to take the exact pass, see `measure`.
         """
-        self._found, self._before = {}, None
+        self._found, self._before, self.replicas = {}, None, {}
         found = known_kernels(layers)
         if found and not self._failed:
             layers = [layer for layer in layers if id(layer) in found]
             self._attempt(self._measure_before, layers, found, exact)
+            self._attempt(self._compare_replicas, found)
 
     def after(self, gradients: dict[int, Any]) -> None:
         """Measure what the step changed, and the gradients that it has kept.
@@ -152,6 +158,13 @@ class Weights:
             measured = finished(rows, measured)
         self._found[records.WEIGHT] = ids, measured
         self._before = ids, rows
+
+    def _compare_replicas(self, found):
+        for layer, kernel in found.items():
+            first, *others = map(some_rows, backend.by_replica(stored_value(kernel)))
+            if others:
+                parted = [ops.max(ops.abs(other - first)) for other in others]
+                self.replicas[layer] = float(ops.max(ops.stack(parted)))
 
     def _measure_after(self, gradients):
         ids, rows = cast(tuple, self._before)  # by `after`

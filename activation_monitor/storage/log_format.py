@@ -16,6 +16,9 @@ Version 3 writes for each snapshot these tensors, at one step:
 * `activation_monitor/moving`: how far moving statistics are from the batches, in the same
   way, `(layers, 5)` of `moving.FIELDS`;
 * `activation_monitor/step`: the float64 array `(steps, loss)`;
+* `activation_monitor/optimizers`: the optimizers of the step as the bytes of a JSON text,
+  and `activation_monitor/kernels_given`: what is known of what they were given, a float64
+  array `(layers, names)`, compressed in the same way; both only where they are known;
 * `activation_monitor/layers`: the rows and columns as JSON, at the first step and whenever
   they change.
 
@@ -38,6 +41,7 @@ import numpy as np
 
 from activation_monitor.analysis import histogram, records
 from activation_monitor.analysis.snapshot import OF_LAYERS, LayerInfo, Snapshot
+from activation_monitor.analysis.updating import NAMES, OptimizerInfo, Updating, unknown
 from activation_monitor.storage.plugin_name import PLUGIN
 
 RUN = "activations"
@@ -52,6 +56,8 @@ VERSION = 3
 LAYERS_TAG = f"{PLUGIN}/layers"
 STEP_TAG = f"{PLUGIN}/step"
 FINDINGS_TAG = f"{PLUGIN}/findings"
+OPTIMIZERS_TAG = f"{PLUGIN}/optimizers"
+KERNELS_GIVEN_TAG = f"{PLUGIN}/kernels_given"
 IMAGE_TAG = f"{PLUGIN}/depth_by_step"
 RECORDS_TAGS = {quantity: f"{PLUGIN}/records/{quantity}" for quantity in records.QUANTITIES}
 """Quantity to the tag of its records."""
@@ -73,7 +79,8 @@ _STEPS_1, _STRIDE_1 = "steps", "histogram_stride"
 SNAPSHOT_TAGS = (
     *(RECORDS_TAGS[records.OUTPUT], _SNAPSHOT_TAG_1),
     *(tag for quantity, tag in RECORDS_TAGS.items() if quantity != records.OUTPUT),
-    *(STEP_TAG, *_OF_LAYERS_TAGS.values(), _STRIDES_TAG_2, _KERNELS_TAG_1),
+    *(STEP_TAG, *_OF_LAYERS_TAGS.values(), OPTIMIZERS_TAG, KERNELS_GIVEN_TAG),
+    *(_STRIDES_TAG_2, _KERNELS_TAG_1),
 )
 """Tags that `decode` reads, for all versions, besides those of `HISTOGRAMS_TAGS`. A step
 that has one of the first two is a snapshot."""
@@ -272,6 +279,8 @@ def encode(snapshot: Snapshot) -> tuple[Table, dict[str, np.ndarray]]:
         array = getattr(snapshot, name)
         if array is not None:
             arrays[tag] = compressed(array)
+    if snapshot.updating is not None:
+        arrays |= _encoded_updating(snapshot.updating)
     return Table(snapshot.layers, records.FIELD_NAMES, snapshot.evaluation), arrays
 
 
@@ -337,7 +346,49 @@ def decode(
         loss=float(loss),
         evaluation=table.evaluation,
         **of_layers,
+        updating=_updating(arrays, layers),
     )
+
+
+_OPTIMIZER_FIELDS = {field.name for field in dataclasses.fields(OptimizerInfo)}
+
+
+def _encoded_updating(updating: Updating) -> dict[str, np.ndarray]:
+    """By tag, the arrays that `_updating` reads."""
+    written = {
+        "whole": updating.whole,
+        "names": NAMES,
+        "optimizers": [vars(one) for one in updating.optimizers],
+    }
+    text = json.dumps(written, separators=(",", ":"), default=dict)
+    return {
+        OPTIMIZERS_TAG: np.frombuffer(zlib.compress(text.encode()), np.uint8),
+        KERNELS_GIVEN_TAG: compressed(updating.kernels),
+    }
+
+
+def _updating(arrays, layers):
+    """How a step updates kernels; None if the log does not say. What a later version added
+    is ignored."""
+    if OPTIMIZERS_TAG not in arrays or KERNELS_GIVEN_TAG not in arrays:
+        return None
+    try:
+        written = json.loads(zlib.decompress(arrays[OPTIMIZERS_TAG].tobytes()))
+        optimizers = tuple(
+            OptimizerInfo(**{k: v for k, v in one.items() if k in _OPTIMIZER_FIELDS})
+            for one in written["optimizers"]
+        )
+        names = written["names"]
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"expected optimizers as compressed JSON. Received: {error}."
+        ) from None
+    found = restored(arrays[KERNELS_GIVEN_TAG], len(names))
+    kernels = unknown(layers)
+    for i, name in enumerate(NAMES):
+        if name in names and len(found) == layers:
+            kernels[:, i] = found[:, names.index(name)]
+    return Updating(optimizers, kernels, bool(written.get("whole")))
 
 
 def with_histograms(snapshot: Snapshot, of: str, written: np.ndarray) -> Snapshot:

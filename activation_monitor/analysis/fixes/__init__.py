@@ -18,6 +18,7 @@ from activation_monitor.analysis.fixes import (
     reach,
     recurrent,
     steps,
+    updates,
     values,
     weights,
 )
@@ -64,6 +65,16 @@ def fix_for(
             return data.same_input(cause, snapshot)
         case causes.TargetScale():
             return data.target_scale(cause)
+        case causes.NotApplied():
+            return updates.not_applied(cause, snapshot)
+        case causes.WrongUpdate():
+            return updates.wrong(cause)
+        case causes.Decay():
+            return updates.decay(cause)
+        case causes.Replicas():
+            return updates.replicas()
+        case causes.StuckScale():
+            return updates.stuck_scale(cause, snapshot)
         case causes.UnknownKind():
             return between.own_scale(cause, snapshot)
         case causes.NonFiniteLoss():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
+from activation_monitor.analysis.motion import Motion
 from activation_monitor.analysis.rules import (
     data,
     embeddings,
@@ -19,6 +20,7 @@ from activation_monitor.analysis.rules import (
     recurrent,
     size,
     units,
+    updates,
 )
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
@@ -87,7 +89,27 @@ ALWAYS = (
     Always("nonfinite-gradients", nonfinite_gradients, any_nonfinite_gradient),
     Always("dead-units", units.dead, units.may_be_dead),
     Always("moving-statistics", normalization.moving, normalization.may_be_away),
+    Always("weights-not-updated", updates.not_updated, updates.finds(updates.not_updated)),
+    Always("wrong-update", updates.wrong_update, updates.finds(updates.wrong_update)),
+    Always(
+        "replicas-differ", updates.replicas_differ, updates.finds(updates.replicas_differ)
+    ),
+    Always(
+        "stuck-loss-scale",
+        updates.stuck_loss_scale,
+        updates.finds(updates.stuck_loss_scale),
+    ),
+    Always("weight-decay", updates.weight_decay, updates.finds(updates.weight_decay)),
 )
+
+MotionRule = Callable[[Motion, Snapshot, DepthProfile | None], Iterator[Found]]
+
+OF_MOTION: tuple[MotionRule, ...] = (
+    updates.not_moved,
+    updates.frozen_and_moved,
+)
+"""The rules on whether kernels move from snapshot to snapshot, for every snapshot. They do
+not read along depth."""
 
 ENDING_IN_TRAINING = frozenset({"saturated-activations", "collapsed-activations"})
 """Codes that are judged at the first snapshot and, by another rule, over time: a finding

@@ -159,11 +159,18 @@ class Backend(Protocol):
         ...
 
     def gradients_measured(
-        self, taps: Callable[[list], list[tuple[list, Callable[[Any], Any]]]]
+        self,
+        taps: Callable[[list], list[tuple[list, Callable[[Any], Any]]]],
+        asked: Callable[[list, list], None],
     ) -> AbstractContextManager[None]:
         """Within the block, the step's backward pass also computes gradients by tapped
         tensors, and passes that by the first of several to the function beside them. `taps`
-        is a function of what the step asks gradients for."""
+        is a function of what the step asks gradients for. `asked` is called with that and
+        the gradients."""
+        ...
+
+    def is_added_up(self, gradient: Any) -> bool:
+        """Whether to measure this gradient would change the order of a sum."""
         ...
 
     def computed_from(self, tensor: Any) -> list | None:
@@ -206,6 +213,10 @@ class Backend(Protocol):
 
     def sums_over_replicas(self, tensors: list) -> list:
         """The sums of tensors over all replicas, in the step of one of them."""
+        ...
+
+    def by_replica(self, variable: Any) -> tuple:
+        """The values of a variable in all replicas of this process."""
         ...
 
     def strategies(self, models: Sequence[Any]) -> list:

@@ -6,6 +6,7 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     gradients_measured,
     graph,
     in_function_within,
+    is_added_up,
     is_ragged_or_sparse_float,
     is_recomputing,
     is_tensor,
@@ -15,6 +16,7 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     same_but_new,
 )
 from activation_monitor.recording.backends.tensorflow.processes import (
+    by_replica,
     check_strategy,
     in_replica,
     is_chief,
@@ -55,6 +57,7 @@ __all__ = [
     "Kept",
     "Reader",
     "Store",
+    "by_replica",
     "check",
     "check_strategy",
     "compiled",
@@ -64,6 +67,7 @@ __all__ = [
     "graph",
     "in_function_within",
     "in_replica",
+    "is_added_up",
     "is_chief",
     "is_out_of_memory",
     "is_ragged_or_sparse_float",

@@ -118,7 +118,9 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
+def gradients_measured(
+    taps: Callable[[list], list[Tap]], asked: Callable[[list, list], None]
+) -> Iterator[None]:
     """Within the block, a gradient tape also computes gradients by tapped tensors.
 
     They are further sources of the gradient that the step asks for. So the backward pass is
@@ -128,6 +130,7 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
     Args:
         taps: Function of the sources that the step asks for. Returns tensors of the running
             step, with functions that are called with a gradient, in the graph.
+        asked: Called with these sources and their gradients.
     """
     none = tf.UnconnectedGradients.NONE
 
@@ -139,24 +142,30 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
         output_gradients=None,
         unconnected_gradients=none,
     ):
-        tapped = taps(tf.nest.flatten(sources))
+        wanted = tf.nest.flatten(sources)
+        tapped = taps(wanted)
         if not tapped:
-            return gradient(tape, target, sources, output_gradients, unconnected_gradients)
+            found = gradient(tape, target, sources, output_gradients, unconnected_gradients)
+            asked(wanted, tf.nest.flatten(found))
+            return found
         tensors = [tensors for tensors, _ in tapped]
         # The way to each of them leads on to what the step asks for, so no operation is
         # derived that would not be anyway.
-        asked, ours = gradient(tape, target, [sources, tensors], output_gradients, none)
+        theirs, ours = gradient(tape, target, [sources, tensors], output_gradients, none)
         for (_, measure), found in zip(tapped, ours, strict=True):
             connected = [one for one in found if one is not None]
-            if connected and not _is_added_up(connected[0]):
+            if connected and not is_added_up(connected[0]):
                 measure(connected[0])
         if tf.UnconnectedGradients(unconnected_gradients) is none:
-            return asked
+            asked(wanted, tf.nest.flatten(theirs))
+            return theirs
         # The step wants zeros. The record of a tensor that is not connected stays empty.
-        return tf.nest.map_structure(
+        theirs = tf.nest.map_structure(
             lambda found, source: tf.zeros_like(source) if found is None else found,
-            *(asked, sources),
+            *(theirs, sources),
         )
+        asked(wanted, tf.nest.flatten(theirs))
+        return theirs
 
     with wrapped_method(tf.GradientTape, "gradient", tapped_gradient):
         yield
@@ -165,7 +174,7 @@ def gradients_measured(taps: Callable[[list], list[Tap]]) -> Iterator[None]:
 _SHARE_MEMORY = ("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient")
 
 
-def _is_added_up(gradient):
+def is_added_up(gradient: Any) -> bool:
     """Whether a gradient is added to two or more others as it is.
 
     The sum begins with one whose memory nobody else needs. To measure that one would change
@@ -175,7 +184,7 @@ def _is_added_up(gradient):
         return False
     return any(
         (op.type == "AddN" and len(op.inputs) > 2)
-        or (op.type in _SHARE_MEMORY and any(map(_is_added_up, op.outputs)))
+        or (op.type in _SHARE_MEMORY and any(map(is_added_up, op.outputs)))
         for op in gradient.consumers()
     )
 

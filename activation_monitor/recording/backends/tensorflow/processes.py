@@ -53,6 +53,13 @@ def sums_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     return together.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
+def by_replica(variable: Any) -> tuple:
+    """The values of a variable in all replicas of this process, or its only value."""
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return tuple(one.read_value() for one in variable.values)
+    return (variable,)
+
+
 def workers(strategy: tf.distribute.Strategy) -> int:
     """The number of processes that train together.
 
