@@ -21,7 +21,7 @@ from tensorboard.util import tensor_util
 
 import models
 from activation_monitor import ActivationMonitor, diagnose, read_recording
-from activation_monitor.analysis import activity, histogram, records
+from activation_monitor.analysis import activity, histogram, moving, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.storage import event_file, log_format, tabs, writer
 from activation_monitor.storage.reader import read_run, read_runs
@@ -112,6 +112,11 @@ def assert_same(read, written):
         assert (theirs.activity is None) == (ours.activity is None)
         for name in activity.FIELDS:
             np.testing.assert_array_equal(theirs.of_units(name), ours.of_units(name), name)
+        assert (theirs.moving is None) == (ours.moving is None)
+        for name in moving.FIELDS:
+            np.testing.assert_array_equal(
+                theirs.of_moving(name), ours.of_moving(name), name
+            )
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +155,7 @@ def test_every_tensor_has_its_scalars_and_histograms(run):
             for own in (
                 *(f"records/{quantity}" for quantity in records.QUANTITIES),
                 *("histograms/output", "histograms/output_gradient"),
-                *("layers", "step", "activity"),
+                *("layers", "step", "activity", "moving"),
             )
         },
     }
