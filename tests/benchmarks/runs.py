@@ -730,65 +730,65 @@ def seen(row):
 
 
 def report(rows, listed=False):
-    """Print the rates."""
-    import error_rates
+    """Print the rates, as the documentation shows them."""
+    from error_rates import rate
 
-    rate = error_rates.rate
     healthy = [row for row in rows if not row["fault"] and row["outcome"] == "trains"]
     failed = [row for row in rows if not row["fault"] and row["outcome"] != "trains"]
-    architectures = len({row["id"][:2] for row in rows})
-    print(f"{len(rows)} runs of {architectures} architectures; without a fault:")
-    print(f"  false alarms, runs that train: {rate([bool(seen(r)) for r in healthy])}")
-    codes = Counter(finding.code for row in healthy for finding in seen(row))
-    for code, number in codes.most_common():
-        print(f"    {code}: {number}")
-    print(f"  findings, runs that fail: {sum(bool(seen(r)) for r in failed)}/{len(failed)}")
-    late = [row for row in rows if row["fault"] and int(row["onset"])]
-    before = [any(f.step < int(r["onset"]) for f in seen(r)) for r in late]
-    print(f"  findings before a fault begins: {rate(before)}")
-    blamed = [any(f.blames_weights for f in seen(r)) for r in rows if r["fault"]]
-    print(f"called a bad initialization, all runs with a fault: {rate(blamed)}")
-    print(
-        "\nfault: runs, harmed | found, of harmed | of unharmed | first is right | called"
-    )
-    print("  a bad initialization | steps after it began, median (most) | first findings")
+    faulty = [row for row in rows if row["fault"]]
+    late = [row for row in faulty if int(row["onset"])]
+    early = [any(f.step < int(r["onset"]) for f in seen(r)) for r in late]
+    print("| runs | called a bad initialization | any finding |")
+    print("| --- | --- | --- |")
+    for name, group, found in (
+        ("without a fault, train", healthy, [bool(seen(row)) for row in healthy]),
+        ("without a fault, do not", failed, [bool(seen(row)) for row in failed]),
+        ("with a fault, before it begins", late, early),
+        ("with a fault, all", faulty, [bool(seen(row)) for row in faulty]),
+    ):
+        blamed = [any(f.blames_weights for f in seen(row)) for row in group]
+        shown = "" if group is late else rate(blamed)
+        print(f"| {name} | {shown} | {rate(found)} |")
+    print()
+    titles = ("fault", "runs", "harmed", "found, of harmed", "found, of others")
+    titles += ("right, of found", "called a bad initialization", "steps until found")
+    print("|", " | ".join(titles), "|")
+    print("| --- " * len(titles) + "|")
     for fault in FAULTS:
-        show_fault(fault, [row for row in rows if row["fault"] == fault], rate)
-    if listed:
-        wrong = [row for row in healthy if seen(row)]
-        wrong += [r for r in rows if r["fault"] and any(f.blames_weights for f in seen(r))]
-        wrong += [row for row, early in zip(late, before, strict=True) if early]
-        print()
-        for row in wrong:
-            print(" ".join(str(row[name]) for name in COLUMNS if row[name] != ""))
-
-
-def show_fault(fault, rows, rate):
-    """Print the rates of one kind of fault."""
-    if not rows:
+        show_fault(fault, [row for row in rows if row["fault"] == fault])
+    if not listed:
         return
-    after = []
-    for row in rows:
-        onset = int(row["onset"])
-        after.append([f for f in seen(row) if f.step >= onset])
-    harmed = [row["outcome"] != "trains" for row in rows]
-    found = [bool(findings) for findings in after]
-    first = [findings[0] for findings in after if findings]
-    steps = [f.step - int(rows[0]["onset"]) for f in first]
-    right = [f.code in RIGHT[fault] for f in first]
-    blamed = [any(f.blames_weights for f in seen(row)) for row in rows]
-    codes = Counter(f.code for f in first)
-    when = f"{np.median(steps):.0f} ({max(steps)})" if steps else "-"
-    parts = (
-        f"{fault}: {len(rows)}, {sum(harmed)}",
-        rate([f for f, bad in zip(found, harmed, strict=True) if bad]),
-        rate([f for f, bad in zip(found, harmed, strict=True) if not bad]),
-        rate(right),
-        f"{sum(blamed)}",
-        when,
-        ", ".join(f"{code} {number}" for code, number in codes.most_common()),
+    for fault in ("", *FAULTS):
+        group = healthy if fault == "" else [r for r in faulty if r["fault"] == fault]
+        first = Counter(seen(row)[0].code if seen(row) else "nothing" for row in group)
+        shown = ", ".join(f"{code} {number}" for code, number in first.most_common())
+        print(f"\nfirst finding, {fault or 'no fault'}: {shown}", end="")
+    wrong = [row for row in healthy if seen(row)]
+    wrong += [r for r in faulty if any(f.blames_weights for f in seen(r))]
+    wrong += [row for row, is_early in zip(late, early, strict=True) if is_early]
+    print("\n\nfalse alarms, called a bad initialization, found before the fault began:")
+    for row in wrong:
+        print(" ".join(str(row[name]) for name in COLUMNS if row[name] != ""))
+
+
+def show_fault(fault, rows):
+    """Print the rates of one kind of fault."""
+    after = [[f for f in seen(row) if f.step >= int(row["onset"])] for row in rows]
+    pairs = [
+        (row, findings[0]) for row, findings in zip(rows, after, strict=True) if findings
+    ]
+    harmed = [bool(f) for r, f in zip(rows, after, strict=True) if r["outcome"] != "trains"]
+    others = [bool(f) for r, f in zip(rows, after, strict=True) if r["outcome"] == "trains"]
+    steps = [first.step - int(row["onset"]) for row, first in pairs]
+    right = sum(first.code in RIGHT[fault] for _, first in pairs)
+    blamed = sum(any(f.blames_weights for f in seen(row)) for row in rows)
+    cells = (
+        *(f"`{fault}`", len(rows), len(harmed)),
+        *(f"{sum(harmed)} of {len(harmed)}", f"{sum(others)} of {len(others)}"),
+        *(f"{right} of {len(pairs)}", f"{blamed} of {len(rows)}"),
+        f"{np.median(steps):.0f}" if steps else "-",
     )
-    print(" | ".join(parts))
+    print("|", " | ".join(map(str, cells)), "|")
 
 
 def read(path=TABLE):
