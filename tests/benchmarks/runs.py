@@ -595,7 +595,7 @@ def record(row, folder):
     return row
 
 
-def record_all(folder, architectures):
+def record_all(folder, architectures, only=""):
     """Train all runs that are not recorded yet, in fresh processes."""
     import tensorflow as tf
 
@@ -606,7 +606,7 @@ def record_all(folder, architectures):
     rows = [
         row
         for row in population(architectures)
-        if not (folder / row["id"] / "row.json").exists()
+        if only in row["id"] and not (folder / row["id"] / "row.json").exists()
     ]
     print(f"{len(rows)} runs to do", flush=True)
     for row in rows[:FRESH]:
@@ -806,11 +806,12 @@ def main():
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--half", choices=["calibrate", "report", "both"], default="both")
     parser.add_argument("--list", action="store_true", help="each run that is judged wrong")
+    parser.add_argument("--only", default="", help="record runs whose id has this in it")
     parser.add_argument("--out", type=pathlib.Path, default=TABLE)
     parser.add_argument("--architectures", type=int, default=len(FAMILIES))
     arguments = parser.parse_args()
     if arguments.record:
-        record_all(arguments.record, arguments.architectures)
+        record_all(arguments.record, arguments.architectures, arguments.only)
     if arguments.judge:
         judge_all(arguments.judge, arguments.out, arguments.architectures)
     if arguments.report:
