@@ -595,7 +595,7 @@ def record(row, folder):
     return row
 
 
-def record_all(folder, architectures, only=""):
+def record_all(folder, architectures, only="", part=0, parts=1):
     """Train all runs that are not recorded yet, in fresh processes."""
     import tensorflow as tf
 
@@ -605,7 +605,7 @@ def record_all(folder, architectures, only=""):
     gc.disable()  # half of the time; `clear_session` collects after each run
     rows = [
         row
-        for row in population(architectures)
+        for row in itertools.islice(population(architectures), part, None, parts)
         if only in row["id"] and not (folder / row["id"] / "row.json").exists()
     ]
     print(f"{len(rows)} runs to do", flush=True)
@@ -807,11 +807,15 @@ def main():
     parser.add_argument("--half", choices=["calibrate", "report", "both"], default="both")
     parser.add_argument("--list", action="store_true", help="each run that is judged wrong")
     parser.add_argument("--only", default="", help="record runs whose id has this in it")
+    parser.add_argument("--part", default="0/1", help="0/2 and 1/2: for two processes")
     parser.add_argument("--out", type=pathlib.Path, default=TABLE)
     parser.add_argument("--architectures", type=int, default=len(FAMILIES))
     arguments = parser.parse_args()
     if arguments.record:
-        record_all(arguments.record, arguments.architectures, arguments.only)
+        part, parts = map(int, arguments.part.split("/"))
+        record_all(
+            *(arguments.record, arguments.architectures, arguments.only, part, parts)
+        )
     if arguments.judge:
         judge_all(arguments.judge, arguments.out, arguments.architectures)
     if arguments.report:
