@@ -703,8 +703,8 @@ RIGHT = {
     "loss-negated": DIVERGES | DIES | LOST,
     "loss-not-logits": DIVERGES | DIES | LOST | {"loss-flat"},
 }
-"""By fault, the codes of which the first finding should be one. A random label leaves the
-signal as it is: that nothing is found is right as well."""
+"""By fault, the codes of which the first finding, or one of the same step, should be one. A
+random label leaves the signal as it is: that nothing is found is right as well."""
 
 
 class Seen(NamedTuple):
@@ -776,18 +776,19 @@ def report(rows, listed=False):
 def show_fault(fault, rows):
     """Print the rates of one kind of fault."""
     after = [[f for f in seen(row) if f.step >= int(row["onset"])] for row in rows]
-    pairs = [
-        (row, findings[0]) for row, findings in zip(rows, after, strict=True) if findings
-    ]
+    told = [findings for findings in after if findings]
     harmed = [bool(f) for r, f in zip(rows, after, strict=True) if r["outcome"] != "trains"]
     others = [bool(f) for r, f in zip(rows, after, strict=True) if r["outcome"] == "trains"]
-    steps = [first.step - int(row["onset"]) for row, first in pairs]
-    right = sum(first.code in RIGHT[fault] for _, first in pairs)
+    steps = [findings[0].step - FAULTS[fault][0] for findings in told]
+    right = sum(
+        any(f.code in RIGHT[fault] for f in findings if f.step == findings[0].step)
+        for findings in told
+    )
     blamed = sum(any(f.blames_weights for f in seen(row)) for row in rows)
     cells = (
         *(f"`{fault}`", len(rows), len(harmed)),
         *(f"{sum(harmed)} of {len(harmed)}", f"{sum(others)} of {len(others)}"),
-        *(f"{right} of {len(pairs)}", f"{blamed} of {len(rows)}"),
+        *(f"{right} of {len(told)}", f"{blamed} of {len(rows)}"),
         f"{np.median(steps):.0f}" if steps else "-",
     )
     print("|", " | ".join(map(str, cells)), "|")
