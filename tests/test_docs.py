@@ -317,6 +317,21 @@ def test_the_rates_for_operations_are_those_of_their_file():
     assert shown == rates[: len(shown)] and len(shown) == 2
 
 
+def test_the_rates_of_whole_runs_are_those_of_their_file():
+    """As `python tests/benchmarks/runs.py --report --half report` prints them."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "runs.py", "--report", "--half", "report"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    tables = done.stdout.strip().split("\n\n")
+    assert len(tables) == 2
+    page = (ROOT / "docs" / "accuracy.md").read_text()
+    assert all(f"\n{table}\n" in page for table in tables)
+
+
 def test_the_counts_of_networks_are_those_of_their_file():
     """How many networks of each half train, do not, or do with one optimizer only."""
     with (BENCHMARKS / "trainability.csv").open() as file:

@@ -399,9 +399,10 @@ THRESHOLDS = {
         "digits: Adam(0.1) makes them 3 to 7 times as large, in tanh networks that fail",
     ),
     "small-updates": Threshold(
-        1e-6,
+        1e-5,
         "the same, below which it is a finding if it was so from the beginning on",
-        "three decades from `update-ratio`: the weights change by 1 % in 10,000 steps",
+        "two decades from `update-ratio`; in 56 healthy runs of `runs.py`, half calibrate, "
+        "the largest ratio of the first 100 steps is at least 1.3e-3",
     ),
     "small-updates-steps": Threshold(
         100,
