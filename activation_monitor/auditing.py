@@ -150,7 +150,7 @@ class _ForwardPass:
         if y is None:
             return None
         loss = self.original.compute_loss(x, y, outputs, training=True)
-        self.taps.measure_gradients(loss)
+        self.taps.measure_gradients(loss, self.model.trainable_variables)
         return loss
 
 

@@ -1,5 +1,6 @@
 """Gradients, weights, updates and the loss of a sampled step, against a float64 twin."""
 
+import threading
 import warnings
 
 import keras
@@ -603,3 +604,104 @@ def test_a_failure_to_find_what_a_gradient_is_of_does_not_end_training(monkeypat
         model.fit(X, Y, verbose=0, callbacks=[monitor])
     assert records.OUTPUT_GRADIENT not in monitor.recording[0].quantities
     assert records.WEIGHT_GRADIENT in monitor.recording[0].quantities
+
+
+def test_a_step_that_wants_zeros_has_them_and_the_record_stays_empty():
+    """For an output that the loss does not depend on."""
+    model = network()
+    unused = layers.Dense(3, name="unused")
+    unused.build((None, 8))
+    both = keras.Sequential([keras.Input((8,)), unused], name="other")
+    # TensorFlow makes zeros for variables of its own only.
+    both_trained = [*model.trainable_variables, *both.trainable_variables]
+    variables = [variable.value for variable in both_trained]
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            both(X)
+            loss = tf.reduce_mean((model(X) - Y) ** 2)
+        return tape.gradient(loss, variables, unconnected_gradients="zero")
+
+    expected = gradients()
+    monitor = ActivationMonitor()
+    found = monitor.watch(tf.function(gradients), [model, both])()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    snapshot = monitor.recording[0]
+    counts = dict(
+        zip(
+            snapshot.names, snapshot.field("count", of=records.OUTPUT_GRADIENT), strict=True
+        )
+    )
+    np.testing.assert_equal([counts["unused"], counts["net/head"]], [0, len(X)])
+
+
+def test_a_layer_called_in_a_branch_after_the_model_does_not_end_its_gradients():
+    model = network()
+    extra = layers.Dense(1, name="extra")
+    extra.build((None, 8))
+    aside = keras.Sequential([keras.Input((8,)), extra], name="aside")
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(X) - Y) ** 2)
+            loss += tf.cond(loss > 0.0, lambda: 0.0 * tf.reduce_mean(aside(X)), lambda: 0.0)
+        return tape.gradient(loss, model.trainable_variables)
+
+    _, by_output, _ = twin_of(model, X, Y)
+    monitor = ActivationMonitor()
+    monitor.watch(tf.function(step, autograph=False), [model, aside])()
+    for name, gradient in by_output.items():
+        found = of_layer(monitor.recording[0], name, records.OUTPUT_GRADIENT)
+        np.testing.assert_allclose(found, rms(gradient), rtol=2e-5, err_msg=name)
+
+
+def test_probabilities_that_another_loss_uses_have_the_gradient_of_that_loss():
+    """Cross-entropy is computed from what softmax was computed from, and not from its
+    output. A second loss uses the output itself."""
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(3, "softmax", name="out")], name="net"
+    )
+    classes = np.arange(len(X)) % 3
+    entropy = keras.losses.SparseCategoricalCrossentropy()
+
+    def of_both(outputs):
+        return entropy(classes, outputs) + tf.reduce_mean(outputs[:, 0] ** 2)
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = of_both(model(X))
+        return tape.gradient(loss, model.trainable_variables)
+
+    monitor = ActivationMonitor()
+    monitor.watch(tf.function(step), model)()
+    found = of_layer(monitor.recording[0], "out", records.OUTPUT_GRADIENT)
+    probabilities = np.asarray(model(X), np.float64)
+    expected = np.zeros_like(probabilities)
+    expected[:, 0] = 2 * probabilities[:, 0] / len(X)
+    np.testing.assert_allclose(found, rms(expected), rtol=1e-5)
+
+
+def test_a_loss_of_another_thread_is_not_that_of_the_step():
+    """Two threads: one evaluates the model while the other one's step is measured."""
+    model = network()
+    model.compile("sgd", "mse")
+
+    def aside():
+        model.compute_loss(y=tf.constant(Y), y_pred=tf.constant(Y + 1e3))
+
+    def step():
+        with tf.GradientTape() as tape:
+            outputs = model(X)
+            thread = threading.Thread(target=aside)
+            thread.start()
+            thread.join()
+            loss = model.compute_loss(y=tf.constant(Y), y_pred=outputs)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply(gradients, model.trainable_variables)
+        return {}
+
+    expected, _, _ = twin_of(model, X, Y)
+    monitor = ActivationMonitor()
+    monitor.watch(tf.function(step, autograph=False), model)()
+    np.testing.assert_allclose(monitor.recording[0].loss, expected, rtol=1e-5)

@@ -21,6 +21,7 @@ from activation_monitor.recording.keras_private import (
     stored_value,
     trained_variables,
 )
+from activation_monitor.recording.patches import wrapped_method
 from activation_monitor.recording.weights import known_kernels, some_rows
 
 ops: Any = keras.ops  # not annotated, see `moments`
@@ -129,9 +130,9 @@ class Backward:
             if self._gradients:
                 self._new_notes = Notes()
                 for kind in _OPTIMIZERS:
-                    apply, scale = self._with_apply(runs), self._with_scale(runs)
-                    stack.enter_context(_replaced_method(kind, "apply", apply))
-                    stack.enter_context(_replaced_method(kind, "scale_loss", scale))
+                    apply, scale = self._tapped_apply(runs), self._tapped_scale_loss(runs)
+                    stack.enter_context(wrapped_method(kind, "apply", apply))
+                    stack.enter_context(wrapped_method(kind, "scale_loss", scale))
                 stack.callback(self._end_notes, whole)
             yield
 
@@ -146,27 +147,16 @@ class Backward:
             "gradients", self._new_notes.asked, *(self._of_kernel(), sources, gradients)
         )
 
-    def _with_scale(self, runs):
-        def with_scale(scale_loss):
-            @functools.wraps(scale_loss)
-            def tapped_scale_loss(optimizer, loss):
-                if runs():
-                    self._new_notes.asked_to_scale(optimizer)
-                return scale_loss(optimizer, loss)
+    def _tapped_scale_loss(self, runs):
+        def tapped_scale_loss(scale_loss, optimizer, *args, **kwargs):
+            if runs():
+                self._new_notes.asked_to_scale(optimizer)
+            return scale_loss(optimizer, *args, **kwargs)
 
-            return tapped_scale_loss
+        return tapped_scale_loss
 
-        return with_scale
-
-    def _with_apply(self, runs):
-        def with_apply(apply):
-            return self._tapped_apply(apply, runs)
-
-        return with_apply
-
-    def _tapped_apply(self, apply, runs):
-        @functools.wraps(apply)
-        def tapped_apply(optimizer, grads, trainable_variables=None):
+    def _tapped_apply(self, runs):
+        def tapped_apply(apply, optimizer, grads, trainable_variables=None):
             now = backend.running_now()
             if now in self._applying or not backend.in_replica() or not runs():
                 return apply(optimizer, grads, trainable_variables)
@@ -247,20 +237,6 @@ class Backward:
                 sums = map(ops.convert_to_numpy, tensors[len(layers) :])
                 relations |= zip(changed, sums, strict=True)
         return Kept(loss, scale, rows, relations)
-
-
-@contextlib.contextmanager
-def _replaced_method(kind, name, make):
-    """Replace a method of a class by `make(method)` within the block."""
-    method, is_own = getattr(kind, name), name in vars(kind)
-    setattr(kind, name, make(method))
-    try:
-        yield
-    finally:
-        if is_own:
-            setattr(kind, name, method)
-        else:
-            delattr(kind, name)
 
 
 def _rows_of(gradient, shape):

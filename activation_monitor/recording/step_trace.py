@@ -40,7 +40,7 @@ class Trace:
         rows: Rows that were measured, in the order of the calls.
         calls: How often each layer was called, by id.
         leaf_graphs: The graphs of the leaf calls so far.
-        tensors: The measured tensors of the root graph, by row.
+        tensors: The measured tensors of the root graph, and that graph, by row.
     """
 
     exact: bool
@@ -53,7 +53,7 @@ class Trace:
     rows: list[int] = field(default_factory=list)
     calls: collections.Counter = field(default_factory=collections.Counter)
     leaf_graphs: list = field(default_factory=list)
-    tensors: dict[int, object] = field(default_factory=dict)
+    tensors: dict[int, tuple[object, object]] = field(default_factory=dict)
     # By id of tensor. `_alive` keeps the tensors, so that no id is used twice.
     _row_of: dict[int, int] = field(default_factory=dict)
     _outputs: set[int] = field(default_factory=set)
@@ -76,7 +76,14 @@ class Trace:
         self._alive.append(tensor)
         self.add_outputs([after])
         if backend.graph() is self.root:
-            self.tensors[row] = tensor
+            self.tensors[row] = tensor, self.root
+
+    def tensors_here(self) -> dict[int, object]:
+        """The measured tensors of the graph that is being traced now, by row."""
+        now = backend.graph()
+        return {
+            row: tensor for row, (tensor, graph) in self.tensors.items() if graph is now
+        }
 
     def is_output(self, tensor) -> bool:
         """Whether a layer output this tensor, or it was measured as an input."""

@@ -88,6 +88,7 @@ class Taps:
         self._tapped_layers = contextlib.ExitStack()
         self._traces: dict[object, Trace] = {}  # by what runs side by side
         self._new_trace, self._traced_inside = None, False
+        self._begun_in = None  # what runs side by side
 
     # -- while the step's Python code runs
 
@@ -137,6 +138,7 @@ class Taps:
         try:
             if self._entered == 1:
                 self._new_trace, self._traced_inside = new_trace, traced_inside
+                self._begun_in = backend.running_now()
                 for layer in self.layers:
                     self._tap(layer)
                 if self._weights is not None and self._updates:
@@ -215,8 +217,9 @@ class Taps:
 
     def _is_step(self):
         """Whether the code that runs belongs to the step, and not to another thread."""
-        running = self._traces.get(backend.running_now())
-        if not self._entered or (running is None and not self._traced_inside):
+        now = backend.running_now()
+        running = self._traces.get(now)
+        if not self._entered or (running is None and now != self._begun_in):
             return False
         # A function with a trace of its own keeps what is added to it.
         root = running.step_graph if running else backend.outermost_graph()
@@ -373,19 +376,21 @@ class Taps:
 
     def _taps_of(self, sources):
         running = self._traces.get(backend.running_now())
-        if running is None or backend.graph() is not running.root:
+        if running is None:
             return []
         taps = []
-        parents = [row.parents.rows for row in self._table.rows]
-        for index in depending_on(sources, running.owners, parents):
-            if index not in running.tensors:
-                continue
+        for index, tensor in self._depending_on(sources, running).items():
             measure = functools.partial(self._measure_gradient, running, index)
-            tensor = running.tensors[index]
-            taps.append((tensor, measure))
-            if (logits := logits_of(tensor)) is not None:
-                taps.append((logits, measure))
+            logits = logits_of(tensor)
+            taps.append(([tensor] if logits is None else [tensor, logits], measure))
         return taps
+
+    def _depending_on(self, sources, running):
+        """The measured tensors of this graph that depend on these variables, by row."""
+        tensors = running.tensors_here()
+        parents = [row.parents.rows for row in self._table.rows]
+        found = depending_on(sources, running.owners, parents)
+        return {row: tensors[row] for row in found if row in tensors}
 
     def _measure_gradient(self, running, index, gradient):
         try:
@@ -399,15 +404,17 @@ class Taps:
                 f"{type(error).__name__}: {error}"
             )
 
-    def measure_gradients(self, of) -> None:
-        """Measure the gradients with respect to all tensors measured in this step so far.
+    def measure_gradients(self, of, variables: Sequence[keras.Variable]) -> None:
+        """Measure the gradients by all tensors of this step that depend on variables.
 
         Args:
             of: The traced scalar to derive, a loss.
+            variables: The variables that are trained.
         """
         running = self._traces[backend.running_now()]
-        rows, tensors = zip(*running.tensors.items(), strict=True)
-        for row, gradient in zip(rows, backend.gradients(of, tensors), strict=True):
+        tensors = self._depending_on(variables, running)
+        found = backend.gradients(of, [*tensors.values()]) if tensors else []
+        for row, gradient in zip(tensors, found, strict=True):
             if gradient is not None:  # else no way leads from here to the loss
                 store = self._store(running, row, records.OUTPUT_GRADIENT)
                 store.put(gradient, exact=running.exact, fused=False)

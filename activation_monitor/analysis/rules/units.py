@@ -166,7 +166,11 @@ def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
     for segment in profile.segments:
         if not segment.open:
             continue
-        lost, end_row = 0.0, segment.rows[0]
+        measured = np.flatnonzero(np.isfinite(segment.independence))
+        if not len(measured):
+            continue
+        begin = int(measured[0])
+        lost, end_row = 0.0, segment.rows[begin]
         steps = zip(
             segment.rows[1:], segment.independence, segment.independence[1:], strict=False
         )
@@ -177,8 +181,8 @@ def collapsed(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
                 lost += after - before
                 end_row = row
         if lost < -limit("collapse"):
-            first, last = (snapshot.layers[r].name for r in (segment.rows[0], end_row))
-            start, end = segment.independence[0], segment.independence[0] + lost
+            first, last = (snapshot.layers[r].name for r in (segment.rows[begin], end_row))
+            start, end = segment.independence[begin], segment.independence[begin] + lost
             yield found(
                 "collapsed-activations",
                 snapshot,

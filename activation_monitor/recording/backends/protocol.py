@@ -151,12 +151,13 @@ class Backend(Protocol):
 
     def gradients_measured(
         self,
-        taps: Callable[[list], list[tuple[Any, Callable[[Any], Any]]]],
+        taps: Callable[[list], list[tuple[list, Callable[[Any], Any]]]],
         asked: Callable[[list, list], None],
     ) -> AbstractContextManager[None]:
         """Within the block, the step's backward pass also computes gradients by tapped
-        tensors, and passes each to the function beside the tensor. `taps` is a function of
-        what the step asks gradients for. `asked` is called with that and the gradients."""
+        tensors, and passes that by the first of several to the function beside them. `taps`
+        is a function of what the step asks gradients for. `asked` is called with that, and
+        with the gradients that the step gets."""
         ...
 
     def is_added_up(self, gradient: Any) -> bool:

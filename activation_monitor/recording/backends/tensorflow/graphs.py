@@ -1,7 +1,6 @@
 """The inputs of a traced tensor, and the graph that is being traced."""
 
 import contextlib
-import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -9,8 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
-Tap = tuple[tf.Tensor, Callable[[Any], Any]]
-"""A tensor, and what is called with its gradient."""
+from activation_monitor.recording.patches import wrapped_method
+
+Tap = tuple[list[tf.Tensor], Callable[[Any], Any]]
+"""Tensors, and what is called with the gradient by the first of them that has one."""
 
 WORTH_WAITING = 2**15
 """Elements of a sample from which on a layer's output waits until it is measured. To wait
@@ -128,35 +129,52 @@ def gradients_measured(
 
     Args:
         taps: Function of the sources that the step asks for. Returns tensors of the running
-            step, each with a function that is called with its gradient, in the graph.
-        asked: Called with these sources and their gradients.
+            step, with functions that are called with a gradient, in the graph.
+        asked: Called with these sources and the gradients by them that the step gets.
     """
-    kind: Any = tf.GradientTape
-    gradient = kind.gradient
+    none = tf.UnconnectedGradients.NONE
 
-    @functools.wraps(gradient)
-    def tapped_gradient(tape, target, sources, *args, **kwargs):
+    def tapped_gradient(
+        gradient,
+        tape,
+        target,
+        sources,
+        output_gradients=None,
+        unconnected_gradients=none,
+    ):
         wanted = tf.nest.flatten(sources)
         tapped = taps(wanted)
         if not tapped:
-            found = gradient(tape, target, sources, *args, **kwargs)
-            asked(wanted, tf.nest.flatten(found))
-            return found
-        tensors = [tensor for tensor, _ in tapped]
+            found = gradient(tape, target, sources, output_gradients, unconnected_gradients)
+        else:
+            found = with_ours(
+                *(gradient, tape, target, sources, output_gradients),
+                *(unconnected_gradients, tapped),
+            )
+        asked(wanted, tf.nest.flatten(found))
+        return found
+
+    def with_ours(
+        gradient, tape, target, sources, output_gradients, unconnected_gradients, tapped
+    ):
+        tensors = [tensors for tensors, _ in tapped]
         # The way to each of them leads on to what the step asks for, so no operation is
         # derived that would not be anyway.
-        theirs, ours = gradient(tape, target, [sources, tensors], *args, **kwargs)
+        theirs, ours = gradient(tape, target, [sources, tensors], output_gradients, none)
         for (_, measure), found in zip(tapped, ours, strict=True):
-            if found is not None and not is_added_up(found):
-                measure(found)
-        asked(wanted, tf.nest.flatten(theirs))
-        return theirs
+            connected = [one for one in found if one is not None]
+            if connected and not is_added_up(connected[0]):
+                measure(connected[0])
+        if tf.UnconnectedGradients(unconnected_gradients) is none:
+            return theirs
+        # The step wants zeros. The record of a tensor that is not connected stays empty.
+        return tf.nest.map_structure(
+            lambda found, source: tf.zeros_like(source) if found is None else found,
+            *(theirs, sources),
+        )
 
-    kind.gradient = tapped_gradient
-    try:
+    with wrapped_method(tf.GradientTape, "gradient", tapped_gradient):
         yield
-    finally:
-        kind.gradient = gradient
 
 
 _SHARE_MEMORY = ("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient")

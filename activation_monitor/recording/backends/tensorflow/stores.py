@@ -271,8 +271,10 @@ class Kept:
         if self._variables is None:
             zeros = [np.zeros(_known(tensor), tensor.dtype.name) for tensor in tensors]
             self._variables = [_variable(False), *map(_variable, zeros)]
-        for variable, tensor in zip(self._variables, [True, *tensors], strict=True):
+        flag, *variables = self._variables
+        for variable, tensor in zip(variables, tensors, strict=True):
             variable.assign(tensor)
+        flag.assign(True)
 
     def take(self) -> list[list[tf.Tensor]] | None:
         """What each replica has kept, valid until the next step; None if nothing was."""
