@@ -12,7 +12,7 @@ import tensorflow as tf
 from activation_monitor.analysis.optimizer_law import expected
 from cases import cases
 from healthy_updates import HEALTHY, OPTIMIZERS
-from silent_errors import ERRORS, X, Y, fitted, network
+from silent_errors import ERRORS, X, Y, fitted, monitor, network
 
 BY_NAME = {error.__name__: (error, code) for error, code in ERRORS.items()}
 FAST = ("applies_twice", "clips_values_to_nothing")
@@ -31,8 +31,8 @@ def two_replicas():
     return True
 
 
-def codes(monitor):
-    return [finding.code for finding in monitor.diagnosis.findings]
+def codes(seen):
+    return [finding.code for finding in seen.diagnosis.findings]
 
 
 @pytest.mark.parametrize("name", cases(NAMED, FAST))
@@ -58,9 +58,9 @@ def test_what_the_documentation_says_is_missed_is_missed(name):
 )
 def test_an_update_that_is_easily_taken_for_a_wrong_one_is_healthy(name):
     """Of any optimizer, and of training steps of one's own."""
-    monitor = HEALTHY[name]()
-    assert monitor.recording[0].updating is not None
-    assert codes(monitor) == []
+    seen = HEALTHY[name]()
+    assert seen.recording[0].updating is not None
+    assert codes(seen) == []
 
 
 WITH_A_LAW = {
@@ -103,14 +103,37 @@ def test_a_log_returns_how_weights_were_updated(tmp_path):
 
     model = network()
     model.compile("sgd", "mse")
-    monitor = ActivationMonitor(tmp_path)
-    model.fit(X, Y, batch_size=32, verbose=0, callbacks=[monitor])
+    seen = ActivationMonitor(tmp_path)
+    model.fit(X, Y, batch_size=32, verbose=0, callbacks=[seen])
     read = read_recording(tmp_path)
-    for ours, theirs in zip(monitor.recording, read, strict=True):
+    for ours, theirs in zip(seen.recording, read, strict=True):
         assert theirs.updating.optimizers == ours.updating.optimizers
         assert theirs.updating.whole and ours.updating.whole
         np.testing.assert_array_equal(theirs.updating.kernels, ours.updating.kernels)
-    assert diagnose(read).findings == monitor.diagnosis.findings
+    assert diagnose(read).findings == seen.diagnosis.findings
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_watched_step_that_applies_a_gradient_twice_is_named(times):
+    """Also where the step is traced twice, because its first trace makes variables."""
+    import keras
+
+    model, optimizer = network(), keras.optimizers.SGD(0.1, momentum=0.9)
+    seen = monitor()
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        for _ in range(times):
+            optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    seen.watch(step, model)(X, Y)
+    kernels = seen.recording[0].updating.of("times")
+    np.testing.assert_array_equal(kernels[~np.isnan(kernels)], times)
+    assert codes(seen) == ["wrong-update"] * (times - 1)
 
 
 def main():

@@ -53,6 +53,10 @@ class Notes:
     """
 
     def __init__(self):
+        self._graph = None
+        self._clear()
+
+    def _clear(self):
         self.optimizers: list[Any] = []
         self.given: dict[int, list[Given]] = {}
         self.scaled: list[Any] = []
@@ -68,7 +72,11 @@ class Notes:
 
     def _is_ours(self):
         """Whether the replica that runs is the one that is followed."""
-        now = backend.running_now()
+        now, graph = backend.running_now(), backend.outermost_graph()
+        if graph is not self._graph:
+            # A function whose first trace made variables is traced once more.
+            self._clear()
+            self._graph = graph
         self._runner = self._runner or now
         return self._runner == now
 
@@ -121,6 +129,7 @@ class Notes:
 
     def end(self) -> None:
         """The code has run: let the tensors go."""
+        self._graph = None
         self._asked.clear()
         self._of_layer = {layer: [] for layer in self._of_layer}
 

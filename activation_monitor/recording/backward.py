@@ -148,10 +148,10 @@ class Backward:
         )
 
     def _tapped_scale_loss(self, runs):
-        def tapped_scale_loss(scale_loss, optimizer, loss):
+        def tapped_scale_loss(scale_loss, optimizer, *args, **kwargs):
             if runs():
                 self._new_notes.asked_to_scale(optimizer)
-            return scale_loss(optimizer, loss)
+            return scale_loss(optimizer, *args, **kwargs)
 
         return tapped_scale_loss
 

@@ -165,8 +165,8 @@ class Backend(Protocol):
     ) -> AbstractContextManager[None]:
         """Within the block, the step's backward pass also computes gradients by tapped
         tensors, and passes that by the first of several to the function beside them. `taps`
-        is a function of what the step asks gradients for. `asked` is called with that and
-        the gradients."""
+        is a function of what the step asks gradients for. `asked` is called with that, and
+        with the gradients that the step gets."""
         ...
 
     def is_added_up(self, gradient: Any) -> bool:

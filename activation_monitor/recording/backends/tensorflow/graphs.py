@@ -130,7 +130,7 @@ def gradients_measured(
     Args:
         taps: Function of the sources that the step asks for. Returns tensors of the running
             step, with functions that are called with a gradient, in the graph.
-        asked: Called with these sources and their gradients.
+        asked: Called with these sources and the gradients by them that the step gets.
     """
     none = tf.UnconnectedGradients.NONE
 
@@ -146,8 +146,17 @@ def gradients_measured(
         tapped = taps(wanted)
         if not tapped:
             found = gradient(tape, target, sources, output_gradients, unconnected_gradients)
-            asked(wanted, tf.nest.flatten(found))
-            return found
+        else:
+            found = with_ours(
+                *(gradient, tape, target, sources, output_gradients),
+                *(unconnected_gradients, tapped),
+            )
+        asked(wanted, tf.nest.flatten(found))
+        return found
+
+    def with_ours(
+        gradient, tape, target, sources, output_gradients, unconnected_gradients, tapped
+    ):
         tensors = [tensors for tensors, _ in tapped]
         # The way to each of them leads on to what the step asks for, so no operation is
         # derived that would not be anyway.
@@ -157,15 +166,12 @@ def gradients_measured(
             if connected and not is_added_up(connected[0]):
                 measure(connected[0])
         if tf.UnconnectedGradients(unconnected_gradients) is none:
-            asked(wanted, tf.nest.flatten(theirs))
             return theirs
         # The step wants zeros. The record of a tensor that is not connected stays empty.
-        theirs = tf.nest.map_structure(
+        return tf.nest.map_structure(
             lambda found, source: tf.zeros_like(source) if found is None else found,
             *(theirs, sources),
         )
-        asked(wanted, tf.nest.flatten(theirs))
-        return theirs
 
     with wrapped_method(tf.GradientTape, "gradient", tapped_gradient):
         yield
