@@ -208,14 +208,14 @@ NOT_LARGE = {
 
 SMALL = {
     "all layers": dict.fromkeys(("ratio", "head_ratio", "first_ratio"), 1e-8),
-    "just below the limit": dict.fromkeys(("ratio", "head_ratio", "first_ratio"), 9e-7),
+    "just below the limit": dict.fromkeys(("ratio", "head_ratio", "first_ratio"), 9e-6),
     "gradients not measured": {
         **dict.fromkeys(("ratio", "head_ratio", "first_ratio"), 1e-8),
         "weight_gradient": None,
     },
 }
 NOT_SMALL = {
-    "just above the limit": dict.fromkeys(("ratio", "head_ratio", "first_ratio"), 1.1e-6),
+    "just above the limit": dict.fromkeys(("ratio", "head_ratio", "first_ratio"), 1.1e-5),
     "a schedule that ends at zero": {
         n: lambda now: 1e-3 * (1 - now / 1601) ** 6
         for n in ("ratio", "head_ratio", "first_ratio")
