@@ -7,7 +7,6 @@ finding explains which, and how a finding grows. What a rule looks for is define
 """
 
 import dataclasses
-import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from activation_monitor.analysis.depth_profile import DepthProfile, depth_profil
 from activation_monitor.analysis.findings import SEVERITIES, Finding
 from activation_monitor.analysis.fixes import fix_for
 from activation_monitor.analysis.motion import Motion, after
+from activation_monitor.analysis.rules.motion import moved
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
@@ -36,7 +36,7 @@ class Health:
     findings: tuple[Finding, ...] = ()
     snapshots: int = 0
     reported: Mapping[str, Finding] = field(default_factory=dict[str, Finding])
-    motion: Motion = field(default_factory=Motion)
+    motion: Motion = field(default_factory=Motion, compare=False)
 
     @one_line
     def __repr__(self) -> str:
@@ -104,9 +104,9 @@ def _seen(
     """
     initial = is_first and shows_initialization(snapshot)
     always = [row.rule for row in rules.ALWAYS if row.may_find(snapshot)]
-    for rule in rules.OF_MOTION:
-        if next(rule(motion, snapshot, None), None) is not None:
-            always.append(functools.partial(rule, motion))
+    in_motion = [*moved(snapshot, motion)]
+    if in_motion:
+        always.append(lambda snapshot, profile: iter(in_motion))
     apply = [*rules.INITIAL, *always] if initial else always
     if not apply:
         return

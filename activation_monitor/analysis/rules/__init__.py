@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
-from activation_monitor.analysis.motion import Motion
 from activation_monitor.analysis.rules import (
     data,
     embeddings,
@@ -18,7 +17,6 @@ from activation_monitor.analysis.rules import (
     recurrent,
     size,
     units,
-    updates,
 )
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
@@ -29,6 +27,7 @@ from activation_monitor.analysis.rules.nonfinite import (
     nonfinite_gradients,
 )
 from activation_monitor.analysis.rules.outlier import outlier
+from activation_monitor.analysis.rules.updates import are_wrong, updates
 from activation_monitor.analysis.snapshot import Snapshot
 
 Rule = Callable[[Snapshot, DepthProfile], Iterator[Found]]
@@ -83,21 +82,8 @@ ALWAYS = (
     Always(nonfinite, any_nonfinite),
     Always(nonfinite_gradients, any_nonfinite_gradient),
     Always(units.dead, units.may_be_dead),
-    Always(updates.not_updated, updates.finds(updates.not_updated)),
-    Always(updates.wrong_update, updates.finds(updates.wrong_update)),
-    Always(updates.replicas_differ, updates.finds(updates.replicas_differ)),
-    Always(updates.stuck_loss_scale, updates.finds(updates.stuck_loss_scale)),
-    Always(updates.weight_decay, updates.finds(updates.weight_decay)),
+    Always(updates, are_wrong),
 )
-
-MotionRule = Callable[[Motion, Snapshot, DepthProfile | None], Iterator[Found]]
-
-OF_MOTION: tuple[MotionRule, ...] = (
-    updates.not_moved,
-    updates.frozen_and_moved,
-)
-"""The rules on whether kernels move from snapshot to snapshot, for every snapshot. They do
-not read along depth."""
 
 LAYERS_JOIN = frozenset({"dead-units"})
 """Codes of findings that other layers join later. NaN always spreads: its finding stays
