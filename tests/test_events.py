@@ -155,7 +155,7 @@ def test_every_tensor_has_its_scalars_and_histograms(run):
             for own in (
                 *(f"records/{quantity}" for quantity in records.QUANTITIES),
                 *("histograms/output", "histograms/output_gradient"),
-                *("layers", "step", "activity", "moving"),
+                *("layers", "step", "activity", "moving", "optimizers", "kernels_given"),
             )
         },
     }

@@ -299,15 +299,17 @@ def test_weights_that_move_or_wait_are_healthy(run):
     assert codes(*run) == []
 
 
-def test_a_learning_rate_that_stays_zero_is_found_at_the_second_snapshot():
-    """After the first step, where a warm-up may begin at zero."""
-    run = [at(step, 1.0, 0.0, rate=0.0, taken=float(step)) for step in (0, 1, 2)]
+def test_a_learning_rate_that_becomes_zero_is_found_at_the_second_snapshot():
+    """Of those with a rate of zero."""
+    run = [at(0, 1.0), *(at(step, 0.9, 0.0, rate=0.0) for step in (1, 2))]
     assert codes(*run[:2]) == []
     (finding,) = diagnose(run).findings
     assert finding.code == "weights-not-updated"
     assert "since step 1, at 2 sampled steps" in finding.message
-    one = [at(1, 1.0, 0.0, rate=0.0), at(2, 1.0), at(5, 0.9, 0.0, rate=0.0), at(9, 0.9)]
-    assert codes(*one) == []
+    # A cyclic schedule touches zero; a rate of zero may be meant.
+    cyclic = [at(0, 1.0), at(1, 0.9, 0.0, rate=0.0), at(2, 0.9), at(5, 0.8, 0.0, rate=0.0)]
+    assert codes(*cyclic) == []
+    assert codes(*(at(step, 1.0, 0.0, rate=0.0) for step in range(5))) == []
 
 
 FROZEN = {"optimizer": NAN, "stale": 1}

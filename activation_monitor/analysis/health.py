@@ -16,6 +16,7 @@ from activation_monitor.analysis.depth_profile import DepthProfile, depth_profil
 from activation_monitor.analysis.findings import SEVERITIES, Finding, Found
 from activation_monitor.analysis.fixes import fix_for
 from activation_monitor.analysis.motion import Motion, after
+from activation_monitor.analysis.rules.motion import moved
 from activation_monitor.analysis.rules.over_time import at_once, that_may_find
 from activation_monitor.analysis.rules.over_time.loss import diverges
 from activation_monitor.analysis.shown import count, one_line
@@ -49,7 +50,7 @@ class Health:
     absent: Mapping[str, tuple[int, int]] = field(
         default_factory=dict[str, tuple[int, int]]
     )
-    motion: Motion = field(default_factory=Motion)
+    motion: Motion = field(default_factory=Motion, compare=False)
 
     @one_line
     def __repr__(self) -> str:
@@ -154,11 +155,9 @@ def _seen(
         for row in rules.ALWAYS
         if row.may_find(snapshot)
     ]
-    apply += [
-        (partial(rule, motion, snapshot), False)
-        for rule in rules.OF_MOTION
-        if next(rule(motion, snapshot, None), None) is not None
-    ]
+    in_motion = [*moved(snapshot, motion)]
+    if in_motion:
+        apply.append((lambda profile: iter(in_motion), False))
     if not apply:
         return
     given = {
@@ -383,8 +382,6 @@ _OF_STEPS = (
 )
 _CAUSES_IN_TRAINING = ("large-updates", "scale-jump", "growing-weights", "loss-jump")
 _NONFINITE = ("nonfinite-activations", "nonfinite-gradients")
-# Faults of the training step itself.
-_OF_UPDATES = ("weights-not-updated", "wrong-update", "replicas-differ", "weight-decay")
 # A network with one of these from the beginning on does not learn as others do.
 _FROM_THE_BEGINNING = (
     *_CAUSES,
@@ -403,12 +400,12 @@ _FROM_THE_BEGINNING = (
 # What findings lead to in training, if they are not fixed.
 _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
     **{
-        row.code: (*_OF_STEPS, *_NONFINITE, *_OF_UPDATES, *_FROM_THE_BEGINNING)
+        row.code: (*_OF_STEPS, *_NONFINITE, *rules.OF_UPDATES, *_FROM_THE_BEGINNING)
         for row in rules.OVER_TIME
     },
-    "dead-units": ("unscaled-input", *_OF_UPDATES, *_CAUSES_IN_TRAINING),
-    "nonfinite-activations": ("unscaled-input", *_OF_UPDATES, *_CAUSES_IN_TRAINING),
-    "nonfinite-gradients": (*_OF_UPDATES, *_CAUSES_IN_TRAINING),
-    "nonfinite-loss": (*_OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "dead-units": ("unscaled-input", *rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "nonfinite-activations": ("unscaled-input", *rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "nonfinite-gradients": (*rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
+    "nonfinite-loss": (*rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
     "moving-statistics": (*_NONFINITE, "nonfinite-loss"),
 }

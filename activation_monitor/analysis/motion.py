@@ -4,8 +4,9 @@ A step says what it does to a kernel. What happens between two steps, only the k
 the records of two snapshots are equal to the last bit if it is the same.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import Snapshot
@@ -13,36 +14,33 @@ from activation_monitor.analysis.snapshot import Snapshot
 _COMPARED = ("count", "mean", "second_moment", "minimum", "maximum")
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel at the last snapshot.
+def _none() -> np.ndarray:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """What is known of the kernels of a run. Arrays have one element for each layer.
 
     Attributes:
-        record: Fields of its record, before the step.
-        updated: Whether the step changed it.
-        put_back: At how many snapshots in a row it was as at the one before, although that
-            step had changed it.
+        names: The layers of the last snapshot.
+        record: Fields of the records of their kernels before the step, `(fields, layers)`.
+        updated: Whether the step changed them.
+        put_back: At how many snapshots in a row a kernel was as at the one before, although
+            that step had changed it.
         moved_by_others: Whether it changed after the step of the snapshot before, which had
             not changed it.
-    """
-
-    record: tuple[float, ...]
-    updated: bool
-    put_back: int = 0
-    moved_by_others: bool = False
-
-
-@dataclass(frozen=True)
-class Motion:
-    """What is known of the kernels of a run.
-
-    Attributes:
-        kernels: By name of the layer.
-        without_rate: At how many snapshots in a row the learning rate was zero.
+        had_rate: Whether the learning rate was positive at some snapshot.
+        without_rate: At how many snapshots in a row it was zero after that.
         without_rate_since: The first step of these.
     """
 
-    kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
+    names: tuple[str, ...] = ()
+    record: np.ndarray = field(default_factory=_none)
+    updated: np.ndarray = field(default_factory=_none)
+    put_back: np.ndarray = field(default_factory=_none)
+    moved_by_others: np.ndarray = field(default_factory=_none)
+    had_rate: bool = False
     without_rate: int = 0
     without_rate_since: int = 0
 
@@ -58,27 +56,27 @@ def after(motion: Motion, snapshot: Snapshot) -> Motion:
     updating = snapshot.updating
     if updating is None:
         return motion
-    kernels = dict[str, Kernel]()
-    record = [snapshot.field(name, of=records.WEIGHT) for name in _COMPARED]
+    record = np.stack([snapshot.field(name, of=records.WEIGHT) for name in _COMPARED])
     low, high = (
         snapshot.field(name, of=records.WEIGHT_UPDATE) for name in ("minimum", "maximum")
     )
-    for row, layer in enumerate(snapshot.layers):
-        if layer.kind != "weight" or not record[0][row] > 0 or low[row] > high[row]:
-            continue
-        now = tuple(float(values[row]) for values in record)
-        before = motion.kernels.get(layer.name)
-        updated = bool(low[row] < 0 or high[row] > 0)
+    updated = (low <= high) & ((low < 0) | (high > 0))
+    names = snapshot.names
+    put_back = np.zeros(len(names))
+    by_others = np.zeros(len(names), bool)
+    if motion.names == names:
         # A record of other elements, as that of the first step may be, says nothing.
-        if before is None or before.record[0] != now[0]:
-            kernels[layer.name] = Kernel(now, updated)
-            continue
-        stayed = before.record == now
-        back = before.put_back + 1 if stayed and before.updated else 0
-        kernels[layer.name] = Kernel(now, updated, back, not (stayed or before.updated))
+        same_elements = (record[0] > 0) & (record[0] == motion.record[0])
+        same_elements &= low <= high
+        stayed = same_elements & (record == motion.record).all(axis=0)
+        put_back = np.where(stayed & motion.updated, motion.put_back + 1, 0.0)
+        by_others = same_elements & ~stayed & ~motion.updated
     rates = [one.learning_rate for one in updating.optimizers]
-    started = all(one.taken > 0 for one in updating.optimizers)  # no step of a warm-up
-    if not rates or not started or any(rate != 0 for rate in rates):
-        return Motion(kernels)
-    since = motion.without_rate_since if motion.without_rate else snapshot.step
-    return Motion(kernels, motion.without_rate + 1, since)
+    has_rate = any(rate > 0 for rate in rates)
+    had_rate = motion.had_rate or has_rate
+    times, since = 0, 0
+    # A rate that is zero from the beginning is meant, or that of a warm-up.
+    if rates and had_rate and not has_rate:
+        times = motion.without_rate + 1
+        since = motion.without_rate_since if motion.without_rate else snapshot.step
+    return Motion(names, record, updated, put_back, by_others, had_rate, times, since)

@@ -568,7 +568,7 @@ THRESHOLDS = {
     ),
     "zero-rate": Threshold(
         2,
-        "snapshots in a row with a learning rate of 0, after the first step",
+        "snapshots in a row with a learning rate of 0, after one with another",
         "chosen, not calibrated: a cyclic schedule may touch 0 in one step",
     ),
     "weight-decay": Threshold(

@@ -6,7 +6,7 @@ holds for all its steps.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import keras
@@ -26,6 +26,8 @@ from activation_monitor.recording.keras_private import (
     steps_taken,
     trained_variables,
 )
+
+_FACTOR, _REMAINDER, _REPLICAS = map(NAMES.index, ("factor", "remainder", "replicas"))
 
 
 class Given(NamedTuple):
@@ -198,44 +200,54 @@ def info(optimizer: Any, known: Before | None, scaled: Sequence[Any]) -> Optimiz
     )
 
 
-def of_layer(
-    layer: int,
-    kernel: Any,
-    notes: Notes,
-    relation: np.ndarray | None,
-    rows: Mapping[int, int],
-) -> np.ndarray:
-    """What is known of the kernel of a layer, `(len(NAMES),)`, see `updating.NAMES`.
+def of_kernel(
+    given: Sequence[Given], kernel: Any, built_with: Set[int]
+) -> dict[str, float]:
+    """What is known of a kernel, by names of `updating.NAMES`, except for `source`.
 
     Args:
-        layer: Id of the layer.
-        kernel: Its kernel.
-        notes: What was noted.
-        relation: Sums over the elements of the gradient a that was given to the optimizer
-            and of the gradient t that a tape returned: of a t, t t and a a. None if they
-            are one tensor, or there is no t.
-        rows: The first row of each layer, by id.
+        given: What the calls of `apply` were given for it.
+        kernel: The kernel.
+        built_with: Ids of the variables that optimizers were built with.
     """
-    found = dict.fromkeys(NAMES, math.nan)
-    if isinstance(kernel, keras.Variable) and kernel.trainable:
-        given = [one for one in notes.given.get(layer, []) if one.tensor]
-        tensors = {one.tensor for one in given}
-        found["optimizer"] = given[0].optimizer if given else -1
-        found["times"] = len(given)
-        found["repeats"] = len(given) - len(tensors)
-        found["constrained"] = kernel.constraint is not None
-        sources = {one.source for one in given}
-        if len(sources) == 1 and None not in sources:
-            found["source"] = rows.get(sources.pop() or 0, math.nan)
-            found["factor"], found["remainder"] = 1.0, 0.0
-        elif relation is not None:
-            both, own, other = (float(value) for value in relation)
-            if 0 < own < math.inf and math.isfinite(both) and math.isfinite(other):
-                factor = both / own
-                rest = max(other - factor * both, 0.0)
-                found["factor"] = factor
-                found["remainder"] = math.sqrt(rest / other) if other else 0.0
-    return np.array([float(found[name]) for name in NAMES])
+    if not isinstance(kernel, keras.Variable):
+        return {}
+    if not kernel.trainable:
+        return {"stale": id(kernel) in built_with}
+    given = [one for one in given if one.tensor]
+    found = {
+        "optimizer": given[0].optimizer if given else -1,
+        "times": len(given),
+        "repeats": len(given) - len({one.tensor for one in given}),
+        "constrained": kernel.constraint is not None,
+    }
+    if given and source_of(given) is not None:
+        found |= {"factor": 1.0, "remainder": 0.0}
+    return found
+
+
+def source_of(given: Sequence[Given]) -> int | None:
+    """The id of the layer whose gradient was given in all calls; None if there is none."""
+    sources = {one.source for one in given if one.tensor}
+    return sources.pop() if len(sources) == 1 else None
+
+
+def relation(sums: np.ndarray) -> tuple[float, float]:
+    """How a gradient a that was given to an optimizer follows from a gradient t.
+
+    Args:
+        sums: Sums over the elements of a t, t t and a a, `(3,)`.
+
+    Returns:
+        The factor k for which a - k t is smallest, and the rms of that over the rms of a.
+        NaN if the sums overflow or underflow.
+    """
+    both, own, other = (float(value) for value in sums)
+    if not (0 < own < math.inf and math.isfinite(both) and math.isfinite(other)):
+        return math.nan, math.nan
+    factor = both / own
+    rest = max(other - factor * both, 0.0)
+    return factor, math.sqrt(rest / other) if other else 0.0
 
 
 class Optimizers:
@@ -251,6 +263,8 @@ class Optimizers:
         self._warn = warn
         self._failed = False
         self._before: list[Before] = []
+        # What is the same at all steps, and what it follows from.
+        self._same: tuple[tuple, np.ndarray] | None = None
 
     def before(self, notes: Notes | None) -> None:
         """Read those that are known before a step.
@@ -279,7 +293,7 @@ class Optimizers:
             notes: What was noted of the step.
             layers: The layer of each row; None if it is not the output of a weight layer.
             kernels: The kernels by id of the layer.
-            relations: By id of the layer, see `of_layer`.
+            relations: By id of the layer, see `relation`.
             replicas: By id of the layer, the difference between replicas of the kernel.
             whole: Whether all of the step was followed.
         """
@@ -294,26 +308,40 @@ class Optimizers:
         for optimizer in notes.optimizers:
             read = [one for one in self._before if one.optimizer is optimizer]
             infos.append(info(optimizer, read[0] if read else None, notes.scaled))
-        rows: dict[int, int] = {}
-        for row, layer in enumerate(layers):
-            if id(layer) in kernels:
-                rows.setdefault(id(layer), row)
-        found = unknown(len(layers))
-        built_with = {
-            id(variable)
-            for one in self._before
-            for variable in trained_variables(inner_optimizer(one.optimizer))
-        }
-        for i, layer in enumerate(layers):
-            one = id(layer)
-            if one in kernels:
-                found[i] = of_layer(one, kernels[one], notes, relations.get(one), rows)
-                found[i, NAMES.index("replicas")] = replicas.get(one, math.nan)
-                if isinstance(kernels[one], keras.Variable) and not kernels[one].trainable:
-                    found[i, NAMES.index("stale")] = id(kernels[one]) in built_with
-                if found[i, NAMES.index("source")] == rows[one]:
-                    found[i, NAMES.index("source")] = i
+        found = self._same_at_all_steps(notes, layers, kernels).copy()
+        if relations or replicas:
+            for row, layer in enumerate(layers):
+                if id(layer) in relations:
+                    found[row, [_FACTOR, _REMAINDER]] = relation(relations[id(layer)])
+                found[row, _REPLICAS] = replicas.get(id(layer), math.nan)
         return Updating(tuple(infos), found, whole)
+
+    def _same_at_all_steps(self, notes, layers, kernels):
+        trainable = [getattr(kernel, "trainable", None) for kernel in kernels.values()]
+        key = notes, len(layers), [*kernels], trainable
+        if self._same is None or self._same[0] != key:
+            rows: dict[int, int] = {}
+            for row, layer in enumerate(layers):
+                rows.setdefault(id(layer), row)
+            built_with = {
+                id(variable)
+                for one in self._before
+                for variable in trained_variables(inner_optimizer(one.optimizer))
+            }
+            found = unknown(len(layers))
+            for row, layer in enumerate(layers):
+                if id(layer) in kernels:
+                    given = notes.given.get(id(layer), [])
+                    known = of_kernel(given, kernels[id(layer)], built_with)
+                    for name, value in known.items():
+                        found[row, NAMES.index(name)] = value
+                    if "factor" in known:
+                        source = source_of(given)
+                        own = source == id(layer)
+                        at = row if own else rows.get(source or 0, math.nan)
+                        found[row, NAMES.index("source")] = at
+            self._same = key, found
+        return self._same[1]
 
     def _attempt(self, function, *args):
         if self._failed:

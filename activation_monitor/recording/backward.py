@@ -64,7 +64,8 @@ class Kept(NamedTuple):
         scale: The factor by which the loss was multiplied before gradients were computed.
         rows: Rows of the gradients of kernels, which have that factor, by id of the layer.
         relations: By id of the layer, sums over products of the gradient that the
-            optimizer was given and the one that a tape returned, see `applied.of_layer`.
+            optimizer was given and the one that a tape returned, see
+            `applied.relation`.
     """
 
     loss: float

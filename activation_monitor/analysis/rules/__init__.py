@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from activation_monitor.analysis.depth_profile import DepthProfile
 from activation_monitor.analysis.findings import Found
-from activation_monitor.analysis.motion import Motion
 from activation_monitor.analysis.rules import (
     data,
     embeddings,
@@ -20,7 +19,6 @@ from activation_monitor.analysis.rules import (
     recurrent,
     size,
     units,
-    updates,
 )
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
@@ -32,6 +30,7 @@ from activation_monitor.analysis.rules.nonfinite import (
 )
 from activation_monitor.analysis.rules.outlier import outlier
 from activation_monitor.analysis.rules.over_time import OVER_TIME
+from activation_monitor.analysis.rules.updates import are_wrong, updates
 from activation_monitor.analysis.snapshot import Snapshot
 
 Rule = Callable[[Snapshot, DepthProfile], Iterator[Found]]
@@ -73,49 +72,41 @@ class Always(NamedTuple):
     """A rule for every snapshot.
 
     Attributes:
-        code: The code of its findings.
+        codes: The codes of its findings.
         rule: The rule.
         may_find: Whether the rule could find anything, from the records alone: most
             snapshots need not be read along depth.
     """
 
-    code: str
+    codes: tuple[str, ...]
     rule: Rule
     may_find: Callable[[Snapshot], bool]
 
 
+OF_UPDATES = (
+    "weights-not-updated",
+    "wrong-update",
+    "replicas-differ",
+    "stuck-loss-scale",
+    "weight-decay",
+)
+"""The codes of faults of the training step itself."""
+
 ALWAYS = (
-    Always("nonfinite-activations", nonfinite, any_nonfinite),
-    Always("nonfinite-gradients", nonfinite_gradients, any_nonfinite_gradient),
-    Always("dead-units", units.dead, units.may_be_dead),
-    Always("moving-statistics", normalization.moving, normalization.may_be_away),
-    Always("weights-not-updated", updates.not_updated, updates.finds(updates.not_updated)),
-    Always("wrong-update", updates.wrong_update, updates.finds(updates.wrong_update)),
-    Always(
-        "replicas-differ", updates.replicas_differ, updates.finds(updates.replicas_differ)
-    ),
-    Always(
-        "stuck-loss-scale",
-        updates.stuck_loss_scale,
-        updates.finds(updates.stuck_loss_scale),
-    ),
-    Always("weight-decay", updates.weight_decay, updates.finds(updates.weight_decay)),
+    Always(("nonfinite-activations",), nonfinite, any_nonfinite),
+    Always(("nonfinite-gradients",), nonfinite_gradients, any_nonfinite_gradient),
+    Always(("dead-units",), units.dead, units.may_be_dead),
+    Always(("moving-statistics",), normalization.moving, normalization.may_be_away),
+    Always(OF_UPDATES, updates, are_wrong),
 )
-
-MotionRule = Callable[[Motion, Snapshot, DepthProfile | None], Iterator[Found]]
-
-OF_MOTION: tuple[MotionRule, ...] = (
-    updates.not_moved,
-    updates.frozen_and_moved,
-)
-"""The rules on whether kernels move from snapshot to snapshot, for every snapshot. They do
-not read along depth."""
 
 ENDING_IN_TRAINING = frozenset({"saturated-activations", "collapsed-activations"})
 """Codes that are judged at the first snapshot and, by another rule, over time: a finding
 can end if it came up in training."""
 
-ENDING = frozenset(row.code for row in (*ALWAYS, *OVER_TIME)) - ENDING_IN_TRAINING
+ENDING = {code for row in ALWAYS for code in row.codes} | {
+    row.code for row in OVER_TIME
+} - ENDING_IN_TRAINING
 """Codes that are judged at every snapshot: their findings can end."""
 
 LAYERS_JOIN = frozenset({"dead-units", "moving-statistics"})
