@@ -888,7 +888,8 @@ def test_the_findings_are_written_as_text(tmp_path):
     assert [*texts][0] == 0 and [*texts][-1] == steps[-1] > 0
     assert f"{len(steps)} steps sampled, up to step {steps[-1]}" in written
     assert finding.title in written and finding.message in written
-    assert "up to step 2" in finding.title and "At step 1 it has led to" in finding.message
+    assert "and up to step" in finding.title
+    assert "At step 1 it has led to" in finding.message
 
 
 def test_writing_does_not_wait_for_the_disk(tmp_path, monkeypatch):
