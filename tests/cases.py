@@ -86,6 +86,14 @@ SLOW = (
     "test_backward_reports.py::test_a_rectified_output_is_found_on_the_seeds_that_do_no",
     "test_backward_reports.py::test_the_callback_says_what_an_audit_says[s",
     "test_backward_reports.py::test_saturated_sigmoids_and_targets_out_of_scale_are_two_f",
+    "test_flight_recorder.py::test_the_step_that_makes_the_first_nan_is_found_beside_te"
+    "rminate_on_nan[a",
+    "test_flight_recorder.py::test_a_loss_of_nan_is_found_although_its_step_was_not_sam"
+    "pled[a",
+    "test_flight_recorder.py::test_the_log_shows_the_same_findings[0]",
+    "test_flight_recorder.py::test_executions_of_several_steps_are_kept_as_such",
+    "test_flight_recorder.py::test_a_divergence_is_told_from_a_bad_batch",
+    "test_flight_recorder.py::test_the_schedule_gets_denser_after_a_first_sign",
 )
 """How the names of other slow tests begin. Each took 6 to 100 seconds of a run of 30
 minutes on a busy machine, and something faster tests most of what it tests. `-m slow` runs

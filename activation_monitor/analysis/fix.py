@@ -57,7 +57,9 @@ class Fix:
             "range of float16", "data", "data or learning rate", "changed weights",
             "operation between layers", "normalization", "scale of a layer", "target
             scale", "input of the activation function", "operation without a derivative",
-            "operation without a finite derivative", "loss or learning rate" or "not known".
+            "operation without a finite derivative", "loss or learning rate", "loss or
+            targets", "data or loss", "training step", "clipping", "constraint",
+            "callback", "loss scale", "weight decay" or "not known".
         reason: How the numbers show it.
         changes: What to change.
     """
