@@ -147,7 +147,7 @@ def test_every_tensor_has_its_scalars_and_histograms(run):
             for own in (
                 *(f"records/{quantity}" for quantity in records.QUANTITIES),
                 *("histograms/output", "histograms/output_gradient"),
-                *("layers", "step"),
+                *("layers", "step", "optimizers", "kernels_given"),
             )
         },
     }
