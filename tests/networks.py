@@ -193,7 +193,9 @@ def updated(
         return value if isinstance(value, list) else [value] * layers
 
     def kernels(values):
-        arrays = [None if x is None else np.array([[x], [-x]]) for x in each(values)]
+        # Three of one sign and one of the other: their mean is not zero.
+        four = np.array([[1.0], [1.0], [1.0], [-1.0]])
+        arrays = [None if x is None else x * four for x in each(values)]
         return _records([None, *arrays, None])
 
     plain = chain(*[1.0] * layers, step=step, steps=steps, gradient=reaches, **info)

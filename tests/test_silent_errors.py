@@ -5,13 +5,15 @@
 counts them all, with their healthy twins and other healthy trainings.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from activation_monitor.analysis.optimizer_law import expected
 from cases import cases
-from healthy_updates import HEALTHY, OPTIMIZERS
+from healthy_updates import HEALTHY, OPTIMIZERS, TRAININGS
 from silent_errors import ERRORS, X, Y, fitted, monitor, network
 
 BY_NAME = {error.__name__: (error, code) for error, code in ERRORS.items()}
@@ -134,6 +136,16 @@ def test_a_watched_step_that_applies_a_gradient_twice_is_named(times):
     kernels = seen.recording[0].updating.of("times")
     np.testing.assert_array_equal(kernels[~np.isnan(kernels)], times)
     assert codes(seen) == ["wrong-update"] * (times - 1)
+
+
+def test_the_documentation_has_these_counts():
+    """Each case is a test here; `main` runs them all."""
+    page = (Path(__file__).parent.parent / "docs" / "accuracy.md").read_text()
+    errors, healthy = len(BY_NAME), len(HEALTHY)
+    assert f"| {errors} silent errors | {len(NAMED)} of {errors} named |" in page
+    assert f"| their healthy twins | 0 of {errors} flagged |" in page
+    counts = f"{len(OPTIMIZERS)} optimizers and their arguments, {len(TRAININGS)} steps"
+    assert counts in page and f"| 0 of {healthy} flagged |" in page
 
 
 def main():

@@ -291,8 +291,12 @@ def test_weights_that_are_put_back_are_found_at_the_third_snapshot():
         [at(0, 1.0), at(1, 1.0), at(2, 0.9), at(5, 0.9), at(10, 0.8)],
         [at(step, 1.0, 0.0, took=0.0) for step in (0, 1, 2, 5)],
         [at(step, 1.0, update=0.0, rate=0.0, taken=0.0) for step in (0, 1, 2)],
+        [at(step, 1.0, gradient=9e-6) for step in (0, 1, 2, 5, 10)],
     ],
-    ids=["move", "are put back once", "steps are skipped", "zero at the first step"],
+    ids=[
+        *("move", "are put back once", "steps are skipped", "zero at the first step"),
+        "by less than a record shows",
+    ],
 )
 def test_weights_that_move_or_wait_are_healthy(run):
     """Or that a search for a learning rate has put back."""

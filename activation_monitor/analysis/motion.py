@@ -10,6 +10,7 @@ import numpy as np
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.thresholds import limit
 
 _COMPARED = ("count", "mean", "second_moment", "minimum", "maximum")
 
@@ -25,7 +26,8 @@ class Motion:
     Attributes:
         names: The layers of the last snapshot.
         record: Fields of the records of their kernels before the step, `(fields, layers)`.
-        updated: Whether the step changed them.
+        updated: Whether the step changed them so much that a record shows it.
+        untouched: Whether the step did not change them at all.
         put_back: At how many snapshots in a row a kernel was as at the one before, although
             that step had changed it.
         moved_by_others: Whether it changed after the step of the snapshot before, which had
@@ -38,6 +40,7 @@ class Motion:
     names: tuple[str, ...] = ()
     record: np.ndarray = field(default_factory=_none)
     updated: np.ndarray = field(default_factory=_none)
+    untouched: np.ndarray = field(default_factory=_none)
     put_back: np.ndarray = field(default_factory=_none)
     moved_by_others: np.ndarray = field(default_factory=_none)
     had_rate: bool = False
@@ -60,7 +63,11 @@ def after(motion: Motion, snapshot: Snapshot) -> Motion:
     low, high = (
         snapshot.field(name, of=records.WEIGHT_UPDATE) for name in ("minimum", "maximum")
     )
-    updated = (low <= high) & ((low < 0) | (high > 0))
+    # The mean of a record has the precision of float32: a smaller step leaves no trace.
+    size = np.maximum(*np.abs(record[[_COMPARED.index("minimum"), -1]]))
+    traceless = limit("above-rounding") * 2.0**-24 * size
+    updated = np.abs(snapshot.field("mean", of=records.WEIGHT_UPDATE)) > traceless
+    untouched = (low == 0) & (high == 0)
     names = snapshot.names
     put_back = np.zeros(len(names))
     by_others = np.zeros(len(names), bool)
@@ -70,7 +77,7 @@ def after(motion: Motion, snapshot: Snapshot) -> Motion:
         same_elements &= low <= high
         stayed = same_elements & (record == motion.record).all(axis=0)
         put_back = np.where(stayed & motion.updated, motion.put_back + 1, 0.0)
-        by_others = same_elements & ~stayed & ~motion.updated
+        by_others = same_elements & ~stayed & motion.untouched
     rates = [one.learning_rate for one in updating.optimizers]
     has_rate = any(rate > 0 for rate in rates)
     had_rate = motion.had_rate or has_rate
@@ -79,4 +86,7 @@ def after(motion: Motion, snapshot: Snapshot) -> Motion:
     if rates and had_rate and not has_rate:
         times = motion.without_rate + 1
         since = motion.without_rate_since if motion.without_rate else snapshot.step
-    return Motion(names, record, updated, put_back, by_others, had_rate, times, since)
+    return Motion(
+        *(names, record, updated, untouched, put_back, by_others),
+        *(had_rate, times, since),
+    )
