@@ -396,7 +396,7 @@ def test_it_works_with_terminate_on_nan(tmp_path, part, first, on_finding):
     before, after = ([TERMINATE()], []) if first else ([], [TERMINATE()])
     bad = {part: nan_in_batch(3, {"x": X, "y": Y}[part])}
     warned = fit(model, monitor, **bad, before=before, after=after)
-    code = {"x": "nonfinite-activations", "y": "nonfinite-gradients"}[part]
+    code = {"x": "nonfinite-activations", "y": "nonfinite-loss"}[part]
     assert int(model.optimizer.iterations) == 4
     assert [(f.code, f.step) for f in monitor.diagnosis.findings] == [(code, 3)]
     assert len(warned) == 1

@@ -313,7 +313,8 @@ def test_a_finding_can_raise(exploding):
     with pytest.raises(RuntimeError, match="ActivationMonitor: exploding-activations"):
         models.watch(exploding, x, y, on_finding="raise")
     monitor, _ = models.watch(exploding, x, y)
-    assert monitor.recording.steps == [1, 2, 3]
+    # A loss that becomes infinite makes the schedule denser.
+    assert monitor.recording.steps[:3] == [1, 2, 3]
 
 
 def test_a_function_can_receive_a_finding(exploding):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from activation_monitor.analysis import records
+from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.analysis.thresholds import limit
 
@@ -46,6 +47,11 @@ class Motion:
     had_rate: bool = False
     without_rate: int = 0
     without_rate_since: int = 0
+
+    @one_line
+    def __repr__(self) -> str:
+        put_back = count(int(np.count_nonzero(self.put_back)), "kernel")
+        return f"of {count(len(self.names), 'layer')}, {put_back} put back"
 
 
 def after(motion: Motion, snapshot: Snapshot) -> Motion:

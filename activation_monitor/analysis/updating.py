@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from activation_monitor.analysis.shown import count, listed, one_line
+
 NAMES = (
     *("optimizer", "times", "repeats", "source"),
     *("factor", "remainder", "replicas", "constrained", "stale"),
@@ -66,6 +68,11 @@ class OptimizerInfo:
     kept_scale: int = 0
     settings: Mapping[str, float] = field(default_factory=dict[str, float])
 
+    @one_line
+    def __repr__(self) -> str:
+        name = self.class_name or "an optimizer of another kind"
+        return f"{name}, learning rate {self.learning_rate:.3g}"
+
 
 @dataclass(frozen=True)
 class Updating:
@@ -91,6 +98,11 @@ class Updating:
                 f"Updating: expected an array of {len(NAMES)} columns. Received: shape "
                 f"{self.kernels.shape}."
             )
+
+    @one_line
+    def __repr__(self) -> str:
+        names = listed([one.class_name or "another" for one in self.optimizers])
+        return f"of {count(len(self.kernels), 'layer')} by {names or 'no optimizer'}"
 
     def of(self, name: str) -> np.ndarray:
         """What is known of all kernels, `(layers,)`.
