@@ -39,7 +39,7 @@ class LossWatch:
             is_new, self._was_nonfinite = not self._was_nonfinite, True
             self._steps = steps
             return "nonfinite" if is_new else ""
-        if self._was_nonfinite:  # the mean begins anew with the epoch
+        if self._was_nonfinite:  # the mean starts again with the epoch
             self._was_nonfinite = False
             self._last.clear()
         loss = (mean * steps - self._mean * self._steps) / (steps - self._steps)

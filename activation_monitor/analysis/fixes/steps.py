@@ -40,7 +40,7 @@ def of_training(cause: Steps) -> Fix:
             return Fix(
                 "data",
                 "Values of another size come from the data: another file or another "
-                "source, a preprocessing that is left out, or fitted anew. Scale all "
+                "source, a preprocessing that is missing or was fitted again. Scale all "
                 "data by the same numbers.",
                 (
                     Change(
