@@ -131,20 +131,12 @@ class ActivationMonitor(keras.callbacks.Callback):
                 "ActivationMonitor: `log_dir` must be the path of a folder, or None to "
                 f"write nothing. Received: log_dir={log_dir!r}."
             )
-        if log_budget is not None and (
-            isinstance(log_budget, bool)
-            or not isinstance(log_budget, int)
-            or log_budget < 1
-        ):
+        if log_budget is not None and not _is_count(log_budget, least=1):
             raise ValueError(
                 "ActivationMonitor: `log_budget` must be a positive number of bytes, or "
                 f"None for no limit. Received: log_budget={log_budget!r}."
             )
-        if (
-            isinstance(flight_recorder, bool)
-            or not isinstance(flight_recorder, int)
-            or flight_recorder < 0
-        ):
+        if not _is_count(flight_recorder, least=0):
             raise ValueError(
                 "ActivationMonitor: `flight_recorder` must be the number of steps to keep, "
                 f"0 for none. Received: flight_recorder={flight_recorder!r}."
@@ -454,3 +446,7 @@ class ActivationMonitor(keras.callbacks.Callback):
                 f'ActivationMonitor.{where}: `on_finding` must not be "stop": only `fit` '
                 'can be stopped. Use "raise", or a function of the finding.'
             )
+
+
+def _is_count(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

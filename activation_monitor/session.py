@@ -138,7 +138,7 @@ class Session:
                 weights=kind == "train",
                 gradients=kind == "train" and self.options.gradients,
                 warn=self.attempts.warn_once,
-                now=lambda: self.now,
+                now=lambda: (self.now, self.together),
             )
             receive = self._measured if kind == "train" else self._evaluated
             if kind == "train":
@@ -175,7 +175,7 @@ class Session:
             self.training.open()
             self._was_closed = False
         snapshot = Snapshot(self.now, **found._asdict(), steps=self.together)
-        if snapshot.nonfinite:
+        if self.keeps and snapshot.nonfinite:
             self._add_recent()
         self._recent.forget()
         self._add(snapshot)

@@ -54,3 +54,18 @@ def watch(model, x, y, batch_size=8, compile=None, monitor=None, **options):
         model.fit(x, y, batch_size=batch_size, verbose=0, callbacks=[monitor])
     ours = [str(w.message) for w in caught if "ActivationMonitor" in str(w.message)]
     return monitor, ours
+
+
+def fit_in_order(model, x, y, batch_size, epochs=1, **options):
+    """Fit in the order of the data with a monitor of each step that does not warn."""
+    options = {"sample_every": 1, "on_finding": lambda finding: None} | options
+    monitor = ActivationMonitor(**options)
+    model.fit(
+        *(x, y),
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[monitor],
+    )
+    return monitor

@@ -55,6 +55,11 @@ def fit(model, monitor, x=X, y=Y, before=(), after=()):
     return [str(w.message) for w in caught if "ActivationMonitor" in str(w.message)]
 
 
+def around(callback, first):
+    """Another callback before the monitor or after it, as arguments of `fit`."""
+    return ([callback], []) if first else ([], [callback])
+
+
 def last_verdict(log_dir):
     """The diagnosis that TensorBoard shows, with the step."""
     events = EventAccumulator(str(log_dir / "activations")).Reload()
@@ -372,7 +377,7 @@ def test_other_callbacks_read_the_findings_of_the_same_batch(first, ignore, foun
     """Before or after the monitor in the list of callbacks; without ignored codes."""
     monitor = ActivationMonitor(sample_every=1, ignore=ignore, on_finding=nothing)
     reader = Reader(monitor)
-    before, after = ([reader], []) if first else ([], [reader])
+    before, after = around(reader, first)
     assert monitor.findings == ()
     fit(models.perceptron(), monitor, nan_in_batch(3), before=before, after=after)
     assert reader.read == [[], [], [], found, found]
@@ -393,7 +398,7 @@ def test_it_works_with_terminate_on_nan(tmp_path, part, first, on_finding):
     """In either order: training ends at the step of the NaN, and both say so."""
     model = models.perceptron(activation="tanh")
     monitor = ActivationMonitor(tmp_path, 1, on_finding=on_finding)
-    before, after = ([TERMINATE()], []) if first else ([], [TERMINATE()])
+    before, after = around(TERMINATE(), first)
     bad = {part: nan_in_batch(3, {"x": X, "y": Y}[part])}
     warned = fit(model, monitor, **bad, before=before, after=after)
     code = {"x": "nonfinite-activations", "y": "nonfinite-loss"}[part]
@@ -414,7 +419,7 @@ def test_a_healthy_training_with_both_runs_to_its_end(first):
         models.perceptron(activation="tanh"),
         ActivationMonitor(on_finding="stop"),
     )
-    before, after = ([TERMINATE()], []) if first else ([], [TERMINATE()])
+    before, after = around(TERMINATE(), first)
     assert fit(model, monitor, before=before, after=after) == []
     assert int(model.optimizer.iterations) == 5
 
@@ -425,7 +430,7 @@ def test_what_was_found_is_in_the_log_when_keras_raises(tmp_path, first):
     """Keras then calls no `on_train_end`."""
     monitor = ActivationMonitor(tmp_path, 1)
     one = TERMINATE(raise_error=True)
-    before, after = ([one], []) if first else ([], [one])
+    before, after = around(one, first)
     with pytest.raises(RuntimeError, match="NaN or Inf loss") as raised:
         fit(
             models.perceptron(activation="tanh"),
@@ -444,7 +449,7 @@ def test_what_was_found_is_in_the_log_when_keras_raises(tmp_path, first):
 def test_our_error_comes_before_that_of_keras(first):
     """A sampled step is judged before any callback is called."""
     monitor = ActivationMonitor(sample_every=1, on_finding="raise")
-    before, after = ([TERMINATE()], []) if first else ([], [TERMINATE()])
+    before, after = around(TERMINATE(), first)
     with pytest.raises(UnhealthyModelError, match="nonfinite-activations"):
         fit(
             models.perceptron(activation="tanh"),

@@ -49,16 +49,7 @@ def expected(pre_activations, ends, size):
 
 
 def fit(model, batch_size, epochs=2, x=X, **options):
-    monitor = ActivationMonitor(sample_every=1, on_finding=lambda finding: None, **options)
-    model.fit(
-        *(x, Y[: len(x)]),
-        batch_size=batch_size,
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[monitor],
-    )
-    return monitor
+    return models.fit_in_order(model, x, Y[: len(x)], batch_size, epochs, **options)
 
 
 COMPILED = [

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from activation_monitor import ActivationMonitor, read_recording
+import models
+from activation_monitor import read_recording
 from activation_monitor.analysis import moving
 
 RNG = np.random.default_rng(0)
@@ -29,17 +30,7 @@ def network(rate=0.0, options=None, compiled=None):
 
 
 def fit(model, epochs, x=X, y=Y, batch_size=16, **options):
-    options = {"sample_every": 1, "on_finding": lambda finding: None} | options
-    monitor = ActivationMonitor(**options)
-    model.fit(
-        *(x, y),
-        batch_size=batch_size,
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[monitor],
-    )
-    return monitor
+    return models.fit_in_order(model, x, y, batch_size, epochs, **options)
 
 
 def replayed(batches, momentum, epsilon=1e-3):

@@ -171,7 +171,7 @@ def _seen(
     if any(not given.isdisjoint(finding.layers) for finding in nonfinite):
         # Everything else may come from it.
         apply = [(partial(rules.nonfinite, snapshot), False), *apply]
-    codes, here = set(known), set[str]()
+    codes, here, diverged = set(known), set[str](), diverges(window)
     for rule, of_drawn_weights in apply:
         for finding, cause in rule(profile):
             if of_drawn_weights and changed_up_to(profile, finding.layers):
@@ -192,11 +192,7 @@ def _seen(
                     yield finding, before
                 continue
             here.add(finding.code)
-            fix = fix_for(
-                *(cause, snapshot, profile),
-                came_up=not is_first,
-                diverged=diverges(window),
-            )
+            fix = fix_for(cause, snapshot, profile, not is_first, diverged)
             finding = dataclasses.replace(finding, initial=initial and not changed, fix=fix)
             yield finding, None
 

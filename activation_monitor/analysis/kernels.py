@@ -59,7 +59,7 @@ def kernels(snapshot: Snapshot) -> Kernels | None:
     if updating is None:
         return None
     weight, gradient, update = (
-        largest(snapshot, of)
+        snapshot.largest(of)
         for of in (records.WEIGHT, records.WEIGHT_GRADIENT, records.WEIGHT_UPDATE)
     )
     trained = ~np.isnan(updating.of("optimizer")) & ~np.isnan(update)
@@ -77,18 +77,6 @@ def kernels(snapshot: Snapshot) -> Kernels | None:
             for part, values in zip(law, found or (), strict=False):
                 part[rows] = values
     return Kernels(snapshot, updating, trained, weight, gradient, update, rounding, law)
-
-
-def largest(snapshot: Snapshot, of: str) -> np.ndarray:
-    """The largest absolute value of each kernel, `(layers,)`; NaN if some are not finite.
-
-    Args:
-        snapshot: The snapshot.
-        of: A quantity of kernels.
-    """
-    count, bad = (snapshot.field(name, of=of) for name in ("count", "nonfinite"))
-    ends = [np.abs(snapshot.field(name, of=of)) for name in ("minimum", "maximum")]
-    return np.where((count > 0) & (bad == 0), np.maximum(*ends), np.nan)
 
 
 def clipping(optimizer: OptimizerInfo | None) -> str:

@@ -227,6 +227,27 @@ class Snapshot:
         """
         return records.field(self.records(of), name)
 
+    def largest(self, of: str = OUTPUT) -> np.ndarray:
+        """The largest absolute value of every layer.
+
+        Args:
+            of: A quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
+
+        Returns:
+            Array of shape `(layers,)`, NaN where nothing was measured or not all of it is
+            finite.
+
+        Raises:
+            KeyError: If there is no such quantity.
+        """
+        found = self.records(of)
+        count, bad, low, high = (
+            records.field(found, name)
+            for name in ("count", "nonfinite", "minimum", "maximum")
+        )
+        known = (count > 0) & (bad == 0)
+        return np.where(known, np.maximum(np.abs(low), np.abs(high)), np.nan)
+
     def histogram(self, name: str, of: str = OUTPUT) -> histogram.Histogram | None:
         """The histogram of a layer; None if none was counted.
 

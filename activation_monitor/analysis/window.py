@@ -120,8 +120,8 @@ def remembered(window: tuple[Snapshot, ...], snapshot: Snapshot) -> tuple[Snapsh
 
     Args:
         window: The snapshots remembered so far, oldest first.
-        snapshot: The next one. If its step is not after theirs, training has begun anew
-            (a new optimizer counts from 0), and they are forgotten.
+        snapshot: The next one. If its step is not after theirs, training has started
+            again (a new optimizer counts from 0), and they are forgotten.
     """
     before = [*window]
     if before and snapshot.step <= before[-1].step:

@@ -26,6 +26,7 @@ from activation_monitor.recording.keras_private import (
     steps_taken,
     trained_variables,
 )
+from activation_monitor.recording.trying import UntilItFails
 
 _FACTOR, _REMAINDER, _REPLICAS = map(NAMES.index, ("factor", "remainder", "replicas"))
 
@@ -107,7 +108,7 @@ class Notes:
 
         Returns:
             By id of the layer, the gradient that a tape returned for its kernel, if the
-            optimizer is given another tensor.
+            optimizer gets another tensor.
         """
         if not self._is_ours():
             return {}
@@ -260,8 +261,7 @@ class Optimizers:
 
     def __init__(self, models: Sequence[keras.Model], warn: Callable[[str], None]):
         self._models = models
-        self._warn = warn
-        self._failed = False
+        self._attempt = UntilItFails("optimizers cannot be read", warn)
         self._before: list[Before] = []
         # What is the same at all steps, and what it follows from.
         self._same: tuple[tuple, np.ndarray] | None = None
@@ -342,13 +342,3 @@ class Optimizers:
                         found[row, NAMES.index("source")] = at
             self._same = key, found
         return self._same[1]
-
-    def _attempt(self, function, *args):
-        if self._failed:
-            return None
-        try:
-            return function(*args)
-        except Exception as error:
-            self._failed = True
-            self._warn(f"optimizers cannot be read: {type(error).__name__}: {error}")
-            return None

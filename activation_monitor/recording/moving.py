@@ -8,6 +8,7 @@ import numpy as np
 
 from activation_monitor.analysis import moving
 from activation_monitor.recording.keras_private import stored_value
+from activation_monitor.recording.trying import UntilItFails
 
 ops: Any = keras.ops  # not annotated, see `moments`
 
@@ -28,8 +29,7 @@ class Moving:
     """
 
     def __init__(self, warn: Callable[[str], None]):
-        self._warn = warn
-        self._failed = False
+        self._attempt = UntilItFails("moving statistics cannot be read", warn)
         self._before: dict[int, np.ndarray] = {}
         self._windows: dict[int, tuple[moving.Deviation, ...]] = {}  # by id of the layer
 
@@ -81,16 +81,6 @@ class Moving:
             self._windows[key] = moving.window_after(known, last, momentum)
             found[key] = moving.row(momentum, self._windows[key], last)
         return found
-
-    def _attempt(self, function, *args):
-        if self._failed:
-            return None
-        try:
-            return function(*args)
-        except Exception as error:
-            self._failed = True
-            self._warn(f"moving statistics cannot be read: {type(error).__name__}: {error}")
-            return None
 
 
 def _statistics(layers):

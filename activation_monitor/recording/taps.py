@@ -64,10 +64,8 @@ class Taps:
         gradients: Whether to measure the gradients of the loss with respect to outputs and
             kernels. Defaults to `False`.
         warn: Called with a message when a layer is left out. Defaults to `print`.
-        now: Returns the number of the step. Defaults to a function that returns 0.
-
-    Attributes:
-        together: How many training steps run before `read`, which those who run them set.
+        now: Returns the number of the step, and how many training steps run before `read`.
+            Defaults to a function that returns 0 and 1.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Taps:
         updates: bool = True,
         gradients: bool = False,
         warn: Callable[[str], None] = print,
-        now: Callable[[], int] = lambda: 0,
+        now: Callable[[], tuple[int, int]] = lambda: (0, 1),
     ):
         self.layers = all_layers(*models)
         self._models = tuple(models)
@@ -92,7 +90,6 @@ class Taps:
         self._updates = updates
         self._moving = Moving(warn) if weights and updates else None
         self._now = now
-        self.together = 1
         self._backward = Backward(self._measured_layers, gradients, warn)
         self._optimizers = Optimizers(self._models, warn)
         self._whole = False  # whether the code that is measured is all of the step
@@ -472,9 +469,12 @@ class Taps:
         found = {records.OUTPUT: self._table.spread({})}
         if self._weights is not None:
             self._weights.late(self._measured_layers())
-            for quantity, by_layer in self._weights.read().items():
-                found[quantity] = self._table.spread(by_layer)
+            found |= self._of_weights(self._weights)
         return found
+
+    def _of_weights(self, weights):
+        read = weights.read().items()
+        return {quantity: self._table.spread(by_layer) for quantity, by_layer in read}
 
     def read(self) -> Measured:
         """What the last step measured, and what it did to weights, on the host."""
@@ -487,8 +487,7 @@ class Taps:
             layers = [layer for layer in self._measured_layers() if id(layer) in called]
             self._weights.late(layers)
             replicas = self._weights.replicas
-            for quantity, by_layer in self._weights.read().items():
-                found.quantities[quantity] = self._table.spread(by_layer)
+            found.quantities.update(self._of_weights(self._weights))
             found = found._replace(updating=self._updating(kept.relations, replicas))
         if self._moving is not None and found.layers:
             found = found._replace(moving=self._read_moving(self._moving, found))
@@ -497,9 +496,10 @@ class Taps:
     def _read_moving(self, moving, found):
         called = self._table.calls(found.quantities[records.OUTPUT])
         layers = [layer for layer in self._measured_layers() if id(layer) in called]
-        updates = {key: calls * self.together for key, (calls, _) in called.items()}
+        step, together = self._now()
+        updates = {key: calls * together for key, (calls, _) in called.items()}
         rms = {key: size for key, (_, size) in called.items()}
-        return self._table.of_layers(moving.after(self._now(), layers, updates, rms))
+        return self._table.of_layers(moving.after(step, layers, updates, rms))
 
     def _updating(self, relations, replicas):
         if not self._updates or not self._gradients:

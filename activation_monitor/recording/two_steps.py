@@ -61,13 +61,9 @@ class SampledStep:
 
     def keep(self) -> None:
         """After the step, in place of `end`: pass on what it measured, without reading."""
-        try:
-            copied = self.taps.collect()
-        except Exception as error:
-            self.gave_up(error)
-            return
-        self._interrupted = False
-        self._kept(copied)
+        copied = self._taken(self.taps.collect)
+        if copied is not None:
+            self._kept(copied)
 
     def end(self, outputs: Any = None) -> None:
         """After the step: read what it measured, and pass it on.
@@ -76,17 +72,24 @@ class SampledStep:
             outputs: What a user's own step returned, which may be its loss. Defaults to
                 `None`.
         """
-        try:
-            found = self.taps.read()
-        except Exception as error:
-            self.gave_up(error)
+        found = self._taken(self.taps.read)
+        if found is None:
             return
-        self._interrupted = False
         if math.isnan(found.loss):
             found = found._replace(loss=_as_loss(outputs))
         if found.layers:
             self._precision.after(found)
         self._measured(found)
+
+    def _taken(self, take):
+        """What `take` returns; None if it fails, after which nothing can be measured."""
+        try:
+            found = take()
+        except Exception as error:
+            self.gave_up(error)
+            return None
+        self._interrupted = False
+        return found
 
 
 class TwoSteps:
@@ -122,7 +125,6 @@ class TwoSteps:
             self._plain = current
             self._tapped.clear()
         exact = self.sampled.exact
-        self.sampled.taps.together = self.model.steps_per_execution
         if exact not in self._tapped:
             self._tapped[exact] = self._make(exact)
         self._function = self._once(self._tapped[exact], only_keep)

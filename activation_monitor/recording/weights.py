@@ -20,6 +20,7 @@ from activation_monitor.analysis import histogram, raw, records
 from activation_monitor.recording import kernels, moments
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import stored_value
+from activation_monitor.recording.trying import UntilItFails
 
 ops: Any = keras.ops  # not annotated, see `moments`
 
@@ -73,8 +74,7 @@ class Weights:
     """
 
     def __init__(self, warn: Callable[[str], None]):
-        self._warn = warn
-        self._failed = False
+        self._attempt = UntilItFails("weights cannot be measured", warn)
         # By ids of the layers and kernels; empty until they are compiled.
         self._functions: dict[tuple, tuple[Callable, ...]] = {}
         # By quantity: ids of layers, and their raw records.
@@ -93,7 +93,7 @@ class Weights:
         """
         self._found, self._before, self.replicas = {}, None, {}
         found = known_kernels(layers)
-        if found and not self._failed:
+        if found:
             layers = [layer for layer in layers if id(layer) in found]
             self._attempt(self._measure_before, layers, found, exact)
             self._attempt(self._compare_replicas, found)
@@ -115,23 +115,18 @@ class Weights:
         """
         known, _ = self._found.get(records.WEIGHT, ((), None))
         found = known_kernels([layer for layer in layers if id(layer) not in known])
-        if found and not self._failed:
+        if found:
             self._attempt(self._measure_late, found)
 
     def read(self) -> dict[str, dict[int, np.ndarray]]:
         """What was measured: records `(len(FIELDS),)`, by quantity and id of the layer."""
         found, self._found, self._before = self._found, {}, None
+        if self._attempt.failed:
+            return {}
         return {
             quantity: dict(zip(ids, raw.finish(measured), strict=True))
             for quantity, (ids, measured) in found.items()
         }
-
-    def _attempt(self, measure, *args):
-        try:
-            measure(*args)
-        except Exception as error:
-            self._failed, self._found, self._before = True, {}, None
-            self._warn(f"weights cannot be measured: {type(error).__name__}: {error}")
 
     def _measure_before(self, layers, found, exact):
         ids = tuple(found)

@@ -43,7 +43,7 @@ def not_applied(cause: NotApplied, snapshot: Snapshot) -> Fix:
             return Fix(
                 "training step",
                 "The gradient that the tape returned is not zero, and the one that the "
-                "optimizer is given is, or nearly: a mask, a limit or a factor.",
+                "optimizer gets is zero, or nearly: a mask, a limit or a factor.",
                 (apply,),
             )
         case Unmoved.CLIPPED:

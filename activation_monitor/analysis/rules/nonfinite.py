@@ -94,9 +94,7 @@ def nonfinite_gradients(snapshot: Snapshot, profile: DepthProfile) -> Iterator[F
     row = max(first, key=lambda row: (profile.depths[row], row))
     after = [child for child in graph.children[row] if count[child] > 0]
     name = layers[row].name
-    sizes = [np.abs(snapshot.field(name, of=of)) for name in ("minimum", "maximum")]
-    finite = (count > 0) & (bad == 0)
-    largest = float(np.max(np.maximum(*sizes)[finite], initial=0.0))
+    largest = float(np.nanmax([0.0, *snapshot.largest(of)]))
     overflows = largest > limit("overflow")
     between = (
         f"They have grown to {largest:.2g} before they exceed the range of "

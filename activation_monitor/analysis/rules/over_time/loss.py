@@ -103,10 +103,8 @@ def diverges(window: Window) -> bool:
 
 def _largest_gradient(snapshot: Snapshot) -> tuple[float, str]:
     """The largest element of the gradients of outputs, and its layer; `""` if unknown."""
-    of = records.OUTPUT_GRADIENT
-    low, high, count = (snapshot.field(f, of) for f in ("minimum", "maximum", "count"))
-    size = np.where(count > 0, np.maximum(np.abs(low), np.abs(high)), -1.0)
-    row = int(np.argmax(size)) if len(size) else 0
-    if not len(size) or size[row] < 0:
+    size = snapshot.largest(records.OUTPUT_GRADIENT)
+    if np.isnan(size).all():
         return math.nan, ""
+    row = int(np.nanargmax(size))
     return float(size[row]), snapshot.layers[row].name

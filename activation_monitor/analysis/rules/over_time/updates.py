@@ -50,9 +50,7 @@ def too_large(window: Window, profile: DepthProfile) -> Iterator[Found]:
         )
     else:
         return
-    large, counted, mean = _beyond(shown, limit("large-updates"))
-    names = [window.newest.layers[row].name for row in large]
-    usual = _USUAL.format(counted, when, limit("update-ratio"))
+    names, mean, usual = _beyond(shown, when, limit("large-updates"))
     yield found_since(
         since,
         window,
@@ -111,9 +109,8 @@ def too_small(window: Window, profile: DepthProfile) -> Iterator[Found]:
         or (len(gradients) and not (gradients > 0).any())
     ):
         return
-    small, counted, mean = _beyond(window.lasting, limit("small-updates"), below=True)
-    names = [window.newest.layers[row].name for row in small]
-    usual = _USUAL.format(counted, during(window), limit("update-ratio"))
+    shown, when = window.lasting, during(window)
+    names, mean, usual = _beyond(shown, when, limit("small-updates"), below=True)
     yield found_since(
         window.snapshots[0],
         window,
@@ -137,11 +134,21 @@ def _from_the_beginning(window: Window) -> bool:
 
 
 def _beyond(
-    snapshots: tuple[Snapshot, ...], bound: float, below: bool = False
-) -> tuple[list[int], int, float]:
-    """The layers whose ratio is beyond a bound, how many have one, and the mean of all."""
+    snapshots: tuple[Snapshot, ...], when: str, bound: float, below: bool = False
+) -> tuple[list[str], float, str]:
+    """The names of the layers whose ratio is beyond a bound, the mean over all layers, and
+    what it is in words.
+
+    Args:
+        snapshots: With the same layers.
+        when: The steps of the snapshots, in words.
+        bound: The bound.
+        below: Whether ratios below it are beyond it. Defaults to `False`.
+    """
     logs = np.array([ratios(one) for one in snapshots])
     rows = np.flatnonzero(np.isfinite(logs).all(axis=0))
     means = logs[:, rows].mean(axis=0)
     off = means < np.log10(bound) if below else means > np.log10(bound)
-    return rows[off].tolist(), len(rows), float(10 ** means.mean())
+    names = [snapshots[-1].layers[int(row)].name for row in rows[off]]
+    usual = _USUAL.format(len(rows), when, limit("update-ratio"))
+    return names, float(10 ** means.mean()), usual
