@@ -156,8 +156,9 @@ class Weights:
 
     def _compare_replicas(self, found):
         for layer, kernel in found.items():
-            first, *others = map(some_rows, backend.by_replica(stored_value(kernel)))
-            if others:
+            values = backend.by_replica(stored_value(kernel))
+            if len(values) > 1:
+                first, *others = map(some_rows, values)
                 parted = [ops.max(ops.abs(other - first)) for other in others]
                 self.replicas[layer] = float(ops.max(ops.stack(parted)))
 
