@@ -8,7 +8,7 @@ from typing import Protocol
 from activation_monitor.analysis import diagnosis as rules
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import check_ignored
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.views import console  # noqa: F401 - shows the result
 
 _EXPECTED = (
@@ -78,7 +78,7 @@ def _snapshots(what):
         )
     if not isinstance(what, Iterable):
         raise TypeError(f"diagnose: expected {_EXPECTED}. Received: {type(what).__name__}.")
-    snapshots = list(what)
+    snapshots = what if isinstance(what, Recording) else list(what)
     for place, one in enumerate(snapshots):
         if not isinstance(one, Snapshot):
             raise TypeError(

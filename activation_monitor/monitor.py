@@ -52,7 +52,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         validation: Whether to measure the forward passes of `evaluate`, and of the
             validation inside `fit`. All batches of one evaluation make one snapshot, in
             `validation_recording` and in the run `activations_validation`, at the step
-            that training has reached. It is never judged. Defaults to `False`.
+            that training has reached. It is compared with the training steps before it.
+            Defaults to `False`.
         on_finding: What to do when something is found: "warn", "stop" training (and
             warn), "raise" an `UnhealthyModelError` after the log is closed, or a function
             that is called with the `Finding`. Or a dictionary of these by severity or

@@ -82,6 +82,8 @@ class Run:
         scalars: Whether to log scalars of each layer. Defaults to `True`.
         log_budget: About how many bytes the log may have, see `EventLog`. Defaults to
             `None`, no limit.
+        evaluations: The snapshots of evaluations of this run of training. Defaults to
+            `None`: there are none.
 
     Attributes:
         recording: The snapshots. It holds at most 1000: those of the first steps, and the
@@ -96,8 +98,9 @@ class Run:
         ignore: frozenset[str] = frozenset(),
         scalars: bool = True,
         log_budget: int | None = None,
+        evaluations: Recording | None = None,
     ):
-        self.recording = Recording(keep=_KEEP)
+        self.recording = Recording(keep=_KEEP, evaluations=evaluations)
         self._attempts = attempts
         self._log_dir = log_dir
         self._name = name
@@ -142,11 +145,7 @@ class Run:
             `health.judge`.
         """
         self.recording.append(snapshot)
-        after = self._attempts.attempt(
-            "the diagnosis is incomplete", judge, self._health, snapshot
-        )
-        self._health, new = after or (self._health, ())
-        new = [finding for finding in new if finding.code not in self._ignored]
+        new = self._judged(snapshot)
         self._added += 1
         # The verdict is also written at powers of two, so that it stays up to date.
         due = new or self._added & (self._added - 1) == 0
@@ -162,6 +161,28 @@ class Run:
                 "longer log."
             )
         return new
+
+    def compare(self, evaluation: Snapshot) -> list[Finding]:
+        """Judge an evaluation of this run of training, by comparison.
+
+        Args:
+            evaluation: A snapshot of evaluation, which another run has kept.
+
+        Returns:
+            The findings to report, see `add`.
+        """
+        new = self._judged(evaluation)
+        if new and self._log is not None and (verdict := self._verdict()) is not None:
+            self._write(EventLog.write_verdict, evaluation.step, verdict)
+        return new
+
+    def _judged(self, snapshot):
+        """Judge a snapshot; the findings to report."""
+        after = self._attempts.attempt(
+            "the diagnosis is incomplete", judge, self._health, snapshot
+        )
+        self._health, new = after or (self._health, ())
+        return [finding for finding in new if finding.code not in self._ignored]
 
     def _verdict(self):
         return self._attempts.attempt(

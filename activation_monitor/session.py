@@ -8,6 +8,7 @@ from typing import Any, cast
 import keras
 
 from activation_monitor.actions import Actions, Seen, UnhealthyModelError, decide
+from activation_monitor.analysis import rules
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording.backends import backend
@@ -74,8 +75,12 @@ class Session:
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
         log_dir = options.log_dir if self._is_chief else None
         written = {"scalars": options.scalars, "log_budget": options.log_budget}
-        self.training = Run(attempts, log_dir, RUN, options.ignored, **written)
         self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, **written)
+        self.training = Run(
+            *(attempts, log_dir, RUN, options.ignored),
+            evaluations=self.evaluating.recording,
+            **written,
+        )
         self.now = 0
         self.first_step: int | None = None
         self.together = 1
@@ -88,6 +93,8 @@ class Session:
         self._dense_until = -_DENSE * _APART
         self._taps: Taps | None = None  # those of training
         self._seen = Seen()
+        # Patience counts the evaluations, for what is found in them.
+        self._seen_in_evaluation = Seen(steps=1)
         self._was_closed = False  # because an error was raised
 
     def sampled_step(
@@ -235,8 +242,20 @@ class Session:
                 self._act(due, snapshot)
 
     def _evaluated(self, found: Measured):
-        if found.layers:
-            self.evaluating.add(Snapshot(self.now, **found._asdict(), evaluation=True))
+        if not found.layers:
+            return
+        snapshot = Snapshot(self.now, **found._asdict(), evaluation=True)
+        self.evaluating.add(snapshot)
+        news = self.training.compare(snapshot)
+        if self._is_chief:
+            code = rules.EVALUATION
+            findings = [one for one in self.training.findings if one.code == code]
+            self._seen_in_evaluation, due = decide(
+                *(self.options.actions, self._seen_in_evaluation, findings, news)
+            )
+            if due:
+                self.training.flush()
+                self._act(due, snapshot)
 
     def _act(self, due, snapshot):
         to_raise = []

@@ -16,14 +16,14 @@ X, Y = models.data(64)
 
 
 def fit(folder, model=None, callbacks=(), **options):
-    """Fit for ten steps with a monitor and validation."""
+    """Fit for five epochs of two steps with a monitor and validation."""
     monitor = ActivationMonitor(
         folder / "run", sample_every=1, validation=True, on_finding=lambda finding: None
     )
     model = model or models.perceptron(6)
     model.compile("sgd", "mse")
-    data = {"x": X, "y": Y, "batch_size": 32, "validation_data": (X, Y)} | options
-    model.fit(**data, epochs=5, verbose=0, callbacks=[monitor, *callbacks])
+    data = {"x": X, "y": Y, "batch_size": 32, "epochs": 5, "validation_data": (X, Y)}
+    model.fit(**data | options, verbose=0, callbacks=[monitor, *callbacks])
     return monitor
 
 
@@ -55,10 +55,16 @@ def vanishing(folder):
     return fit(folder, models.perceptron(6, initializer=drawn_by))
 
 
+def unlike_training(folder):
+    """A fit in which the validation data are 100 times as large as those of training."""
+    return fit(folder, epochs=20, validation_data=(X * 100, Y))
+
+
 RUNS = {
     "healthy": (fit, "healthy", {}),
     "vanishing": (vanishing, "findings", {"vanishing-activations": 0}),
     "dying": (killed, "findings", {"dead-units": 9}),
+    "evaluation": (unlike_training, "findings", {"evaluation-differs": 40}),
     "one layer": (lambda f: fit(f, models.perceptron(1)), "not assessed", {}),
     "watched": (watched, "findings", {"exploding-activations": 0}),
 }
@@ -66,7 +72,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
-    """Verdict, codes, layers, first and last step. Evaluations are never judged."""
+    """Verdict, codes, layers, first and last step."""
     make, verdict, last_steps = RUNS[name]
     monitor = make(tmp_path)
     live = monitor.diagnosis
@@ -102,14 +108,15 @@ def test_every_reader_says_the_same_of_a_run(name, tmp_path, capsys):
 
     client = board.Client(tmp_path)
     client.wait_for("run/activations", step=live.steps[-1])
+    if len(evaluations := monitor.validation_recording):
+        client.wait_for("run/activations_validation", step=evaluations.steps[-1])
     shown = client.json("run", run="run/activations")
     assert shown["verdict"] == verdict
     assert shown["findings"] == as_data
     assert shown["worst_layer"] == live.worst_layer
 
-    if len(monitor.validation_recording):
-        assert diagnose(monitor.validation_recording).findings == ()
-        client.wait_for("run/activations_validation")
+    if len(evaluations):
+        assert diagnose(evaluations).findings == ()
         shown = client.json("run", run="run/activations_validation")
         assert (shown["verdict"], shown["evaluation"]) == ("not assessed", True)
         assert shown["findings"] == []

@@ -533,6 +533,7 @@ OF_ONE_SNAPSHOT = [
     code
     for code in CODES
     if code not in {row.code for row in rules.OVER_TIME} - rules.ENDING_IN_TRAINING
+    and code != rules.EVALUATION
 ]
 """Those that take several snapshots are tested in `test_over_time`."""
 

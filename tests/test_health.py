@@ -183,13 +183,13 @@ def test_a_thinned_recording_and_its_full_log_give_the_same_findings():
     "snapshot",
     [rectified(5, *[100] * 12), straight(9.0), chain(1, math.nan), chain(1, 0.0, 0.0)],
 )
-def test_an_evaluation_is_never_judged(snapshot):
+def test_an_evaluation_without_training_is_not_judged(snapshot):
     """Whatever it shows; the same in training is found."""
     assert diagnose([snapshot]).verdict == "findings"
     diagnosis = diagnose([dataclasses.replace(snapshot, evaluation=True)])
     assert diagnosis.findings == ()
     assert diagnosis.verdict == "not assessed"
-    assert "measured but not judged" in diagnosis.not_assessed
+    assert "only compared with those of training" in diagnosis.not_assessed
 
 
 # -- what could be assessed

@@ -1404,6 +1404,7 @@ def test_nan_and_infinities_that_the_model_takes_care_of_are_healthy(name):
 def test_every_code_has_unhealthy_and_healthy_networks_here():
     """No rule stands without a test."""
     import test_backward_rules as backward
+    import test_evaluation_differs as evaluation
     import test_moving as normalization
     import test_nonfinite_loss as of_loss
     import test_over_time as over_time
@@ -1422,6 +1423,7 @@ def test_every_code_has_unhealthy_and_healthy_networks_here():
         "dead-units": (DEAD, ALIVE),
         "collapsed-activations": (COLLAPSED, NOT_COLLAPSED),
         "moving-statistics": (normalization.AWAY, normalization.HEALTHY),
+        "evaluation-differs": (evaluation.SICK, evaluation.HEALTHY),
         "exploding-gradients": (GRADIENTS, GOOD_GRADIENTS),
         "vanishing-gradients": (GRADIENTS, GOOD_GRADIENTS),
         "no-gradient": (backward.NO_GRADIENT, backward.GRADIENT),

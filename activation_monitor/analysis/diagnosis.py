@@ -159,7 +159,8 @@ def diagnose(
         ValueError: If `ignore` holds an unknown code.
     """
     ignore = check_ignored(ignore, "diagnose")
-    snapshots = list(snapshots)
+    if not isinstance(snapshots, Recording):
+        snapshots = list(snapshots)
     health = judged(snapshots)
     # A finding that is not reported still explains others.
     reported = [finding for finding in health.findings if finding.code not in ignore]
@@ -175,7 +176,9 @@ def summary(
         snapshots: In the order of the steps.
         findings: What `judge` found in them.
     """
-    first = snapshots[0] if len(snapshots) else None
+    of_training = [one for one in snapshots if not one.evaluation]
+    snapshots = of_training or [*snapshots]
+    first = snapshots[0] if snapshots else None
     # The last one may show weights only, see `Session.execution_ended`.
     measured = (one for one in reversed(snapshots) if one.field("count").any())
     last = next(measured, first)
@@ -195,7 +198,10 @@ def _why_not_assessed(first: Snapshot | None, profile: DepthProfile | None) -> s
     if first is None or profile is None:
         return "Nothing has been measured yet."
     if first.evaluation:
-        return "These are forward passes of evaluation, which are measured but not judged."
+        return (
+            "These are forward passes of evaluation. They are only compared with those of "
+            "training before them."
+        )
     if not shows_initialization(first):
         merged = first.steps > 1 and f"merges steps {first.step} to {first.last_step}"
         begins = merged or f"is from step {first.step}"

@@ -24,6 +24,7 @@ CODES = {
     "dead-units": "ReLU units are zero for every sample",
     "collapsed-activations": "all inputs lead to the same activations",
     "moving-statistics": "a batch normalization will behave differently in evaluation",
+    "evaluation-differs": "the signal in evaluation is not that of training",
     "nonfinite-gradients": "gradients are NaN or infinite, activations are finite",
     "nonfinite-loss": "the loss is NaN or infinite",
     "no-gradient": "no gradient reaches some layers, or any",

@@ -20,7 +20,7 @@ from activation_monitor.analysis.rules.motion import moved
 from activation_monitor.analysis.rules.over_time import at_once, that_may_find
 from activation_monitor.analysis.rules.over_time.loss import diverges
 from activation_monitor.analysis.shown import count, one_line
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.analysis.window import Window, remembered
 
@@ -32,7 +32,7 @@ class Health:
     Attributes:
         findings: One for each code, in the order in which they were first seen. A finding
             grows: layers join, its severity rises, its last step advances.
-        snapshots: How many snapshots were judged.
+        snapshots: How many snapshots of training were judged.
         reported: By code, the finding as `judge` last returned it.
         first: The first snapshot of training, or the first one after the steps were counted
             from 0 again; None before it.
@@ -64,7 +64,8 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     Growth with depth is judged only at the first snapshot, if it still shows the
     initialization: later it may come from learning. Rules over time read the last
     snapshots. A finding that is no longer seen in several snapshots has recovered; if it is
-    seen again, it is open again. Snapshots of evaluation are never judged.
+    seen again, it is open again. A snapshot of evaluation is only compared with those of
+    training before it.
 
     Args:
         health: What is known of the snapshots before; `Health()` before the first one.
@@ -75,11 +76,12 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
         whose severity has risen, or whose layers are at least twice as many as when last
         reported.
     """
-    is_first = health.snapshots == 0
-    health = dataclasses.replace(health, snapshots=health.snapshots + 1)
     if snapshot.evaluation:
-        return health, ()
-    health = dataclasses.replace(health, motion=after(health.motion, snapshot))
+        return _compared(health, snapshot)
+    is_first = health.snapshots == 0
+    health = dataclasses.replace(
+        health, snapshots=health.snapshots + 1, motion=after(health.motion, snapshot)
+    )
     found = {finding.code: finding for finding in health.findings}
     known = {code: one for code, one in found.items() if one.recovered is None}
     last = remembered(health.window, snapshot)
@@ -99,7 +101,8 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
             found[code] = seen
         if code not in known or _is_news(found[code], health.reported.get(code)):
             news[code] = found[code]
-    absent = _no_longer_seen(found, seen_now, health.absent, first, snapshot)
+    ending = [code for code, finding in found.items() if _can_end(finding, first)]
+    absent = _no_longer_seen(found, ending, seen_now, health.absent, snapshot)
     health = dataclasses.replace(
         health,
         findings=tuple(found.values()),
@@ -111,13 +114,45 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     return health, tuple(one for code, one in found.items() if code in news)
 
 
+def _compared(
+    health: Health, evaluation: Snapshot
+) -> tuple[Health, tuple[Finding, ...]]:
+    """`judge` for a snapshot of evaluation."""
+    found = {finding.code: finding for finding in health.findings}
+    known = {code for code, one in found.items() if one.recovered is None}
+    causes = _EXPLAINED_IN_TRAINING_BY[rules.EVALUATION]
+    if rules.EVALUATION not in known and not known.isdisjoint(causes):
+        return health, ()
+    seen, news = set[str](), dict[str, Finding]()
+    for finding, cause in rules.differs(health.window, evaluation):
+        code = finding.code
+        fix = fix_for(cause, evaluation, depth_profile(evaluation))
+        finding = dataclasses.replace(finding, initial=False, fix=fix)
+        found[code] = _grown(found[code], finding, evaluation) if code in found else finding
+        seen.add(code)
+        if code not in known:
+            news[code] = found[code]
+    ending = [code for code in found if code == rules.EVALUATION]
+    absent = _no_longer_seen(found, ending, seen, health.absent, evaluation)
+    health = dataclasses.replace(
+        health,
+        findings=tuple(found.values()),
+        reported={**health.reported, **news},
+        absent=absent,
+    )
+    return health, tuple(news.values())
+
+
 def judged(snapshots: Iterable[Snapshot]) -> Health:
     """What is known after all these snapshots.
 
     Args:
-        snapshots: In the order of the steps.
+        snapshots: In the order of the steps. The evaluations of a `Recording` are judged as
+            well.
     """
     health = Health()
+    if isinstance(snapshots, Recording):
+        snapshots = snapshots.in_order
     for snapshot in snapshots:
         health, _ = judge(health, snapshot)
     return health
@@ -256,23 +291,37 @@ def _led_to(known: Finding, seen: Finding, snapshot: Snapshot) -> Finding:
     )
 
 
+def _can_end(finding: Finding, first: Snapshot) -> bool:
+    """Whether the rule of a finding is applied at every snapshot of training."""
+    came_up = not finding.initial and finding.step != first.step
+    return finding.code in rules.ENDING or (
+        came_up and finding.code in rules.ENDING_IN_TRAINING
+    )
+
+
 def _no_longer_seen(
     found: dict[str, Finding],
+    codes: Collection[str],
     seen: Collection[str],
     absent: Mapping[str, tuple[int, int]],
-    first: Snapshot,
     snapshot: Snapshot,
 ) -> dict[str, tuple[int, int]]:
     """Let findings end that were not seen for long enough: replaces them in `found`.
 
+    Args:
+        found: All findings, by code.
+        codes: Codes of the findings whose rules were applied to the snapshot.
+        seen: Codes of those that were seen in it.
+        absent: See `Health`.
+        snapshot: The newest snapshot.
+
     Returns:
         The findings that are missing and have not ended yet, as in `Health.absent`.
     """
-    still: dict[str, tuple[int, int]] = {}
-    for code, finding in found.items():
-        came_up = not finding.initial and finding.step != first.step
-        ends = code in rules.ENDING or (came_up and code in rules.ENDING_IN_TRAINING)
-        if code in seen or finding.recovered is not None or not ends:
+    still = {code: since for code, since in absent.items() if code not in codes}
+    for code in codes:
+        finding = found[code]
+        if code in seen or finding.recovered is not None:
             continue
         since, times = absent.get(code, (snapshot.step, 0))
         # Several models may take turns: one does not show what the other recovers from.
@@ -403,5 +452,9 @@ _EXPLAINED_IN_TRAINING_BY: dict[str, tuple[str, ...]] = {
     "nonfinite-activations": ("unscaled-input", *rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
     "nonfinite-gradients": (*rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
     "nonfinite-loss": (*rules.OF_UPDATES, *_CAUSES_IN_TRAINING),
-    "moving-statistics": (*_NONFINITE, "nonfinite-loss"),
+    "moving-statistics": (*_NONFINITE, "nonfinite-loss", rules.EVALUATION),
+    rules.EVALUATION: (
+        *(*_OF_STEPS, *_NONFINITE, *rules.OF_UPDATES, *_FROM_THE_BEGINNING),
+        *("nonfinite-loss", "moving-statistics"),
+    ),
 }

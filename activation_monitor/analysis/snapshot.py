@@ -1,5 +1,6 @@
 """The records of one step, and of all steps."""
 
+import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,8 +108,8 @@ class Snapshot:
             one execution (`steps_per_execution`). The last execution of an epoch may have
             fewer. Defaults to `1`.
         loss: The loss of the step; NaN if it was not measured.
-        evaluation: Whether these are forward passes of evaluation, which are measured but
-            never judged. Defaults to `False`.
+        evaluation: Whether these are forward passes of evaluation, which are only compared
+            with those of training. Defaults to `False`.
         activity: How many units of ReLU layers were not active over the last sampled steps,
             an array of shape `(layers, len(activity.FIELDS))` with NaN for other layers;
             None if it was not measured. Defaults to `None`.
@@ -322,6 +323,9 @@ class Recording:
         keep: The largest number of snapshots to keep. When there are more, every second
             one is dropped, except for the first sixteen (which show the initialization;
             fewer if `keep` is below 17) and the newest. None keeps all. Defaults to `None`.
+        evaluations: The snapshots of evaluations of the same run, another `Recording`.
+            They are judged by comparison with those of training. Defaults to `None`: there
+            are none.
 
     Raises:
         ValueError: If `keep` is not positive.
@@ -329,14 +333,30 @@ class Recording:
 
     _FIRST = 16
 
-    def __init__(self, snapshots: Iterable[Snapshot] = (), keep: int | None = None):
+    def __init__(
+        self,
+        snapshots: Iterable[Snapshot] = (),
+        keep: int | None = None,
+        evaluations: "Recording | None" = None,
+    ):
         if keep is not None and keep < 1:
             raise ValueError(
                 f"Recording: `keep` must be positive, or None for all. Received: {keep}."
             )
         self.snapshots = list(snapshots)
         self.keep = keep
+        self.evaluations = evaluations
         self._thin()
+
+    @property
+    def in_order(self) -> list[Snapshot]:
+        """The snapshots and those of evaluations, in the order in which they were made.
+
+        An evaluation at step n comes before the training step n: it runs between two steps,
+        and has the number of the next one.
+        """
+        evaluations = self.evaluations or ()
+        return [*heapq.merge(evaluations, self.snapshots, key=lambda one: one.step)]
 
     def append(self, snapshot: Snapshot) -> None:
         """Add the newest snapshot."""

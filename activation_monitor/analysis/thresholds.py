@@ -252,7 +252,8 @@ THRESHOLDS = {
     ),
     "evaluation-ratio": Threshold(
         0.5,
-        "decades between the rms of a tensor in evaluation and in training",
+        "decades between the rms of a tensor in evaluation and in training, less what "
+        "changes in this time",
         "chosen, not calibrated: a factor of 3.2; dropout of 0.8 makes 0.35",
     ),
     "moving-window": Threshold(

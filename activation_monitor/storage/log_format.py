@@ -35,6 +35,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -113,6 +114,13 @@ class Table(NamedTuple):
     layers: tuple[LayerInfo, ...]
     columns: tuple[str, ...]
     evaluation: bool = False
+
+
+def evaluations_of(run: str) -> str | None:
+    """The name of the run with the evaluations of a run; None for a run of evaluation, and
+    for one whose name is not that of a run of training."""
+    path = PurePosixPath(run)
+    return path.with_name(VALIDATION_RUN).as_posix() if path.name == RUN else None
 
 
 def is_evaluation(run: str) -> bool:

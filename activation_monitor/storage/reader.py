@@ -1,5 +1,6 @@
 """Reads recordings back from TensorBoard event files."""
 
+import contextlib
 import re
 import warnings
 from os import PathLike
@@ -71,7 +72,7 @@ def read_run(log_dir: str | PathLike[str], where: str = "read_run") -> Recording
         where: The function that the user called, for messages. Defaults to `"read_run"`.
 
     Returns:
-        The recording, with at least one snapshot.
+        The recording, with at least one snapshot, and with the evaluations of the run.
 
     Raises:
         FileNotFoundError: If the folder does not exist or contains no log of an
@@ -82,7 +83,7 @@ def read_run(log_dir: str | PathLike[str], where: str = "read_run") -> Recording
     """
     top = _folder(log_dir, where)
     folder = top / RUN if (top / RUN).is_dir() else top
-    recording, damages = _read_folder(folder)
+    recording, damages = _read_with_evaluations(folder)
     if not len(recording):
         raise _why_nothing(where, top, damages)
     for damage in damages:
@@ -101,7 +102,8 @@ def read_runs(log_dir: str | Path, where: str = "read_runs") -> dict[str, Record
 
     Returns:
         Recordings by name, in the order of the names. A name is the path from the log
-        folder to the `log_dir` of an `ActivationMonitor`. Runs of evaluation are left out.
+        folder to the `log_dir` of an `ActivationMonitor`. Evaluations are in
+        `Recording.evaluations` of their run.
 
     Raises:
         FileNotFoundError: If the folder does not exist or contains no run.
@@ -113,7 +115,7 @@ def read_runs(log_dir: str | Path, where: str = "read_runs") -> dict[str, Record
     for folder in _folders_with_events(top):
         if folder.name == VALIDATION_RUN:
             continue
-        recording, damaged = _read_folder(folder)
+        recording, damaged = _read_with_evaluations(folder)
         damages += damaged
         if len(recording):
             named = folder.parent if folder.name == RUN and folder != top else folder
@@ -184,6 +186,16 @@ def _some(things, most=5):
     """The first few, separated by commas."""
     more = ["..."] if len(things) > most else []
     return ", ".join([*map(str, things[:most]), *more])
+
+
+def _read_with_evaluations(folder):
+    """`_read_folder`, and the evaluations of that run as far as they can be read."""
+    recording, damages = _read_folder(folder)
+    evaluations = folder.parent / VALIDATION_RUN
+    if folder.name == RUN and evaluations.is_dir():
+        with contextlib.suppress(ValueError):  # they only add to what is known
+            recording.evaluations, _ = _read_folder(evaluations)
+    return recording, damages
 
 
 def _read_folder(folder):

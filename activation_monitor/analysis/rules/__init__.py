@@ -20,6 +20,8 @@ from activation_monitor.analysis.rules import (
     size,
     units,
 )
+from activation_monitor.analysis.rules.evaluation import CODE as EVALUATION
+from activation_monitor.analysis.rules.evaluation import differs
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
 from activation_monitor.analysis.rules.nonfinite import (

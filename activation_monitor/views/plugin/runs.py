@@ -148,7 +148,12 @@ class Runs:
             max(tag.max_step for tag in tags.values()),
             newest.max_wall_time,
         )
-        if before is not None and before.state == state:
+        evaluations = self._evaluations(context, experiment, name)
+        if (
+            before is not None
+            and before.state == state
+            and before.recording.evaluations is evaluations
+        ):
             return before
         checked = self._check(name, before.checked if before else {})
         damage = _damage(checked)
@@ -156,10 +161,23 @@ class Runs:
             for tag in tags.values():
                 log_format.check_version(tag.plugin_content)
             run = self._grown(context, experiment, name, tags, before, state)
+            run.recording.evaluations = evaluations
+            _judge(run, before)
         except Exception as error:  # a file may hold anything; the other runs are shown
             return Run(problem=f"{name}: {error} {damage}".rstrip())
         run.note, run.checked = f"{run.note} {damage}".strip(), checked
         return run
+
+    def _evaluations(self, context, experiment, name):
+        """The evaluations of a run of training; None if there are none."""
+        beside = log_format.evaluations_of(name)
+        try:
+            if beside is not None:
+                found = self.read(context, experiment, beside, refresh=True).recording
+                return found if len(found) else None
+        except errors.NotFoundError:
+            pass
+        return None
 
     def _check(self, name, before):
         """The files of a run that can be opened, with the result of their check."""
@@ -207,10 +225,9 @@ class Runs:
             )
         keys = [(one.step, one.wall_time) for one in arrays]
         run = Run(state=state, note=note, written=keys)
-        snapshots, health = [], Health()
+        snapshots = []
         if before is not None and before.written == keys[: len(before.written)]:
             snapshots = [*before.recording]
-            health = before.health
         starts = [one.step for one in tables]
         evaluation = log_format.is_evaluation(name)
         parsed = [
@@ -222,11 +239,8 @@ class Runs:
                 by_time.get(one.wall_time, {})[tag] = one.array
         for one in new:
             table = parsed[max(np.searchsorted(starts, one.step, side="right") - 1, 0)]
-            snapshot = log_format.decode(one.step, table, by_time[one.wall_time])
-            health, _ = judge(health, snapshot)
-            snapshots.append(snapshot)
-        run.recording, run.health = Recording(snapshots), health
-        run.diagnosis = summary(run.recording, health.findings)
+            snapshots.append(log_format.decode(one.step, table, by_time[one.wall_time]))
+        run.recording = Recording(snapshots)
         return run
 
     def _tag(self, context, experiment, name, tag, plugin, most=_EVERYTHING):
@@ -241,6 +255,20 @@ class Runs:
             Datum(datum.step, datum.wall_time, datum.numpy)
             for datum in found.get(name, {}).get(tag, ())
         ]
+
+
+def _judge(run, before):
+    """Judge the snapshots of a run: the new ones, if they all come after those before."""
+    todo, health = run.recording.in_order, Health()
+    if before is not None:
+        known = before.recording.in_order
+        pairs = zip(known, todo, strict=False)
+        if len(known) <= len(todo) and all(one is other for one, other in pairs):
+            todo, health = todo[len(known) :], before.health
+    for snapshot in todo:
+        health, _ = judge(health, snapshot)
+    run.health = health
+    run.diagnosis = summary(run.recording, health.findings)
 
 
 def _damage(checked):
