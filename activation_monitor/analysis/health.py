@@ -16,6 +16,7 @@ from activation_monitor.analysis.depth_profile import DepthProfile, depth_profil
 from activation_monitor.analysis.findings import SEVERITIES, Finding, Found
 from activation_monitor.analysis.fixes import fix_for
 from activation_monitor.analysis.motion import Motion, after
+from activation_monitor.analysis.rules.evaluation import differs
 from activation_monitor.analysis.rules.motion import moved
 from activation_monitor.analysis.rules.over_time import at_once, that_may_find
 from activation_monitor.analysis.rules.over_time.loss import diverges
@@ -114,9 +115,7 @@ def judge(health: Health, snapshot: Snapshot) -> tuple[Health, tuple[Finding, ..
     return health, tuple(one for code, one in found.items() if code in news)
 
 
-def _compared(
-    health: Health, evaluation: Snapshot
-) -> tuple[Health, tuple[Finding, ...]]:
+def _compared(health: Health, evaluation: Snapshot) -> tuple[Health, tuple[Finding, ...]]:
     """`judge` for a snapshot of evaluation."""
     found = {finding.code: finding for finding in health.findings}
     known = {code for code, one in found.items() if one.recovered is None}
@@ -124,7 +123,7 @@ def _compared(
     if rules.EVALUATION not in known and not known.isdisjoint(causes):
         return health, ()
     seen, news = set[str](), dict[str, Finding]()
-    for finding, cause in rules.differs(health.window, evaluation):
+    for finding, cause in differs(health.window, evaluation):
         code = finding.code
         fix = fix_for(cause, evaluation, depth_profile(evaluation))
         finding = dataclasses.replace(finding, initial=False, fix=fix)

@@ -97,7 +97,7 @@ def measure(
 
 
 def measure_each(
-    tensors: Sequence[Any], *, exact: bool = False, primitives: moments.Primitives
+    tensors: Sequence[Any], *, primitives: moments.Primitives
 ) -> tuple[Any, Any]:
     """The raw records of several tensors of known shapes, each as of one unit.
 
@@ -106,7 +106,6 @@ def measure_each(
 
     Args:
         tensors: Floating-point tensors. They are measured in float32.
-        exact: See `measure`. Defaults to `False`.
         primitives: Those of the backend.
 
     Returns:
@@ -114,9 +113,6 @@ def measure_each(
         `(len(tensors),)`: whether the quick pass suffices for the tensor.
     """
     columns = [ops.reshape(ops.cast(x, "float32"), (-1, 1)) for x in tensors]
-    if exact:
-        each = [measure(x, exact=True, primitives=primitives) for x in columns]
-        return ops.stack(each), ops.ones(len(columns), "bool")
     parts = np.divmod([x.shape[0] for x in columns], int(raw.BASE))
     integers = np.zeros((len(columns), 1 + 2 * len(raw.INTEGERS)), np.float32)
     for name in ("count", "samples"):

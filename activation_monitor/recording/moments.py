@@ -140,7 +140,7 @@ def of_each(xs: Sequence[Any], primitives: Primitives) -> tuple[Any, Any]:
 
     Returns:
         Tensor of shape `(len(xs), len(raw.MOMENTS))`, see `Moments`; and a boolean tensor
-        `(len(xs),)`: whether sums about zero suffice. Otherwise take the exact pass.
+        `(len(xs),)`: whether sums about zero suffice.
     """
     elements = np.array([x.shape[0] for x in xs], np.float32)
     low, high = (ops.stack([f(x) for x in xs]) for f in (ops.min, ops.max))

@@ -77,7 +77,7 @@ class Weights:
         self._attempt = UntilItFails("weights cannot be measured", warn)
         # By ids of the layers and kernels; empty until they are compiled.
         self._functions: dict[tuple, tuple[Callable, ...]] = {}
-        # By quantity: ids of layers, and their raw records.
+        # By quantity: ids of layers, and their records.
         self._found: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}
         # Ids of layers, and the rows of their kernels before the step.
         self._before: tuple[tuple[int, ...], Any] | None = None
@@ -89,7 +89,7 @@ class Weights:
 
         Args:
             layers: The layers, those without a kernel included.
-            exact: Whether to take the exact pass, see `measure`.
+            exact: Whether to measure all rows, as in the first step.
         """
         self._found, self._before, self.replicas = {}, None, {}
         found = known_kernels(layers)
@@ -124,7 +124,7 @@ class Weights:
         if self._attempt.failed:
             return {}
         return {
-            quantity: dict(zip(ids, raw.finish(measured), strict=True))
+            quantity: dict(zip(ids, measured, strict=True))
             for quantity, (ids, measured) in found.items()
         }
 
@@ -147,7 +147,7 @@ class Weights:
         if is_new or exact:
             values = _values(found.values())
             rows = [some_rows(value) for value in values]
-            measured = finished(values, backend.measured_each(values, exact=exact))
+            measured = finished(values, backend.measured_each(values))
         else:
             rows, measured = before()
             measured = finished(rows, measured)
@@ -173,7 +173,7 @@ class Weights:
 
     def _measure_late(self, found):
         values = _values(found.values())
-        measured = finished(values, backend.measured_each(values, exact=False))
+        measured = finished(values, backend.measured_each(values))
         ids, before = self._found.get(records.WEIGHT, ((), measured[:0]))
         self._found[records.WEIGHT] = (*ids, *found), np.concatenate([before, measured])
 
@@ -191,27 +191,30 @@ def _functions(layers):
 
     def before():
         rows = [some_rows(value) for value in values()]
-        return rows, backend.measured_each(rows, exact=False)
+        return rows, backend.measured_each(rows)
 
     def after(rows, gradients):
         pairs = zip(values(), rows, strict=True)
         changes = [some_rows(value) - known for value, known in pairs]
-        return changes, backend.measured_each([*changes, *gradients], exact=False)
+        return changes, backend.measured_each([*changes, *gradients])
 
     return before, after
 
 
 def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
-    """The raw records on the host; by the exact pass where the quick one is not enough.
+    """The records on the host, of which those that the quick pass could not measure are
+    computed here: of NaN, of subnormals, and where the mean is large beside the deviation.
 
     Args:
         tensors: What was measured.
         measured: What `backend.measured_each` returned for these tensors.
+
+    Returns:
+        Array of shape `(len(tensors), len(records.FIELDS))`.
     """
     found, suffices = (ops.convert_to_numpy(part) for part in measured)
-    found = np.array(found)
-    missing = np.flatnonzero(~suffices)
-    if len(missing):
-        tensors = [tensors[int(i)] for i in missing]
-        found[missing] = ops.convert_to_numpy(backend.measured_each(tensors, exact=True)[0])
+    found = raw.finish(found)
+    for i in np.flatnonzero(~suffices):
+        values = ops.convert_to_numpy(ops.cast(tensors[int(i)], "float32"))
+        found[i] = records.measure(values.reshape(-1, 1))
     return found

@@ -14,14 +14,13 @@ from activation_monitor.analysis.findings import Found
 from activation_monitor.analysis.rules import (
     data,
     embeddings,
+    evaluation,
     gradients,
     normalization,
     recurrent,
     size,
     units,
 )
-from activation_monitor.analysis.rules.evaluation import CODE as EVALUATION
-from activation_monitor.analysis.rules.evaluation import differs
 from activation_monitor.analysis.rules.mean import mean_shift
 from activation_monitor.analysis.rules.no_gradient import no_gradient
 from activation_monitor.analysis.rules.nonfinite import (
@@ -93,6 +92,9 @@ OF_UPDATES = (
     "weight-decay",
 )
 """The codes of faults of the training step itself."""
+
+EVALUATION = evaluation.CODE
+"""The code that is judged at evaluations, and not at snapshots of training."""
 
 ALWAYS = (
     Always(("nonfinite-activations",), nonfinite, any_nonfinite),

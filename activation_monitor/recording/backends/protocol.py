@@ -110,7 +110,7 @@ class Backend(Protocol):
         """The record of an array, measured as in a step."""
         ...
 
-    def measured_each(self, tensors: Sequence[Any], *, exact: bool) -> tuple[Any, Any]:
+    def measured_each(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
         """The raw records of several tensors, see `measure.measure_each`."""
         ...
 

@@ -50,11 +50,9 @@ def _measuring(
     return _kept(measuring, signature)
 
 
-def measured_each(
-    tensors: Sequence[tf.Tensor], *, exact: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
+def measured_each(tensors: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """The raw records of several tensors, in the graph, see `measure.measure_each`."""
-    return measure.measure_each(tensors, exact=exact, primitives=_GRAPH)
+    return measure.measure_each(tensors, primitives=_GRAPH)
 
 
 _GRAPH = moments.Primitives(
