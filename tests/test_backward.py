@@ -436,7 +436,8 @@ def test_kernels_of_all_sizes_are_measured_as_in_float64(dtype):
 def test_elements_that_are_not_finite_are_counted_and_left_out():
     kernel = np.random.default_rng(0).standard_normal((64, 50)).astype(np.float32)
     kernel[3, :5], kernel[7, 2] = np.nan, np.inf
-    tensors = [keras.ops.convert_to_tensor(kernel)]
+    # Gradients are kept in variables of the backend.
+    tensors = [keras.ops.convert_to_tensor(kernel), tf.Variable(kernel)]
     found = weights.finished(tensors, backend.measured_each(tensors))
     np.testing.assert_equal(records.field(found, "nonfinite"), 6)
     finite = kernel[np.isfinite(kernel)]

@@ -215,6 +215,7 @@ def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
     found, suffices = (ops.convert_to_numpy(part) for part in measured)
     found = raw.finish(found)
     for i in np.flatnonzero(~suffices):
-        values = ops.convert_to_numpy(ops.cast(tensors[int(i)], "float32"))
-        found[i] = records.measure(values.reshape(-1, 1))
+        # Gradients are kept in variables; reshaping makes a tensor.
+        column = ops.reshape(ops.cast(tensors[int(i)], "float32"), (-1, 1))
+        found[i] = records.measure(ops.convert_to_numpy(column))
     return found

@@ -66,7 +66,7 @@ def compare(mode: str, precision: str, rounds: int) -> list[dict]:
                 began = time.perf_counter()
                 outputs = functions[name](x)
                 for output in tf.nest.flatten(outputs):
-                    np.asarray(output)
+                    output.numpy()
                 seconds[name].append(time.perf_counter() - began)
         one = np.array(seconds["one sum"][1:])  # the first call traces
         for name in functions:
