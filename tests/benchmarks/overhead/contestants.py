@@ -168,6 +168,12 @@ CONTESTANTS = (
     Contestant(
         "ours, every step, histograms, log", ours(log=True, sample_every=1), ours=True
     ),
+    Contestant(
+        "ours, flight recorder",
+        ours(flight_recorder=8),
+        ours=True,
+        note="The median is that of a step that is kept and not read.",
+    ),
     Contestant(EPOCHS, nothing, epochs_of_one=True),
     Contestant(
         "keras TensorBoard(histogram_freq=1)",
