@@ -72,7 +72,7 @@ def evaluation(cause: EvaluationDiffers, snapshot: Snapshot) -> Fix:
                 Change(
                     "before",
                     "keras.layers.Normalization()",
-                    (layer.name,),
+                    (layer.name.partition(":input")[0],),
                     "adapted to the training data, as a part of the model",
                 ),
             ),

@@ -43,12 +43,14 @@ def differs(training: Sequence[Snapshot], evaluation: Snapshot) -> Iterator[Foun
             continue
         rms = evaluation.statistic("rms")[row]
         ratio = 10 ** decades[row]
+        named, given, _ = layer.name.partition(":input")
+        what = f"{'input' if given else 'output'} of {named}"
         yield found(
             CODE,
             evaluation,
             [layer.name],
             {"ratio": ratio, "rms": rms},
-            f"The output of {layer.name} in evaluation is not that of training: its rms is "
+            f"The {what} in evaluation is not that of training: its rms is "
             f"{rms:.3g}, {ratio:.3g} times that of the last {len(window)} sampled steps of "
             "training. Metrics of evaluation are those of another network.",
             EvaluationDiffers(row),
