@@ -165,6 +165,32 @@ def test_a_sum_of_sums_is_bit_identical(tmp_path):
     trials.assert_untouched(fit, tmp_path)
 
 
+def normalized_residuals():
+    """The last operation of the normalization is a sum, which is added to another one."""
+    inputs = x = keras.Input((6,))
+    for _ in range(2):
+        y = keras.layers.BatchNormalization()(keras.layers.Dense(6)(x))
+        x = keras.layers.Add()([x, y])
+    return keras.Model(inputs, keras.layers.Dense(1)(x)), layer_cases.ROWS
+
+
+def products_of_products():
+    """Products that are multiplied, with broadcasting."""
+    inputs = keras.Input((6,))
+    a, b = keras.layers.Dense(8)(inputs), keras.layers.Dense(1)(inputs)
+    gate = keras.layers.Dense(1, "sigmoid")(inputs)
+    inner = keras.layers.Multiply()([b, gate])
+    outer = keras.layers.Dense(1)(keras.layers.Multiply()([a, inner]))
+    return keras.Model(inputs, outer), layer_cases.ROWS
+
+
+@pytest.mark.parametrize("build", [normalized_residuals, products_of_products])
+def test_sums_and_products_that_are_joined_are_bit_identical(build, tmp_path):
+    """To read the inner one would keep TensorFlow from joining them, in another order."""
+    fit = functools.partial(layer_cases.fit_model, build)
+    trials.assert_untouched(fit, tmp_path)
+
+
 def test_a_last_batch_of_another_size_is_measured():
     """50 samples in batches of 8: the seventh has 2."""
     model = models.image_network()

@@ -18,6 +18,17 @@ WORTH_WAITING = 2**15
 costs the parallelism of measuring and computing: 5 % of a step of a perceptron."""
 
 
+REORDERED = {
+    "Add": tf.add,
+    "AddV2": tf.add,
+    "AddN": lambda *tensors: tf.add_n(tensors),
+    "Mul": tf.multiply,
+}
+"""Operations that TensorFlow joins with the next one of their kind, if nothing else reads
+their result, and then computes in another order. A batch normalization before a residual
+sum ends with such a sum. Whoever reads it changes the last bit of the step."""
+
+
 def running_now() -> tuple[str, int]:
     """Identify which replica runs this code; without replicas, which thread.
 
@@ -103,12 +114,13 @@ def measured_first(tensor: tf.Tensor, record: tf.Tensor) -> tf.Tensor:
 
     Otherwise TensorFlow may measure much later, and keep the tensor in memory until then.
     Small tensors are returned as they are. So are the outputs of softmax and sigmoid: if a
-    loss finds these operations, it is computed from their inputs.
+    loss finds these operations, it is computed from their inputs. So are sums and products,
+    see `REORDERED`.
     """
     # An eager tensor in a graph is a constant of the model.
     if tf.executing_eagerly() or not tf.is_symbolic_tensor(tensor):
         return tensor
-    if tensor.op.type in ("Softmax", "Sigmoid"):
+    if tensor.op.type in ("Softmax", "Sigmoid", *REORDERED):
         return tensor
     lengths = tensor.shape[1:]
     if lengths.is_fully_defined() and lengths.num_elements() < WORTH_WAITING:

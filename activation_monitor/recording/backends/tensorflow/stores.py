@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from activation_monitor.analysis import histogram, raw, records
 from activation_monitor.recording import measure, moments
+from activation_monitor.recording.backends.tensorflow import graphs
 
 
 @functools.cache
@@ -104,6 +105,23 @@ def _kept(function, arguments):
     return tf.function(
         function, autograph=False, experimental_attributes={"_noinline": True}
     ).get_concrete_function(*arguments)
+
+
+def _to_measure(tensor):
+    """The tensor; or the same values computed once more, if to read it would change the
+    step, see `graphs.REORDERED`."""
+    if tf.executing_eagerly() or not tf.is_symbolic_tensor(tensor):
+        return tensor
+    op: Any = tensor.op
+    if op.type not in graphs.REORDERED or op.graph is not graphs.graph():
+        return tensor
+    # What nothing but this operation reads must not be read either.
+    *others, last = [
+        one if len(one.consumers()) > 1 else _to_measure(one) for one in op.inputs
+    ]
+    # The maximum is the input itself. TensorFlow does not know that, and joins operations
+    # whose inputs are equal.
+    return graphs.REORDERED[op.type](*others, tf.maximum(last, -np.inf))
 
 
 def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
@@ -214,7 +232,8 @@ class Store:
             unsaturated=unsaturated,
             masked=0 if mask is None else len(mask.shape),
         )
-        arguments = [tf.stop_gradient(tensor)] + ([] if mask is None else [mask])
+        measured = tensor if fused else _to_measure(tensor)
+        arguments = [tf.stop_gradient(measured)] + ([] if mask is None else [mask])
         if fused:
             length = self.length if fits else self._measured
             found = _apart(measuring, arguments, [length])
