@@ -178,7 +178,8 @@ class Store:
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        return _joined(self, _on_host(self, self.received))
+        received = _on_host(self, self.received)
+        return _joined(self, raw.finish(received[:, : len(raw.COLUMNS)]))
 
     def clear(self) -> None:
         """Empty the store."""
@@ -191,9 +192,8 @@ def _on_host(store, received):
     return np.stack(parts or [np.zeros(store.length, np.float32)])
 
 
-def _joined(store, found):
-    """The record of what was received."""
-    several = raw.finish(found[:, : len(raw.COLUMNS)])
+def _joined(store, several):
+    """One record of several, `(tensors, len(records.FIELDS))`."""
     return functools.reduce(records.merge, several) if store.merges else several[-1]
 
 
@@ -244,13 +244,23 @@ class Reader:
         """
         arrays = {id(array): array for held in collected for array, _ in held}
         copies = dict(zip(arrays, jax.device_get([*arrays.values()]), strict=True))
-        found, active = records.empty(len(self.stores)), []
+        each = [
+            _on_host(store, [(copies[id(array)], start) for array, start in held])
+            for store, held in zip(self.stores, collected, strict=True)
+        ]
+        # All together, because many small arrays take as long as a step.
+        several = raw.finish(np.concatenate([part[:, : len(raw.COLUMNS)] for part in each]))
+        ends = np.cumsum([len(part) for part in each])[:-1]
+        split = zip(self.stores, np.split(several, ends), strict=True)
+        found = np.stack([_joined(store, part) for store, part in split])
         counted = histogram.none(len(self.stores))
-        for i, (store, held) in enumerate(zip(self.stores, collected, strict=True)):
-            each = _on_host(store, [(copies[id(array)], start) for array, start in held])
-            found[i] = _joined(store, each)
-            end = store.length - store.channels
-            if store.histograms:
-                counted[i] = raw.finish_histograms(each[-1, len(raw.COLUMNS) : end])
-            active.append(np.max(each[:, end:], axis=0))  # NaN, if one is NaN
+        counting = [store.histograms for store in self.stores]
+        if any(counting):
+            columns = slice(len(raw.COLUMNS), len(raw.COLUMNS) + len(raw.HISTOGRAM_COLUMNS))
+            last = [p[-1, columns] for p, does in zip(each, counting, strict=True) if does]
+            counted[counting] = raw.finish_histograms(np.stack(last))
+        active = [
+            np.max(part[:, store.length - store.channels :], axis=0)  # NaN, if one is NaN
+            for store, part in zip(self.stores, each, strict=True)
+        ]
         return found, counted, active
