@@ -13,6 +13,7 @@ values of their own, which must not leave them. `Run.holds` tells these from the
 import contextlib
 import functools
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -36,15 +37,58 @@ def _trace_here():
 
 
 class Run:
-    """One run of a step's code.
+    """One run of a step's code, or of a function in it that `jax.checkpoint` traces.
+
+    Args:
+        around: The run that such a function is in. Defaults to `None`: it is the step.
 
     Attributes:
-        puts: Pairs of a place and what was measured for it.
+        step: The run of the step.
+        links: Of tensors that enter or leave such functions, by `id`: the tensor, and the
+            same values on the side where they come from.
+        measuring: By key of a tensor that such a function makes, what measures its
+            gradient.
     """
 
-    def __init__(self):
-        self.puts: list[tuple[Any, Any]] = []
+    def __init__(self, around: "Run | None" = None):
+        self._puts: list[tuple[Any, list, bool]] = []
+        self._loses_gradients = False
+        self.step: Run = self if around is None else around.step
+        self.links: dict[int, tuple[Any, Any]] = {} if around is None else around.links
+        self.measuring: dict[int, Callable[[Any], Any]] = {}
         self._trace = _trace_here()
+
+    def lose_gradients(self) -> None:
+        """Leave out all gradients: some are computed where they cannot be measured.
+
+        A rule would take the missing ones for zero.
+        """
+        if not self._loses_gradients:
+            self._loses_gradients = True
+            warnings.warn(
+                "ActivationMonitor: gradients of layer outputs are not measured: several "
+                "layers are recomputed together, in a `RematScope`. This is not supported "
+                "on the jax backend of Keras yet.",
+                stacklevel=2,
+            )
+
+    def taken(self) -> list[tuple[Any, list]]:
+        """What the step has measured: pairs of a place and arrays."""
+        return [
+            (place, found)
+            for place, found, is_gradient in self._puts
+            if not (is_gradient and self._loses_gradients)
+        ]
+
+    def put(self, place: Any, found: list) -> None:
+        """Keep what was measured for a place, until the step has run."""
+        self._puts.append((place, found, getattr(_running, "backward", False)))
+
+    def link(self, tensor: Any, source: Any) -> None:
+        """Note that a tensor has the values of another one, which leads to its parents."""
+        tensor, source = _value(tensor), _value(source)
+        if tensor is not source:
+            self.links[id(tensor)] = tensor, source
 
     def holds(self, value: Any) -> bool:
         """Whether the code of the step itself may return a value."""
@@ -67,13 +111,55 @@ def current() -> Run | None:
 
 
 @contextlib.contextmanager
-def new_run() -> Iterator[Run]:
-    """Within the block, the code of a step runs."""
-    before, _running.run = current(), Run()
+def new_run(around: Run | None = None) -> Iterator[Run]:
+    """Within the block, the code of a step runs; or a function in the run `around`."""
+    before, _running.run = current(), Run(around)
     try:
-        yield _running.run
+        with contextlib.ExitStack() as stack:
+            if around is None:
+                # Keras calls it for layers in a `RematScope`.
+                stack.enter_context(wrapped_method(jax, "checkpoint", _checkpoint))
+            yield _running.run
     finally:
         _running.run = before
+
+
+def _checkpoint(checkpoint, fun, *args, **kwargs):
+    """`jax.checkpoint` of a function, whose records leave it with its outputs."""
+
+    def measured(*inputs, **named):
+        around = current()
+        if around is None or not around.is_here(_trace_here()):
+            return checkpoint(fun, *args, **kwargs)(*inputs, **named)
+        given = jax.tree.leaves((inputs, named))
+        inner: list[Any] = []
+
+        def recorded(*inputs, **named):
+            with new_run(around) as run:
+                for one, outside in zip(
+                    jax.tree.leaves((inputs, named)), given, strict=True
+                ):
+                    run.link(one, outside)
+                outputs = fun(*inputs, **named)
+            inner[:] = run, jax.tree.leaves(outputs)
+            return outputs, [found for _, found in run.taken()]
+
+        outputs, found = checkpoint(recorded, *args, **kwargs)(*inputs, **named)
+        run, made = inner
+        for (place, _), values in zip(run.taken(), found, strict=True):
+            deliver(place, values)
+        leaves, structure = jax.tree.flatten(outputs)
+        for i, (leaf, one) in enumerate(zip(leaves, made, strict=True)):
+            around.link(leaf, one)
+            measure = run.measuring.pop(key(one), None)
+            if measure is not None:
+                leaves[i] = gradient_measured(leaf, measure)
+                around.link(leaves[i], one)
+        if run.measuring:
+            around.step.lose_gradients()
+        return jax.tree.unflatten(structure, leaves)
+
+    return measured
 
 
 def deliver(place: Any, found: Sequence[Any]) -> None:
@@ -97,7 +183,7 @@ def deliver(place: Any, found: Sequence[Any]) -> None:
             "`jax.lax.scan`, `jax.lax.cond`, `jax.checkpoint` or `jax.vmap` within the step"
         )
     else:
-        run.puts.append((place, [*found]))
+        run.put(place, [*found])
 
 
 def running_now() -> tuple[str, int]:
@@ -123,12 +209,13 @@ def is_recomputing() -> bool:
 def graph() -> Any:
     """The run of the step's code; what traces a function within it; or None."""
     run, here = current(), _trace_here()
-    return run if run is not None and run.is_here(here) else here
+    return run.step if run is not None and run.is_here(here) else here
 
 
 def outermost_graph() -> Any:
     """The run of the step's code; None outside."""
-    return current()
+    run = current()
+    return run and run.step
 
 
 def in_function_within(root: Any) -> bool:
@@ -142,16 +229,21 @@ def key(tensor: Any) -> int:
 
 
 def _value(tensor):
-    while hasattr(tensor, "primal"):  # a tracer of derivatives
-        tensor = tensor.primal
-    return tensor
+    run = current()
+    links = {} if run is None else run.links
+    while True:
+        if hasattr(tensor, "primal"):  # a tracer of derivatives
+            tensor = tensor.primal
+        elif id(tensor) in links:
+            tensor = links[id(tensor)][1]
+        else:
+            return tensor
 
 
 def computed_from(tensor: Any) -> list | None:
     """The tensors that a traced tensor was computed from; None in eager execution."""
-    value = _value(tensor)
+    value, run = _value(tensor), current()
     if not isinstance(value, jax.core.Tracer):
-        run = current()
         # An array in a trace is a constant of the model.
         return None if run is None or run.is_eager else []
     made_by = getattr(value, "parent", None)
@@ -181,7 +273,11 @@ def _passed_forward(measure, x):
 
 
 def _passed_backward(measure, _, gradient):
-    measure(gradient)
+    _running.backward = True
+    try:
+        measure(gradient)
+    finally:
+        _running.backward = False
     return (gradient,)
 
 
@@ -199,7 +295,10 @@ def gradient_measured(tensor: Any, measure: Callable[[Any], Any]) -> Any:
         The tensor itself if no backward pass is prepared that leads through it; or if
         forward derivatives are computed as well, which do not pass through such a tensor.
     """
-    trace = _trace_of(tensor)
+    trace, run = _trace_of(tensor), current()
+    if run is not None and run is not run.step:
+        run.measuring[key(tensor)] = measure
+        return tensor
     if type(trace).__name__ != "LinearizeTrace":
         return tensor
     return _passed(measure, tensor)

@@ -72,8 +72,8 @@ def returning_records(step: Callable) -> Callable:
             outputs = step(*args, **kwargs)
             if type(outputs) is tuple and outputs:
                 first, *rest = outputs
-                return (_recorded(first, run.puts), *rest)
-            return _recorded(outputs, run.puts)
+                return (_recorded(first, run.taken()), *rest)
+            return _recorded(outputs, run.taken())
 
     return recorded_step
 
