@@ -106,7 +106,9 @@ def state_held(model: keras.Model, state: Sequence[Any] | None) -> Iterator[None
         yield
         return
     variables, values = [], []
-    for kind, part in zip(_TRAINING if len(state) == 4 else _EVALUATING, state, strict=True):
+    for kind, part in zip(
+        _TRAINING if len(state) == 4 else _EVALUATING, state, strict=True
+    ):
         owner, name = (model.optimizer, "") if kind == "optimizer" else (model, f"{kind}_")
         variables += getattr(owner, f"{name}variables")
         values += part

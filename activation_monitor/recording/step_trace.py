@@ -1,6 +1,7 @@
 """What one run of the step's Python code has called so far, and what came from what."""
 
 import collections
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -55,9 +56,9 @@ class Trace:
     leaf_graphs: list = field(default_factory=list)
     tensors: dict[int, tuple[object, object]] = field(default_factory=dict)
     # By key of tensor. `_alive` keeps the tensors, so that no id is used twice.
-    _row_of: dict[int, int] = field(default_factory=dict)
-    _outputs: set[int] = field(default_factory=set)
-    _normalized: set[int] = field(default_factory=set)
+    _row_of: dict[Hashable, int] = field(default_factory=dict)
+    _outputs: set[Hashable] = field(default_factory=set)
+    _normalized: set[Hashable] = field(default_factory=set)
     _alive: list = field(default_factory=list)
 
     def add_outputs(self, tensors: list) -> None:

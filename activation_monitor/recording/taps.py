@@ -361,7 +361,7 @@ class Taps:
             mask=mask_of(tensor),
         )
         after = tensor if running.fused else measured_first(tensor, record)
-        if self._gradients or self._derives:
+        if row.kind != "input" and (self._gradients or self._derives):
             measure = functools.partial(self._measure_gradient, running, index)
             after = gradient_measured(after, measure)
         if place is not None:

@@ -141,7 +141,9 @@ class Weights:
         else:
             # Not before, because the first step takes less time without compiling.
             functions = self._functions[key] or tuple(
-                map(functools.partial(compiled, variables=_read(layers)), _functions(layers))
+                map(
+                    functools.partial(compiled, variables=_read(layers)), _functions(layers)
+                )
             )
             self._functions[key] = functions
         before, self._after = functions

@@ -40,5 +40,9 @@ def outcome():
 def test_on_jax(name, outcome):
     """The test of this name, with all its parameters, has passed."""
     lines = [line for line in outcome.splitlines() if f"on_jax.py::{name}" in line]
-    found = {line.split()[1] for line in lines if len(line.split()) > 1 and "::" in line.split()[0]}
+    found = {
+        line.split()[1]
+        for line in lines
+        if len(line.split()) > 1 and "::" in line.split()[0]
+    }
     assert found == {"PASSED"}, outcome[-6000:]

@@ -10,6 +10,9 @@ The functions that `jax.jit`, `jax.lax.scan`, `jax.checkpoint` and `jax.vmap` tr
 values of their own, which must not leave them. `Run.holds` tells these from the others.
 """
 
+# The environment of a type checker may have no JAX.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import contextlib
 import functools
 import threading
@@ -344,8 +347,8 @@ def gradients_measured(
             def call(*args, **kwargs):
                 result = derived(*args, **kwargs)
                 with contextlib.suppress(Exception):
-                    several = not isinstance(argnums, int)
-                    by = [args[i] for i in argnums] if several else args[argnums]
+                    one = isinstance(argnums, int)
+                    by = args[argnums] if one else [args[i] for i in argnums]
                     sources, found = map(jax.tree.leaves, (by, of_result(result)))
                     if len(sources) == len(found):
                         asked(sources, found)

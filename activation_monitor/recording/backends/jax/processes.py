@@ -4,6 +4,9 @@ JAX compiles a step for all devices of all processes together. A record covers t
 batch, without any function of ours.
 """
 
+# The environment of a type checker may have no JAX.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 from typing import Any
 

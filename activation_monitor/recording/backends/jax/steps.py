@@ -1,5 +1,8 @@
 """Steps whose records are returned with what the step returns."""
 
+# The environment of a type checker may have no JAX.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,7 +35,8 @@ class _Recorded:
 
     @classmethod
     def tree_unflatten(cls, places, children):
-        return cls(*children, places)
+        outputs, records, kept = children
+        return cls(outputs, records, kept, places)
 
     def taken(self):
         """Pass on what was measured; returns what the step returned."""

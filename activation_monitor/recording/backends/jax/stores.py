@@ -1,5 +1,8 @@
 """Places that receive what a step measured, and functions that measure."""
 
+# The environment of a type checker may have no JAX.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import functools
 from collections.abc import Sequence
 from typing import Any
