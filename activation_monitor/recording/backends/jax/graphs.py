@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import sparse
 
 from activation_monitor.recording.patches import wrapped_method
@@ -347,8 +348,7 @@ def gradients_measured(
             def call(*args, **kwargs):
                 result = derived(*args, **kwargs)
                 with contextlib.suppress(Exception):
-                    one = isinstance(argnums, int)
-                    by = args[argnums] if one else [args[i] for i in argnums]
+                    by = [args[i] for i in np.atleast_1d(argnums)]
                     sources, found = map(jax.tree.leaves, (by, of_result(result)))
                     if len(sources) == len(found):
                         asked(sources, found)
