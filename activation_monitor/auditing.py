@@ -15,7 +15,7 @@ from activation_monitor.analysis.findings import check_ignored
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording import inputs
 from activation_monitor.recording.backends import backend
-from activation_monitor.recording.keras_private import steps_taken
+from activation_monitor.recording.keras_private import compiled, steps_taken
 from activation_monitor.recording.layers import all_layers, chosen_layers
 from activation_monitor.recording.precision import Precision
 from activation_monitor.recording.taps import Taps
@@ -142,18 +142,23 @@ class _ForwardPass:
         exact = self._precision.exact
         if exact not in self._passes:
             forward = self.taps.during(self._forward, exact)
-            self._passes[exact] = backend.compiled(forward)
+            variables = [*_variables(self.model), *_variables(self.original)]
+            each = {id(variable): variable for variable in variables}
+            self._passes[exact] = compiled(forward, [*each.values()])
         self.taps.before_step(exact)
         loss = backend.run_step(self._passes[exact], x, y)
         return self.taps.read(), math.nan if loss is None else float(loss)
 
     def _forward(self, x, y):
-        outputs = self.model(x, training=True)
         if y is None:
+            self.model(x, training=True)
             return None
-        loss = self.original.compute_loss(x, y, outputs, training=True)
-        self.taps.measure_gradients(loss, self.model.trainable_variables)
-        return loss
+
+        def loss():
+            outputs = self.model(x, training=True)
+            return self.original.compute_loss(x, y, outputs, training=True)
+
+        return self.taps.derived(loss, self.model.trainable_variables)
 
 
 def _measured_clones(model, x, y, seeds):
@@ -219,16 +224,21 @@ def _in_most(draws):
     return dataclasses.replace(draws[0], findings=tuple(findings), draws=draws)
 
 
+def _variables(model):
+    """The variables that a forward pass may read or assign."""
+    variables = [*model.variables, *getattr(model, "metrics_variables", ())]
+    for layer in all_layers(model):  # states of stateful recurrent layers
+        states = keras.tree.flatten(getattr(layer, "states", None))
+        variables += [state for state in states if isinstance(state, keras.Variable)]
+    return variables
+
+
 @contextlib.contextmanager
 def _unchanged(model):
     """Restore the state that cloning or a forward pass in training mode changes."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     # Weights too: SpectralNormalization assigns its kernel in the forward pass.
-    variables = [*model.variables, *getattr(model, "metrics_variables", ())]
-    for layer in all_layers(model):  # states of stateful recurrent layers
-        states = keras.tree.flatten(getattr(layer, "states", None))
-        variables += [state for state in states if isinstance(state, keras.Variable)]
-    before = [(v, v.numpy()) for v in variables]
+    before = [(v, v.numpy()) for v in _variables(model)]
     try:
         yield
     finally:

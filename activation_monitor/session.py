@@ -1,5 +1,6 @@
 """What a monitor does with its models: measure, judge, log, and act on findings."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice
+from activation_monitor.recording.keras_private import present_state, state_held
 from activation_monitor.recording.layers import chosen_layers
 from activation_monitor.recording.loss_watch import LossWatch
 from activation_monitor.recording.recent import Recent
@@ -227,7 +229,10 @@ class Session:
     def _weights_after(self, layers, loss):
         """A snapshot of the weights that an execution has left; None if layers changed."""
         taps = cast(Taps, self._taps)  # it has made a snapshot before
-        weights = taps.weights_now()
+        with contextlib.ExitStack() as stack:
+            for model in self.models:
+                stack.enter_context(state_held(model, present_state(model)))
+            weights = taps.weights_now()
         if len(weights[OUTPUT]) != len(layers):
             return None
         return Snapshot(self.now, layers, weights, {}, self.together, loss)

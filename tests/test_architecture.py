@@ -21,6 +21,12 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.recording",
     },
+    "recording/backends/jax": {
+        "jax",
+        "keras",
+        "activation_monitor.analysis",
+        "activation_monitor.recording",
+    },
     "recording/": {
         "keras",
         "activation_monitor.analysis",

@@ -17,6 +17,7 @@ from activation_monitor.recording.applied import Notes
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import replaced
 from activation_monitor.recording.keras_private import (
+    inner_optimizer,
     loss_scale,
     stored_value,
     trained_variables,
@@ -133,6 +134,8 @@ class Backward:
                 for kind in _OPTIMIZERS:
                     apply, scale = self._tapped_apply(runs), self._tapped_scale_loss(runs)
                     stack.enter_context(wrapped_method(kind, "apply", apply))
+                    stateless = self._tapped_stateless_apply(runs)
+                    stack.enter_context(wrapped_method(kind, "stateless_apply", stateless))
                     stack.enter_context(wrapped_method(kind, "scale_loss", scale))
                 stack.callback(self._end_notes, whole)
             yield
@@ -164,17 +167,35 @@ class Backward:
             grads = list(grads)  # both may be iterators
             if trainable_variables is not None:
                 trainable_variables = list(trainable_variables)
-            self._attempt(
-                "gradients of kernels",
-                *(self._keep_rows, optimizer, grads, trainable_variables),
-            )
-            self._applying.add(now)
-            try:
+            with self._kept(now, optimizer, grads, trainable_variables):
                 return apply(optimizer, grads, trainable_variables)
-            finally:
-                self._applying.remove(now)
 
         return tapped_apply
+
+    def _tapped_stateless_apply(self, runs):
+        """One with a loss scale calls `apply` of the optimizer inside, within a branch."""
+
+        def tapped_stateless_apply(apply, optimizer, optimizer_variables, grads, values):
+            now = backend.running_now()
+            if now in self._applying or not runs():
+                return apply(optimizer, optimizer_variables, grads, values)
+            grads = list(grads)
+            with self._kept(now, optimizer, grads, None):
+                return apply(optimizer, optimizer_variables, grads, values)
+
+        return tapped_stateless_apply
+
+    @contextlib.contextmanager
+    def _kept(self, now, optimizer, grads, variables):
+        """Keep gradients, and none that are applied within the block."""
+        self._attempt(
+            "gradients of kernels", *(self._keep_rows, optimizer, grads, variables)
+        )
+        self._applying.add(now)
+        try:
+            yield
+        finally:
+            self._applying.remove(now)
 
     def _keep_loss(self, loss):
         if self._loss is None:
@@ -191,7 +212,7 @@ class Backward:
 
     def _keep_rows(self, optimizer, gradients, variables):
         if variables is None:
-            variables = trained_variables(optimizer)
+            variables = trained_variables(inner_optimizer(optimizer))
         of_kernel = self._of_kernel()
         given = {
             of_kernel[id(variable)]: (gradient, variable.shape)

@@ -4,11 +4,14 @@ Keras may change these names in any minor version, so pyproject.toml has a ceili
 The smoke tests run with the oldest version that is allowed and with the newest.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.backend.common.tensor_attributes import get_tensor_attr, set_tensor_attr
 
 from activation_monitor.recording.backends import backend
 
@@ -47,7 +50,7 @@ def steps_taken(optimizer) -> int:
     optimizer = inner_optimizer(optimizer)
     taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
     ops: Any = keras.ops
-    return int(ops.cast(taken, "int64"))  # a tensor, if the variable is mirrored
+    return int(ops.convert_to_tensor(taken))  # a tensor, if the variable is mirrored
 
 
 def inner_optimizer(optimizer):
@@ -70,6 +73,96 @@ def loss_scale(optimizer):
     return 1.0 if found is None else keras.ops.convert_to_tensor(found)
 
 
+# -- the values of variables
+
+# Lists of variables, as in the state of a step of Keras' JAX trainer.
+_TRAINING = ("trainable", "non_trainable", "optimizer", "metrics")
+_EVALUATING = ("trainable", "non_trainable", "metrics")
+
+
+@contextlib.contextmanager
+def values_held(variables: Sequence[Any], values: Sequence[Any]) -> Iterator[None]:
+    """Within the block, these variables have these values."""
+    before = [variable._value for variable in variables]
+    try:
+        for variable, value in zip(variables, values, strict=True):
+            variable._value = value
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable._value = value
+
+
+@contextlib.contextmanager
+def state_held(model: keras.Model, state: Sequence[Any] | None) -> Iterator[None]:
+    """Within the block, the variables of a model have the values of a state.
+
+    Args:
+        model: The model.
+        state: The values that a step gets or returns, by kind of variable. If it is None,
+            the variables hold their values themselves.
+    """
+    if state is None:
+        yield
+        return
+    variables, values = [], []
+    for kind, part in zip(
+        _TRAINING if len(state) == 4 else _EVALUATING, state, strict=True
+    ):
+        owner, name = (model.optimizer, "") if kind == "optimizer" else (model, f"{kind}_")
+        variables += getattr(owner, f"{name}variables")
+        values += part
+    with values_held(variables, values):
+        yield
+
+
+def present_state(model: keras.Model) -> list | None:
+    """The state of a model between two steps; None if its variables hold it."""
+    state = getattr(model, "_jax_state", None)
+    if not state or model._jax_state_synced:
+        return None
+    names = _TRAINING if "optimizer_variables" in state else _EVALUATING
+    return [state[f"{name}_variables"] for name in names]
+
+
+def compiled(function: Callable, variables: Sequence[Any]) -> Callable:
+    """A compiled version of a function of ours that reads variables.
+
+    Args:
+        function: The function. What it assigns to these variables is forgotten, where
+            the backend does not capture them.
+        variables: The variables.
+    """
+    if backend.CAPTURES_VARIABLES:
+        return backend.compiled(function)
+
+    def pure(values, *args):
+        with values_held(variables, values):
+            return function(*args)
+
+    traced = backend.compiled(pure)
+    return lambda *args: traced([*map(stored_value, variables)], *args)
+
+
+@contextlib.contextmanager
+def each_step_wrapped(model: keras.Model, wrap: Callable) -> Iterator[None]:
+    """Within the block, a model makes functions whose steps are wrapped one by one, also
+    where a function runs several of them."""
+    make = getattr(model, "_make_function", None)
+    if make is None:
+        yield
+        return
+
+    def wrapped_make(step, *args, **kwargs):
+        return make(wrap(step), *args, **kwargs)
+
+    model.__dict__["_make_function"] = wrapped_make
+    try:
+        yield
+    finally:
+        del model.__dict__["_make_function"]
+
+
 # -- the call that is running
 
 
@@ -89,7 +182,7 @@ def is_training_call() -> bool:
 
 def keras_mask(tensor):
     """The mask that Keras attached to a tensor; None if there is none."""
-    return getattr(tensor, "_keras_mask", None)
+    return get_tensor_attr(tensor, "_keras_mask")
 
 
 def mask_of(tensor):
@@ -111,18 +204,24 @@ def measured_first(tensor, record):
     return _with_attached(tensor, backend.measured_first(tensor, record))
 
 
+def gradient_measured(tensor, measure: Callable):
+    """The same tensor, for those who compute a gradient by it, which is measured."""
+    return _with_attached(tensor, backend.gradient_measured(tensor, measure))
+
+
 def logits_of(tensor):
     """What softmax or sigmoid computed this tensor from, if Keras has attached it; None
     otherwise. A loss is then computed from that."""
-    return getattr(tensor, "_keras_logits", None)
+    return get_tensor_attr(tensor, "_keras_logits")
 
 
 def _with_attached(tensor, new):
     # The mask; and what softmax or sigmoid was computed from, which the loss is computed
     # from as well.
     for name in ("_keras_mask", "_keras_logits"):
-        if new is not tensor and hasattr(tensor, name):
-            setattr(new, name, getattr(tensor, name))
+        attached = None if new is tensor else get_tensor_attr(tensor, name)
+        if attached is not None:
+            set_tensor_attr(new, name, attached)
     return new
 
 

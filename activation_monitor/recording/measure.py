@@ -173,7 +173,8 @@ def _of_channels(unit_is_zero, x, channel_axis):
     """Whether all units of a channel are zero, for each channel."""
     if len(x.shape) <= 2:
         return unit_is_zero
-    channels = ops.maximum(ops.shape(x)[channel_axis], 1)
+    length = ops.shape(x)[channel_axis]
+    channels = max(length, 1) if isinstance(length, int) else ops.maximum(length, 1)
     shape, axis = ((channels, -1), 1) if channel_axis == 1 else ((-1, channels), 0)
     return ops.all(ops.reshape(unit_is_zero, shape), axis=axis)
 

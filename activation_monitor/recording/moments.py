@@ -196,6 +196,16 @@ def total(flags: Any) -> tuple[Any, Any]:
     return ops.sum(parts), ops.sum(by_unit - parts * raw.BASE)
 
 
+def blocked_sum(x: Any) -> Any:
+    """The sum of a matrix, which XLA would add up one by one.
+
+    Args:
+        x: Floating-point tensor whose shape is known.
+    """
+    lengths = tuple(x.shape)
+    return _total(_column_sums(x, lengths, fused=True), lengths, fused=True)
+
+
 def is_double(x: Any) -> bool:
     """Whether a tensor is float64."""
     return keras.backend.standardize_dtype(x.dtype) == "float64"

@@ -1,6 +1,7 @@
 """What one run of the step's Python code has called so far, and what came from what."""
 
 import collections
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,25 +55,25 @@ class Trace:
     calls: collections.Counter = field(default_factory=collections.Counter)
     leaf_graphs: list = field(default_factory=list)
     tensors: dict[int, tuple[object, object]] = field(default_factory=dict)
-    # By id of tensor. `_alive` keeps the tensors, so that no id is used twice.
-    _row_of: dict[int, int] = field(default_factory=dict)
-    _outputs: set[int] = field(default_factory=set)
-    _normalized: set[int] = field(default_factory=set)
+    # By key of tensor. `_alive` keeps the tensors, so that no id is used twice.
+    _row_of: dict[Hashable, int] = field(default_factory=dict)
+    _outputs: set[Hashable] = field(default_factory=set)
+    _normalized: set[Hashable] = field(default_factory=set)
     _alive: list = field(default_factory=list)
 
     def add_outputs(self, tensors: list) -> None:
         """Note that layers output these tensors."""
         self._alive.extend(tensors)
-        self._outputs.update(map(id, tensors))
+        self._outputs.update(map(backend.key, tensors))
 
     def add_normalized(self, tensors: list) -> None:
         """Note that a normalization layer that is not measured output these tensors."""
-        self._normalized.update(map(id, tensors))
+        self._normalized.update(map(backend.key, tensors))
 
     def add_measured(self, row: int, tensor, after) -> None:
         """Note that a tensor was measured, and which one the step goes on with."""
         self.rows.append(row)
-        self._row_of[id(tensor)] = self._row_of[id(after)] = row
+        self._row_of[backend.key(tensor)] = self._row_of[backend.key(after)] = row
         self._alive.append(tensor)
         self.add_outputs([after])
         if backend.graph() is self.root:
@@ -87,11 +88,11 @@ class Trace:
 
     def is_output(self, tensor) -> bool:
         """Whether a layer output this tensor, or it was measured as an input."""
-        return id(tensor) in self._outputs
+        return backend.key(tensor) in self._outputs
 
     def row_of(self, tensor) -> int | None:
         """The row of a tensor that was measured; None for another one."""
-        return self._row_of.get(id(tensor))
+        return self._row_of.get(backend.key(tensor))
 
     def parents(self, tensors: list) -> Parents:
         """What these tensors were computed from, all together."""
@@ -99,11 +100,12 @@ class Trace:
         traced, normalized = backend.graph() is self.root, False
         while todo:
             tensor = todo.pop()
-            if id(tensor) in self._row_of:
-                found.add(self._row_of[id(tensor)])
-            elif id(tensor) not in seen:
-                seen.add(id(tensor))
-                normalized = normalized or id(tensor) in self._normalized
+            key = backend.key(tensor)
+            if key in self._row_of:
+                found.add(self._row_of[key])
+            elif key not in seen:
+                seen.add(key)
+                normalized = normalized or key in self._normalized
                 sources = backend.computed_from(tensor)
                 traced = traced and sources is not None
                 todo.extend(sources or ())

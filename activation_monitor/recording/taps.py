@@ -22,11 +22,14 @@ from activation_monitor.recording.backward import Backward, depending_on
 from activation_monitor.recording.calls import wrapped_calls
 from activation_monitor.recording.keras_private import (
     attach_masks,
+    gradient_measured,
     logits_of,
     mask_of,
     measured_first,
     own_variables,
     same_but_new,
+    stored_value,
+    values_held,
 )
 from activation_monitor.recording.layers import (
     activation_name,
@@ -83,6 +86,7 @@ class Taps:
         self._models = tuple(models)
         self._chosen = chosen
         self._gradients = gradients
+        self._derives = False  # whether the running code derives a loss of ours
         self._warn = warn
         self._unmeasurable = set()
         self._functions_left_out = False
@@ -117,7 +121,7 @@ class Taps:
             with self.measuring(exact, fused, repeats, whole=True):
                 return train_step(*args, **kwargs)
 
-        return tapped_train_step
+        return backend.returning_records(tapped_train_step)
 
     @contextlib.contextmanager
     def measuring(
@@ -357,6 +361,9 @@ class Taps:
             mask=mask_of(tensor),
         )
         after = tensor if running.fused else measured_first(tensor, record)
+        if row.kind != "input" and (self._gradients or self._derives):
+            measure = functools.partial(self._measure_gradient, running, index)
+            after = gradient_measured(after, measure)
         if place is not None:
             place[id(after)] = record
         row.width = int(width_of(layer, tensor))
@@ -420,20 +427,33 @@ class Taps:
                 f"{type(error).__name__}: {error}"
             )
 
-    def measure_gradients(self, of, variables: Sequence[keras.Variable]) -> None:
-        """Measure the gradients by all tensors of this step that depend on variables.
+    def derived(self, loss: Callable, variables: Sequence[keras.Variable]):
+        """Measure the gradients by all tensors of a loss that depend on variables.
 
         Args:
-            of: The traced scalar to derive, a loss.
+            loss: Computes the loss, which is traced.
             variables: The variables that are trained.
+
+        Returns:
+            The loss.
         """
-        running = self._traces[backend.running_now()]
-        tensors = self._depending_on(variables, running)
-        found = backend.gradients(of, [*tensors.values()]) if tensors else []
-        for row, gradient in zip(tensors, found, strict=True):
-            if gradient is not None:  # else no way leads from here to the loss
-                store = self._store(running, row, records.OUTPUT_GRADIENT)
-                store.put(gradient, exact=running.exact, fused=False)
+
+        def of(values):
+            with values_held(variables, values):
+                return loss()
+
+        def tensors():
+            running = self._traces[backend.running_now()]
+            return [
+                (tensor, functools.partial(self._measure_gradient, running, row))
+                for row, tensor in self._depending_on(variables, running).items()
+            ]
+
+        self._derives = True
+        try:
+            return backend.derived(of, [*map(stored_value, variables)], tensors)
+        finally:
+            self._derives = False
 
     # -- on the host
 

@@ -6,11 +6,13 @@ first one for one call: the first thing it does is to put the plain step back. T
 holds for `test_function`, and for a user's own step.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.keras_private import each_step_wrapped, state_held
 from activation_monitor.recording.precision import Precision
 from activation_monitor.recording.table import Measured
 from activation_monitor.recording.taps import Taps
@@ -141,7 +143,8 @@ class TwoSteps:
         def sampled_step(*args):
             self._function = self._plain
             if self._each:
-                self.sampled.begin(weights=not only_keep)
+                with state_held(self.model, backend.state_given(args)):
+                    self.sampled.begin(weights=not only_keep)
             try:
                 result = backend.run_step(tapped, *args)
             except Exception as error:
@@ -153,7 +156,8 @@ class TwoSteps:
             if self._each and only_keep:
                 self.sampled.keep()
             elif self._each:
-                self.sampled.end()
+                with state_held(self.model, backend.state_returned(result)):
+                    self.sampled.end()
             return result
 
         sampled_step.plain = self._plain
@@ -164,14 +168,15 @@ class TwoSteps:
         make = getattr(model, f"make_{self._kind}_function")
         before = model.__dict__.get(step)
         model.__dict__[step] = self.sampled.taps.during(
-            getattr(model, step),
+            _with_state(model, getattr(model, step)),
             exact,
             fused=bool(model.jit_compile),
             repeats=not self._each or model.steps_per_execution > 1,
         )
         try:
             self._function = None  # the user's own `make` may know no `force`
-            make()
+            with each_step_wrapped(model, backend.within_execution):
+                make()
             return backend.uncounted(cast(Callable, self._function))  # `make` has set it
         finally:
             self._function = self._plain
@@ -205,6 +210,17 @@ class TwoTraces:
             outputs = tapped(*args, **kwargs)
         self.sampled.end(outputs)
         return outputs
+
+
+def _with_state(model, step):
+    """The step, in whose code the variables of the model have the values it is given."""
+
+    @functools.wraps(step)
+    def step_with_state(*args, **kwargs):
+        with state_held(model, backend.state_given(args)):
+            return step(*args, **kwargs)
+
+    return step_with_state
 
 
 def _as_loss(outputs):

@@ -10,6 +10,7 @@ need all of them. Everything else is measured in evenly spaced rows of large ker
 field `count` of a record says in how many elements.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ import numpy as np
 from activation_monitor.analysis import histogram, raw, records
 from activation_monitor.recording import kernels, moments
 from activation_monitor.recording.backends import backend
-from activation_monitor.recording.keras_private import stored_value
+from activation_monitor.recording.keras_private import compiled, stored_value
 from activation_monitor.recording.trying import UntilItFails
 
 ops: Any = keras.ops  # not annotated, see `moments`
@@ -140,7 +141,9 @@ class Weights:
         else:
             # Not before, because the first step takes less time without compiling.
             functions = self._functions[key] or tuple(
-                map(backend.compiled, _functions(layers))
+                map(
+                    functools.partial(compiled, variables=_read(layers)), _functions(layers)
+                )
             )
             self._functions[key] = functions
         before, self._after = functions
@@ -152,7 +155,7 @@ class Weights:
             rows, measured = before()
             measured = finished(rows, measured)
         self._found[records.WEIGHT] = ids, measured
-        self._before = ids, rows
+        self._before = ids, backend.outlasting(rows)
 
     def _compare_replicas(self, found):
         for layer, kernel in found.items():
@@ -181,6 +184,11 @@ class Weights:
 def _values(found):
     """The tensors of kernels."""
     return [ops.convert_to_tensor(stored_value(kernel)) for kernel in found]
+
+
+def _read(layers):
+    """The variables that `_functions` reads."""
+    return [variable for layer in layers for variable in layer.variables]
 
 
 def _functions(layers):

@@ -21,8 +21,9 @@ from activation_monitor.storage.record_file import framed
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
 _EVENTS: Any = event_pb2
-# TensorFlow, or what TensorBoard has in its place: both open remote folders as well.
-_FILES: Any = tf
+# TensorFlow, or what TensorBoard has in its place: both open remote folders. TensorFlow is
+# loaded when an attribute is read, so it is not where a folder is local.
+_REMOTE: Any = tf
 
 _PENDING = 100
 """Number of events that may wait. With more, `put` waits."""
@@ -39,10 +40,18 @@ def size_of(folder: str) -> int:
     Args:
         folder: The folder.
     """
-    files = _FILES.io.gfile
+    if not _is_remote(folder):
+        if not os.path.isdir(folder):
+            return 0
+        return sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder))
+    files = _REMOTE.io.gfile
     if not files.isdir(folder):
         return 0
     return sum(files.stat(os.path.join(folder, n)).length for n in files.listdir(folder))
+
+
+def _is_remote(path):
+    return "://" in path
 
 
 class EventFile:
@@ -55,15 +64,20 @@ class EventFile:
         size: Bytes written so far. It belongs to the background thread.
 
     Raises:
-        OSError, tensorflow.errors.OpError: If the folder cannot be written to.
+        OSError, tensorflow.errors.OpError: If the folder cannot be written to; the second
+            one for a remote folder.
     """
 
     def __init__(self, folder: str):
-        _FILES.io.gfile.makedirs(folder)
+        remote = _is_remote(folder)
+        if remote:
+            _REMOTE.io.gfile.makedirs(folder)
+        else:
+            os.makedirs(folder, exist_ok=True)
         # TensorBoard and `reader` order the files of a folder by these numbers.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         path = os.path.join(folder, f"{name}.{os.getpid()}.{next(_counter)}")
-        self._file = _FILES.io.gfile.GFile(path, "wb")
+        self._file: Any = _REMOTE.io.gfile.GFile(path, "wb") if remote else open(path, "wb")
         self.size = 0
         self._queue: queue.Queue[Callable[[], bytes | None] | None] = queue.Queue(_PENDING)
         self._error: Exception | None = None

@@ -7,7 +7,7 @@ import keras
 
 from activation_monitor.recording.backends.protocol import Backend, NotBuilt
 
-_BUILT = ("tensorflow",)
+_BUILT = ("tensorflow", "jax")
 
 
 def _chosen() -> Backend:

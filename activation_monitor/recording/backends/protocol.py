@@ -85,6 +85,7 @@ class Backend(Protocol):
 
     FRAMES: tuple[str, ...]
     COMPILED: str
+    CAPTURES_VARIABLES: bool
 
     def check(self) -> None:
         """Raise NotImplementedError if this backend is not built yet."""
@@ -128,6 +129,32 @@ class Backend(Protocol):
         """A compiled version of a function of ours."""
         ...
 
+    def returning_records(self, step: Callable) -> Callable:
+        """A step whose records reach their stores where `run_step` or `within_execution`
+        runs it."""
+        ...
+
+    def within_execution(self, step: Callable) -> Callable:
+        """A sampled step, for a function that runs several of them."""
+        ...
+
+    def state_given(self, args: Sequence[Any]) -> Sequence[Any] | None:
+        """The values of variables in the arguments of a model's own step, by kind; None if
+        the variables hold them. See `keras_private.state_held`."""
+        ...
+
+    def state_returned(self, result: Any) -> Sequence[Any] | None:
+        """Those in what such a step returned."""
+        ...
+
+    def outlasting(self, tensors: Sequence[Any]) -> list:
+        """Values of variables that can still be read after a step."""
+        ...
+
+    def check_loop(self) -> None:
+        """Raise NotImplementedError if custom loops cannot be measured."""
+        ...
+
     def second_trace(self, step: Callable) -> tuple[Callable, bool, bool]:
         """A user's step with a trace of its own; whether it is compiled; whether by XLA."""
         ...
@@ -150,12 +177,22 @@ class Backend(Protocol):
         """Whether these are floating-point numbers outside of a dense tensor."""
         ...
 
+    def key(self, tensor: Any) -> Hashable:
+        """Identifies a tensor of the running step, while it is kept."""
+        ...
+
     def same_but_new(self, tensor: Any) -> Any:
         """The same values as a new tensor."""
         ...
 
     def measured_first(self, tensor: Any, record: Any) -> Any:
         """The tensor, for consumers that wait until its raw record has been computed."""
+        ...
+
+    def gradient_measured(self, tensor: Any, measure: Callable[[Any], Any]) -> Any:
+        """The tensor to go on with. Where a backward pass must be prepared in the forward
+        pass, `measure` is called with the gradient by it; `gradients_measured` does so
+        elsewhere."""
         ...
 
     def gradients_measured(
@@ -177,8 +214,14 @@ class Backend(Protocol):
         """The tensors that a traced tensor was computed from; None in an eager step."""
         ...
 
-    def gradients(self, of: Any, by: Sequence[Any]) -> list:
-        """Gradients of a traced scalar with respect to traced tensors, None where none."""
+    def derived(
+        self,
+        function: Callable[[list], Any],
+        values: list,
+        tensors: Callable[[], list[tuple[Any, Callable[[Any], Any]]]],
+    ) -> Any:
+        """A traced scalar, a function of values of variables, whose gradients by tensors
+        are measured: as `gradient_measured` does, or by the function beside each."""
         ...
 
     def graph(self) -> Hashable | None:

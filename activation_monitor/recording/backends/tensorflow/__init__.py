@@ -2,7 +2,8 @@
 
 from activation_monitor.recording.backends.tensorflow.graphs import (
     computed_from,
-    gradients,
+    derived,
+    gradient_measured,
     gradients_measured,
     graph,
     in_function_within,
@@ -10,6 +11,7 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     is_ragged_or_sparse_float,
     is_recomputing,
     is_tensor,
+    key,
     measured_first,
     outermost_graph,
     running_now,
@@ -26,11 +28,17 @@ from activation_monitor.recording.backends.tensorflow.processes import (
     workers,
 )
 from activation_monitor.recording.backends.tensorflow.steps import (
+    check_loop,
     compiled,
     is_out_of_memory,
+    outlasting,
+    returning_records,
     run_step,
     second_trace,
+    state_given,
+    state_returned,
     uncounted,
+    within_execution,
 )
 from activation_monitor.recording.backends.tensorflow.stores import (
     Kept,
@@ -43,6 +51,9 @@ from activation_monitor.recording.backends.tensorflow.stores import (
 FRAMES = ("tensorflow",)
 """Packages whose frames stand between the user's line and ours in a stack."""
 
+CAPTURES_VARIABLES = True
+"""Whether a compiled function reads variables as they are at each call."""
+
 COMPILED = "tf.function"
 """The name of a compiled function, for messages."""
 
@@ -52,6 +63,7 @@ def check() -> None:
 
 
 __all__ = [
+    "CAPTURES_VARIABLES",
     "COMPILED",
     "FRAMES",
     "Kept",
@@ -59,10 +71,12 @@ __all__ = [
     "Store",
     "by_replica",
     "check",
+    "check_loop",
     "check_strategy",
     "compiled",
     "computed_from",
-    "gradients",
+    "derived",
+    "gradient_measured",
     "gradients_measured",
     "graph",
     "in_function_within",
@@ -73,17 +87,23 @@ __all__ = [
     "is_ragged_or_sparse_float",
     "is_recomputing",
     "is_tensor",
+    "key",
     "measure_once",
     "measured_each",
     "measured_first",
     "outermost_graph",
+    "outlasting",
     "replicas",
+    "returning_records",
     "run_step",
     "running_now",
     "same_but_new",
     "second_trace",
+    "state_given",
+    "state_returned",
     "strategies",
     "sums_over_replicas",
     "uncounted",
+    "within_execution",
     "workers",
 ]

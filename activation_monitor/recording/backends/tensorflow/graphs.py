@@ -42,12 +42,28 @@ def running_now() -> tuple[str, int]:
     return "thread", thread.ident
 
 
-def gradients(of: tf.Tensor, by: list[tf.Tensor]) -> list[tf.Tensor | None]:
-    """The gradients of a traced scalar with respect to traced tensors.
+def derived(
+    function: Callable[[list], tf.Tensor],
+    values: list,
+    tensors: Callable[[], list[tuple[tf.Tensor, Callable[[Any], Any]]]],
+) -> tf.Tensor:
+    """A traced scalar, and the gradients of it by tensors of its forward pass.
 
-    A gradient is None if the scalar does not depend on the tensor.
+    Args:
+        function: Function of the values; returns the scalar.
+        values: The values of the variables that are trained.
+        tensors: Called after it. Returns tensors, with functions that are called with the
+            gradient, if the scalar depends on the tensor.
+
+    Returns:
+        The scalar.
     """
-    return tf.gradients(of, by)
+    of, by = function(values), tensors()
+    found = tf.gradients(of, [tensor for tensor, _ in by]) if by else []
+    for (_, measure), gradient in zip(by, found, strict=True):
+        if gradient is not None:
+            measure(gradient)
+    return of
 
 
 def is_tensor(value: Any) -> bool:
@@ -205,6 +221,17 @@ def is_added_up(gradient: Any) -> bool:
         or (op.type in _SHARE_MEMORY and any(map(is_added_up, op.outputs)))
         for op in gradient.consumers()
     )
+
+
+def key(tensor: Any) -> int:
+    """Identifies a tensor of the running step."""
+    return id(tensor)
+
+
+def gradient_measured(tensor: tf.Tensor, measure: Callable[[Any], Any]) -> tf.Tensor:
+    """The tensor: `gradients_measured` measures its gradient."""
+    del measure
+    return tensor
 
 
 def same_but_new(tensor: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,64 @@
+"""The processes that train together, and the one that writes files.
+
+JAX compiles a step for all devices of all processes together. A record covers the global
+batch, without any function of ours.
+"""
+
+# The environment of a type checker may have no JAX.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+
+def strategies(models: Sequence[Any]) -> list:
+    """There is one way: all devices run one program."""
+    del models
+    return [None]
+
+
+def check_strategy(strategy: Any) -> None:
+    """Check that models can be measured.
+
+    Raises:
+        NotImplementedError: If several processes train together.
+    """
+    del strategy
+    if jax.process_count() > 1:
+        raise NotImplementedError(
+            "models that several JAX processes train together cannot be measured yet"
+        )
+
+
+def in_replica() -> bool:
+    """Whether this code runs for one replica: always, there is one program."""
+    return True
+
+
+def replicas() -> int:
+    """The number of replicas: one program runs on all devices."""
+    return 1
+
+
+def sums_over_replicas(tensors: list) -> list:
+    """The sums over all replicas, which are the tensors."""
+    return tensors
+
+
+def by_replica(variable: Any) -> tuple:
+    """The only value of a variable."""
+    return (variable,)
+
+
+def workers(strategy: Any) -> int:
+    """The number of processes that train together."""
+    del strategy
+    return jax.process_count()
+
+
+def is_chief(strategy: Any) -> bool:
+    """Whether this process writes files."""
+    del strategy
+    return jax.process_index() == 0

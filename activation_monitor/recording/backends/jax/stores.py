@@ -1,0 +1,269 @@
+"""Places that receive what a step measured, and functions that measure."""
+
+# The environment of a type checker may have no JAX.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from activation_monitor.analysis import histogram, raw, records
+from activation_monitor.recording import measure, moments
+from activation_monitor.recording.backends.jax.graphs import deliver
+
+
+@functools.cache
+def _measuring(
+    *,
+    exact: bool,
+    histograms: bool = False,
+    activity: bool = False,
+    channel_axis: int = -1,
+    unsaturated: tuple[float, float] | None = None,
+):
+    """A compiled function that measures a tensor with or without a mask."""
+
+    def measuring(tensor, mask=None):
+        return measure.measure(
+            tensor,
+            channel_axis=channel_axis,
+            unsaturated=unsaturated,
+            mask=mask,
+            exact=exact,
+            histograms=histograms,
+            activity=activity,
+        )
+
+    def apart(tensor, mask=None):
+        # Fused with what is measured, the step itself may be rounded differently. XLA does
+        # not move code into a branch, and cannot know that this one is always taken.
+        found = jax.eval_shape(measuring, tensor, mask)
+        first = jnp.reshape(tensor, (-1,))[:1]
+        always = jnp.all((first == first) | (first != first))
+        return jax.lax.cond(
+            *(always, measuring, lambda *_: jnp.zeros(found.shape, found.dtype)),
+            *(tensor, mask),
+        )
+
+    return jax.jit(apart)
+
+
+def _sum_of_squares(x):
+    # XLA adds up one by one. Added up so, a million squares are off by 1e-5.
+    return moments.blocked_sum(jnp.square(x))
+
+
+_PRIMITIVES = moments.Primitives(
+    sum_of_squares=_sum_of_squares, rarely=lambda function, *tensors: function(*tensors)
+)
+
+
+@jax.jit
+def _measured_each(tensors):
+    return measure.measure_each(tensors, primitives=_PRIMITIVES)
+
+
+def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
+    """The raw records of several tensors, see `measure.measure_each`."""
+    return _measured_each([*tensors])
+
+
+def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
+    """Measure an array as a training step would.
+
+    Args:
+        x: Array, tensor or variable of any shape and floating-point dtype.
+        exact: Whether to take the exact pass, see `measure`.
+        jit_compile: Not used: XLA compiles all measurements.
+
+    Returns:
+        The record, `(len(records.FIELDS),)`.
+    """
+    del jit_compile
+    tensor = keras.ops.convert_to_tensor(x)
+    return raw.finish(np.asarray(_measuring(exact=exact)(tensor)))
+
+
+class Store:
+    """Receives the record of one tensor, and holds it until the host reads it.
+
+    Args:
+        histograms: Whether to count a histogram as well.
+        merges: Whether several tensors may be measured before the host reads: their
+            records are merged, and the histogram is that of the last one. If `False`, the
+            record is that of the last one. Defaults to `True`.
+        channels: The number of channels whose activity is measured. Of several tensors, a
+            channel is active if it is in any. Defaults to `0`.
+
+    Attributes:
+        received: What was measured, for each tensor: an array, and where it begins there.
+    """
+
+    def __init__(self, histograms: bool, merges: bool = True, channels: int = 0):
+        self.histograms = histograms
+        self.merges = merges
+        self.channels = channels
+        self.received: list[tuple[Any, int]] = []
+
+    def put(
+        self,
+        tensor: Any,
+        *,
+        exact: bool,
+        fused: bool,
+        channel_axis: int = -1,
+        unsaturated: tuple[float, float] | None = None,
+        mask: Any = None,
+    ) -> Any:
+        """Measure a tensor of the running step for this store.
+
+        Args:
+            tensor: A dense floating-point tensor.
+            exact: Whether to take the exact pass, see `measure`.
+            fused: Not used: XLA compiles all measurements.
+            channel_axis: The channel axis, 1 or -1. Defaults to `-1`.
+            unsaturated: The limits from `records.SATURATED`. Defaults to `None`: the
+                activation function has no limits.
+            mask: Boolean mask of the leading axes, False for padding. Defaults to `None`.
+
+        Returns:
+            The raw record of this tensor, `(len(raw.COLUMNS),)`.
+        """
+        del fused
+        # In another trace the layer may output another number of channels.
+        fits = (
+            self.channels > 0 and measure.channels_of(tensor, channel_axis) == self.channels
+        )
+        measuring = _measuring(
+            exact=exact,
+            histograms=self.histograms,
+            activity=fits,
+            channel_axis=channel_axis,
+            unsaturated=unsaturated,
+        )
+        found = measuring(jax.lax.stop_gradient(tensor), mask)
+        if self.channels and not fits:
+            nothing = jnp.full(self.channels, np.nan, np.float32)
+            found = jnp.concatenate([found, nothing])
+        deliver(self, [found])
+        return found[: len(raw.COLUMNS)]
+
+    def merge(self, record: Any) -> None:
+        """Merge the raw record of another tensor of the running step.
+
+        Args:
+            record: The raw record, `(len(raw.COLUMNS),)`. The store must merge.
+        """
+        rest = self.length - len(raw.COLUMNS)
+        deliver(self, [jnp.concatenate([record, jnp.zeros(rest, np.float32)])])
+
+    @property
+    def length(self) -> int:
+        """The length of what is measured of a tensor."""
+        counted = self.histograms * len(raw.HISTOGRAM_COLUMNS)
+        return len(raw.COLUMNS) + counted + self.channels
+
+    def receive(self, found: Sequence[Any], start: int = 0) -> None:
+        """Take what a step has measured.
+
+        Args:
+            found: One array, which may hold other records as well.
+            start: Where it begins there. Defaults to `0`.
+        """
+        if not self.merges:
+            self.received.clear()
+        self.received.append((found[0], start))
+
+    def read(self) -> np.ndarray:
+        """The record, `(len(records.FIELDS),)`, as a numpy array."""
+        received = _on_host(self, self.received)
+        return _joined(self, raw.finish(received[:, : len(raw.COLUMNS)]))
+
+    def clear(self) -> None:
+        """Empty the store."""
+        self.received.clear()
+
+
+def _on_host(store, received):
+    """What was received, `(tensors, store.length)`; zeros if nothing was."""
+    parts = [np.asarray(a)[start : start + store.length] for a, start in received]
+    return np.stack(parts or [np.zeros(store.length, np.float32)])
+
+
+def _joined(store, several):
+    """One record of several, `(tensors, len(records.FIELDS))`."""
+    return functools.reduce(records.merge, several) if store.merges else several[-1]
+
+
+class Kept:
+    """Holds tensors of a step until the host takes them, as they are."""
+
+    def __init__(self):
+        self._tensors = None
+
+    def put(self, tensors: Sequence[Any]) -> None:
+        """Keep tensors of the running step."""
+        deliver(self, [*map(jax.lax.stop_gradient, tensors)])
+
+    def receive(self, found: Sequence[Any]) -> None:
+        """Take the tensors of a step that has run."""
+        self._tensors = [*found]
+
+    def take(self) -> list[list[Any]] | None:
+        """What the step has kept, in a list; None if nothing was."""
+        found, self._tensors = self._tensors, None
+        return None if found is None else [found]
+
+
+class Reader:
+    """Reads many stores with one copy to the host and empties them.
+
+    Args:
+        stores: The stores to read.
+    """
+
+    def __init__(self, stores: list[Store]):
+        self.stores = tuple(stores)
+
+    def collect(self) -> Any:
+        """Empty the stores; returns what they held, still on the device."""
+        received = [[*store.received] for store in self.stores]
+        for store in self.stores:
+            store.clear()
+        return received
+
+    def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Copy to the host what `collect` returned.
+
+        Returns:
+            The records, `(stores, len(records.FIELDS))`; the histograms, `(stores,
+            len(histogram.SLOTS))`, empty ones for stores without; and of each store which
+            of its channels were active, `(channels,)`. NaN where it is not known.
+        """
+        arrays = {id(array): array for held in collected for array, _ in held}
+        copies = dict(zip(arrays, jax.device_get([*arrays.values()]), strict=True))
+        each = [
+            _on_host(store, [(copies[id(array)], start) for array, start in held])
+            for store, held in zip(self.stores, collected, strict=True)
+        ]
+        # All together, because many small arrays take as long as a step.
+        several = raw.finish(np.concatenate([part[:, : len(raw.COLUMNS)] for part in each]))
+        ends = np.cumsum([len(part) for part in each])[:-1]
+        split = zip(self.stores, np.split(several, ends), strict=True)
+        found = np.stack([_joined(store, part) for store, part in split])
+        counted = histogram.none(len(self.stores))
+        counting = [store.histograms for store in self.stores]
+        if any(counting):
+            columns = slice(len(raw.COLUMNS), len(raw.COLUMNS) + len(raw.HISTOGRAM_COLUMNS))
+            last = [p[-1, columns] for p, does in zip(each, counting, strict=True) if does]
+            counted[counting] = raw.finish_histograms(np.stack(last))
+        active = [
+            np.max(part[:, store.length - store.channels :], axis=0)  # NaN, if one is NaN
+            for store, part in zip(self.stores, each, strict=True)
+        ]
+        return found, counted, active
