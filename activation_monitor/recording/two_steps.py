@@ -213,7 +213,7 @@ class TwoTraces:
 
 
 def _with_state(model, step):
-    """The step, in whose code the variables of the model have the values it is given."""
+    """The step, in whose code the variables of the model have the values of its state."""
 
     @functools.wraps(step)
     def step_with_state(*args, **kwargs):

@@ -374,7 +374,7 @@ def test_a_healthy_network_has_no_finding():
 
 @pytest.mark.parametrize("with_targets", [False, True])
 def test_an_audit_changes_nothing(with_targets):
-    """And measures the gradients, if it is given targets."""
+    """And measures the gradients if there are targets."""
     weights, _, model = trained(residual)
     before = [np.array(one.value) for one in model.optimizer.variables]
     y = Y if with_targets else None
