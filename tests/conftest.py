@@ -12,6 +12,9 @@ import pytest
 
 from cases import is_slow
 
+# It needs a process of its own, with JAX as the backend: `backends/test_jax.py` runs it.
+collect_ignore = ["backends/on_jax.py"]
+
 _SUBJECT = "activation_monitor.analysis"
 # What the tests of analysis may import at the top of a file. A function in such a file may
 # import more, with `pytest.importorskip`.

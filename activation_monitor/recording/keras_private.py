@@ -50,7 +50,7 @@ def steps_taken(optimizer) -> int:
     optimizer = inner_optimizer(optimizer)
     taken = getattr(optimizer, "_iterations", getattr(optimizer, "iterations", 0))
     ops: Any = keras.ops
-    return int(ops.convert_to_tensor(taken))  # a tensor, if the variable is mirrored
+    return int(ops.reshape(taken, ()))  # a tensor, if the variable is mirrored
 
 
 def inner_optimizer(optimizer):
