@@ -94,9 +94,8 @@ class Session:
         # The step before which each one is sampled, after a sign of trouble.
         self._dense_until = -_DENSE * _APART
         self._taps: Taps | None = None  # those of training
-        self._seen = Seen()
-        # Patience counts the evaluations, for what is found in them.
-        self._seen_in_evaluation = Seen(steps=1)
+        # By whether it is found in evaluations: patience counts those, or sampled steps.
+        self._seen = {False: Seen(), True: Seen(steps=1)}
         self._was_closed = False  # because an error was raised
 
     def sampled_step(
@@ -238,29 +237,30 @@ class Session:
         return Snapshot(self.now, layers, weights, {}, self.together, loss)
 
     def _add(self, snapshot: Snapshot):
-        news = self.training.add(snapshot)
-        if self._is_chief:
-            findings = self.training.findings
-            self._seen, due = decide(self.options.actions, self._seen, findings, news)
-            if due:
-                self.training.flush()  # whatever ends training now
-                self._act(due, snapshot)
+        self._act_on(self.training.add(snapshot), snapshot)
 
     def _evaluated(self, found: Measured):
         if not found.layers:
             return
         snapshot = Snapshot(self.now, **found._asdict(), evaluation=True)
         self.evaluating.add(snapshot)
-        news = self.training.compare(snapshot)
-        if self._is_chief:
-            code = rules.EVALUATION
-            findings = [one for one in self.training.findings if one.code == code]
-            self._seen_in_evaluation, due = decide(
-                *(self.options.actions, self._seen_in_evaluation, findings, news)
-            )
-            if due:
-                self.training.flush()
-                self._act(due, snapshot)
+        self._act_on(self.training.compare(snapshot), snapshot)
+
+    def _act_on(self, news, snapshot):
+        if not self._is_chief:
+            return
+        which = snapshot.evaluation
+        findings = [
+            finding
+            for finding in self.training.findings
+            if (finding.code == rules.EVALUATION) == which
+        ]
+        self._seen[which], due = decide(
+            self.options.actions, self._seen[which], findings, news
+        )
+        if due:
+            self.training.flush()  # whatever ends training now
+            self._act(due, snapshot)
 
     def _act(self, due, snapshot):
         to_raise = []

@@ -10,7 +10,6 @@ need all of them. Everything else is measured in evenly spaced rows of large ker
 field `count` of a record says in how many elements.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -141,9 +140,7 @@ class Weights:
         else:
             # Not before, because the first step takes less time without compiling.
             functions = self._functions[key] or tuple(
-                map(
-                    functools.partial(compiled, variables=_read(layers)), _functions(layers)
-                )
+                compiled(function, _read(layers)) for function in _functions(layers)
             )
             self._functions[key] = functions
         before, self._after = functions
