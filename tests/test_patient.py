@@ -158,7 +158,10 @@ def test_every_training_is_bit_identical(name, tmp_path):
     assert trial.monitor.recording.steps == list(trial.steps)
 
 
-@pytest.mark.xfail(reason="TensorFlow adds in another order where a sum within is read")
+# Not strict: on some processors both orders round alike.
+@pytest.mark.xfail(
+    reason="TensorFlow adds in another order where a sum within is read", strict=False
+)
 def test_a_sum_of_sums_is_bit_identical(tmp_path):
     """`a + (b + c)`: Grappler makes one sum of both if nothing else reads the inner one."""
     fit = functools.partial(layer_cases.fit_model, layer_cases.sum_of_sums)
