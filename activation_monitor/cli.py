@@ -318,8 +318,8 @@ _COMMANDS = {
         _export,
         "write the numbers of logged runs to a CSV, Parquet or JSON file",
         "Writes all statistics of all layers of all runs in a log folder and its "
-        "subfolders, one row for each number: run, phase, step, layer, quantity, statistic, "
-        "value. Exit code 0: the file was written; 2: it could not be written.",
+        "subfolders, one row for each number: run, phase, step, layer, quantity, "
+        "statistic, value. Exit code 0: the file was written; 2: it could not be written.",
     ),
     "explain": _Command(
         _explain_arguments,

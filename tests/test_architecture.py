@@ -131,7 +131,8 @@ def imported(source):
             module = f"{'.' * node.level}{node.module or ''}"
             yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "optional":
-            yield str(getattr(node.args[0], "value", ""))  # imports it when it is called
+            # It imports the package when it is called.
+            yield from (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
 
 
 def forbidden(path, source):

@@ -12,9 +12,8 @@ import numpy as np
 from tensorboard.compat.proto import summary_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import histogram, records, scalars
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.analysis.update_ratio import update_ratio
 from activation_monitor.storage import log_format
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
@@ -22,11 +21,10 @@ _SUMMARIES: Any = summary_pb2
 _SHAPES: Any = tensor_shape_pb2
 _TYPES: Any = types_pb2
 
-_STATISTICS = ("mean", "std")
-
-_GRADIENT = records.OUTPUT_GRADIENT
-
-_HISTOGRAMS = {records.OUTPUT: log_format.HISTOGRAM_PREFIX, _GRADIENT: "gradients/"}
+_HISTOGRAMS = {
+    records.OUTPUT: log_format.HISTOGRAM_PREFIX,
+    records.OUTPUT_GRADIENT: "gradients/",
+}
 """Quantity to what stands before the name of the layer in the tag of a histogram."""
 
 _ALL_OF = 64
@@ -64,10 +62,9 @@ class Copies:
 
     def __init__(self, layers: tuple[LayerInfo, ...]):
         self.layers = layers
-        scalars = [f"activation_{statistic}" for statistic in _STATISTICS]
         self._scalars = [
             _SUMMARIES.Summary.Value(tag=f"{scalar}/{layer.name}")
-            for scalar in (*scalars, "gradient_rms", "update_ratio")
+            for scalar in scalars.OF_LAYERS
             for layer in layers
         ]
         shape = _SHAPES.TensorShapeProto()
@@ -83,20 +80,11 @@ class Copies:
                 self._histograms[quantity].append((value, value.tensor))
 
     def add_scalars(self, summary: Any, snapshot: Snapshot) -> None:
-        """Add the scalars of each layer to a `Summary`: mean and std of its output, and, if
-        they were measured, rms of its gradient and the update ratio of its kernel."""
-        gradient, ratio = snapshot.statistic("rms", _GRADIENT), update_ratio(snapshot)
-        outputs = [snapshot.statistic(statistic) for statistic in _STATISTICS]
+        """Add the scalars that each layer has to a `Summary`, see `scalars.of_layers`."""
+        values, measured = scalars.of_layers(snapshot)
         with np.errstate(over="ignore"):
-            numbers = np.concatenate([*outputs, gradient, ratio]).astype(np.float32)
-        written = np.concatenate(
-            [
-                np.ones(len(_STATISTICS) * len(self.layers), bool),
-                snapshot.field("count", _GRADIENT) > 0,
-                ~np.isnan(ratio),
-            ]
-        )
-        rows = np.flatnonzero(written).tolist()
+            numbers = values.astype(np.float32).ravel()
+        rows = np.flatnonzero(measured).tolist()
         for row, number in zip(rows, numbers[rows].tolist(), strict=True):
             self._scalars[row].simple_value = number
         summary.value.extend([self._scalars[row] for row in rows])
