@@ -146,6 +146,30 @@ OF_NETWORK: dict[str, Callable[[Known], float]] = {
 """
 
 
+def check_numbers(names: str | Collection[str], where: str) -> tuple[str, ...]:
+    """Check names of numbers of the network.
+
+    Args:
+        names: One or several names.
+        where: The name of the calling function, for the message.
+
+    Returns:
+        The names.
+
+    Raises:
+        TypeError: If it is neither a string nor a collection of strings.
+        ValueError: If one is not in `OF_NETWORK`.
+    """
+    given = (names,) if isinstance(names, str) else names
+    expected = f"{where}: `logs` must be one or several of {', '.join(OF_NETWORK)}"
+    if not isinstance(given, Collection):
+        raise TypeError(f"{expected}. Received: logs={names!r}.")
+    for name in given:
+        if name not in OF_NETWORK:
+            raise ValueError(f"{expected}. Received: {no_such('number', name, OF_NETWORK)}")
+    return tuple(given)
+
+
 def of_network(snapshot: Snapshot, findings: Sequence[Finding] | None) -> dict[str, float]:
     """The numbers of a whole network, by the names in `OF_NETWORK`.
 

@@ -95,9 +95,10 @@ def trackers_of(
         TypeError, ValueError: If one is neither a function nor a key of `NAMED`.
         ImportError: If the library of one is not installed.
     """
-    is_one = isinstance(given, str) or not isinstance(given, Collection)
+    if isinstance(given, str) or not isinstance(given, Collection):
+        given = [given]
     found: list[tuple[str, Log]] = []
-    for one in [given] if is_one else given:
+    for one in given:
         if callable(one):
             found.append((getattr(one, "__qualname__", type(one).__name__), one))
         elif isinstance(one, str) and one in NAMED:
@@ -107,6 +108,6 @@ def trackers_of(
             raise wrong(
                 f"{where}: `trackers` must be {', '.join(map(repr, NAMED))}, a function of "
                 "the numbers by name and the step, or a list of these. Received: "
-                f"trackers={given!r}."
+                f"trackers={one!r}."
             )
     return tuple(found)
