@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -160,14 +160,19 @@ def check_numbers(names: str | Collection[str], where: str) -> tuple[str, ...]:
         TypeError: If it is neither a string nor a collection of strings.
         ValueError: If one is not in `OF_NETWORK`.
     """
-    given = (names,) if isinstance(names, str) else names
-    expected = f"{where}: `logs` must be one or several of {', '.join(OF_NETWORK)}"
+    if isinstance(names, str):
+        names = (names,)
+    given: Any = names  # whatever the user has passed
     if not isinstance(given, Collection):
-        raise TypeError(f"{expected}. Received: logs={names!r}.")
-    for name in given:
+        raise TypeError(
+            f"{where}: `logs` must be one or several names of numbers. Received: "
+            f"logs={given!r}. There are: {', '.join(OF_NETWORK)}."
+        )
+    for name in names:
         if name not in OF_NETWORK:
-            raise ValueError(f"{expected}. Received: {no_such('number', name, OF_NETWORK)}")
-    return tuple(given)
+            known = no_such("number", name, OF_NETWORK, listed=True)
+            raise ValueError(f"{where}: wrong `logs`: {known}")
+    return tuple(names)
 
 
 def of_network(snapshot: Snapshot, findings: Sequence[Finding] | None) -> dict[str, float]:
