@@ -68,8 +68,10 @@ def _extreme(pick: Callable[[np.ndarray], float], values: np.ndarray) -> float:
 
 
 def _rms(known: Known, of: str, pick: Callable[[np.ndarray], float]) -> float:
-    is_output = _where(known.snapshot, lambda layer: layer.kind != "input")
-    return _extreme(pick, known.snapshot.statistic("rms", of)[is_output])
+    snapshot = known.snapshot
+    is_output = _where(snapshot, lambda layer: layer.kind != "input")
+    is_finite = snapshot.field("nonfinite", of) == 0
+    return _extreme(pick, snapshot.statistic("rms", of)[is_output & is_finite])
 
 
 def _update_ratio(known: Known, pick: Callable[[np.ndarray], float]) -> float:
@@ -136,7 +138,7 @@ OF_NETWORK: dict[str, Callable[[Known], float]] = {
 * `growth`: of the activations per weight layer, `GrowthRange.growth` of the longest range;
   1 if they keep their size with depth.
 * `activation_rms_min`, `activation_rms_max`: the smallest and the largest rms of the output
-  of a layer.
+  of a layer, among those that are finite.
 * `gradient_rms_min`, `gradient_rms_max`: of the gradient with respect to such an output.
 * `update_ratio_min`, `update_ratio_max`: of the update ratio of a trainable layer.
 * `dead_fraction_max`: the largest share of units of a ReLU layer that were zero for all
