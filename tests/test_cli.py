@@ -127,7 +127,10 @@ def test_a_calibration_passes_on_the_warnings_of_the_monitor(capsys, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a command: calibrate, audit, report, compare, export, explain. See --help."),
+        (
+            [],
+            "expected a command: calibrate, audit, report, compare, export, explain. See --help.",
+        ),
         (["diagnose"], "argument COMMAND: invalid choice: 'diagnose' (choose from"),
         (["calibrate", "--width", "63"], "argument --width: must be at least 64, got 63"),
         (["calibrate", "--width", "wide"], "--width: invalid integer value: 'wide'"),

@@ -44,6 +44,15 @@ def of_layers(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
     return values, np.stack([output, output, gradient, ~np.isnan(values[3])])
 
 
+def in_order(position: int, layer: str) -> str:
+    """The name of a layer after its position, so that names sort in the order of the calls.
+
+    >>> in_order(3, "net/hidden_2")
+    '003_net/hidden_2'
+    """
+    return f"{position:03d}_{layer}"
+
+
 class Known(NamedTuple):
     """What the numbers of a network are computed from.
 
@@ -200,8 +209,7 @@ def named(
 
     Returns:
         `activation_monitor/NAME` for the numbers of the network that were measured;
-        and `SCALAR/POSITION_LAYER` for the scalars of each layer. The position has three
-        digits, so the names sort in the order of the calls.
+        and `SCALAR/POSITION_LAYER` for the scalars of each layer, see `in_order`.
     """
     prefix = "val_" if snapshot.evaluation else ""
     found: dict[str, float] = {}
@@ -212,6 +220,6 @@ def named(
         return found
     values, measured = of_layers(snapshot)
     for row, layer in np.argwhere(measured).tolist():
-        name = f"{prefix}{OF_LAYERS[row]}/{layer:03d}_{snapshot.layers[layer].name}"
-        found[name] = float(values[row, layer])
+        name = in_order(layer, snapshot.layers[layer].name)
+        found[f"{prefix}{OF_LAYERS[row]}/{name}"] = float(values[row, layer])
     return found

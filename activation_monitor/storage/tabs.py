@@ -14,18 +14,18 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 from activation_monitor.analysis import histogram, records, scalars
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.storage import log_format
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
 _SUMMARIES: Any = summary_pb2
 _SHAPES: Any = tensor_shape_pb2
 _TYPES: Any = types_pb2
 
-_HISTOGRAMS = {
-    records.OUTPUT: log_format.HISTOGRAM_PREFIX,
-    records.OUTPUT_GRADIENT: "gradients/",
-}
-"""Quantity to what stands before the name of the layer in the tag of a histogram."""
+_LAST = "~"
+"""The first character of our groups. TensorBoard sorts groups by name: so they come after
+those of the user, such as `epoch_loss`."""
+
+_HISTOGRAMS = {records.OUTPUT: "activations", records.OUTPUT_GRADIENT: "gradients"}
+"""Quantity to the group of its histograms."""
 
 _ALL_OF = 64
 """Number of snapshots that all have histograms. TensorBoard keeps 100 of a tag."""
@@ -53,6 +53,17 @@ def shows(number: int) -> bool:
     return number % every == 0
 
 
+def tag(group: str, position: int, layer: LayerInfo) -> str:
+    """The tag of a copy. Tags sort in the order of the calls of the layers.
+
+    Args:
+        group: A scalar of `scalars.OF_LAYERS`, "activations" or "gradients".
+        position: The position of the layer in the snapshot.
+        layer: The layer.
+    """
+    return f"{_LAST}{group}/{scalars.in_order(position, layer.name)}"
+
+
 class Copies:
     """Makes the scalars and histograms of snapshots that have the same layers.
 
@@ -63,18 +74,18 @@ class Copies:
     def __init__(self, layers: tuple[LayerInfo, ...]):
         self.layers = layers
         self._scalars = [
-            _SUMMARIES.Summary.Value(tag=f"{scalar}/{layer.name}")
+            _SUMMARIES.Summary.Value(tag=tag(scalar, position, layer))
             for scalar in scalars.OF_LAYERS
-            for layer in layers
+            for position, layer in enumerate(layers)
         ]
         shape = _SHAPES.TensorShapeProto()
         for size in (histogram.BUCKETS // _MERGED, 3):
             shape.dim.add(size=size)
         self._histograms = {}  # by quantity
-        for quantity, prefix in _HISTOGRAMS.items():
+        for quantity, group in _HISTOGRAMS.items():
             self._histograms[quantity] = []
-            for layer in layers:
-                value = _SUMMARIES.Summary.Value(tag=prefix + layer.name)
+            for position, layer in enumerate(layers):
+                value = _SUMMARIES.Summary.Value(tag=tag(group, position, layer))
                 value.tensor.dtype = _TYPES.DT_FLOAT
                 value.tensor.tensor_shape.CopyFrom(shape)
                 self._histograms[quantity].append((value, value.tensor))
