@@ -258,7 +258,7 @@ class Run:
     def _write_image(self, log):
         from activation_monitor.views.figures import image  # loads plotly only when needed
 
-        pixels = image.heat_image(self.recording)
+        pixels = image.picture(self.recording)
         height, width, _ = pixels.shape
         step = self.recording.steps[-1]
         log.write_image(step, image.png(pixels), (width, height), image.ABOUT)
