@@ -205,8 +205,13 @@ def measured_first(tensor, record):
 
 
 def gradient_measured(tensor, measure: Callable):
-    """The same tensor, for those who compute a gradient by it, which is measured."""
-    return _with_attached(tensor, backend.gradient_measured(tensor, measure))
+    """The same tensor, for those who compute a gradient by it, which is measured. A loss
+    may be computed from its logits instead."""
+    new = _with_attached(tensor, backend.gradient_measured(tensor, measure))
+    logits = logits_of(new)
+    if logits is not None:
+        set_tensor_attr(new, "_keras_logits", backend.gradient_measured(logits, measure))
+    return new
 
 
 def logits_of(tensor):

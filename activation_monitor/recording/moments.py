@@ -142,7 +142,7 @@ def of_each(xs: Sequence[Any], primitives: Primitives) -> tuple[Any, Any]:
         Tensor of shape `(len(xs), len(raw.MOMENTS))`, see `Moments`; and a boolean tensor
         `(len(xs),)`: whether sums about zero suffice.
     """
-    elements = np.array([x.shape[0] for x in xs], np.float32)
+    elements = ops.convert_to_tensor([float(x.shape[0]) for x in xs], "float32")
     low, high = (ops.stack([f(x) for x in xs]) for f in (ops.min, ops.max))
     mean = ops.stack([ops.sum(x) for x in xs]) / elements
     square = ops.stack([primitives.sum_of_squares(x) for x in xs]) / elements
@@ -227,7 +227,7 @@ def exponent_of(largest: Any) -> Any:
 
 def power_of_two(exponent: Any, dtype: str) -> Any:
     """`2^exponent` for a whole number from -126 to 127, without rounding."""
-    if dtype == "float64":
+    if keras.backend.standardize_dtype(dtype) == "float64":
         return ops.power(ops.cast(2.0, dtype), exponent)
     shifted = ops.left_shift(ops.cast(exponent, "int32") + 127, 23)
     return bits_as(shifted, "float32")

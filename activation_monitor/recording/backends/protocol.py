@@ -160,7 +160,8 @@ class Backend(Protocol):
         ...
 
     def uncounted(self, function: Callable) -> Callable:
-        """A step made for the monitor, without the backend's warnings about retracing."""
+        """A step made for the monitor: without the backend's warnings about retracing, and
+        as it runs eagerly where a compiled one cannot be measured."""
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:
@@ -210,8 +211,14 @@ class Backend(Protocol):
         """Whether to measure this gradient would change the order of a sum."""
         ...
 
+    def sources_noted(self) -> AbstractContextManager[None]:
+        """Within the block, an eager step notes what tensors are computed from, where
+        nothing else knows it."""
+        ...
+
     def computed_from(self, tensor: Any) -> list | None:
-        """The tensors that a traced tensor was computed from; None in an eager step."""
+        """The tensors that a tensor was computed from, or what stands for them: `key` and
+        `computed_from` are called with these. None if that is not known."""
         ...
 
     def derived(

@@ -16,6 +16,7 @@ from activation_monitor.recording.backends.jax.graphs import (
     outermost_graph,
     running_now,
     same_but_new,
+    sources_noted,
 )
 from activation_monitor.recording.backends.jax.processes import (
     by_replica,
@@ -99,6 +100,7 @@ __all__ = [
     "running_now",
     "same_but_new",
     "second_trace",
+    "sources_noted",
     "state_given",
     "state_returned",
     "strategies",

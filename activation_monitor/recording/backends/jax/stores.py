@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from activation_monitor.analysis import histogram, raw, records
+from activation_monitor.analysis import raw
 from activation_monitor.recording import measure, moments
+from activation_monitor.recording.backends import received
 from activation_monitor.recording.backends.jax.graphs import deliver
 
 
@@ -159,14 +160,8 @@ class Store:
         Args:
             record: The raw record, `(len(raw.COLUMNS),)`. The store must merge.
         """
-        rest = self.length - len(raw.COLUMNS)
+        rest = received.length_of(self) - len(raw.COLUMNS)
         deliver(self, [jnp.concatenate([record, jnp.zeros(rest, np.float32)])])
-
-    @property
-    def length(self) -> int:
-        """The length of what is measured of a tensor."""
-        counted = self.histograms * len(raw.HISTOGRAM_COLUMNS)
-        return len(raw.COLUMNS) + counted + self.channels
 
     def receive(self, found: Sequence[Any], start: int = 0) -> None:
         """Take what a step has measured.
@@ -181,23 +176,12 @@ class Store:
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        received = _on_host(self, self.received)
-        return _joined(self, raw.finish(received[:, : len(raw.COLUMNS)]))
+        held = [(np.asarray(array), start) for array, start in self.received]
+        return received.record(self, received.stacked(self, held))
 
     def clear(self) -> None:
         """Empty the store."""
         self.received.clear()
-
-
-def _on_host(store, received):
-    """What was received, `(tensors, store.length)`; zeros if nothing was."""
-    parts = [np.asarray(a)[start : start + store.length] for a, start in received]
-    return np.stack(parts or [np.zeros(store.length, np.float32)])
-
-
-def _joined(store, several):
-    """One record of several, `(tensors, len(records.FIELDS))`."""
-    return functools.reduce(records.merge, several) if store.merges else several[-1]
 
 
 class Kept:
@@ -232,10 +216,10 @@ class Reader:
 
     def collect(self) -> Any:
         """Empty the stores; returns what they held, still on the device."""
-        received = [[*store.received] for store in self.stores]
+        held = [[*store.received] for store in self.stores]
         for store in self.stores:
             store.clear()
-        return received
+        return held
 
     def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Copy to the host what `collect` returned.
@@ -248,22 +232,7 @@ class Reader:
         arrays = {id(array): array for held in collected for array, _ in held}
         copies = dict(zip(arrays, jax.device_get([*arrays.values()]), strict=True))
         each = [
-            _on_host(store, [(copies[id(array)], start) for array, start in held])
+            received.stacked(store, [(copies[id(array)], start) for array, start in held])
             for store, held in zip(self.stores, collected, strict=True)
         ]
-        # All together, because many small arrays take as long as a step.
-        several = raw.finish(np.concatenate([part[:, : len(raw.COLUMNS)] for part in each]))
-        ends = np.cumsum([len(part) for part in each])[:-1]
-        split = zip(self.stores, np.split(several, ends), strict=True)
-        found = np.stack([_joined(store, part) for store, part in split])
-        counted = histogram.none(len(self.stores))
-        counting = [store.histograms for store in self.stores]
-        if any(counting):
-            columns = slice(len(raw.COLUMNS), len(raw.COLUMNS) + len(raw.HISTOGRAM_COLUMNS))
-            last = [p[-1, columns] for p, does in zip(each, counting, strict=True) if does]
-            counted[counting] = raw.finish_histograms(np.stack(last))
-        active = [
-            np.max(part[:, store.length - store.channels :], axis=0)  # NaN, if one is NaN
-            for store, part in zip(self.stores, each, strict=True)
-        ]
-        return found, counted, active
+        return received.finish(self.stores, each)

@@ -1,0 +1,270 @@
+"""The tensors of an eager step, what they were computed from, and gradients by them.
+
+PyTorch runs a step's code at every step. Nothing is traced, and autograd knows neither
+tensors behind frozen layers nor those of an evaluation. So while a sampled step runs, a
+`TorchFunctionMode` notes for each result which tensors it was computed from. It keeps no
+tensor alive.
+"""
+
+# The environment of a type checker may have no PyTorch.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from activation_monitor.recording.patches import wrapped_method
+
+_running = threading.local()
+
+
+class _Source:
+    """Stands for the values of a tensor, and leads to those it was computed from."""
+
+    __slots__ = ("parents",)
+
+    def __init__(self, parents: tuple["_Source", ...] = ()):
+        self.parents = parents
+
+
+def _tensors_in(value):
+    """The tensors in arguments or results, which may be nested."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors_in(one)
+    elif isinstance(value, dict):
+        yield from _tensors_in([*value.values()])
+
+
+class _Noting(TorchFunctionMode):
+    """Notes which tensors each result is computed from."""
+
+    def __init__(self):
+        super().__init__()
+        self._sources = WeakIdKeyDictionary()
+
+    def source_of(self, tensor):
+        """Stands for the present values of a tensor."""
+        found = self._sources.get(tensor)
+        if found is None:
+            found = self._sources[tensor] = _Source()
+        return found
+
+    # Where the user's code is compiled, this must not become a part of it.
+    @torch.compiler.disable
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        # Before the call, which may change a tensor in place.
+        given = [*_tensors_in(args), *_tensors_in(kwargs)]
+        parents = tuple(self.source_of(one) for one in given)
+        results = func(*args, **kwargs)
+        if parents:
+            for one in _tensors_in(results):
+                # A view of itself, or a result that is not new, has its own parents.
+                if all(one is not tensor for tensor in given) or _changes(func):
+                    self._sources[one] = _Source(parents)
+        return results
+
+
+def _changes(func):
+    """Whether a function changes its first argument: `add_`, `__iadd__`, `__setitem__`."""
+    name = getattr(func, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+@contextlib.contextmanager
+def sources_noted() -> Iterator[None]:
+    """Within the block, it is noted what each tensor is computed from."""
+    before, _running.noting = getattr(_running, "noting", None), _Noting()
+    try:
+        with _running.noting:
+            yield
+    finally:
+        _running.noting = before
+
+
+@contextlib.contextmanager
+def measuring() -> Iterator[None]:
+    """Within the block, tensors are measured: nothing is derived, and nothing noted."""
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        yield
+
+
+def running_now() -> tuple[str, int]:
+    """Identify the thread that runs this code."""
+    return "thread", threading.get_ident()
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a dense tensor of the running step, not a symbolic Keras one."""
+    return isinstance(value, torch.Tensor) and _is_dense(value) and not value.is_meta
+
+
+def _is_dense(tensor):
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def is_ragged_or_sparse_float(value: Any) -> bool:
+    """Whether a value holds floating-point numbers in a nested or sparse tensor."""
+    return (
+        isinstance(value, torch.Tensor)
+        and not _is_dense(value)
+        and value.dtype.is_floating_point
+    )
+
+
+def is_recomputing() -> bool:
+    """Whether a backward pass runs, in which a checkpoint repeats its forward pass; or
+    `torch.compile` traces this code, which must not measure then."""
+    return torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
+
+
+def graph() -> None:
+    """None: steps run eagerly."""
+
+
+def outermost_graph() -> None:
+    """None: steps run eagerly."""
+
+
+def in_function_within(root: Any) -> bool:
+    """False: code that `torch.compile` traces is not tapped, see `is_recomputing`."""
+    del root
+    return False
+
+
+def key(tensor: Any) -> Any:
+    """Identifies the values of a tensor."""
+    noting = getattr(_running, "noting", None)
+    if noting is None:
+        return id(tensor)
+    return tensor if isinstance(tensor, _Source) else noting.source_of(tensor)
+
+
+def computed_from(tensor: Any) -> list | None:
+    """What the values of a tensor were computed from; None where that is not noted."""
+    if getattr(_running, "noting", None) is None:
+        return None
+    return [*key(tensor).parents]
+
+
+def same_but_new(tensor: Any) -> Any:
+    """A new tensor with the same values, so that the outputs of two layers differ."""
+    return tensor.view_as(tensor)
+
+
+def measured_first(tensor: Any, record: Any) -> Any:
+    """The tensor, which has been measured."""
+    del record
+    return tensor
+
+
+def gradient_measured(tensor: Any, measure: Callable[[Any], Any]) -> Any:
+    """The tensor, whose gradient is measured once a backward pass knows it.
+
+    Args:
+        tensor: A tensor of the running step.
+        measure: Called with the gradient, while the backward pass runs.
+    """
+    if tensor.requires_grad:
+
+        def measure_only(gradient):
+            measure(gradient)  # what a hook returns would take the place of the gradient
+
+        tensor.register_hook(measure_only)
+    return tensor
+
+
+def derived(
+    function: Callable[[list], Any],
+    values: list,
+    tensors: Callable[[], list[tuple[Any, Callable[[Any], Any]]]],
+) -> Any:
+    """A scalar, after a backward pass, see `gradient_measured`.
+
+    Args:
+        function: Function of the values; returns the scalar.
+        values: The values of the variables that are trained.
+        tensors: Not used.
+
+    Returns:
+        The scalar.
+    """
+    del tensors
+    with torch.enable_grad():
+        of = function(values)
+        by = [value for value in values if value.requires_grad]
+        if by and of.requires_grad:
+            # This leaves the gradients alone that the variables hold.
+            torch.autograd.grad(of, by, allow_unused=True)
+    return of.detach()
+
+
+@contextlib.contextmanager
+def gradients_measured(
+    taps: Callable[[list], list], asked: Callable[[list, list], None]
+) -> Iterator[None]:
+    """Within the block, tell `asked` which gradients backward passes compute.
+
+    Args:
+        taps: Not used: see `gradient_measured`.
+        asked: Called with the tensors that a backward pass leads to, or that it was asked
+            for, and the gradients by them.
+    """
+    del taps
+
+    def noted_backward(backward, tensor, *args, **kwargs):
+        leaves = _leaves(tensor)  # a backward pass frees what leads to them
+        result = backward(tensor, *args, **kwargs)
+        asked(leaves, [leaf.grad for leaf in leaves])
+        return result
+
+    def noted_grad(grad, outputs, inputs, *args, **kwargs):
+        found = grad(outputs, inputs, *args, **kwargs)
+        asked([*_tensors_in(inputs)] or [inputs], [*found])
+        return found
+
+    with (
+        wrapped_method(torch.Tensor, "backward", noted_backward),
+        wrapped_method(torch.autograd, "grad", noted_grad),
+    ):
+        yield
+
+
+def _leaves(tensor):
+    """The tensors whose `grad` a backward pass from this one adds to."""
+    found, seen, todo = [], set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # adds to the gradient of a leaf
+            found.append(node.variable)
+        todo.extend(following for following, _ in node.next_functions)
+    return found
+
+
+def is_added_up(gradient: Any) -> bool:
+    """Whether to measure a gradient would change a sum: it is only read."""
+    del gradient
+    return False
+
+
+def without_gradients(function: Callable) -> Callable:
+    """A function of ours in which nothing is derived."""
+
+    @functools.wraps(function)
+    def called(*args, **kwargs):
+        with torch.no_grad():
+            return function(*args, **kwargs)
+
+    return called
