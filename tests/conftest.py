@@ -12,8 +12,8 @@ import pytest
 
 from cases import is_slow
 
-# It needs a process of its own, with JAX as the backend: `backends/test_jax.py` runs it.
-collect_ignore = ["backends/on_jax.py"]
+# They need a process of their own, with another backend: `test_each_backend.py` runs them.
+collect_ignore_glob = ["backends/on_*.py", "backends/guide_*.py", "backends/common.py"]
 
 _SUBJECT = "activation_monitor.analysis"
 # What the tests of analysis may import at the top of a file. A function in such a file may

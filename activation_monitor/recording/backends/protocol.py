@@ -160,8 +160,7 @@ class Backend(Protocol):
         ...
 
     def uncounted(self, function: Callable) -> Callable:
-        """A step made for the monitor: without the backend's warnings about retracing, and
-        as it runs eagerly where a compiled one cannot be measured."""
+        """A step made for the monitor, without the backend's warnings about retracing."""
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:

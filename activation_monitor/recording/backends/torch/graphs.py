@@ -1,7 +1,6 @@
 """The tensors of an eager step, what they were computed from, and gradients by them.
 
-PyTorch runs a step's code at every step. Nothing is traced, and autograd knows neither
-tensors behind frozen layers nor those of an evaluation. So while a sampled step runs, a
+A sampled step runs eagerly, and nothing is traced. Autograd knows neither tensors behind frozen layers nor those of an evaluation. So while a sampled step runs, a
 `TorchFunctionMode` notes for each result which tensors it was computed from. It keeps no
 tensor alive.
 """
@@ -58,8 +57,6 @@ class _Noting(TorchFunctionMode):
             found = self._sources[tensor] = _Source()
         return found
 
-    # Where the user's code is compiled, this must not become a part of it.
-    @torch.compiler.disable
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         # Before the call, which may change a tensor in place.
@@ -80,12 +77,18 @@ def _changes(func):
     return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
 
 
+def eagerly() -> contextlib.AbstractContextManager[None]:
+    """Within the block, functions of `torch.compile` run eagerly: layers can be tapped, and
+    sources noted, in code that runs, and not in code that is compiled."""
+    return torch.compiler.set_stance("force_eager")
+
+
 @contextlib.contextmanager
 def sources_noted() -> Iterator[None]:
     """Within the block, it is noted what each tensor is computed from."""
     before, _running.noting = getattr(_running, "noting", None), _Noting()
     try:
-        with _running.noting:
+        with eagerly(), _running.noting:
             yield
     finally:
         _running.noting = before
@@ -122,9 +125,8 @@ def is_ragged_or_sparse_float(value: Any) -> bool:
 
 
 def is_recomputing() -> bool:
-    """Whether a backward pass runs, in which a checkpoint repeats its forward pass; or
-    `torch.compile` traces this code, which must not measure then."""
-    return torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
+    """Whether a backward pass runs, in which a checkpoint repeats its forward pass."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def graph() -> None:
@@ -136,7 +138,7 @@ def outermost_graph() -> None:
 
 
 def in_function_within(root: Any) -> bool:
-    """False: code that `torch.compile` traces is not tapped, see `is_recomputing`."""
+    """False: nothing is traced, see `sources_noted`."""
     del root
     return False
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from activation_monitor.recording.backends.torch.graphs import without_gradients
+from activation_monitor.recording.backends.torch import graphs
 
 
 def run_step(step: Callable, *args: Any) -> Any:
@@ -21,7 +21,8 @@ def run_step(step: Callable, *args: Any) -> Any:
     Returns:
         The return value of the step.
     """
-    return step(*args)
+    with graphs.eagerly():
+        return step(*args)
 
 
 def returning_records(step: Callable) -> Callable:
@@ -51,7 +52,7 @@ def outlasting(tensors: Sequence[Any]) -> list:
 
 def compiled(function: Callable) -> Callable:
     """A function of ours. It runs eagerly: to compile it takes seconds."""
-    return without_gradients(function)
+    return graphs.without_gradients(function)
 
 
 def check_loop() -> None:
@@ -59,21 +60,17 @@ def check_loop() -> None:
 
 
 def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
-    """A user's step as it runs eagerly.
-
-    Args:
-        step: A function, which `torch.compile` may have returned.
+    """A user's step, which runs eagerly where it is measured, see `graphs.sources_noted`.
 
     Returns:
-        The function; False and False: nothing is traced.
+        The step; False and False: nothing is traced.
     """
-    return uncounted(step), False, False
+    return step, False, False
 
 
 def uncounted(function: Callable) -> Callable:
-    """A step as it runs eagerly, also if `torch.compile` has returned it: layers can be
-    tapped in code that runs, and not in code that is compiled."""
-    return getattr(function, "_torchdynamo_orig_callable", function)
+    """PyTorch does not warn about retracing."""
+    return function
 
 
 def is_out_of_memory(error: Exception) -> bool:
