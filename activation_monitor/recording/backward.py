@@ -25,7 +25,7 @@ from activation_monitor.recording.keras_private import (
 from activation_monitor.recording.patches import wrapped_method
 from activation_monitor.recording.weights import known_kernels, some_rows
 
-ops: Any = keras.ops  # not annotated, see `moments`
+ops: Any = keras.ops  # not annotated, see `recording.ops`
 
 _OPTIMIZERS = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
 """The classes of Keras that define `apply`. The second one calls the first one."""

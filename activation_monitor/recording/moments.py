@@ -23,10 +23,7 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import raw
-
-# Keras does not annotate its functions. What type checkers infer for symbolic tensors,
-# None for example, is wrong for the tensors measured here.
-ops: Any = keras.ops
+from activation_monitor.recording import ops
 
 # Between these magnitudes float32 squares can neither overflow nor be flushed, even
 # summed over a large batch: no scaling needed.

@@ -10,7 +10,7 @@ from activation_monitor.analysis import moving
 from activation_monitor.recording.keras_private import stored_value
 from activation_monitor.recording.trying import UntilItFails
 
-ops: Any = keras.ops  # not annotated, see `moments`
+ops: Any = keras.ops  # not annotated, see `recording.ops`
 
 
 def is_batch_normalization(layer: keras.Layer) -> bool:

@@ -22,7 +22,7 @@ from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import compiled, stored_value
 from activation_monitor.recording.trying import UntilItFails
 
-ops: Any = keras.ops  # not annotated, see `moments`
+ops: Any = keras.ops  # not annotated, see `recording.ops`
 
 
 def some_rows(kernel: Any) -> Any:

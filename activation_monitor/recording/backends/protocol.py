@@ -14,6 +14,7 @@ Everything else in `recording` is written in Keras alone.
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,6 +87,7 @@ class Backend(Protocol):
     FRAMES: tuple[str, ...]
     COMPILED: str
     CAPTURES_VARIABLES: bool
+    ops: ModuleType
 
     def check(self) -> None:
         """Raise NotImplementedError if this backend is not built yet."""

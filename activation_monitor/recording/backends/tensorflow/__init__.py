@@ -1,5 +1,7 @@
 """The TensorFlow backend, see `protocol.Backend`."""
 
+import keras
+
 from activation_monitor.recording.backends.tensorflow.graphs import (
     computed_from,
     derived,
@@ -58,6 +60,9 @@ CAPTURES_VARIABLES = True
 COMPILED = "tf.function"
 """The name of a compiled function, for messages."""
 
+ops = keras.ops
+"""Functions that measure tensors."""
+
 
 def check() -> None:
     """This backend is built."""
@@ -92,6 +97,7 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "ops",
     "outermost_graph",
     "outlasting",
     "replicas",

@@ -1,5 +1,6 @@
 """The PyTorch backend, see `protocol.Backend`."""
 
+from activation_monitor.recording.backends.torch import ops
 from activation_monitor.recording.backends.torch.graphs import (
     computed_from,
     derived,
@@ -92,6 +93,7 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "ops",
     "outermost_graph",
     "outlasting",
     "replicas",

@@ -1,6 +1,7 @@
 """The tensors of an eager step, what they were computed from, and gradients by them.
 
-A sampled step runs eagerly, and nothing is traced. Autograd knows neither tensors behind frozen layers nor those of an evaluation. So while a sampled step runs, a
+A sampled step runs eagerly, and nothing is traced. Autograd knows neither tensors behind
+frozen layers nor those of an evaluation. So while a sampled step runs, a
 `TorchFunctionMode` notes for each result which tensors it was computed from. It keeps no
 tensor alive.
 """
@@ -11,12 +12,12 @@ tensor alive.
 import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from activation_monitor.recording.patches import wrapped_method
 
@@ -44,30 +45,42 @@ def _tensors_in(value):
 
 
 class _Noting(TorchFunctionMode):
-    """Notes which tensors each result is computed from."""
+    """Notes which tensors each result is computed from.
+
+    Only what is computed from a tensor that someone has asked for is noted: weights,
+    gradients and what an optimizer does with them are not.
+    """
 
     def __init__(self):
         super().__init__()
-        self._sources = WeakIdKeyDictionary()
+        self._sources: dict[int, tuple[weakref.ref, _Source]] = {}  # by id of the tensor
+
+    def known(self, tensor):
+        """Stands for the present values of a tensor; None if they are not noted."""
+        reference, source = self._sources.get(id(tensor), (None, None))
+        # Another tensor may have the id of one that is gone.
+        return source if reference is not None and reference() is tensor else None
 
     def source_of(self, tensor):
-        """Stands for the present values of a tensor."""
-        found = self._sources.get(tensor)
-        if found is None:
-            found = self._sources[tensor] = _Source()
-        return found
+        """Stands for the present values of a tensor, which are noted from now on."""
+        return self.known(tensor) or self._note(tensor, _Source())
+
+    def _note(self, tensor, source):
+        self._sources[id(tensor)] = weakref.ref(tensor), source
+        return source
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         # Before the call, which may change a tensor in place.
-        given = [*_tensors_in(args), *_tensors_in(kwargs)]
-        parents = tuple(self.source_of(one) for one in given)
+        given = [*_tensors_in(args), *_tensors_in(kwargs)] if kwargs else _tensors_in(args)
+        parents = [(one, source) for one in given if (source := self.known(one))]
         results = func(*args, **kwargs)
         if parents:
+            new = _Source(tuple(source for _, source in parents))
             for one in _tensors_in(results):
-                # A view of itself, or a result that is not new, has its own parents.
-                if all(one is not tensor for tensor in given) or _changes(func):
-                    self._sources[one] = _Source(parents)
+                # A result that is not new keeps its own parents.
+                if all(one is not tensor for tensor, _ in parents) or _changes(func):
+                    self._note(one, new)
         return results
 
 
