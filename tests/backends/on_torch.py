@@ -175,13 +175,21 @@ def test_layers_in_code_that_the_user_compiles_are_measured():
     assert names == ["first:input", "first", "last"]
 
 
-def test_results_that_change_in_place_lead_to_their_sources():
-    """`add_` returns the tensor that it changes: it has two parents then."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y: x.add_(y),
+        lambda x, y: x.__iadd__(y),
+        lambda x, y: x.__setitem__((slice(None), 0), y[:, 0]),
+    ],
+)
+def test_results_that_change_in_place_lead_to_their_sources(change):
+    """The tensor that changes has two parents then."""
 
     class Inplace(layers.Layer):
         def call(self, x, y):
             x = x + 0.0
-            x.add_(y)
+            change(x, y)
             return x
 
     given = keras.Input((12,))

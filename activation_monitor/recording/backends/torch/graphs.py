@@ -71,23 +71,38 @@ class _Noting(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__get__":  # most calls read a shape or a dtype
+            results = func(*args, **kwargs)
+            if isinstance(results, torch.Tensor):
+                self._note_new(results, self._known_in(args))
+            return results
         # Before the call, which may change a tensor in place.
-        given = [*_tensors_in(args), *_tensors_in(kwargs)] if kwargs else _tensors_in(args)
-        parents = [(one, source) for one in given if (source := self.known(one))]
+        known = self._known_in([*args, *kwargs.values()])
         results = func(*args, **kwargs)
-        if parents:
-            new = _Source(tuple(source for _, source in parents))
+        if known and _changes_in_place(name):
+            self._note(args[0], _Source(tuple(known.values())))
+        elif known:
             for one in _tensors_in(results):
-                # A result that is not new keeps its own parents.
-                if all(one is not tensor for tensor, _ in parents) or _changes(func):
-                    self._note(one, new)
+                self._note_new(one, known)
         return results
 
+    def _known_in(self, arguments):
+        """What stands for the tensors in arguments, by their id."""
+        found = {id(one): self.known(one) for one in _tensors_in(arguments)}
+        return {key: source for key, source in found.items() if source is not None}
 
-def _changes(func):
+    def _note_new(self, tensor, known):
+        """Note what a result is computed from; an argument keeps its own sources."""
+        if known and id(tensor) not in known:
+            self._note(tensor, _Source(tuple(known.values())))
+
+
+def _changes_in_place(name):
     """Whether a function changes its first argument: `add_`, `__iadd__`, `__setitem__`."""
-    name = getattr(func, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+    if name.startswith("__"):
+        return name.startswith("__i") or name == "__setitem__"
+    return name.endswith("_")
 
 
 def eagerly() -> contextlib.AbstractContextManager[None]:

@@ -46,7 +46,8 @@ def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarra
         The record, `(len(records.FIELDS),)`.
     """
     del jit_compile
-    tensor = keras.ops.convert_to_tensor(x).detach()
+    tensor: Any = keras.ops.convert_to_tensor(x)
+    tensor = tensor.detach()
     with graphs.measuring():
         found = measure.measure(tensor, exact=exact, primitives=_primitives(tensor))
     return raw.finish(found.cpu().numpy())
