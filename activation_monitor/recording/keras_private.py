@@ -243,6 +243,10 @@ def attach_masks(layer: keras.Layer, inputs: tuple, outputs) -> None:
 
 # -- a wrapper that Keras cannot tell from its layer
 
+OWN_ATTRIBUTES = ("layer", "_torch_params")
+"""Attributes of a wrapper that are not those of the layer inside; the second one holds what
+PyTorch knows of its variables."""
+
 WRAPPED_ATTRIBUTES = (
     "_allow_non_tensor_positional_args",
     "_build_shapes_dict",

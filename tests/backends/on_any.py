@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from activation_monitor import ActivationMonitor, audit
+from activation_monitor import ActivationMonitor, Monitored, audit
 from activation_monitor.analysis import raw, records
 from activation_monitor.auditing import _ForwardPass
 from activation_monitor.recording.backends import backend
@@ -260,3 +260,48 @@ def test_a_log_is_written_without_tensorflow(tmp_path):
     assert run.stdout.splitlines() == ["[]"], run.stderr
     assert [*tmp_path.rglob("events.out.tfevents*")]
     assert backend.__name__.rpartition(".")[2] == BACKEND
+
+
+@pytest.mark.parametrize("histograms", [False, True])
+def test_a_store_of_many_tensors_holds_a_record_of_all(histograms):
+    """It joins those of every 256, and does not keep them all."""
+    store, one = (
+        backend.Store(histograms, merges=merges, channels=3) for merges in (True, False)
+    )
+    tensors = _RNG.normal(size=(600, 4, 3)).astype("float32")
+    tensors[..., 1] = 0
+    tensors[10, 0, 1] = 1  # active once, long ago
+    tensors[..., 2] = 0
+    for x in tensors:
+        for place in (store, one):
+            place.put(keras.ops.convert_to_tensor(x), exact=False, fused=False)
+    assert len(store.received) <= 256
+    found, counted, active = backend.Reader([store, one]).finish(
+        backend.Reader([store, one]).collect()
+    )
+    expected = tensors.astype(np.float64)
+    np.testing.assert_allclose(records.field(found[0], "mean"), expected.mean(), atol=1e-7)
+    np.testing.assert_allclose(
+        records.field(found[0], "variance"), expected.var(), rtol=1e-6
+    )
+    np.testing.assert_array_equal(records.field(found, "count"), [600 * 12, 12])
+    np.testing.assert_array_equal(active, [[1, 1, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(counted[0], counted[1])  # that of the last one
+    assert records.field(store.read(), "count") == 0
+
+
+@pytest.mark.parametrize("monitored", [False, True])
+def test_a_monitored_layer_records_its_outputs(monitored):
+    """Of every step, whether a callback samples it or not. Training is the same."""
+
+    def make(wrap=Monitored):
+        given = keras.Input((12,))
+        hidden = wrap(layers.Dense(16, "relu", name="hidden"))(given)
+        return keras.Model(given, layers.Dense(1)(hidden))
+
+    monitor = silent() if monitored else None
+    expected, _, _ = trained(lambda: make(lambda layer: layer), run_eagerly=True)
+    found, _, model = trained(make, monitor=monitor, run_eagerly=True)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.layers[1].statistics(training=True)["count"] == 2 * 96 * 16

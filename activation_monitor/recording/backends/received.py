@@ -2,11 +2,28 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from activation_monitor.analysis import histogram, raw, records
+
+MANY = 256
+"""So many tensors a store receives before they are joined. A `Monitored` layer, or a long
+evaluation, would otherwise fill the memory with records."""
+
+
+class Joined(NamedTuple):
+    """What a store has received earlier.
+
+    Attributes:
+        record: The record, `(len(records.FIELDS),)`.
+        active: Which channels were active, `(channels,)`, as numbers. NaN where it is not
+            known.
+    """
+
+    record: np.ndarray
+    active: np.ndarray
 
 
 class Receiving(Protocol):
@@ -38,19 +55,29 @@ def stacked(store: Receiving, received: Sequence[tuple[np.ndarray, int]]) -> np.
     return np.stack(parts or [np.zeros(length, np.float32)])
 
 
-def record(store: Receiving, rows: np.ndarray) -> np.ndarray:
-    """The record of a store, `(len(records.FIELDS),)`, from what `stacked` returned."""
-    return _joined(store, raw.finish(rows[:, : len(raw.COLUMNS)]))
+def joined(store: Receiving, rows: np.ndarray, earlier: Joined | None) -> Joined:
+    """Join what a store has received.
+
+    Args:
+        store: The store.
+        rows: What `stacked` returned.
+        earlier: What it has received before. If it does not merge, that does not count.
+    """
+    several = raw.finish(rows[:, : len(raw.COLUMNS)])
+    return _joined(store, rows, several, earlier)
 
 
 def finish(
-    stores: Sequence[Receiving], each: Sequence[np.ndarray]
+    stores: Sequence[Receiving],
+    each: Sequence[np.ndarray],
+    earlier: Sequence[Joined | None],
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """What `protocol.Reader.finish` returns.
 
     Args:
         stores: The stores, at least one.
         each: What `stacked` returned for each of them.
+        earlier: What each has received before.
 
     Returns:
         The records, `(stores, len(records.FIELDS))`; the histograms, `(stores,
@@ -60,21 +87,24 @@ def finish(
     # All together, because many small arrays take as long as a step.
     several = raw.finish(np.concatenate([part[:, : len(raw.COLUMNS)] for part in each]))
     ends = np.cumsum([len(part) for part in each])[:-1]
-    split = zip(stores, np.split(several, ends), strict=True)
-    found = np.stack([_joined(store, part) for store, part in split])
+    split = np.split(several, ends)
+    found = [*map(_joined, stores, each, split, earlier)]
     counted = histogram.none(len(stores))
     counting = [store.histograms for store in stores]
     if any(counting):
         columns = slice(len(raw.COLUMNS), len(raw.COLUMNS) + len(raw.HISTOGRAM_COLUMNS))
         last = [p[-1, columns] for p, does in zip(each, counting, strict=True) if does]
         counted[counting] = raw.finish_histograms(np.stack(last))
-    active = [
-        np.max(part[:, length_of(store) - store.channels :], axis=0)  # NaN, if one is NaN
-        for store, part in zip(stores, each, strict=True)
-    ]
-    return found, counted, active
+    return np.stack([one.record for one in found]), counted, [one.active for one in found]
 
 
-def _joined(store, several):
-    """One record of several, `(tensors, len(records.FIELDS))`."""
-    return functools.reduce(records.merge, several) if store.merges else several[-1]
+def _joined(store, rows, several, earlier):
+    """As `joined`, with the records of the rows, `(tensors, len(records.FIELDS))`."""
+    flags = rows[:, length_of(store) - store.channels :]
+    if not store.merges:
+        return Joined(several[-1], np.max(flags, axis=0))
+    if earlier is not None:
+        several = [earlier.record, *several]
+        flags = np.concatenate([earlier.active[np.newaxis], flags])
+    # The maximum is NaN, if one is NaN.
+    return Joined(functools.reduce(records.merge, several), np.max(flags, axis=0))

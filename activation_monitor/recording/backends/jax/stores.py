@@ -102,7 +102,9 @@ class Store:
             channel is active if it is in any. Defaults to `0`.
 
     Attributes:
-        received: What was measured, for each tensor: an array, and where it begins there.
+        received: What was measured of each of the last tensors: an array, and where it
+            begins there.
+        earlier: What was measured of those before them.
     """
 
     def __init__(self, histograms: bool, merges: bool = True, channels: int = 0):
@@ -110,6 +112,7 @@ class Store:
         self.merges = merges
         self.channels = channels
         self.received: list[tuple[Any, int]] = []
+        self.earlier: received.Joined | None = None
 
     def put(
         self,
@@ -172,16 +175,23 @@ class Store:
         """
         if not self.merges:
             self.received.clear()
+        elif len(self.received) == received.MANY:
+            self.earlier = self._joined()
+            self.received.clear()
         self.received.append((found[0], start))
+
+    def _joined(self):
+        held = [(np.asarray(array), start) for array, start in self.received]
+        return received.joined(self, received.stacked(self, held), self.earlier)
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        held = [(np.asarray(array), start) for array, start in self.received]
-        return received.record(self, received.stacked(self, held))
+        return self._joined().record
 
     def clear(self) -> None:
         """Empty the store."""
         self.received.clear()
+        self.earlier = None
 
 
 class Kept:
@@ -216,7 +226,7 @@ class Reader:
 
     def collect(self) -> Any:
         """Empty the stores; returns what they held, still on the device."""
-        held = [[*store.received] for store in self.stores]
+        held = [([*store.received], store.earlier) for store in self.stores]
         for store in self.stores:
             store.clear()
         return held
@@ -229,10 +239,10 @@ class Reader:
             len(histogram.SLOTS))`, empty ones for stores without; and of each store which
             of its channels were active, `(channels,)`. NaN where it is not known.
         """
-        arrays = {id(array): array for held in collected for array, _ in held}
+        arrays = {id(array): array for held, _ in collected for array, _ in held}
         copies = dict(zip(arrays, jax.device_get([*arrays.values()]), strict=True))
         each = [
             received.stacked(store, [(copies[id(array)], start) for array, start in held])
-            for store, held in zip(self.stores, collected, strict=True)
+            for store, (held, _) in zip(self.stores, collected, strict=True)
         ]
-        return received.finish(self.stores, each)
+        return received.finish(self.stores, each, [earlier for _, earlier in collected])

@@ -65,7 +65,9 @@ class Store:
             channel is active if it is in any. Defaults to `0`.
 
     Attributes:
-        received: What was measured of each tensor, `(received.length_of(store),)`.
+        received: What was measured of each of the last tensors,
+            `(received.length_of(store),)`.
+        earlier: What was measured of those before them.
     """
 
     def __init__(self, histograms: bool, merges: bool = True, channels: int = 0):
@@ -73,6 +75,7 @@ class Store:
         self.merges = merges
         self.channels = channels
         self.received: list[Any] = []
+        self.earlier: received.Joined | None = None
 
     def put(
         self,
@@ -132,16 +135,23 @@ class Store:
     def _receive(self, found):
         if not self.merges:
             self.received.clear()
+        elif len(self.received) == received.MANY:
+            self.earlier = self._joined()
+            self.received.clear()
         self.received.append(found)
+
+    def _joined(self):
+        held = [(found.cpu().numpy(), 0) for found in self.received]
+        return received.joined(self, received.stacked(self, held), self.earlier)
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        held = [(found.cpu().numpy(), 0) for found in self.received]
-        return received.record(self, received.stacked(self, held))
+        return self._joined().record
 
     def clear(self) -> None:
         """Empty the store."""
         self.received.clear()
+        self.earlier = None
 
 
 class Kept:
@@ -173,11 +183,12 @@ class Reader:
     def collect(self) -> Any:
         """Empty the stores; returns what they held, still on the device."""
         held = [[*store.received] for store in self.stores]
+        earlier = [store.earlier for store in self.stores]
         for store in self.stores:
             store.clear()
         vectors = [found for several in held for found in several]
         together = torch.cat(vectors) if vectors else torch.zeros(0)
-        return together, [len(several) for several in held]
+        return together, [len(several) for several in held], earlier
 
     def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Copy to the host what `collect` returned.
@@ -187,11 +198,11 @@ class Reader:
             len(histogram.SLOTS))`, empty ones for stores without; and of each store which
             of its channels were active, `(channels,)`. NaN where it is not known.
         """
-        together, tensors = collected
+        together, tensors, earlier = collected
         together, start, each = together.cpu().numpy(), 0, []
         for store, number in zip(self.stores, tensors, strict=True):
             length = received.length_of(store)
             starts = range(start, start + number * length, length)
             each.append(received.stacked(store, [(together, at) for at in starts]))
             start += number * length
-        return received.finish(self.stores, each)
+        return received.finish(self.stores, each, earlier)
