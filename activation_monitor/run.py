@@ -1,12 +1,14 @@
 """Keeps, judges and logs the snapshots of one run. A failure here never ends training."""
 
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from activation_monitor.analysis import scalars
 from activation_monitor.analysis.diagnosis import Diagnosis, summary
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.health import Health, judge
@@ -17,6 +19,7 @@ from activation_monitor.views import (
     console,  # noqa: F401 - shows the diagnosis
     in_words,
 )
+from activation_monitor.views.trackers import Log
 
 _KEEP = 1000
 
@@ -84,6 +87,9 @@ class Run:
             `None`, no limit.
         evaluations: The snapshots of evaluations of this run of training. Defaults to
             `None`: there are none.
+        trackers: Functions that log numbers elsewhere, each with a name for messages, see
+            `views.trackers`. They get the scalars of each layer if `scalars` is set.
+            Defaults to `()`.
 
     Attributes:
         recording: The snapshots. It holds at most 1000: those of the first steps, and the
@@ -99,6 +105,7 @@ class Run:
         scalars: bool = True,
         log_budget: int | None = None,
         evaluations: Recording | None = None,
+        trackers: tuple[tuple[str, Log], ...] = (),
     ):
         self.recording = Recording(keep=_KEEP, evaluations=evaluations)
         self._attempts = attempts
@@ -107,9 +114,12 @@ class Run:
         self._ignored = ignore
         self._scalars = scalars
         self._log_budget = log_budget
+        self._trackers = trackers
+        self._tracking: list[tuple[str, Log]] = []  # those that have not failed
         self._health = Health()
         self._added = 0
         self._log = None
+        self._numbers: tuple[Snapshot, dict[str, float]] | None = None
 
     @property
     def health(self) -> Health:
@@ -126,8 +136,23 @@ class Run:
         """The diagnosis of all snapshots so far, which prints as a table."""
         return summary(self.recording, self.findings)
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers of the network at the last sampled step, see `scalars.OF_NETWORK`;
+        NaN before it."""
+        if not len(self.recording):
+            return dict.fromkeys(scalars.OF_NETWORK, math.nan)
+        last = self.recording[-1]
+        if self._numbers is None or self._numbers[0] is not last:
+            self._numbers = last, scalars.of_network(last, self.findings)
+        return self._numbers[1]
+
     def open(self) -> None:
-        """Open the log, if a log folder is set and the log is not open yet."""
+        """Open the log, if a log folder is set and the log is not open yet.
+
+        Trackers that have failed before are tried again.
+        """
+        self._tracking = [*self._trackers]
         if self._log_dir is not None and self._log is None:
             self._log = self._attempts.attempt(
                 f"nothing is logged to {str(self._log_dir)!r}",
@@ -160,6 +185,8 @@ class Run:
                 "ever fewer snapshots. Set `log_budget` or `sample_every` higher for a "
                 "longer log."
             )
+        if self._tracking:
+            self._track(snapshot)
         return new
 
     def compare(self, evaluation: Snapshot) -> list[Finding]:
@@ -175,6 +202,25 @@ class Run:
         if new and self._log is not None and (verdict := self._verdict()) is not None:
             self._write(EventLog.write_verdict, evaluation.step, verdict)
         return new
+
+    def _track(self, snapshot):
+        """Pass the numbers of a snapshot on. A tracker that fails gets no more of them."""
+        findings = None if snapshot.evaluation else self.findings
+        numbers = self._attempts.attempt(
+            "trackers get nothing of a step",
+            *(scalars.named, snapshot, findings, self._scalars),
+        )
+        if not numbers:
+            return
+        for tracker in (*self._tracking,):
+            name, log = tracker
+
+            def track(log=log):
+                log(dict(numbers), snapshot.step)
+                return True
+
+            if not self._attempts.attempt(f"logging with {name} has ended", track):
+                self._tracking.remove(tracker)
 
     def _judged(self, snapshot):
         """Judge a snapshot; the findings to report."""

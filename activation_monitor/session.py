@@ -1,6 +1,7 @@
 """What a monitor does with its models: measure, judge, log, and act on findings."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from activation_monitor.recording.taps import Taps
 from activation_monitor.recording.two_steps import SampledStep
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.views.trackers import Log
 
 _DENSE = 10
 """So many steps are sampled after a first sign of trouble."""
@@ -48,6 +50,8 @@ class Options:
     actions: Actions
     ignored: frozenset[str]
     flight_recorder: int
+    trackers: tuple[tuple[str, Log], ...]
+    logs: tuple[str, ...]
 
 
 class Session:
@@ -76,7 +80,11 @@ class Session:
         self.models = models
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
         log_dir = options.log_dir if self._is_chief else None
-        written = {"scalars": options.scalars, "log_budget": options.log_budget}
+        written = {
+            "scalars": options.scalars,
+            "log_budget": options.log_budget,
+            "trackers": options.trackers if self._is_chief else (),
+        }
         self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, **written)
         self.training = Run(
             *(attempts, log_dir, RUN, options.ignored),
@@ -224,6 +232,28 @@ class Session:
             )
             if found is not None:
                 self._add(found)
+
+    def add_numbers(self, logs: dict[str, Any] | None) -> None:
+        """Add the numbers that `ActivationMonitor.logs` names to the `logs` of Keras.
+
+        Keras passes the same dictionary to the callbacks that follow.
+
+        Args:
+            logs: The dictionary, in which a number that is there stays as it is.
+        """
+        if logs is None or not self.options.logs:
+            return
+        numbers = self.attempts.attempt(
+            "`logs` have no numbers of the monitor", lambda: self.training.numbers
+        )
+        for name in self.options.logs:
+            if name in logs:
+                self.attempts.warn_once(
+                    f"`logs` have {name!r} already, for example of a metric of that name. "
+                    "It stays as it is. Give the metric another name."
+                )
+            else:
+                logs[name] = (numbers or {}).get(name, math.nan)
 
     def _weights_after(self, layers, loss):
         """A snapshot of the weights that an execution has left; None if layers changed."""
