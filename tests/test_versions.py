@@ -75,12 +75,24 @@ def test_a_bound_that_is_not_run_would_be_noticed(line, other):
     assert pins(text) != bounds()
 
 
-def test_keras_has_a_ceiling_on_its_minor_version():
-    """Its private names may change with any; the Keras that runs here is below it."""
-    (keras,) = [each for each in requirements() if each.name == "keras"]
-    (ceiling,) = [Version(s.version) for s in keras.specifier if s.operator == "<"]
+@pytest.mark.parametrize("name", ["keras", "jax"])
+def test_private_names_of_others_have_a_ceiling(name):
+    """On the minor version, with which they may change. The version that runs here is
+    below it."""
+    (specifiers,) = {each.specifier for each in requirements() if each.name == name}
+    (ceiling,) = [Version(one.version) for one in specifiers if one.operator == "<"]
     assert len(ceiling.release) == 2
-    assert metadata.version("keras") in keras.specifier
+    for found in metadata.distributions(name=name):
+        assert found.version in specifiers
+
+
+def test_the_environment_of_jax_has_all_that_the_package_needs_but_tensorflow():
+    """The package is installed there without its dependencies."""
+    extra = [Requirement(text) for text in PROJECT["optional-dependencies"]["jax"]]
+    needed = [Requirement(text) for text in PROJECT["dependencies"]] + extra
+    group = map(Requirement, SETTINGS["dependency-groups"]["jax"])
+    found = {str(one) for one in group if not one.name.startswith("pytest")}
+    assert found == {str(one) for one in needed if one.name != "tensorflow"}
 
 
 OURS, THEIRS = "activation_monitor.recording.taps", "keras.src.layers.layer"

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 
 from activation_monitor.analysis import records
+from activation_monitor.recording import backends
 from cases import cases
 
 SCRIPT = Path(__file__).parent / "same_runs.py"
-INSTALLED = [
-    name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)
-]
+INSTALLED = [name for name in backends._BUILT if importlib.util.find_spec(name)]
 
 # Each model with each fault, and what is found.
 FOUND = {
