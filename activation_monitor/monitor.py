@@ -22,6 +22,7 @@ from activation_monitor.recording.steps import SampleEvery, Schedule
 from activation_monitor.recording.two_steps import TwoSteps
 from activation_monitor.run import Attempts
 from activation_monitor.session import Options, Session
+from activation_monitor.tracking import add_numbers
 from activation_monitor.views.trackers import Tracker, trackers_of
 
 
@@ -272,6 +273,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         if self._two_steps("train"):
             self._session.stop = self._stop
             self._count.fit_begins()
+            self._session.tracking.begin()
             self._session.training.open()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -301,11 +303,11 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._count.batch_ends()
         if self._made("train") is not None:
             self._session.execution_ended((logs or {}).get("loss"), batch + 1)
-        self._session.add_numbers(logs)
+        self._add_numbers(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         """Flush the log, so that it can be read."""
-        self._session.add_numbers(logs)
+        self._add_numbers(logs)
         self._session.training.flush()
         self._session.evaluating.flush()
 
@@ -346,6 +348,10 @@ class ActivationMonitor(keras.callbacks.Callback):
                 self._session.evaluating.flush()
             else:
                 self._session.evaluating.close()
+
+    def _add_numbers(self, logs):
+        training = self._session.training
+        add_numbers(logs, self._options.logs, lambda: training.numbers, self._attempts)
 
     def _two_steps(self, kind):
         """The model's two steps of a kind, made again if its layers have changed."""

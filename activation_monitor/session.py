@@ -1,7 +1,6 @@
 """What a monitor does with its models: measure, judge, log, and act on findings."""
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from activation_monitor.recording.taps import Taps
 from activation_monitor.recording.two_steps import SampledStep
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.tracking import Tracking
 from activation_monitor.views.trackers import Log
 
 _DENSE = 10
@@ -65,6 +65,7 @@ class Session:
     Attributes:
         training: The run of training.
         evaluating: The run of evaluations.
+        tracking: The trackers of both.
         now: The number of the running step, or of the next step between two steps.
         first_step: The number of the first step; None before it.
         together: The number of steps that one execution runs.
@@ -80,10 +81,12 @@ class Session:
         self.models = models
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
         log_dir = options.log_dir if self._is_chief else None
+        trackers = options.trackers if self._is_chief else ()
+        self.tracking = Tracking(attempts, trackers, options.scalars)
         written = {
             "scalars": options.scalars,
             "log_budget": options.log_budget,
-            "trackers": options.trackers if self._is_chief else (),
+            "track": self.tracking.log,
         }
         self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, **written)
         self.training = Run(
@@ -232,28 +235,6 @@ class Session:
             )
             if found is not None:
                 self._add(found)
-
-    def add_numbers(self, logs: dict[str, Any] | None) -> None:
-        """Add the numbers that `ActivationMonitor.logs` names to the `logs` of Keras.
-
-        Keras passes the same dictionary to the callbacks that follow.
-
-        Args:
-            logs: The dictionary, in which a number that is there stays as it is.
-        """
-        if logs is None or not self.options.logs:
-            return
-        numbers = self.attempts.attempt(
-            "`logs` have no numbers of the monitor", lambda: self.training.numbers
-        )
-        for name in self.options.logs:
-            if name in logs:
-                self.attempts.warn_once(
-                    f"`logs` have {name!r} already, for example of a metric of that name. "
-                    "It stays as it is. Give the metric another name."
-                )
-            else:
-                logs[name] = (numbers or {}).get(name, math.nan)
 
     def _weights_after(self, layers, loss):
         """A snapshot of the weights that an execution has left; None if layers changed."""

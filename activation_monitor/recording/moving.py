@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import moving
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import stored_value
 from activation_monitor.recording.trying import UntilItFails
 
@@ -90,7 +91,7 @@ def _statistics(layers):
     values = [ops.convert_to_tensor(stored_value(v)) for pair in pairs for v in pair]
     if not values:
         return {}
-    together = ops.convert_to_numpy(ops.concatenate(values))
+    together = backend.on_host(ops.concatenate(values))
     ends = np.cumsum([2 * pair[0].shape[0] for pair in pairs])
     each = np.split(together, ends[:-1])
     return {
@@ -102,4 +103,4 @@ def _values(layer, name, default):
     variable = getattr(layer, name)
     if variable is None:
         return np.array(default)
-    return ops.convert_to_numpy(stored_value(variable)).astype(np.float64)
+    return backend.on_host(stored_value(variable)).astype(np.float64)

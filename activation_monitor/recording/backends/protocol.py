@@ -113,6 +113,10 @@ class Backend(Protocol):
         """The record of an array, measured as in a step."""
         ...
 
+    def on_host(self, tensor: Any) -> np.ndarray:
+        """A copy of an array, of a tensor that exists, or of the value of a variable."""
+        ...
+
     def measured_each(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
         """The raw records of several tensors, see `measure.measure_each`."""
         ...

@@ -69,6 +69,11 @@ def _measured_each(tensors):
     return measure.measure_each(tensors, primitives=_PRIMITIVES)
 
 
+def on_host(tensor: Any) -> np.ndarray:
+    """A copy of an array, of a tensor that exists, or of the value of a variable."""
+    return np.array(jax.device_get(tensor))
+
+
 def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
     """The raw records of several tensors, see `measure.measure_each`."""
     return _measured_each([*tensors])

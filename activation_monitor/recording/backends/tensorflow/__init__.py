@@ -49,6 +49,7 @@ from activation_monitor.recording.backends.tensorflow.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("tensorflow",)
@@ -97,6 +98,7 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
     "ops",
     "outermost_graph",
     "outlasting",

@@ -48,6 +48,7 @@ from activation_monitor.recording.backends.torch.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("torch",)
@@ -93,6 +94,7 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
     "ops",
     "outermost_graph",
     "outlasting",
