@@ -28,6 +28,12 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.recording",
     },
+    "recording/backends/torch": {
+        "keras",
+        "torch",
+        "activation_monitor.analysis",
+        "activation_monitor.recording",
+    },
     "recording/": {
         "keras",
         "activation_monitor.analysis",

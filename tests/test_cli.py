@@ -129,8 +129,8 @@ def test_a_calibration_passes_on_the_warnings_of_the_monitor(capsys, monkeypatch
     [
         (
             [],
-            "expected a command: calibrate, audit, report, compare, export, explain. See "
-            "--help.",
+            "expected a command: calibrate, audit, report, compare, export, explain. "
+            "See --help.",
         ),
         (["diagnose"], "argument COMMAND: invalid choice: 'diagnose' (choose from"),
         (["calibrate", "--width", "63"], "argument --width: must be at least 64, got 63"),

@@ -75,12 +75,30 @@ def test_a_bound_that_is_not_run_would_be_noticed(line, other):
     assert pins(text) != bounds()
 
 
-def test_keras_has_a_ceiling_on_its_minor_version():
-    """Its private names may change with any; the Keras that runs here is below it."""
-    (keras,) = [each for each in requirements() if each.name == "keras"]
-    (ceiling,) = [Version(s.version) for s in keras.specifier if s.operator == "<"]
+@pytest.mark.parametrize("name", ["keras", "jax", "torch"])
+def test_private_names_of_others_have_a_ceiling(name):
+    """On the minor version, with which they may change. The version that runs here, and
+    one that a group pins, is below it."""
+    each = [one.specifier for one in requirements() if one.name == name]
+    (specifiers,) = {one for one in each if "<" in str(one)}
+    (ceiling,) = [Version(one.version) for one in specifiers if one.operator == "<"]
     assert len(ceiling.release) == 2
-    assert metadata.version("keras") in keras.specifier
+    pinned = [next(iter(one)).version for one in each if "==" in str(one)]
+    for version in [*pinned, *(d.version for d in metadata.distributions(name=name))]:
+        assert version in specifiers
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_an_environment_of_a_backend_has_what_the_package_needs_but_tensorflow(backend):
+    """The package is installed there without its dependencies."""
+    groups = SETTINGS["dependency-groups"]
+    included, own = groups[backend]
+    assert included == {"include-group": "without-tensorflow"}
+    assert Requirement(own).name == backend
+    needed = [Requirement(text) for text in PROJECT["dependencies"]]
+    group = map(Requirement, groups["without-tensorflow"])
+    found = {str(one) for one in group if not one.name.startswith("pytest")}
+    assert found == {str(one) for one in needed if one.name != "tensorflow"}
 
 
 OURS, THEIRS = "activation_monitor.recording.taps", "keras.src.layers.layer"

@@ -16,6 +16,7 @@ where `<layer>` is the position of the layer and its name, see `tabs.tag`; and
 * `activation_monitor/depth_by_step`: an image of all layers at all steps, at the end.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,11 @@ class EventLog:
         budget: int | None = None,
     ):
         self._scalars = scalars
-        self.run_dir = Path(log_dir) / run
+        self.run_dir = os.path.join(log_dir, run)  # a `Path` would spoil "gs://"
         self.thinned_from: int | None = None
-        used = 0 if budget is None else size_of(str(self.run_dir))
+        used = 0 if budget is None else size_of(self.run_dir)
         self._budget = None if budget is None else max(budget - used, 0)
-        self._file = EventFile(str(self.run_dir))
+        self._file = EventFile(self.run_dir)
         # What follows belongs to the background thread.
         self._tags = set[str]()
         self._table: log_format.Table | None = None

@@ -244,6 +244,11 @@ def _value(tensor):
             return tensor
 
 
+def sources_noted() -> contextlib.AbstractContextManager[None]:
+    """Nothing to do: a trace knows them."""
+    return contextlib.nullcontext()
+
+
 def computed_from(tensor: Any) -> list | None:
     """The tensors that a traced tensor was computed from; None in eager execution."""
     value, run = _value(tensor), current()

@@ -1,5 +1,7 @@
 """The TensorFlow backend, see `protocol.Backend`."""
 
+import keras
+
 from activation_monitor.recording.backends.tensorflow.graphs import (
     computed_from,
     derived,
@@ -16,6 +18,7 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     outermost_graph,
     running_now,
     same_but_new,
+    sources_noted,
 )
 from activation_monitor.recording.backends.tensorflow.processes import (
     by_replica,
@@ -46,6 +49,7 @@ from activation_monitor.recording.backends.tensorflow.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("tensorflow",)
@@ -56,6 +60,9 @@ CAPTURES_VARIABLES = True
 
 COMPILED = "tf.function"
 """The name of a compiled function, for messages."""
+
+ops = keras.ops
+"""Functions that measure tensors."""
 
 
 def check() -> None:
@@ -91,6 +98,8 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
+    "ops",
     "outermost_graph",
     "outlasting",
     "replicas",
@@ -99,6 +108,7 @@ __all__ = [
     "running_now",
     "same_but_new",
     "second_trace",
+    "sources_noted",
     "state_given",
     "state_returned",
     "strategies",
