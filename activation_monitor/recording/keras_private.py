@@ -125,6 +125,23 @@ def present_state(model: keras.Model) -> list | None:
     return [state[f"{name}_variables"] for name in names]
 
 
+def keep_state(model: keras.Model, state: Sequence[Any] | None) -> None:
+    """Let a model get a state although its step ends with an error.
+
+    Keras would lose it: the step has taken over the memory of the state before.
+
+    Args:
+        model: The model.
+        state: What the step has computed, by kind of variable; None if the variables hold
+            it.
+    """
+    if state is not None:
+        names = _TRAINING if len(state) == 4 else _EVALUATING
+        pairs = zip(names, state, strict=True)
+        model._jax_state = {f"{name}_variables": values for name, values in pairs}
+        model._jax_state_synced = False
+
+
 def compiled(function: Callable, variables: Sequence[Any]) -> Callable:
     """A compiled version of a function of ours that reads variables.
 

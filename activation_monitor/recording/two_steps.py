@@ -12,7 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from activation_monitor.recording.backends import backend
-from activation_monitor.recording.keras_private import each_step_wrapped, state_held
+from activation_monitor.recording.keras_private import (
+    each_step_wrapped,
+    keep_state,
+    state_held,
+)
 from activation_monitor.recording.precision import Precision
 from activation_monitor.recording.table import Measured
 from activation_monitor.recording.taps import Taps
@@ -156,12 +160,19 @@ class TwoSteps:
             if self._each and only_keep:
                 self.sampled.keep()
             elif self._each:
-                with state_held(self.model, backend.state_returned(result)):
-                    self.sampled.end()
+                self._end(backend.state_returned(result))
             return result
 
         sampled_step.plain = self._plain
         return sampled_step
+
+    def _end(self, state):
+        try:
+            with state_held(self.model, state):
+                self.sampled.end()
+        except BaseException:  # a finding may end training
+            keep_state(self.model, state)
+            raise
 
     def _make(self, exact):
         model, step = self.model, f"{self._kind}_step"

@@ -222,5 +222,6 @@ def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
     for i in np.flatnonzero(~suffices):
         # Gradients are kept in variables; reshaping makes a tensor.
         column = ops.reshape(ops.cast(tensors[int(i)], "float32"), (-1, 1))
+        (column,) = backend.outlasting([column])  # it may be sharded over processes
         found[i] = records.measure(ops.convert_to_numpy(column))
     return found

@@ -86,6 +86,7 @@ class Backend(Protocol):
     FRAMES: tuple[str, ...]
     COMPILED: str
     CAPTURES_VARIABLES: bool
+    EACH_WORKER_KNOWS_ALL: bool
 
     def check(self) -> None:
         """Raise NotImplementedError if this backend is not built yet."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from activation_monitor.recording.backends.jax import graphs
+from activation_monitor.recording.backends.jax import graphs, processes
 from activation_monitor.recording.backends.jax.stores import Store
 
 
@@ -41,9 +41,10 @@ class _Recorded:
     def taken(self):
         """Pass on what was measured; returns what the step returned."""
         stores, keepers = self.places
+        records, kept = processes.whole((self.records, self.kept))
         for store, start in stores:
-            store.receive([self.records], start)
-        for place, tensors in zip(keepers, self.kept, strict=True):
+            store.receive([records], start)
+        for place, tensors in zip(keepers, kept, strict=True):
             place.receive(tensors)
         return self.outputs
 
@@ -133,12 +134,13 @@ def _copied(tensors):
 
 def outlasting(tensors: Sequence[Any]) -> list:
     """The tensors, readable after a step that takes over the memory of its state."""
-    return _copied([*tensors])
+    return processes.whole(_copied([*tensors]))
 
 
 def compiled(function: Callable) -> Callable:
     """Compile a function of ours, which reads no variables."""
-    return jax.jit(function)
+    traced = jax.jit(function)
+    return lambda *args: processes.whole(traced(*args))
 
 
 def second_trace(step: Callable) -> tuple[Callable, bool, bool]:

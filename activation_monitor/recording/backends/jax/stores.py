@@ -14,6 +14,7 @@ import numpy as np
 
 from activation_monitor.analysis import histogram, raw, records
 from activation_monitor.recording import measure, moments
+from activation_monitor.recording.backends.jax import processes
 from activation_monitor.recording.backends.jax.graphs import deliver
 
 
@@ -70,7 +71,7 @@ def _measured_each(tensors):
 
 def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
     """The raw records of several tensors, see `measure.measure_each`."""
-    return _measured_each([*tensors])
+    return processes.whole(_measured_each([*tensors]))
 
 
 def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:

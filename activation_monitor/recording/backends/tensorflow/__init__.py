@@ -54,6 +54,9 @@ FRAMES = ("tensorflow",)
 CAPTURES_VARIABLES = True
 """Whether a compiled function reads variables as they are at each call."""
 
+EACH_WORKER_KNOWS_ALL = False
+"""Whether each process has the records of all that train together."""
+
 COMPILED = "tf.function"
 """The name of a compiled function, for messages."""
 
@@ -65,6 +68,7 @@ def check() -> None:
 __all__ = [
     "CAPTURES_VARIABLES",
     "COMPILED",
+    "EACH_WORKER_KNOWS_ALL",
     "FRAMES",
     "Kept",
     "Reader",
