@@ -272,7 +272,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         steps = self._made("train")
         if steps is not None:
             session = self._session
-            session.together = self.model.steps_per_execution
+            # Not `self.model`, which has Keras copy the state of a JAX model.
+            (model,) = session.models
+            session.together = model.steps_per_execution
             session.now = self._count.batch_begins(batch, session.together)
             if session.samples():
                 self._attempts.attempt("this step is not measured", steps.sample_next)
@@ -358,7 +360,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         return taken or 0
 
     def _stop(self):
-        self.model.stop_training = True
+        (model,) = self._session.models  # not `self.model`, see above
+        model.stop_training = True
 
     # -- without `fit`
 

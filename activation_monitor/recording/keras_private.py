@@ -125,10 +125,11 @@ def present_state(model: keras.Model) -> list | None:
     return [state[f"{name}_variables"] for name in names]
 
 
-def keep_state(model: keras.Model, state: Sequence[Any] | None) -> None:
-    """Let a model get a state although its step ends with an error.
+def give_state(model: keras.Model, state: Sequence[Any] | None) -> None:
+    """Let the variables of a model have the state that a step of its trainer returned.
 
-    Keras would lose it: the step has taken over the memory of the state before.
+    Keras does this when a callback asks for its model. Then functions of the user may read
+    and change the model, and an error leaves it as the step has.
 
     Args:
         model: The model.
@@ -136,10 +137,10 @@ def keep_state(model: keras.Model, state: Sequence[Any] | None) -> None:
             it.
     """
     if state is not None:
-        names = _TRAINING if len(state) == 4 else _EVALUATING
-        pairs = zip(names, state, strict=True)
+        pairs = zip(_TRAINING, state, strict=True)
         model._jax_state = {f"{name}_variables": values for name, values in pairs}
         model._jax_state_synced = False
+        model.jax_state_sync()
 
 
 def compiled(function: Callable, variables: Sequence[Any]) -> Callable:

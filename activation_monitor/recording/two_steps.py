@@ -14,7 +14,7 @@ from typing import Any, cast
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import (
     each_step_wrapped,
-    keep_state,
+    give_state,
     state_held,
 )
 from activation_monitor.recording.precision import Precision
@@ -160,19 +160,12 @@ class TwoSteps:
             if self._each and only_keep:
                 self.sampled.keep()
             elif self._each:
-                self._end(backend.state_returned(result))
+                give_state(self.model, backend.state_returned(result))
+                self.sampled.end()
             return result
 
         sampled_step.plain = self._plain
         return sampled_step
-
-    def _end(self, state):
-        try:
-            with state_held(self.model, state):
-                self.sampled.end()
-        except BaseException:  # a finding may end training
-            keep_state(self.model, state)
-            raise
 
     def _make(self, exact):
         model, step = self.model, f"{self._kind}_step"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-FILE = HERE / "on_jax.py"
-NAMES = [
-    node.name
-    for node in ast.parse(FILE.read_text()).body
+FILES = sorted(Path(__file__).parent.glob("on_jax*.py"))
+CASES = [
+    (file.name, node.name)
+    for file in FILES
+    for node in ast.parse(file.read_text()).body
     if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
 ]
 
@@ -30,19 +30,20 @@ def outcome():
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     }
-    command = "-m", "pytest", str(FILE), "-v", "--noconftest", "-p", "no:cacheprovider"
+    options = "-v", "--noconftest", "-p", "no:cacheprovider"
+    command = "-m", "pytest", *map(str, FILES), *options
     return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=environment
     ).stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_on_jax(name, outcome):
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_on_jax(file, name, outcome):
     """The test of this name, with all its parameters, has passed."""
-    lines = [line for line in outcome.splitlines() if f"on_jax.py::{name}" in line]
+    words = [line.split() for line in outcome.splitlines() if "::" in line]
     found = {
-        line.split()[1]
-        for line in lines
-        if len(line.split()) > 1 and "::" in line.split()[0]
+        line[1]
+        for line in words
+        if len(line) > 1 and line[0].split("[")[0].endswith(f"{file}::{name}")
     }
     assert found == {"PASSED"}, outcome[-6000:]

@@ -187,6 +187,10 @@ def deliver(place: Any, found: Sequence[Any]) -> None:
             "`jax.lax.scan`, `jax.lax.cond`, `jax.checkpoint` or `jax.vmap` within the step"
         )
     else:
+        if run.is_eager and jax.process_count() > 1:
+            # It is a program of its own here, over all devices. On CPU, two of them that
+            # wait for other processes at the same time may wait forever.
+            jax.block_until_ready(found)
         run.put(place, [*found])
 
 
