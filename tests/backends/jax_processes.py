@@ -145,7 +145,8 @@ def sharded(index):
 def main(found_file, index, port, log_dir):
     """Run the cases and save the results; then train on."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    keras.distribution.initialize(f"127.0.0.1:{port}", 2, index)
+    # A process that was killed is noticed after 20 s, and not after 100.
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, index, heartbeat_timeout_seconds=20)
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
     found = cases(index, f"{log_dir}/{index}") | {"sharded": sharded(index)}

@@ -62,6 +62,7 @@ def both(tmp_path_factory):
 
 def step_in_float64(weights, x, y):
     """Loss, tensors by quantity, and the weights after a step of SGD."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
     w1, b1, w2, b2, w3, b3 = weights
     before = x @ w1 + b1
     first = np.maximum(before, 0)
@@ -122,9 +123,7 @@ def test_records_are_those_of_the_global_batch_in_both_processes(both, index):
     weights = [one.astype(np.float64) for one in found["initial"]]
     for snapshot in found["snapshots"]:
         rows = slice(BATCH * (snapshot.step % STEPS), BATCH * (snapshot.step % STEPS + 1))
-        loss, weights, expected = step_in_float64(
-            weights, *(one[rows].astype(np.float64) for one in (X, Y))
-        )
+        loss, weights, expected = step_in_float64(weights, X[rows], Y[rows])
         np.testing.assert_allclose(snapshot.loss, loss, rtol=1e-5)
         assert_records(snapshot.quantities, expected, f"at step {snapshot.step}")
 
@@ -204,9 +203,7 @@ def test_kernels_that_are_sharded_over_the_processes_are_measured(both, index):
     found = both.found[index]["sharded"]
     assert found["warned"] == []
     weights = [one.astype(np.float64) for one in both.found[0]["each"]["initial"]]
-    _, _, expected = step_in_float64(
-        weights, *(one[:BATCH].astype(np.float64) for one in (X, Y))
-    )
+    _, _, expected = step_in_float64(weights, X[:BATCH], Y[:BATCH])
     assert_records(found["snapshots"][0].quantities, expected, "")
     assert len(found["snapshots"]) == STEPS
 
