@@ -404,7 +404,6 @@ class ActivationMonitor(keras.callbacks.Callback):
         ```
         """
         loops.check_step(step)
-        backend.check_loop()
         models = loops.as_models(models, "watch")
         if self._watches:
             raise ValueError(
@@ -438,7 +437,6 @@ class ActivationMonitor(keras.callbacks.Callback):
         ```
         """
         models = loops.as_models(models, "measure_step")
-        backend.check_loop()
         self._refuse_stop("measure_step")
         if self._loop is None or models != self._session.models:
             self._follow(models)

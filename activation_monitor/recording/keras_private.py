@@ -93,6 +93,11 @@ def values_held(variables: Sequence[Any], values: Sequence[Any]) -> Iterator[Non
             variable._value = value
 
 
+def pairs_held(pairs: Sequence[tuple[Any, Any]]) -> contextlib.AbstractContextManager[None]:
+    """Within the block, variables have the values beside them; None if none is known."""
+    return values_held([v for v, _ in pairs], [value for _, value in pairs])
+
+
 @contextlib.contextmanager
 def state_held(model: keras.Model, state: Sequence[Any] | None) -> Iterator[None]:
     """Within the block, the variables of a model have the values of a state.

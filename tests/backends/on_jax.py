@@ -418,14 +418,6 @@ def test_many_elements_of_a_kernel_are_added_up():
     np.testing.assert_allclose(records.field(record, "mean"), x.mean(), atol=1e-6 * x.std())
 
 
-def test_custom_loops_are_refused_in_one_sentence():
-    with pytest.raises(NotImplementedError, match="custom training loops"):
-        ActivationMonitor().watch(lambda: None, perceptron())
-    with pytest.raises(NotImplementedError, match="custom training loops"):
-        with ActivationMonitor().measure_step(perceptron()):
-            pass
-
-
 def test_one_copy_to_the_host_holds_all_records(monkeypatch):
     """Of outputs and gradients."""
     copied = []

@@ -17,6 +17,12 @@ from activation_monitor.recording.backends.jax.graphs import (
     running_now,
     same_but_new,
 )
+from activation_monitor.recording.backends.jax.own_steps import (
+    Block,
+    run_own,
+    second_trace,
+    values_before,
+)
 from activation_monitor.recording.backends.jax.processes import (
     by_replica,
     check_strategy,
@@ -28,13 +34,11 @@ from activation_monitor.recording.backends.jax.processes import (
     workers,
 )
 from activation_monitor.recording.backends.jax.steps import (
-    check_loop,
     compiled,
     is_out_of_memory,
     outlasting,
     returning_records,
     run_step,
-    second_trace,
     state_given,
     state_returned,
     uncounted,
@@ -70,12 +74,12 @@ __all__ = [
     "COMPILED",
     "EACH_WORKER_KNOWS_ALL",
     "FRAMES",
+    "Block",
     "Kept",
     "Reader",
     "Store",
     "by_replica",
     "check",
-    "check_loop",
     "check_strategy",
     "compiled",
     "computed_from",
@@ -99,6 +103,7 @@ __all__ = [
     "outlasting",
     "replicas",
     "returning_records",
+    "run_own",
     "run_step",
     "running_now",
     "same_but_new",
@@ -108,6 +113,7 @@ __all__ = [
     "strategies",
     "sums_over_replicas",
     "uncounted",
+    "values_before",
     "within_execution",
     "workers",
 ]

@@ -90,7 +90,7 @@ class Run:
 
     def link(self, tensor: Any, source: Any) -> None:
         """Note that a tensor has the values of another one, which leads to its parents."""
-        tensor, source = _value(tensor), _value(source)
+        tensor, source = value_of(tensor), value_of(source)
         if tensor is not source:
             self.links[id(tensor)] = tensor, source
 
@@ -233,10 +233,11 @@ def in_function_within(root: Any) -> bool:
 
 def key(tensor: Any) -> int:
     """Identifies the values of a tensor, with or without tangents."""
-    return id(_value(tensor))
+    return id(value_of(tensor))
 
 
-def _value(tensor):
+def value_of(tensor: Any) -> Any:
+    """The values of a tensor without tangents, where they come from."""
     run = current()
     links = {} if run is None else run.links
     while True:
@@ -250,7 +251,7 @@ def _value(tensor):
 
 def computed_from(tensor: Any) -> list | None:
     """The tensors that a traced tensor was computed from; None in eager execution."""
-    value, run = _value(tensor), current()
+    value, run = value_of(tensor), current()
     if not isinstance(value, jax.core.Tracer):
         # An array in a trace is a constant of the model.
         return None if run is None or run.is_eager else []

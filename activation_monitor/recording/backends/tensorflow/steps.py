@@ -1,5 +1,6 @@
 """Compiled steps: separate traces, and how TensorFlow runs and counts them."""
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -62,10 +63,6 @@ def outlasting(tensors: Sequence[Any]) -> list:
     return [*tensors]
 
 
-def check_loop() -> None:
-    """Custom loops can be measured."""
-
-
 def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
     """A copy of a user's step with its own trace.
 
@@ -79,6 +76,34 @@ def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
     if not hasattr(step, "get_concrete_function"):
         return step, False, False
     return uncounted(step._clone(None)), True, bool(step._jit_compile)
+
+
+def values_before(step: Callable, args: tuple, kwargs: dict, variables: Any) -> list:
+    """None to hold: variables have their values."""
+    del step, args, kwargs, variables
+    return []
+
+
+def run_own(step: Callable, args: tuple, kwargs: dict) -> tuple[Any, list]:
+    """Run a user's step; variables have their values after it."""
+    return step(*args, **kwargs), []
+
+
+class Block:
+    """A block of code that runs eagerly: variables have their values.
+
+    Args:
+        variables: Not used.
+    """
+
+    before = after = ()
+
+    def __init__(self, variables: Any):
+        del variables
+
+    def running(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing has to be prepared."""
+        return contextlib.nullcontext()
 
 
 def uncounted(function: Callable) -> Callable:
