@@ -84,7 +84,8 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. With
     several workers, each measures its own share of the batch, and the chief writes; all of
-    them need the monitor, with the same arguments except `log_dir`.
+    them need the monitor, with the same arguments except `log_dir`. Several JAX processes
+    have the records of the global batch, all of them, and the first one writes.
 
     Attributes:
         recording: The snapshots, a `Recording`. It holds at most 1000: those of the first
@@ -373,13 +374,14 @@ class ActivationMonitor(keras.callbacks.Callback):
     ) -> Callable:
         """A training step that does what yours does, and is measured at sampled steps.
 
-        A compiled step (a `tf.function`) is traced a second time, with the layers of the
-        models measured. The sampled steps run that trace; all others run your own,
-        unchanged. A Python function runs eagerly, and is measured while it runs.
+        A compiled step (a `tf.function`, or on JAX a `jax.jit`) is traced a second time,
+        with the layers of the models measured. The sampled steps run that trace; all others
+        run your own, unchanged. A Python function runs eagerly, and is measured while it
+        runs.
 
         Args:
             step: The outermost function of the training step. If it is compiled, pass the
-                `tf.function` itself; functions that it calls must not be a `tf.function`
+                compiled function itself; functions that it calls must not be compiled
                 again.
             models: The model, or the models, that it calls.
             first_step: The number of the first step, `int(optimizer.iterations)` in a run

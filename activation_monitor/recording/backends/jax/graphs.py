@@ -179,7 +179,11 @@ def deliver(place: Any, found: Sequence[Any]) -> None:
     run = current()
     if run is None:
         if not all(_trace_of(value) is None for value in found):
-            raise TypeError("it is called in a compiled function that is not measured")
+            raise TypeError(
+                "it is called in a compiled function. On the jax backend of Keras, records "
+                "leave only the steps that an `ActivationMonitor` samples: use one, with "
+                "`sample_every=1` for all of them, or `run_eagerly=True`"
+            )
         place.receive([*found])
     elif not all(map(run.holds, found)):
         raise TypeError(
