@@ -5,6 +5,7 @@
 It writes its results to a file, and trains on until the second process is killed.
 """
 
+import functools
 import os
 import pickle
 import signal
@@ -95,7 +96,49 @@ def fit(index, monitor=None, x=X, epochs=2, callbacks=(), make=perceptron, **com
     }
 
 
-def cases(index, log_dir):
+def watched(index, distribution, monitor=None):
+    """Run a custom loop; returns weights, losses and snapshots."""
+    keras.utils.set_random_seed(1)
+    model, optimizer = perceptron(), keras.optimizers.SGD(RATE)
+    optimizer.build(model.trainable_variables)
+
+    def loss_of(trained, x, y):
+        predicted, _ = model.stateless_call(trained, [], x, training=True)
+        return keras.ops.mean((predicted - y) ** 2)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state, x, y):
+        loss, gradients = jax.value_and_grad(loss_of)(state[0], x, y)
+        return loss, optimizer.stateless_apply(state[1], gradients, state[0])
+
+    if monitor is not None:
+        step = monitor.watch(step, model)
+    groups = model.trainable_variables, optimizer.variables
+    state = tuple([keras.ops.copy(v.value) for v in group] for group in groups)
+    initial, losses = model.get_weights(), []
+    rows = [
+        one.reshape(STEPS, BATCH // 2, -1) for one in (share(X, index), share(Y, index))
+    ]
+    for x, y in zip(*rows, strict=True):
+        loss, state = step(
+            state,
+            *(
+                jax.make_array_from_process_local_data(
+                    distribution.get_data_layout(one.shape).backend_layout, one
+                )
+                for one in (x, y)
+            ),
+        )
+        losses.append(float(loss))
+    return {
+        "initial": initial,
+        "final": [np.asarray(value) for value in state[0]],
+        "losses": losses,
+        "snapshots": [] if monitor is None else monitor.recording.snapshots,
+    }
+
+
+def cases(index, log_dir, distribution):
     """The results of all trainings that end."""
     spoiled = X.copy()
     spoiled[2 * BATCH + BATCH // 2 :] = np.nan  # the second process has it at step 2
@@ -110,6 +153,8 @@ def cases(index, log_dir):
         "recent": fit(
             index, ActivationMonitor(sample_every=100, flight_recorder=2), x=spoiled
         ),
+        "watched": watched(index, distribution, ActivationMonitor(sample_every=2)),
+        "watched, plain": watched(index, distribution),
         "by function": fit(index, ActivationMonitor(sample_every=lambda step: True)),
     }
     for name, action in (
@@ -149,7 +194,7 @@ def main(found_file, index, port, log_dir):
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, index, heartbeat_timeout_seconds=20)
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
-    found = cases(index, f"{log_dir}/{index}") | {"sharded": sharded(index)}
+    found = cases(index, f"{log_dir}/{index}", distribution) | {"sharded": sharded(index)}
     part = Path(f"{found_file}.part")
     part.write_bytes(pickle.dumps(found))
     part.rename(found_file)

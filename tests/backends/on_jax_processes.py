@@ -128,10 +128,19 @@ def test_records_are_those_of_the_global_batch_in_both_processes(both, index):
         assert_records(snapshot.quantities, expected, f"at step {snapshot.step}")
 
 
-@pytest.mark.parametrize("case", ["each", "some", "together"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_records_of_a_custom_loop_are_those_of_the_global_batch(both, index):
+    found = both.found[index]["watched"]
+    weights = [one.astype(np.float64) for one in found["initial"]]
+    loss, _, expected = step_in_float64(weights, X[:BATCH], Y[:BATCH])
+    np.testing.assert_allclose(found["snapshots"][0].loss, loss, rtol=1e-5)
+    assert_records(found["snapshots"][0].quantities, expected, "in a loop")
+
+
+@pytest.mark.parametrize("case", ["each", "some", "together", "watched"])
 def test_training_is_the_same_to_the_bit(both, case):
     """With a monitor in both processes, and in both alike."""
-    plain = "together, plain" if case == "together" else "plain"
+    plain = f"{case}, plain" if case in ("together", "watched") else "plain"
     for found in both.found:
         assert found[case]["losses"] == found[plain]["losses"]
         pairs = zip(found[case]["final"], both.found[0][plain]["final"], strict=True)
@@ -145,6 +154,7 @@ def test_training_is_the_same_to_the_bit(both, case):
     [
         ("some", [0, 1, 2, 3, 5, 6]),
         ("together", [0, 3, 4, 7]),
+        ("watched", [0, 1, 2]),
         ("eager", [0, 1, 2, 3]),
         ("recent", [0, 1, 2, 3, 4, 5, 6, 7]),
     ],
