@@ -97,7 +97,8 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. With
     several workers, each measures its own share of the batch, and the chief writes; all of
-    them need the monitor, with the same arguments except `log_dir`.
+    them need the monitor, with the same arguments except `log_dir`. Several JAX processes
+    have the records of the global batch, all of them, and the first one writes.
 
     Attributes:
         recording: The snapshots, a `Recording`. It holds at most 1000: those of the first
@@ -290,7 +291,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         steps = self._made("train")
         if steps is not None:
             session = self._session
-            session.together = self.model.steps_per_execution
+            # Not `self.model`, which has Keras copy the state of a JAX model.
+            (model,) = session.models
+            session.together = model.steps_per_execution
             session.now = self._count.batch_begins(batch, session.together)
             if session.samples():
                 self._attempts.attempt("this step is not measured", steps.sample_next)
@@ -382,7 +385,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         return taken or 0
 
     def _stop(self):
-        self.model.stop_training = True
+        (model,) = self._session.models  # not `self.model`, see above
+        model.stop_training = True
 
     # -- without `fit`
 
@@ -394,13 +398,14 @@ class ActivationMonitor(keras.callbacks.Callback):
     ) -> Callable:
         """A training step that does what yours does, and is measured at sampled steps.
 
-        A compiled step (a `tf.function`) is traced a second time, with the layers of the
-        models measured. The sampled steps run that trace; all others run your own,
-        unchanged. A Python function runs eagerly, and is measured while it runs.
+        A compiled step (a `tf.function`, or on JAX a `jax.jit`) is traced a second time,
+        with the layers of the models measured. The sampled steps run that trace; all others
+        run your own, unchanged. A Python function runs eagerly, and is measured while it
+        runs.
 
         Args:
             step: The outermost function of the training step. If it is compiled, pass the
-                `tf.function` itself; functions that it calls must not be a `tf.function`
+                compiled function itself; functions that it calls must not be compiled
                 again.
             models: The model, or the models, that it calls.
             first_step: The number of the first step, `int(optimizer.iterations)` in a run
@@ -425,7 +430,6 @@ class ActivationMonitor(keras.callbacks.Callback):
         ```
         """
         loops.check_step(step)
-        backend.check_loop()
         models = loops.as_models(models, "watch")
         if self._watches:
             raise ValueError(
@@ -459,7 +463,6 @@ class ActivationMonitor(keras.callbacks.Callback):
         ```
         """
         models = loops.as_models(models, "measure_step")
-        backend.check_loop()
         self._refuse_stop("measure_step")
         if self._loop is None or models != self._session.models:
             self._follow(models)

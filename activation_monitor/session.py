@@ -101,7 +101,7 @@ class Session:
         self.has_sampled = False
         self._recent = Recent(options.flight_recorder)
         self._losses = LossWatch()
-        self._is_alone = True  # no other worker must sample the same steps
+        self._may_differ = False  # whether other workers have other records
         # The step before which each one is sampled, after a sign of trouble.
         self._dense_until = -_DENSE * _APART
         self._taps: Taps | None = None  # those of training
@@ -129,10 +129,10 @@ class Session:
         """
         strategies = backend.strategies(self.models)
         together = max(map(backend.workers, strategies), default=1)
+        may_differ = together > 1 and not backend.EACH_WORKER_KNOWS_ALL
         if together > 1 and self.options.schedule.by_function:
-            # The first sampled step creates variables, whose values the workers exchange.
-            # If only one worker creates them, training ends ("Collective instance ...
-            # expected type") or the worker waits forever.
+            # All workers run a sampled step together, or each waits forever. TensorFlow
+            # also ends training ("Collective instance ... expected type").
             raise ValueError(
                 "ActivationMonitor: with several workers `sample_every` must be a number, "
                 f"so that all {together} workers sample the same steps. Received: a "
@@ -161,8 +161,8 @@ class Session:
             )
             receive = self._measured if kind == "train" else self._evaluated
             if kind == "train":
-                self._taps, self._is_alone = taps, together == 1
-            return SampledStep(taps, receive, end, self._kept, always_exact=together > 1)
+                self._taps, self._may_differ = taps, may_differ
+            return SampledStep(taps, receive, end, self._kept, always_exact=may_differ)
 
         return self.attempts.attempt("nothing is measured", make)
 
@@ -211,8 +211,8 @@ class Session:
         """After an execution: act on a first sign of trouble in its loss.
 
         The recent steps are read. The next ones are sampled, unless other workers would
-        have to sample them as well. If the loss is not finite and its step was not
-        measured, a snapshot shows the weights as it has left them.
+        not sample them as well. If the loss is not finite and its step was not measured, a
+        snapshot shows the weights as it has left them.
 
         Args:
             mean_loss: The mean loss of the epoch so far; None if it is not known.
@@ -225,7 +225,7 @@ class Session:
             return
         self._add_recent()
         after = self.now + self.together
-        if self._is_alone and after >= self._dense_until + _DENSE * _APART:
+        if not self._may_differ and after >= self._dense_until + _DENSE * _APART:
             self._dense_until = after + _DENSE
         recording = self.training.recording
         if sign == "nonfinite" and len(recording) and recording[-1].last_step < self.now:
@@ -258,8 +258,8 @@ class Session:
         self._act_on(self.training.compare(snapshot), snapshot)
 
     def _act_on(self, news, snapshot):
-        if not self._is_chief:
-            return
+        if not self._is_chief and not backend.EACH_WORKER_KNOWS_ALL:
+            return  # else all workers end training together
         which = snapshot.evaluation
         findings = [
             finding

@@ -86,7 +86,11 @@ class Moving:
 
 def _statistics(layers):
     """Moving mean and variance `(2, channels)` by id of the layer, with one copy."""
-    layers = [layer for layer in layers if is_batch_normalization(layer)]
+    layers = [
+        layer
+        for layer in layers
+        if is_batch_normalization(layer) and stored_value(layer.moving_mean) is not None
+    ]
     pairs = [(layer.moving_mean, layer.moving_variance) for layer in layers]
     values = [ops.convert_to_tensor(stored_value(v)) for pair in pairs for v in pair]
     if not values:
