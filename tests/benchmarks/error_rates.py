@@ -3,6 +3,7 @@
     python tests/benchmarks/error_rates.py                  # networks of trainability.csv
     python tests/benchmarks/error_rates.py --half report --list
     python tests/benchmarks/error_rates.py --applications   # keras.applications
+    KERAS_BACKEND=jax python tests/benchmarks/error_rates.py  # ours alone
 
 Every detector looks once, before any training, at the same network and the same batch,
 with training=True. A false alarm is an alarm about a network that trains, a miss is
@@ -48,7 +49,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 import trainability
 from rich.console import Console
 from rich.table import Table
@@ -119,6 +119,8 @@ SMD_RANGE = {"tanh": (-9.4999, 9.4999), "sigmoid": (-23.0, 16.99999)}
 
 def collect(model, x, y):
     """Forward and backward once, eagerly, and take the statistics in float64."""
+    import tensorflow as tf
+
     layers = model.layers
     weighted = [i for i, layer in enumerate(layers) if kernels_of(layer)]
     hidden = layers[weighted[0] : weighted[-1]]
@@ -439,6 +441,7 @@ DETECTORS = {
     "  dead node": deepdiagnosis_dead,
 }
 OURS, FORWARD = "activation_monitor", "activation_monitor, forward only"
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"  # elsewhere without the rivals
 
 
 def our_findings(model, x, y, gradients=True):
@@ -484,9 +487,10 @@ class Case:
             )
             for f in found
         ]
-        records = collect(model, x, y)
         self.alarms = {OURS: is_alarm(self.findings), FORWARD: is_alarm(forward)}
-        self.alarms |= {name: bool(rule(records)) for name, rule in DETECTORS.items()}
+        if ON_TENSORFLOW:
+            records = collect(model, x, y)
+            self.alarms |= {name: bool(rule(records)) for name, rule in DETECTORS.items()}
         keras.backend.clear_session()
 
 
@@ -543,6 +547,8 @@ NORMALIZATIONS = (
 
 def images(size, count=8):
     """Smooth random images, 0 to 255, with colours that differ from image to image."""
+    import tensorflow as tf
+
     rng = np.random.default_rng(1)
     coarse = rng.uniform(size=(count, 8, 8, 3)) + rng.uniform(size=(count, 1, 1, 3))
     smooth = tf.image.resize(coarse, (size, size), "bicubic").numpy()
@@ -690,7 +696,7 @@ def show_rates(console, title, cases):
     table = Table(title=title, title_justify="left")
     for column in ("detector", "false alarms, good", "misses, bad", "alarms, partial"):
         table.add_column(column, no_wrap=True)
-    for name in (OURS, FORWARD, *DETECTORS):
+    for name in (OURS, FORWARD, *(DETECTORS if ON_TENSORFLOW else ())):
         alarms = {
             label: [case.alarms[name] for case in cases if case.label == label]
             for label in ("good", "bad", "partial")
@@ -780,9 +786,12 @@ def cases_of(is_applications, path, half):
 def examined(task):
     """What the detectors say of one case; runs in a process of its own."""
     number, *what = task
-    tf.get_logger().setLevel("ERROR")
-    # Each graph runs once: to optimise it would cost more than it saves.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    if ON_TENSORFLOW:
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        # Each graph runs once: to optimise it would cost more than it saves.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     case = cases_of(*what)[number]
     case.examine()
     return case.alarms, case.findings

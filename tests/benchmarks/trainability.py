@@ -37,7 +37,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from sklearn.datasets import load_digits
 
 POPULATION = pathlib.Path(__file__).with_name("trainability.csv")
@@ -301,6 +300,8 @@ def label_of(row):
 
 def label(model, x, y, batches):
     """Train a network on these batches of samples; the final losses and the label."""
+    import tensorflow as tf  # `error_rates.py` reads the labels on any backend
+
     x, y, batches = map(tf.constant, (x, y, batches))
     variables = [v.value for v in model.trainable_variables]
     start = model.get_weights()
@@ -359,6 +360,8 @@ def main():
     parser.add_argument("--count", type=int, default=360, help="size of the population")
     parser.add_argument("--out", type=pathlib.Path, default=POPULATION)
     arguments = parser.parse_args()
+    import tensorflow as tf
+
     tf.get_logger().setLevel("ERROR")  # each network is a new trace, as it should be
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
