@@ -14,6 +14,7 @@ from typing import NamedTuple
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.findings import CODES
 from activation_monitor.analysis.hints import no_such
+from activation_monitor.analysis.shown import count
 from activation_monitor.foreign_errors import first_line
 
 _STDS = {"exploding": 1.0, "vanishing": 0.01, "critical": None}
@@ -84,7 +85,8 @@ def _in_one_line(error):
     The type of the error is added if it is not a type that this package raises.
     """
     text = _without_function(first_line(error))
-    if not isinstance(error, OSError | RuntimeError | TypeError | ValueError):
+    ours = OSError | RuntimeError | TypeError | ValueError | ImportError
+    if not isinstance(error, ours):
         text = f"{type(error).__name__}: {text}"
     return f"{text}."
 
@@ -94,7 +96,7 @@ def _without_function(text):
 
     The user of the command line did not call this function.
     """
-    return re.sub(r"^(audit|calibrate|compare|read_runs|report): ", "", text)
+    return re.sub(r"^(audit|calibrate|compare|export|read_runs|report): ", "", text)
 
 
 def _calibrate_arguments(add):
@@ -124,6 +126,12 @@ def _report_arguments(add):
     add("log_dir", metavar="LOGDIR", help="the `log_dir` of one or several monitors")
     add("-o", "--output", help="output file [report.html; with --json the terminal]")
     add("--json", action="store_true", help="write the report as JSON, for programs")
+
+
+def _export_arguments(add):
+    add("log_dir", metavar="LOGDIR", help="the `log_dir` of one or several monitors")
+    about = "output file: its suffix .csv, .parquet or .json decides on the format"
+    add("-o", "--output", required=True, metavar="FILE", help=about)
 
 
 def _compare_arguments(add):
@@ -187,7 +195,7 @@ def _report(arguments):
 
     output = arguments.output or (None if arguments.json else "report.html")
     if output is not None:
-        _check_output(output)
+        _check_output(output, "report.html")
     runs = reader.read_runs(arguments.log_dir, "report")
     if arguments.json:
         text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
@@ -206,19 +214,31 @@ def _report(arguments):
     return 0
 
 
-def _check_output(output):
+def _check_output(output, example):
     """Check the output path before the logs are read."""
     path = Path(output)
     if path.is_dir():
         raise IsADirectoryError(
             f"--output must be a file. Received: {output}, which is a folder. Use, for "
-            f"example, {path / 'report.html'}."
+            f"example, {path / example}."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"--output must be a file in an existing folder. Received: {output}. Create "
             f"the folder {path.parent} first."
         )
+
+
+def _export(arguments):
+    from activation_monitor.storage import reader
+    from activation_monitor.views import export
+
+    _check_output(arguments.output, "numbers.csv")
+    export.check(arguments.output)
+    runs = reader.read_runs(arguments.log_dir, "export")
+    export.write(runs, arguments.output)
+    print(f"Wrote {arguments.output}: {count(len(runs), 'run')}.")
+    return 0
 
 
 def _verdict(diagnosis):
@@ -292,6 +312,14 @@ _COMMANDS = {
         "Compares two logged runs: layers, initializers, rms at the first and the last "
         "step, and findings. Exit code 0: no difference beyond chance; 1: a difference; "
         "2: the runs could not be compared.",
+    ),
+    "export": _Command(
+        _export_arguments,
+        _export,
+        "write the numbers of logged runs to a CSV, Parquet or JSON file",
+        "Writes all statistics of all layers of all runs in a log folder and its "
+        "subfolders, one row for each number: run, phase, step, layer, quantity, "
+        "statistic, value. Exit code 0: the file was written; 2: it could not be written.",
     ),
     "explain": _Command(
         _explain_arguments,

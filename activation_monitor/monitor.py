@@ -10,6 +10,7 @@ from activation_monitor import loops
 from activation_monitor.actions import Action, check_actions
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding, check_ignored
+from activation_monitor.analysis.scalars import check_numbers
 from activation_monitor.analysis.shown import count, one_line
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.recording.backends import backend
@@ -21,6 +22,8 @@ from activation_monitor.recording.steps import SampleEvery, Schedule
 from activation_monitor.recording.two_steps import TwoSteps
 from activation_monitor.run import Attempts
 from activation_monitor.session import Options, Session
+from activation_monitor.tracking import add_numbers
+from activation_monitor.views.trackers import Tracker, trackers_of
 
 
 class ActivationMonitor(keras.callbacks.Callback):
@@ -31,8 +34,8 @@ class ActivationMonitor(keras.callbacks.Callback):
     The weights are measured just before the step, and their updates just after it. All
     other steps run the model's own training step, unchanged. The cost is one more
     compilation, at the first sampled step. Nothing is added to the model, its weights, its
-    saved files or its `History`, and no failure of the monitor ends training: it warns once
-    and continues with what works.
+    saved files or, without `logs`, its `History`, and no failure of the monitor ends
+    training: it warns once and continues with what works.
 
     Args:
         log_dir: Folder for TensorBoard; events go to the run `activations` below it.
@@ -71,6 +74,16 @@ class ActivationMonitor(keras.callbacks.Callback):
             becomes NaN or infinite, or jumps. Then every step of `fit` is measured like a
             sampled one, without the weights, and the records stay on the device until they
             are needed. Defaults to `0`: such a step can only be sampled by chance.
+        trackers: Where else to log the numbers of each sampled step: "mlflow" or "wandb",
+            the active run of MLflow or Weights & Biases; or a function that is called with
+            a dictionary of numbers by name, and the step. Or a list of these. With
+            `scalars=False` they get the numbers of the whole network only. Defaults to
+            `()`.
+        logs: Names of numbers to add to the `logs` of each batch and epoch: keys of
+            `activation_monitor.analysis.scalars.OF_NETWORK`, such as "growth", one or
+            several. Callbacks that come after this one see them, the progress bar and the
+            `History` as well. They are those of the last sampled step, and NaN before it.
+            Defaults to `()`.
         scalars: Whether to write scalars of every layer as well, for TensorBoard's Scalars
             tab: mean, std, the rms of the gradient, and update over weight, with a card for
             each. Figures and diagnosis do not need them. Defaults to `True`.
@@ -125,6 +138,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         scalars: bool = True,
         log_budget: int | None = 1_000_000_000,
         flight_recorder: int = 0,
+        trackers: Tracker | Collection[Tracker] = (),
+        logs: str | Collection[str] = (),
     ):
         super().__init__()
         backend.check()
@@ -157,6 +172,8 @@ class ActivationMonitor(keras.callbacks.Callback):
             actions=check_actions(on_finding, patience, "ActivationMonitor"),
             ignored=check_ignored(ignore, "ActivationMonitor"),
             flight_recorder=flight_recorder,
+            trackers=trackers_of(trackers, "ActivationMonitor"),
+            logs=check_numbers(logs, "ActivationMonitor"),
         )
         self._attempts = Attempts()
         self._in_fit = False
@@ -257,6 +274,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         if self._two_steps("train"):
             self._session.stop = self._stop
             self._count.fit_begins()
+            self._session.tracking.begin()
             self._session.training.open()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -288,9 +306,11 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._count.batch_ends()
         if self._made("train") is not None:
             self._session.execution_ended((logs or {}).get("loss"), batch + 1)
+        self._add_numbers(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         """Flush the log, so that it can be read."""
+        self._add_numbers(logs)
         self._session.training.flush()
         self._session.evaluating.flush()
 
@@ -331,6 +351,10 @@ class ActivationMonitor(keras.callbacks.Callback):
                 self._session.evaluating.flush()
             else:
                 self._session.evaluating.close()
+
+    def _add_numbers(self, logs):
+        training = self._session.training
+        add_numbers(logs, self._options.logs, lambda: training.numbers, self._attempts)
 
     def _two_steps(self, kind):
         """The model's two steps of a kind, made again if its layers have changed."""

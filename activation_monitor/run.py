@@ -1,12 +1,14 @@
 """Keeps, judges and logs the snapshots of one run. A failure here never ends training."""
 
 import inspect
+import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from activation_monitor.analysis import scalars
 from activation_monitor.analysis.diagnosis import Diagnosis, summary
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.health import Health, judge
@@ -84,6 +86,8 @@ class Run:
             `None`, no limit.
         evaluations: The snapshots of evaluations of this run of training. Defaults to
             `None`: there are none.
+        track: Called with each snapshot and what was found up to it, to log numbers
+            elsewhere; None in place of the findings of an evaluation. Defaults to `None`.
 
     Attributes:
         recording: The snapshots. It holds at most 1000: those of the first steps, and the
@@ -99,6 +103,7 @@ class Run:
         scalars: bool = True,
         log_budget: int | None = None,
         evaluations: Recording | None = None,
+        track: Callable[[Snapshot, Sequence[Finding] | None], None] | None = None,
     ):
         self.recording = Recording(keep=_KEEP, evaluations=evaluations)
         self._attempts = attempts
@@ -107,9 +112,11 @@ class Run:
         self._ignored = ignore
         self._scalars = scalars
         self._log_budget = log_budget
+        self._track = track
         self._health = Health()
         self._added = 0
         self._log = None
+        self._numbers: tuple[Snapshot, dict[str, float]] | None = None
 
     @property
     def health(self) -> Health:
@@ -125,6 +132,17 @@ class Run:
     def diagnosis(self) -> Diagnosis:
         """The diagnosis of all snapshots so far, which prints as a table."""
         return summary(self.recording, self.findings)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers of the network at the last sampled step, see `scalars.OF_NETWORK`;
+        NaN before it."""
+        if not len(self.recording):
+            return dict.fromkeys(scalars.OF_NETWORK, math.nan)
+        last = self.recording[-1]
+        if self._numbers is None or self._numbers[0] is not last:
+            self._numbers = last, scalars.of_network(last, self.findings)
+        return self._numbers[1]
 
     def open(self) -> None:
         """Open the log, if a log folder is set and the log is not open yet."""
@@ -160,6 +178,8 @@ class Run:
                 "ever fewer snapshots. Set `log_budget` or `sample_every` higher for a "
                 "longer log."
             )
+        if self._track is not None:
+            self._track(snapshot, None if snapshot.evaluation else self.findings)
         return new
 
     def compare(self, evaluation: Snapshot) -> list[Finding]:
@@ -212,7 +232,7 @@ class Run:
     def _write_image(self, log):
         from activation_monitor.views.figures import image  # loads plotly only when needed
 
-        pixels = image.heat_image(self.recording)
+        pixels = image.picture(self.recording)
         height, width, _ = pixels.shape
         step = self.recording.steps[-1]
         log.write_image(step, image.png(pixels), (width, height), image.ABOUT)

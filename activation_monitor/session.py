@@ -24,6 +24,8 @@ from activation_monitor.recording.taps import Taps
 from activation_monitor.recording.two_steps import SampledStep
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.tracking import Tracking
+from activation_monitor.views.trackers import Log
 
 _DENSE = 10
 """So many steps are sampled after a first sign of trouble."""
@@ -48,6 +50,8 @@ class Options:
     actions: Actions
     ignored: frozenset[str]
     flight_recorder: int
+    trackers: tuple[tuple[str, Log], ...]
+    logs: tuple[str, ...]
 
 
 class Session:
@@ -61,6 +65,7 @@ class Session:
     Attributes:
         training: The run of training.
         evaluating: The run of evaluations.
+        tracking: The trackers of both.
         now: The number of the running step, or of the next step between two steps.
         first_step: The number of the first step; None before it.
         together: The number of steps that one execution runs.
@@ -76,7 +81,13 @@ class Session:
         self.models = models
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
         log_dir = options.log_dir if self._is_chief else None
-        written = {"scalars": options.scalars, "log_budget": options.log_budget}
+        trackers = options.trackers if self._is_chief else ()
+        self.tracking = Tracking(attempts, trackers, options.scalars)
+        written = {
+            "scalars": options.scalars,
+            "log_budget": options.log_budget,
+            "track": self.tracking.log,
+        }
         self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, **written)
         self.training = Run(
             *(attempts, log_dir, RUN, options.ignored),

@@ -136,3 +136,42 @@ them."""
 def is_slow(name: str) -> bool:
     """Whether a test is one of `SLOW`, by its node id."""
     return any(f"tests/{beginning}" in name for beginning in SLOW)
+
+
+SMOKE = (
+    "test_records_of_a_step_equal_float64[Model-options0]",
+    "test_training_is_the_same_to_the_bit[residual-options0]",
+    "test_the_graph_of_layers_is_that_of_the_model",
+    "test_an_evaluation_is_one_snapshot",
+    "test_an_audit_changes_nothing[True]",
+    "test_a_network_that_loses_its_signal_is_found",
+)
+"""Of the tests in `backends/`, those that depend most on versions."""
+
+
+def is_smoke(name: str) -> bool:
+    """Whether a test is one of `SMOKE`, by its node id."""
+    return "/backends/" in name and any(f"::{test}" in name for test in SMOKE)
+
+
+ON_EACH_BACKEND = (
+    "test_asserting.py",
+    "test_cli.py",
+    "test_diagnosing.py",
+    "test_evaluation.py",
+    "test_event_file.py",
+    "test_flight_recorder.py",
+    "test_log_budget.py",
+    "test_nonfinite_loss.py",
+    "test_resuming.py",
+    "test_without_tensorflow.py",
+)
+"""Files whose tests hold on every backend of Keras: what they import runs on each."""
+
+NEED_TENSORFLOW: tuple[str, ...] = ()
+"""Tests of these files that do not."""
+
+
+def needs_tensorflow(name: str) -> bool:
+    """Whether a test is one of `NEED_TENSORFLOW`, by its node id."""
+    return any(f"tests/{beginning}" in name for beginning in NEED_TENSORFLOW)

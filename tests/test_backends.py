@@ -19,7 +19,7 @@ def members():
     return sorted({*functions, *protocol.Backend.__annotations__})
 
 
-BACKENDS = ["tensorflow", "jax"]
+BACKENDS = ["tensorflow", "jax", "torch"]
 
 
 def module_of(backend):
@@ -63,7 +63,7 @@ def test_on_a_backend_that_is_not_built_one_sentence_says_so(ask):
         import sys
         import keras
         import numpy as np
-        keras.backend.backend = lambda: "torch"
+        keras.backend.backend = lambda: "openvino"
         from activation_monitor import ActivationMonitor, Monitored, audit, rescale
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         try:
@@ -76,7 +76,7 @@ def test_on_a_backend_that_is_not_built_one_sentence_says_so(ask):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
     )
     assert run.stdout.splitlines() == [
-        "activation_monitor does not support the torch backend of Keras yet. Set the "
+        "activation_monitor does not support the openvino backend of Keras yet. Set the "
         "environment variable KERAS_BACKEND=tensorflow before Keras is imported.",
         "False",
     ], run.stderr

@@ -50,10 +50,10 @@ def ends(*last, hidden=0.0, **options):
     )
 
 
-def rectified_branch(width, kernel, samples=64):
+def rectified_branch(width, kernel, samples=64, stem=1.0):
     """A residual branch whose last layer is a ReLU of zeros."""
     return network(
-        *(tap("x", kind="input"), tap("stem", varied(), gradient=1.0)),
+        *(tap("x", kind="input"), tap("stem", varied(), gradient=stem)),
         tap("up", varied(), gradient=0.0, **DRAWN),
         tap(
             "down", zeros(samples, width), gradient=1.0, **RELU | {"width": width} | kernel
@@ -332,6 +332,15 @@ def test_a_layer_that_passes_no_gradient_is_found(name):
     assert "initializer" not in finding.fix.cause and finding.fix.reason
     stay = "stay as they were drawn" in finding.message
     assert stay == (finding.evidence["layers"] > 0)
+
+
+@pytest.mark.parametrize(("stem", "without"), [(None, "up, down"), (0.0, "stem, up, down")])
+def test_a_layer_whose_gradient_is_not_measured_may_learn(stem, without):
+    """As one of several terms that are added up. The shortcut leads around the branch. A
+    gradient of zeros is one."""
+    (finding,) = diagnose([rectified_branch(16, DRAWN, stem=stem)]).findings
+    assert finding.code == "no-gradient"
+    assert f"No gradient reaches {without}:" in finding.message
 
 
 @pytest.mark.parametrize("name", GRADIENT)

@@ -127,7 +127,11 @@ def test_a_calibration_passes_on_the_warnings_of_the_monitor(capsys, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a command: calibrate, audit, report, compare, explain. See --help."),
+        (
+            [],
+            "expected a command: calibrate, audit, report, compare, export, explain. "
+            "See --help.",
+        ),
         (["diagnose"], "argument COMMAND: invalid choice: 'diagnose' (choose from"),
         (["calibrate", "--width", "63"], "argument --width: must be at least 64, got 63"),
         (["calibrate", "--width", "wide"], "--width: invalid integer value: 'wide'"),
@@ -137,6 +141,7 @@ def test_a_calibration_passes_on_the_warnings_of_the_monitor(capsys, monkeypatch
         (["audit", "m", "--batch", "0"], "argument --batch: must be at least 1, got 0"),
         (["report"], "the following arguments are required: LOGDIR"),
         (["compare", "a"], "the following arguments are required: RUN_B"),
+        (["export", "logs"], "the following arguments are required: -o/--output"),
         (
             ["audit", "m", "--ignore", "dead-unit"],
             "--ignore: no finding named 'dead-unit'. Did you mean 'dead-units'? There "

@@ -44,6 +44,9 @@ SLOW = {
 }
 """Pages that take long: `-m slow` runs them."""
 
+NEEDS = {"export.md": ("mlflow", "pandas", "pyarrow")}
+"""Packages that the blocks of a page need, of the dependency group `trackers`."""
+
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 README_LINES = 200
@@ -147,6 +150,8 @@ def test_the_blocks_of_a_page_run_and_print_what_is_shown(path, tmp_path):
     page = path.read_text()
     if not blocks(page):
         pytest.skip("no block runs")
+    for package in NEEDS.get(path.name, ()):
+        pytest.importorskip(package)
     for block, printed in zip(blocks(page), outputs(page, tmp_path), strict=True):
         if block.language == "python" or block.printed is not None:
             assert difference(block.printed or "", printed) == "", block.code

@@ -109,7 +109,7 @@ def test_validation_in_fit_is_numbered_by_the_steps_that_training_has_reached(tm
     for run in sorted(runs):
         events = EventAccumulator(str(tmp_path / "True" / run)).Reload()
         tags.append(
-            {t for t in events.Tags()["tensors"] if t.startswith("activation_mean")}
+            {t for t in events.Tags()["tensors"] if t.startswith("~activation_mean")}
         )
     assert tags[0] == tags[1] and len(tags[0]) == 4
     assert {path.name for path in (tmp_path / "False").iterdir()} == {"activations"}
@@ -155,6 +155,9 @@ def test_an_evaluation_is_never_judged():
     assert monitor.diagnosis.findings == ()
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras runs one step at a time on PyTorch"
+)
 def test_steps_that_run_together_are_merged():
     """Each sample counts once."""
     model, monitor = network(steps_per_execution=2), ActivationMonitor(validation=True)

@@ -1,5 +1,6 @@
 """The event file that a background thread writes: what it holds, when, and its errors."""
 
+import io
 import threading
 import time
 
@@ -9,6 +10,7 @@ from tensorboard.compat.proto import event_pb2
 from activation_monitor.storage import event_file
 from activation_monitor.storage.event_file import EventFile
 from activation_monitor.storage.record_file import EVENT_FILES, read_records
+from activation_monitor.storage.writer import EventLog
 
 
 def event(step):
@@ -34,6 +36,34 @@ def test_events_are_written_in_the_order_in_which_they_were_put(tmp_path):
     file.put(event(300))
     file.close()
     assert steps(tmp_path / "a" / "b") == [*range(301)]
+
+
+class Remote:
+    """Stands for the remote folders of `tf.io.gfile`; notes their names."""
+
+    def __init__(self):
+        self.files, self.io, self.gfile = {}, self, self
+
+    def makedirs(self, folder):
+        assert folder.startswith("gs://")
+
+    def isdir(self, folder):
+        return any(name.startswith(folder) for name in self.files)
+
+    def GFile(self, name, mode):  # noqa: N802
+        assert mode == "wb"
+        self.files[name] = io.BytesIO()
+        return self.files[name]
+
+
+@pytest.mark.parametrize("log_dir", ["gs://bucket/run", "gs://bucket/run/"])
+def test_a_remote_log_is_opened_by_its_address(monkeypatch, log_dir):
+    """No folder of that name is made here."""
+    remote = Remote()
+    monkeypatch.setattr(event_file, "_REMOTE", remote)
+    EventLog(log_dir, budget=1000).close()
+    (name,) = remote.files
+    assert name.startswith("gs://bucket/run/activations/events.out.tfevents.")
 
 
 def test_events_are_made_in_the_background(tmp_path):

@@ -25,7 +25,7 @@ from activation_monitor.analysis import activity, histogram, moving, records
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.storage import event_file, log_format, tabs, writer
 from activation_monitor.storage.reader import read_run, read_runs
-from activation_monitor.views.figures.image import heat_image
+from activation_monitor.views.figures.image import picture
 
 
 def accumulated(folder):
@@ -131,6 +131,11 @@ def run(tmp_path_factory):
     return folder, monitor
 
 
+def of(names, group, name):
+    """The tag of a layer in TensorBoard's tabs, which sort it by its position."""
+    return f"~{group}/{names.index(name):03d}_{name}"
+
+
 def test_every_tensor_has_its_scalars_and_histograms(run):
     """With the tags in the documentation, for the plugins that show them: two scalars of
     each tensor, one of the gradient of each output and one of each kernel."""
@@ -143,11 +148,15 @@ def test_every_tensor_has_its_scalars_and_histograms(run):
     kernels = {"conv", "branch", "hidden", "head"}
     accumulator = accumulated(folder / "activations")
     plugins = {
-        "scalars": {f"activation_{s}/{name}" for s in ("mean", "std") for name in names}
-        | {f"gradient_rms/{name}" for name in back}
-        | {f"update_ratio/{name}" for name in kernels},
-        "histograms": {f"activations/{name}" for name in names}
-        | {f"gradients/{name}" for name in back},
+        "scalars": {
+            of(names, group, name)
+            for group in ("activation_mean", "activation_std")
+            for name in names
+        }
+        | {of(names, "gradient_rms", name) for name in back}
+        | {of(names, "update_ratio", name) for name in kernels},
+        "histograms": {of(names, "activations", name) for name in names}
+        | {of(names, "gradients", name) for name in back},
         "text": {"activation_monitor/findings"},
         "images": {"activation_monitor/depth_by_step"},
         "activation_monitor": {
@@ -172,7 +181,8 @@ def test_the_scalars_are_the_statistics(run):
     assert monitor.recording.steps == [0, 1, 2, 3, 5, 6]
     for tag, field, finish in (("mean", "mean", lambda v: v), ("std", "variance", np.sqrt)):
         for name in ("conv", "head"):
-            written = values(accumulator, f"activation_{tag}/{name}")
+            names = monitor.recording[0].names
+            written = values(accumulator, of(names, f"activation_{tag}", name))
             for snapshot in monitor.recording:
                 record = snapshot.records()[snapshot.names.index(name)]
                 assert written[snapshot.step].shape == ()
@@ -184,8 +194,9 @@ def test_the_scalars_of_the_backward_signal_are_those_measured(run):
     """Rms of the gradient of each output; size of each update over that of its kernel."""
     folder, monitor = run
     accumulator = accumulated(folder / "activations")
+    names = monitor.recording[0].names
     for name in ("conv", "norm", "head"):
-        written = values(accumulator, f"gradient_rms/{name}")
+        written = values(accumulator, of(names, "gradient_rms", name))
         assert [*written] == monitor.recording.steps
         for snapshot in monitor.recording:
             record = snapshot.quantities["output_gradient"][snapshot.names.index(name)]
@@ -193,7 +204,7 @@ def test_the_scalars_of_the_backward_signal_are_those_measured(run):
             assert expected > 0 and written[snapshot.step].shape == ()
             np.testing.assert_allclose(written[snapshot.step], expected, rtol=1e-6)
     for name in ("conv", "head"):
-        written = values(accumulator, f"update_ratio/{name}")
+        written = values(accumulator, of(names, "update_ratio", name))
         assert [*written] == monitor.recording.steps
         for snapshot in monitor.recording:
             row = snapshot.names.index(name)
@@ -211,7 +222,8 @@ def test_histograms_of_gradients_are_copied_for_the_tab(run):
     """With pairs of buckets as one, as for the outputs, and a description."""
     folder, monitor = run
     accumulator = accumulated(folder / "activations")
-    written = values(accumulator, "gradients/hidden")
+    tag = of(monitor.recording[0].names, "gradients", "hidden")
+    written = values(accumulator, tag)
     assert [*written] == monitor.recording.steps
     for snapshot in monitor.recording:
         rows = snapshot.histogram("hidden", "output_gradient").rows
@@ -219,7 +231,7 @@ def test_histograms_of_gradients_are_copied_for_the_tab(run):
         np.testing.assert_array_equal(copy[:, 2], rows[::2, 2] + rows[1::2, 2])
         np.testing.assert_allclose(copy[[0, -1], [0, 1]], rows[[0, -1], [0, 1]], rtol=1e-6)
         assert rows[0, 0] < 0 < rows[-1, 1]
-    metadata = accumulator.SummaryMetadata("gradients/hidden")
+    metadata = accumulator.SummaryMetadata(tag)
     assert "here one element in 1." in metadata.summary_description
 
 
@@ -231,8 +243,8 @@ def test_a_step_without_an_update_has_no_scalar_of_it(tmp_path):
     monitor, _ = models.watch(model, x, y, log_dir=tmp_path, sample_every=1)
     accumulator = accumulated(tmp_path / "activations")
     assert monitor.recording.steps == [*range(6)]
-    assert [*values(accumulator, "update_ratio/net/head")] == [1, 3, 5]
-    assert [*values(accumulator, "gradient_rms/net/head")] == [*range(6)]
+    assert [*values(accumulator, "~update_ratio/004_net/head")] == [1, 3, 5]
+    assert [*values(accumulator, "~gradient_rms/004_net/head")] == [*range(6)]
 
 
 def test_without_gradients_there_are_no_copies_of_them(tmp_path):
@@ -240,11 +252,11 @@ def test_without_gradients_there_are_no_copies_of_them(tmp_path):
     models.watch(models.perceptron(), *models.data(), log_dir=tmp_path, gradients=False)
     accumulator = accumulated(tmp_path / "activations")
     tags = {tag.split("/")[0] for tag in accumulator.Tags()["tensors"]}
-    assert not {"gradient_rms", "gradients"} & tags and "update_ratio" in tags
+    assert not {"~gradient_rms", "~gradients"} & tags and "~update_ratio" in tags
 
 
 def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
-    """At the last step. TensorFlow decodes it to a row of pixels for each layer."""
+    """At the last step, with axes and a key. TensorFlow decodes it to the same pixels."""
     folder, monitor = run
     written = values(
         accumulated(folder / "activations"), "activation_monitor/depth_by_step"
@@ -253,9 +265,7 @@ def test_a_picture_of_all_layers_and_steps_ends_the_log(run):
     assert step == monitor.recording.steps[-1]
     pixels = tf.io.decode_png(png).numpy()
     assert pixels.shape == (int(height), int(width), 3)
-    np.testing.assert_array_equal(pixels, heat_image(monitor.recording))
-    assert pixels.shape[0] % len(monitor.recording[0].names) == 0
-    assert pixels.shape[1] % len(monitor.recording) == 0
+    np.testing.assert_array_equal(pixels, picture(monitor.recording))
 
 
 def test_scalars_can_be_switched_off(tmp_path):
@@ -465,11 +475,11 @@ def test_the_histogram_is_what_tf_summary_writes_of_the_same_tensor(tmp_path):
     models.watch(model, x, y, batch_size=32, log_dir=tmp_path / "ours")
     order = np.argsort(x[:, 0])  # a histogram does not know the order of the samples
     hidden = keras.Model(model.inputs[0], model.layers[0].output)(x[order])
+    tag = "~activations/001_net/hidden_0"
     writer = tf.summary.create_file_writer(str(tmp_path / "theirs"))
     with writer.as_default():
-        tf.summary.histogram("activations/net/hidden_0", hidden, step=0)
+        tf.summary.histogram(tag, hidden, step=0)
     writer.close()
-    tag = "activations/net/hidden_0"
     ours, theirs = (
         accumulated(tmp_path / where) for where in ("ours/activations", "theirs")
     )
@@ -499,8 +509,8 @@ def test_edges_that_float32_does_not_hold_stay_finite(tmp_path):
         tmp_path, dataclasses.replace(taken(0), histograms={"output": vectors})
     )
     found = accumulated(tmp_path / log_format.RUN)
-    assert [*found.PluginTagToContent("histograms")] == ["activations/a"]
-    copy = values(found, "activations/a")[0]
+    assert [*found.PluginTagToContent("histograms")] == ["~activations/000_a"]
+    copy = values(found, "~activations/000_a")[0]
     largest = np.finfo(np.float32).max
     np.testing.assert_array_equal(copy[[0, -1], [0, 1]], [-largest, largest])
     np.testing.assert_array_equal(copy[:, 2], 4.0)
@@ -525,20 +535,21 @@ def test_every_snapshot_has_its_histograms_whatever_the_tab_shows(tmp_path):
         for step in range(70)
     ]
     assert_same(written_and_read(tmp_path, *snapshots), snapshots)
-    copies = values(accumulated(tmp_path / log_format.RUN), "activations/b")
+    copies = values(accumulated(tmp_path / log_format.RUN), "~activations/001_b")
     assert [*copies] == [*range(64), 64, 66, 68]
 
 
 def test_a_sampled_histogram_is_labelled_as_such(run):
     """In the description that TensorBoard shows."""
-    folder, _ = run
+    folder, monitor = run
     accumulator = accumulated(folder / "activations")
 
-    def description(tag):
+    def description(name):
+        tag = of(monitor.recording[0].names, "activations", name)
         return accumulator.SummaryMetadata(tag).summary_description
 
-    assert "here one element in 1." in description("activations/head")
-    wide = description("activations/conv")
+    assert "here one element in 1." in description("head")
+    wide = description("conv")
     assert wide == (
         "Up to 16384 elements are all counted. Larger tensors are sampled at equal "
         "distances, here one element in 1. The Activations tab has twice as many buckets."
@@ -551,7 +562,7 @@ def test_the_stride_of_a_large_tensor_is_in_its_description(tmp_path):
     x, y = models.data(samples=64, inputs=768)
     models.watch(models.perceptron(1, inputs=768), x, y, batch_size=64, log_dir=tmp_path)
     metadata = accumulated(tmp_path / "activations").SummaryMetadata(
-        "activations/net/hidden_0:input"
+        "~activations/000_net/hidden_0:input"
     )
     assert "here one element in 5." in metadata.summary_description
 

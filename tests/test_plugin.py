@@ -471,12 +471,13 @@ def test_tensorboards_own_tabs_show_the_scalars_and_histograms(tmp_path, loader)
         assert answer.status_code == 200, answer.data
         return answer.json
 
+    layer = f"{written[0].names.index('net/dense_3'):03d}_net/dense_3"
     for statistic in ("mean", "std"):
-        shown = asked("scalars/scalars", f"activation_{statistic}/net/dense_3")
+        shown = asked("scalars/scalars", f"~activation_{statistic}/{layer}")
         expected = written.statistic(statistic, "net/dense_3")
         assert [step for _, step, _ in shown] == [0, 1, 2]
         np.testing.assert_allclose([value for *_, value in shown], expected, rtol=1e-6)
-    shown = asked("histograms/histograms", "activations/net/dense_3")
+    shown = asked("histograms/histograms", f"~activations/{layer}")
     assert [step for _, step, _ in shown] == [0, 1, 2]
     for (*_, rows), snapshot in zip(shown, written, strict=True):
         expected = snapshot.histogram("net/dense_3").rows

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = SETTINGS["project"]
 OLDEST = (ROOT / "tests" / "oldest.txt").read_text()
+OLDEST_JAX = (ROOT / "tests" / "oldest_jax.txt").read_text()
 
 
 def requirements():
@@ -42,6 +43,11 @@ def bounds():
     return {name: versions.pop() for name, versions in found.items() if len(versions) == 1}
 
 
+def bounds_without_jax():
+    """Those that oldest.txt pins."""
+    return {name: version for name, version in bounds().items() if name != "jax"}
+
+
 def pins(text):
     """The exact versions of a constraints file."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
@@ -57,7 +63,18 @@ def test_the_oldest_versions_that_are_run_are_the_lower_bounds():
     """Each package has the same bound wherever it is required, and oldest.txt pins it."""
     named = {each.name for each in requirements() if "==" not in str(each.specifier)}
     assert bounds().keys() == named
-    assert pins(OLDEST) == bounds()
+    assert pins(OLDEST) == bounds_without_jax()
+
+
+def test_the_oldest_versions_with_jax_are_the_lower_bounds():
+    """Except of what the oldest JAX needs in a newer version."""
+    without = SETTINGS["dependency-groups"]["without-tensorflow"]
+    needed = {one.name for one in map(Requirement, without) if "==" not in str(one)}
+    found = pins(OLDEST_JAX)
+    assert found.keys() == needed | {"jax"}
+    differing = {name for name, one in found.items() if one != bounds()[name]}
+    assert differing == {"numpy", "scipy"}
+    assert all(found[name] > bounds()[name] for name in differing)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +89,33 @@ def test_a_bound_that_is_not_run_would_be_noticed(line, other):
     """The test above can fail."""
     assert line in OLDEST
     text = "\n".join(filter(None, OLDEST.replace(line, other).splitlines()))
-    assert pins(text) != bounds()
+    assert pins(text) != bounds_without_jax()
 
 
-def test_keras_has_a_ceiling_on_its_minor_version():
-    """Its private names may change with any; the Keras that runs here is below it."""
-    (keras,) = [each for each in requirements() if each.name == "keras"]
-    (ceiling,) = [Version(s.version) for s in keras.specifier if s.operator == "<"]
+@pytest.mark.parametrize("name", ["keras", "jax", "torch"])
+def test_private_names_of_others_have_a_ceiling(name):
+    """On the minor version, with which they may change. The version that runs here, and
+    one that a group pins, is below it."""
+    each = [one.specifier for one in requirements() if one.name == name]
+    (specifiers,) = {one for one in each if "<" in str(one)}
+    (ceiling,) = [Version(one.version) for one in specifiers if one.operator == "<"]
     assert len(ceiling.release) == 2
-    assert metadata.version("keras") in keras.specifier
+    pinned = [next(iter(one)).version for one in each if "==" in str(one)]
+    for version in [*pinned, *(d.version for d in metadata.distributions(name=name))]:
+        assert version in specifiers
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_an_environment_of_a_backend_has_what_the_package_needs_but_tensorflow(backend):
+    """The package is installed there without its dependencies."""
+    groups = SETTINGS["dependency-groups"]
+    included, own = groups[backend]
+    assert included == {"include-group": "without-tensorflow"}
+    assert Requirement(own).name == backend
+    needed = [Requirement(text) for text in PROJECT["dependencies"]]
+    group = map(Requirement, groups["without-tensorflow"])
+    found = {str(one) for one in group if not one.name.startswith("pytest")}
+    assert found == {str(one) for one in needed if one.name != "tensorflow"}
 
 
 OURS, THEIRS = "activation_monitor.recording.taps", "keras.src.layers.layer"

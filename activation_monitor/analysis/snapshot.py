@@ -4,6 +4,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -423,6 +424,40 @@ class Recording:
             known = [known for snapshot in self.snapshots for known in snapshot.names]
             raise KeyError(f"Recording.statistic: {no_such('layer', layer, known)}")
         return statistic(found)
+
+    def to_dataframe(self) -> Any:
+        """All statistics of all layers as a tidy data frame: one row for each number.
+
+        Needs pandas, which the extra `dataframe` of this package has.
+
+        Returns:
+            A `pandas.DataFrame` with the columns
+
+            * "step";
+            * "layer": the name; missing for the loss;
+            * "quantity": a key of `records.QUANTITIES`, or "loss";
+            * "statistic": a key of `records.STATISTICS`; "update_ratio" of the quantity
+              "weight_update"; "mean" of the loss;
+            * "value": NaN if it was not measured or nothing finite was.
+
+            Names are ordered categories: layers sort in the order of the data. There are
+            no rows for tensors that a layer does not have. `evaluations` are a recording of
+            their own.
+
+        Raises:
+            ImportError: If pandas is not installed.
+
+        Example:
+
+        ```python
+        frame = monitor.recording.to_dataframe()
+        rms = frame[(frame.quantity == "output") & (frame.statistic == "rms")]
+        rms.pivot(index="step", columns="layer", values="value")
+        ```
+        """
+        from activation_monitor.analysis import dataframe  # it imports this module
+
+        return dataframe.dataframe([({}, self)], "Recording.to_dataframe")
 
 
 def _statistic(where: str, name: str) -> records.Statistic:

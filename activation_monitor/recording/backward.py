@@ -25,7 +25,7 @@ from activation_monitor.recording.keras_private import (
 from activation_monitor.recording.patches import wrapped_method
 from activation_monitor.recording.weights import known_kernels, some_rows
 
-ops: Any = keras.ops  # not annotated, see `moments`
+ops: Any = keras.ops  # not annotated, see `recording.ops`
 
 _OPTIMIZERS = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
 """The classes of Keras that define `apply`. The second one calls the first one."""
@@ -256,7 +256,7 @@ class Backward:
                 factor, *tensors = found[0]
                 scale = float(factor)
                 rows |= zip(layers, tensors[: len(layers)], strict=True)
-                sums = map(ops.convert_to_numpy, tensors[len(layers) :])
+                sums = map(backend.on_host, tensors[len(layers) :])
                 relations |= zip(changed, sums, strict=True)
         return Kept(loss, scale, rows, relations)
 

@@ -228,8 +228,13 @@ def measured_first(tensor, record):
 
 
 def gradient_measured(tensor, measure: Callable):
-    """The same tensor, for those who compute a gradient by it, which is measured."""
-    return _with_attached(tensor, backend.gradient_measured(tensor, measure))
+    """The same tensor, for those who compute a gradient by it, which is measured. A loss
+    may be computed from its logits instead."""
+    new = _with_attached(tensor, backend.gradient_measured(tensor, measure))
+    logits = logits_of(new)
+    if logits is not None:
+        set_tensor_attr(new, "_keras_logits", backend.gradient_measured(logits, measure))
+    return new
 
 
 def logits_of(tensor):
@@ -260,6 +265,10 @@ def attach_masks(layer: keras.Layer, inputs: tuple, outputs) -> None:
 
 
 # -- a wrapper that Keras cannot tell from its layer
+
+OWN_ATTRIBUTES = ("layer", "_torch_params")
+"""Attributes of a wrapper that are not those of the layer inside; the second one holds what
+PyTorch knows of its variables."""
 
 WRAPPED_ATTRIBUTES = (
     "_allow_non_tensor_positional_args",

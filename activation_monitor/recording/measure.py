@@ -10,14 +10,11 @@ Written in `keras.ops`; nothing here knows about layers, callbacks or files.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from activation_monitor.analysis import histogram as buckets
 from activation_monitor.analysis import raw, records
-from activation_monitor.recording import moments
-
-ops: Any = keras.ops  # not annotated, see `moments`
+from activation_monitor.recording import moments, ops
 
 # Elements below float32's normal range (1.18e-38) read as zero in the quick pass. With
 # the largest magnitude above this they cannot move a second moment by 1e-6.

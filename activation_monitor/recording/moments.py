@@ -23,10 +23,7 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import raw
-
-# Keras does not annotate its functions. What type checkers infer for symbolic tensors,
-# None for example, is wrong for the tensors measured here.
-ops: Any = keras.ops
+from activation_monitor.recording import ops
 
 # Between these magnitudes float32 squares can neither overflow nor be flushed, even
 # summed over a large batch: no scaling needed.
@@ -142,7 +139,7 @@ def of_each(xs: Sequence[Any], primitives: Primitives) -> tuple[Any, Any]:
         Tensor of shape `(len(xs), len(raw.MOMENTS))`, see `Moments`; and a boolean tensor
         `(len(xs),)`: whether sums about zero suffice.
     """
-    elements = np.array([x.shape[0] for x in xs], np.float32)
+    elements = ops.convert_to_tensor([float(x.shape[0]) for x in xs], "float32")
     low, high = (ops.stack([f(x) for x in xs]) for f in (ops.min, ops.max))
     mean = ops.stack([ops.sum(x) for x in xs]) / elements
     square = ops.stack([primitives.sum_of_squares(x) for x in xs]) / elements
@@ -227,7 +224,7 @@ def exponent_of(largest: Any) -> Any:
 
 def power_of_two(exponent: Any, dtype: str) -> Any:
     """`2^exponent` for a whole number from -126 to 127, without rounding."""
-    if dtype == "float64":
+    if keras.backend.standardize_dtype(dtype) == "float64":
         return ops.power(ops.cast(2.0, dtype), exponent)
     shifted = ops.left_shift(ops.cast(exponent, "int32") + 127, 23)
     return bits_as(shifted, "float32")

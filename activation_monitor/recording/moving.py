@@ -7,10 +7,11 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import moving
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import stored_value
 from activation_monitor.recording.trying import UntilItFails
 
-ops: Any = keras.ops  # not annotated, see `moments`
+ops: Any = keras.ops  # not annotated, see `recording.ops`
 
 
 def is_batch_normalization(layer: keras.Layer) -> bool:
@@ -94,7 +95,7 @@ def _statistics(layers):
     values = [ops.convert_to_tensor(stored_value(v)) for pair in pairs for v in pair]
     if not values:
         return {}
-    together = ops.convert_to_numpy(ops.concatenate(values))
+    together = backend.on_host(ops.concatenate(values))
     ends = np.cumsum([2 * pair[0].shape[0] for pair in pairs])
     each = np.split(together, ends[:-1])
     return {
@@ -106,4 +107,4 @@ def _values(layer, name, default):
     variable = getattr(layer, name)
     if variable is None:
         return np.array(default)
-    return ops.convert_to_numpy(stored_value(variable)).astype(np.float64)
+    return backend.on_host(stored_value(variable)).astype(np.float64)

@@ -159,6 +159,7 @@ class Taps:
             if self._entered == 1:
                 self._new_trace, self._traced_inside = new_trace, traced_inside
                 self._begun_in = backend.running_now()
+                self._tapped_layers.enter_context(backend.sources_noted())
                 for layer in self.layers:
                     self._tap(layer)
                 if self._weights is not None and self._updates:

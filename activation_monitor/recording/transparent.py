@@ -5,13 +5,18 @@ returns what the wrapped layer would return. The parts that depend on Keras' pri
 are in `keras_private`.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from activation_monitor.recording.keras_private import WRAPPED_ATTRIBUTES, wrapper_methods
+from activation_monitor.recording.keras_private import (
+    OWN_ATTRIBUTES,
+    WRAPPED_ATTRIBUTES,
+    wrapper_methods,
+)
 
 
 def _of_the_layer(name):
@@ -105,7 +110,12 @@ class Transparent(keras.layers.Wrapper):
     variable_dtype = _of_the_layer("variable_dtype")
 
     def __getattr__(self, name):
-        if "layer" in self.__dict__ and not name.startswith("__"):
+        # On PyTorch a layer is a module, which finds its parts in this way.
+        of_module = getattr(super(), "__getattr__", None)
+        if of_module is not None:
+            with contextlib.suppress(AttributeError):
+                return of_module(name)
+        if not name.startswith("__") and name not in OWN_ATTRIBUTES:
             return getattr(self.layer, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.calls import replaced
 from activation_monitor.recording.keras_private import (
     each_step_wrapped,
     give_state,
@@ -171,24 +172,26 @@ class TwoSteps:
     def _make(self, exact):
         model, step = self.model, f"{self._kind}_step"
         make = getattr(model, f"make_{self._kind}_function")
-        before = model.__dict__.get(step)
-        model.__dict__[step] = self.sampled.taps.during(
+        tapped = self.sampled.taps.during(
             _with_state(model, getattr(model, step)),
             exact,
             fused=bool(model.jit_compile),
             repeats=not self._each or model.steps_per_execution > 1,
         )
+        in_place = functools.partial(replaced, [model], step, lambda *_: tapped)
         try:
             self._function = None  # the user's own `make` may know no `force`
-            with each_step_wrapped(model, backend.within_execution):
+            with in_place(), each_step_wrapped(model, backend.within_execution):
                 make()
-            return backend.uncounted(cast(Callable, self._function))  # `make` has set it
+            function = backend.uncounted(cast(Callable, self._function))  # `make` set it
         finally:
             self._function = self._plain
-            if before is None:
-                del model.__dict__[step]
-            else:
-                model.__dict__[step] = before
+
+        def tapped_function(*args):
+            with in_place():  # a function may ask for the step only when it runs
+                return function(*args)
+
+        return tapped_function
 
 
 class TwoTraces:

@@ -22,7 +22,7 @@ from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import compiled, stored_value
 from activation_monitor.recording.trying import UntilItFails
 
-ops: Any = keras.ops  # not annotated, see `moments`
+ops: Any = keras.ops  # not annotated, see `recording.ops`
 
 
 def some_rows(kernel: Any) -> Any:
@@ -225,11 +225,11 @@ def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
     Returns:
         Array of shape `(len(tensors), len(records.FIELDS))`.
     """
-    found, suffices = (ops.convert_to_numpy(part) for part in measured)
+    found, suffices = map(backend.on_host, measured)
     found = raw.finish(found)
     for i in np.flatnonzero(~suffices):
         # Gradients are kept in variables; reshaping makes a tensor.
         column = ops.reshape(ops.cast(tensors[int(i)], "float32"), (-1, 1))
         (column,) = backend.outlasting([column])  # it may be sharded over processes
-        found[i] = records.measure(ops.convert_to_numpy(column))
+        found[i] = records.measure(backend.on_host(column))
     return found

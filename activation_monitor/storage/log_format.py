@@ -69,8 +69,8 @@ HISTOGRAMS_TAGS = {
 """Quantity to the tag of its histograms."""
 
 HISTOGRAM_PREFIX = "activations/"
-"""The tag of a layer's histogram for TensorBoard's tab is this prefix and the name of the
-layer."""
+"""In a log of version 1 or 2, the tag of a layer's histogram for TensorBoard's tab is this
+prefix and the name of the layer."""
 
 _OF_LAYERS_TAGS = {name: f"{PLUGIN}/{name}" for name in OF_LAYERS}
 _STRIDES_TAG_2 = f"{PLUGIN}/strides"

@@ -12,22 +12,20 @@ import numpy as np
 from tensorboard.compat.proto import summary_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
-from activation_monitor.analysis import histogram, records
+from activation_monitor.analysis import histogram, records, scalars
 from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
-from activation_monitor.analysis.update_ratio import update_ratio
-from activation_monitor.storage import log_format
 
 # protobuf creates the classes when the module is imported. Type checkers do not see them.
 _SUMMARIES: Any = summary_pb2
 _SHAPES: Any = tensor_shape_pb2
 _TYPES: Any = types_pb2
 
-_STATISTICS = ("mean", "std")
+_LAST = "~"
+"""The first character of our groups. TensorBoard sorts groups by name: so they come after
+those of the user, such as `epoch_loss`."""
 
-_GRADIENT = records.OUTPUT_GRADIENT
-
-_HISTOGRAMS = {records.OUTPUT: log_format.HISTOGRAM_PREFIX, _GRADIENT: "gradients/"}
-"""Quantity to what stands before the name of the layer in the tag of a histogram."""
+_HISTOGRAMS = {records.OUTPUT: "activations", records.OUTPUT_GRADIENT: "gradients"}
+"""Quantity to the group of its histograms."""
 
 _ALL_OF = 64
 """Number of snapshots that all have histograms. TensorBoard keeps 100 of a tag."""
@@ -55,6 +53,17 @@ def shows(number: int) -> bool:
     return number % every == 0
 
 
+def tag(group: str, position: int, layer: LayerInfo) -> str:
+    """The tag of a copy. Tags sort in the order of the calls of the layers.
+
+    Args:
+        group: A scalar of `scalars.OF_LAYERS`, "activations" or "gradients".
+        position: The position of the layer in the snapshot.
+        layer: The layer.
+    """
+    return f"{_LAST}{group}/{scalars.in_order(position, layer.name)}"
+
+
 class Copies:
     """Makes the scalars and histograms of snapshots that have the same layers.
 
@@ -64,39 +73,29 @@ class Copies:
 
     def __init__(self, layers: tuple[LayerInfo, ...]):
         self.layers = layers
-        scalars = [f"activation_{statistic}" for statistic in _STATISTICS]
         self._scalars = [
-            _SUMMARIES.Summary.Value(tag=f"{scalar}/{layer.name}")
-            for scalar in (*scalars, "gradient_rms", "update_ratio")
-            for layer in layers
+            _SUMMARIES.Summary.Value(tag=tag(scalar, position, layer))
+            for scalar in scalars.OF_LAYERS
+            for position, layer in enumerate(layers)
         ]
         shape = _SHAPES.TensorShapeProto()
         for size in (histogram.BUCKETS // _MERGED, 3):
             shape.dim.add(size=size)
         self._histograms = {}  # by quantity
-        for quantity, prefix in _HISTOGRAMS.items():
+        for quantity, group in _HISTOGRAMS.items():
             self._histograms[quantity] = []
-            for layer in layers:
-                value = _SUMMARIES.Summary.Value(tag=prefix + layer.name)
+            for position, layer in enumerate(layers):
+                value = _SUMMARIES.Summary.Value(tag=tag(group, position, layer))
                 value.tensor.dtype = _TYPES.DT_FLOAT
                 value.tensor.tensor_shape.CopyFrom(shape)
                 self._histograms[quantity].append((value, value.tensor))
 
     def add_scalars(self, summary: Any, snapshot: Snapshot) -> None:
-        """Add the scalars of each layer to a `Summary`: mean and std of its output, and, if
-        they were measured, rms of its gradient and the update ratio of its kernel."""
-        gradient, ratio = snapshot.statistic("rms", _GRADIENT), update_ratio(snapshot)
-        outputs = [snapshot.statistic(statistic) for statistic in _STATISTICS]
+        """Add the scalars that each layer has to a `Summary`, see `scalars.of_layers`."""
+        values, measured = scalars.of_layers(snapshot)
         with np.errstate(over="ignore"):
-            numbers = np.concatenate([*outputs, gradient, ratio]).astype(np.float32)
-        written = np.concatenate(
-            [
-                np.ones(len(_STATISTICS) * len(self.layers), bool),
-                snapshot.field("count", _GRADIENT) > 0,
-                ~np.isnan(ratio),
-            ]
-        )
-        rows = np.flatnonzero(written).tolist()
+            numbers = values.astype(np.float32).ravel()
+        rows = np.flatnonzero(measured).tolist()
         for row, number in zip(rows, numbers[rows].tolist(), strict=True):
             self._scalars[row].simple_value = number
         summary.value.extend([self._scalars[row] for row in rows])

@@ -4,16 +4,19 @@ All data of one step are one event. The file is in its own run folder (`RUN` ins
 folder), which no other writer may share: TensorBoard's Python reader follows only the
 newest file of a folder. In addition to the tags of `log_format`, the file has
 
-* `activation_mean/<layer>`, `activation_std/<layer>`: scalars, with `scalars=True`;
-* `gradient_rms/<layer>`: the rms of the gradient of the loss with respect to the output,
-  and `update_ratio/<layer>`: that of the update of the kernel over that of the kernel; as
+* `~activation_mean/<layer>`, `~activation_std/<layer>`: scalars, with `scalars=True`;
+* `~gradient_rms/<layer>`: the rms of the gradient of the loss with respect to the output,
+  and `~update_ratio/<layer>`: that of the update of the kernel over that of the kernel; as
   scalars, where they were measured, with `scalars=True`;
-* `activations/<layer>`, `gradients/<layer>`: histograms, at some of the steps
+* `~activations/<layer>`, `~gradients/<layer>`: histograms, at some of the steps
   (`tabs.shows`);
+
+where `<layer>` is the position of the layer and its name, see `tabs.tag`; and
 * `activation_monitor/findings`: the diagnosis as Markdown, at each change;
 * `activation_monitor/depth_by_step`: an image of all layers at all steps, at the end.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -67,11 +70,11 @@ class EventLog:
         budget: int | None = None,
     ):
         self._scalars = scalars
-        self.run_dir = Path(log_dir) / run
+        self.run_dir = os.path.join(log_dir, run)  # a `Path` would spoil "gs://"
         self.thinned_from: int | None = None
-        used = 0 if budget is None else size_of(str(self.run_dir))
+        used = 0 if budget is None else size_of(self.run_dir)
         self._budget = None if budget is None else max(budget - used, 0)
-        self._file = EventFile(str(self.run_dir))
+        self._file = EventFile(self.run_dir)
         # What follows belongs to the background thread.
         self._tags = set[str]()
         self._table: log_format.Table | None = None

@@ -8,10 +8,18 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from on_jax import RATE, X, Y, assert_records, expected_records, perceptron, residual
 
 from activation_monitor import ActivationMonitor
 from activation_monitor.analysis import records
+from backends.common import (
+    RATE,
+    X,
+    Y,
+    assert_records,
+    expected_records,
+    perceptron,
+    residual,
+)
 
 BATCHES = [(X[i : i + 32], Y[i : i + 32]) for i in (0, 32, 64)] * 2
 

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax_processes
 import numpy as np
 import pytest
-from jax_processes import BATCH, RATE, STEPS, X, Y
 
 from activation_monitor import read_recording
 from activation_monitor.analysis import records
+from backends import jax_processes
+from backends.jax_processes import BATCH, RATE, STEPS, X, Y
 
 SECONDS = 500  # time limit of a process, several times its usual duration
 

@@ -88,15 +88,28 @@ def _without(
     if not measured:  # other outputs may pass a gradient
         others = [end for end in graph.ends if end != row]
         elsewhere = set(others).union(*(graph.before(end) for end in others))
-    learning = _learning(gradients, graph.layers)
+    learning, around = _learning(gradients, graph.layers), _around(row, profile)
     before = [
         one
         for one in graph.before(row) - elsewhere
         if _layer_of(graph.layers[one]) not in learning
+        # It may get a gradient, which is not measured where several are added up.
+        and not (gradients.none[one] and one in around)
     ]
     # The gradient ends before a layer that is cut off, or within one with an activation.
     own = [] if reason is Reason.CUT else [row]
     return sorted(one for one in [*before, *own] if graph.layers[one].kind == "weight")
+
+
+def _around(row: int, profile: DepthProfile) -> set[int]:
+    """The rows that lead to an output of the network without passing this one."""
+    found, ahead = {row}, [*profile.graph.ends]
+    while ahead:
+        one = ahead.pop()
+        if one not in found:
+            found.add(one)
+            ahead += profile.graph.parents[one]
+    return found - {row}
 
 
 def _learning(gradients: _Gradients, layers: Sequence[LayerInfo]) -> set[str]:

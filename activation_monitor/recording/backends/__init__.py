@@ -7,7 +7,7 @@ import keras
 
 from activation_monitor.recording.backends.protocol import Backend, NotBuilt
 
-_BUILT = ("tensorflow", "jax")
+_BUILT = ("tensorflow", "jax", "torch")
 
 
 def _chosen() -> Backend:

@@ -14,6 +14,7 @@ Everything else in `recording` is written in Keras alone.
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,6 +105,7 @@ class Backend(Protocol):
     FRAMES: tuple[str, ...]
     COMPILED: str
     CAPTURES_VARIABLES: bool
+    ops: ModuleType
     EACH_WORKER_KNOWS_ALL: bool
 
     def check(self) -> None:
@@ -128,6 +130,10 @@ class Backend(Protocol):
 
     def measure_once(self, x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
         """The record of an array, measured as in a step."""
+        ...
+
+    def on_host(self, tensor: Any) -> np.ndarray:
+        """A copy of an array, of a tensor that exists, or of the value of a variable."""
         ...
 
     def measured_each(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
@@ -243,8 +249,14 @@ class Backend(Protocol):
         """Whether to measure this gradient would change the order of a sum."""
         ...
 
+    def sources_noted(self) -> AbstractContextManager[None]:
+        """Within the block, an eager step notes what tensors are computed from, where
+        nothing else knows it."""
+        ...
+
     def computed_from(self, tensor: Any) -> list | None:
-        """The tensors that a traced tensor was computed from; None in an eager step."""
+        """The tensors that a tensor was computed from, or what stands for them: `key` and
+        `computed_from` are called with these. None if that is not known."""
         ...
 
     def derived(

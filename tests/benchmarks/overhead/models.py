@@ -1,11 +1,10 @@
 """The networks that are trained, by name, with the data and the ways to compile them."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 BATCHES = 4
 """Different batches of data; they repeat."""
@@ -15,7 +14,7 @@ class Compiled(NamedTuple):
     """A model that is ready for `fit`."""
 
     model: keras.Model
-    data: tf.data.Dataset  # batches without end
+    data: Any  # a `tf.data.Dataset` of batches, without end
     x: np.ndarray  # the first batch
 
 
@@ -89,6 +88,8 @@ BUILDERS = {
 
 def compiled(way: Way, batch: int | None = None) -> Compiled:
     """Build and compile a model. Sets the dtype policy of this thread."""
+    import tensorflow as tf
+
     keras.config.set_dtype_policy(way.precision)
     keras.utils.set_random_seed(0)
     name = way.model
@@ -113,4 +114,6 @@ def compiled(way: Way, batch: int | None = None) -> Compiled:
 
 def mixed_precision() -> str:
     """The half precision that is fast here: float16 takes minutes on most CPUs."""
+    import tensorflow as tf
+
     return "mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16"

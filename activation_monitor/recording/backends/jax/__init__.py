@@ -1,5 +1,7 @@
 """The JAX backend, see `protocol.Backend`."""
 
+import keras
+
 from activation_monitor.recording.backends.jax.graphs import (
     computed_from,
     derived,
@@ -16,6 +18,7 @@ from activation_monitor.recording.backends.jax.graphs import (
     outermost_graph,
     running_now,
     same_but_new,
+    sources_noted,
 )
 from activation_monitor.recording.backends.jax.own_steps import (
     Block,
@@ -50,6 +53,7 @@ from activation_monitor.recording.backends.jax.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("jax",)
@@ -63,6 +67,9 @@ EACH_WORKER_KNOWS_ALL = True
 
 COMPILED = "jax.jit"
 """The name of a compiled function, for messages."""
+
+ops = keras.ops
+"""Functions that measure tensors."""
 
 
 def check() -> None:
@@ -99,6 +106,8 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
+    "ops",
     "outermost_graph",
     "outlasting",
     "replicas",
@@ -108,6 +117,7 @@ __all__ = [
     "running_now",
     "same_but_new",
     "second_trace",
+    "sources_noted",
     "state_given",
     "state_returned",
     "strategies",

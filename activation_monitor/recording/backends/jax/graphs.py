@@ -253,6 +253,11 @@ def value_of(tensor: Any) -> Any:
             return tensor
 
 
+def sources_noted() -> contextlib.AbstractContextManager[None]:
+    """Nothing to do: a trace knows them."""
+    return contextlib.nullcontext()
+
+
 def computed_from(tensor: Any) -> list | None:
     """The tensors that a traced tensor was computed from; None in eager execution."""
     value, run = value_of(tensor), current()

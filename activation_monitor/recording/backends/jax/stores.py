@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from activation_monitor.analysis import histogram, raw, records
+from activation_monitor.analysis import raw
 from activation_monitor.recording import measure, moments
+from activation_monitor.recording.backends import received
 from activation_monitor.recording.backends.jax import processes
 from activation_monitor.recording.backends.jax.graphs import deliver
 
@@ -69,6 +70,11 @@ def _measured_each(tensors):
     return measure.measure_each(tensors, primitives=_PRIMITIVES)
 
 
+def on_host(tensor: Any) -> np.ndarray:
+    """A copy of an array, of a tensor that exists, or of the value of a variable."""
+    return np.array(jax.device_get(tensor))
+
+
 def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
     """The raw records of several tensors, see `measure.measure_each`."""
     return processes.whole(_measured_each([*tensors]))
@@ -102,7 +108,9 @@ class Store:
             channel is active if it is in any. Defaults to `0`.
 
     Attributes:
-        received: What was measured, for each tensor: an array, and where it begins there.
+        received: What was measured of each of the last tensors: an array, and where it
+            begins there.
+        earlier: What was measured of those before them.
     """
 
     def __init__(self, histograms: bool, merges: bool = True, channels: int = 0):
@@ -110,6 +118,7 @@ class Store:
         self.merges = merges
         self.channels = channels
         self.received: list[tuple[Any, int]] = []
+        self.earlier: received.Joined | None = None
 
     def put(
         self,
@@ -160,14 +169,8 @@ class Store:
         Args:
             record: The raw record, `(len(raw.COLUMNS),)`. The store must merge.
         """
-        rest = self.length - len(raw.COLUMNS)
+        rest = received.length_of(self) - len(raw.COLUMNS)
         deliver(self, [jnp.concatenate([record, jnp.zeros(rest, np.float32)])])
-
-    @property
-    def length(self) -> int:
-        """The length of what is measured of a tensor."""
-        counted = self.histograms * len(raw.HISTOGRAM_COLUMNS)
-        return len(raw.COLUMNS) + counted + self.channels
 
     def receive(self, found: Sequence[Any], start: int = 0) -> None:
         """Take what a step has measured.
@@ -178,27 +181,23 @@ class Store:
         """
         if not self.merges:
             self.received.clear()
+        elif len(self.received) == received.MANY:
+            self.earlier = self._joined()
+            self.received.clear()
         self.received.append((found[0], start))
+
+    def _joined(self):
+        held = [(np.asarray(array), start) for array, start in self.received]
+        return received.joined(self, received.stacked(self, held), self.earlier)
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        received = _on_host(self, self.received)
-        return _joined(self, raw.finish(received[:, : len(raw.COLUMNS)]))
+        return self._joined().record
 
     def clear(self) -> None:
         """Empty the store."""
         self.received.clear()
-
-
-def _on_host(store, received):
-    """What was received, `(tensors, store.length)`; zeros if nothing was."""
-    parts = [np.asarray(a)[start : start + store.length] for a, start in received]
-    return np.stack(parts or [np.zeros(store.length, np.float32)])
-
-
-def _joined(store, several):
-    """One record of several, `(tensors, len(records.FIELDS))`."""
-    return functools.reduce(records.merge, several) if store.merges else several[-1]
+        self.earlier = None
 
 
 class Kept:
@@ -233,10 +232,10 @@ class Reader:
 
     def collect(self) -> Any:
         """Empty the stores; returns what they held, still on the device."""
-        received = [[*store.received] for store in self.stores]
+        held = [([*store.received], store.earlier) for store in self.stores]
         for store in self.stores:
             store.clear()
-        return received
+        return held
 
     def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Copy to the host what `collect` returned.
@@ -246,25 +245,10 @@ class Reader:
             len(histogram.SLOTS))`, empty ones for stores without; and of each store which
             of its channels were active, `(channels,)`. NaN where it is not known.
         """
-        arrays = {id(array): array for held in collected for array, _ in held}
+        arrays = {id(array): array for held, _ in collected for array, _ in held}
         copies = dict(zip(arrays, jax.device_get([*arrays.values()]), strict=True))
         each = [
-            _on_host(store, [(copies[id(array)], start) for array, start in held])
-            for store, held in zip(self.stores, collected, strict=True)
+            received.stacked(store, [(copies[id(array)], start) for array, start in held])
+            for store, (held, _) in zip(self.stores, collected, strict=True)
         ]
-        # All together, because many small arrays take as long as a step.
-        several = raw.finish(np.concatenate([part[:, : len(raw.COLUMNS)] for part in each]))
-        ends = np.cumsum([len(part) for part in each])[:-1]
-        split = zip(self.stores, np.split(several, ends), strict=True)
-        found = np.stack([_joined(store, part) for store, part in split])
-        counted = histogram.none(len(self.stores))
-        counting = [store.histograms for store in self.stores]
-        if any(counting):
-            columns = slice(len(raw.COLUMNS), len(raw.COLUMNS) + len(raw.HISTOGRAM_COLUMNS))
-            last = [p[-1, columns] for p, does in zip(each, counting, strict=True) if does]
-            counted[counting] = raw.finish_histograms(np.stack(last))
-        active = [
-            np.max(part[:, store.length - store.channels :], axis=0)  # NaN, if one is NaN
-            for store, part in zip(self.stores, each, strict=True)
-        ]
-        return found, counted, active
+        return received.finish(self.stores, each, [earlier for _, earlier in collected])

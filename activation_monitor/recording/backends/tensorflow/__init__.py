@@ -1,5 +1,16 @@
 """The TensorFlow backend, see `protocol.Backend`."""
 
+import keras
+
+from activation_monitor.recording.backends.held import (
+    Block,
+    returning_records,
+    run_own,
+    state_given,
+    state_returned,
+    values_before,
+    within_execution,
+)
 from activation_monitor.recording.backends.tensorflow.graphs import (
     computed_from,
     derived,
@@ -16,6 +27,7 @@ from activation_monitor.recording.backends.tensorflow.graphs import (
     outermost_graph,
     running_now,
     same_but_new,
+    sources_noted,
 )
 from activation_monitor.recording.backends.tensorflow.processes import (
     by_replica,
@@ -28,19 +40,12 @@ from activation_monitor.recording.backends.tensorflow.processes import (
     workers,
 )
 from activation_monitor.recording.backends.tensorflow.steps import (
-    Block,
     compiled,
     is_out_of_memory,
     outlasting,
-    returning_records,
-    run_own,
     run_step,
     second_trace,
-    state_given,
-    state_returned,
     uncounted,
-    values_before,
-    within_execution,
 )
 from activation_monitor.recording.backends.tensorflow.stores import (
     Kept,
@@ -48,6 +53,7 @@ from activation_monitor.recording.backends.tensorflow.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("tensorflow",)
@@ -61,6 +67,9 @@ EACH_WORKER_KNOWS_ALL = False
 
 COMPILED = "tf.function"
 """The name of a compiled function, for messages."""
+
+ops = keras.ops
+"""Functions that measure tensors."""
 
 
 def check() -> None:
@@ -97,6 +106,8 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
+    "ops",
     "outermost_graph",
     "outlasting",
     "replicas",
@@ -106,6 +117,7 @@ __all__ = [
     "running_now",
     "same_but_new",
     "second_trace",
+    "sources_noted",
     "state_given",
     "state_returned",
     "strategies",

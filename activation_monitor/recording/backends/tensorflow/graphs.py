@@ -117,6 +117,11 @@ def in_function_within(root: Any) -> bool:
     return False
 
 
+def sources_noted() -> contextlib.AbstractContextManager[None]:
+    """Nothing to do: a trace knows them."""
+    return contextlib.nullcontext()
+
+
 def computed_from(tensor: tf.Tensor) -> list[tf.Tensor] | None:
     """The tensors that a traced tensor was computed from; None in eager execution."""
     if tf.executing_eagerly():

@@ -1,6 +1,5 @@
 """Compiled steps: separate traces, and how TensorFlow runs and counts them."""
 
-import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -38,26 +37,6 @@ def run_step(step: Callable, *args: Any) -> Any:
     return step(*args)
 
 
-def returning_records(step: Callable) -> Callable:
-    """The step, which assigns its records to variables."""
-    return step
-
-
-def within_execution(step: Callable) -> Callable:
-    """The step, which assigns its records to variables."""
-    return step
-
-
-def state_given(args: Sequence[Any]) -> None:
-    """None: variables hold their values."""
-    del args
-
-
-def state_returned(result: Any) -> None:
-    """None: variables hold their values."""
-    del result
-
-
 def outlasting(tensors: Sequence[Any]) -> list:
     """The tensors, which no step changes."""
     return [*tensors]
@@ -76,34 +55,6 @@ def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
     if not hasattr(step, "get_concrete_function"):
         return step, False, False
     return uncounted(step._clone(None)), True, bool(step._jit_compile)
-
-
-def values_before(step: Callable, args: tuple, kwargs: dict, variables: Any) -> list:
-    """None to hold: variables have their values."""
-    del step, args, kwargs, variables
-    return []
-
-
-def run_own(step: Callable, args: tuple, kwargs: dict) -> tuple[Any, list]:
-    """Run a user's step; variables have their values after it."""
-    return step(*args, **kwargs), []
-
-
-class Block:
-    """A block of code that runs eagerly: variables have their values.
-
-    Args:
-        variables: Not used.
-    """
-
-    before = after = ()
-
-    def __init__(self, variables: Any):
-        del variables
-
-    def running(self) -> contextlib.AbstractContextManager[None]:
-        """Nothing has to be prepared."""
-        return contextlib.nullcontext()
 
 
 def uncounted(function: Callable) -> Callable:
