@@ -116,9 +116,7 @@ def watched(index, distribution, monitor=None):
     groups = model.trainable_variables, optimizer.variables
     state = tuple([keras.ops.copy(v.value) for v in group] for group in groups)
     initial, losses = model.get_weights(), []
-    rows = [
-        one.reshape(STEPS, BATCH // 2, -1) for one in (share(X, index), share(Y, index))
-    ]
+    rows = [share(one, index).reshape(STEPS, BATCH // 2, -1) for one in (X, Y)]
     for x, y in zip(*rows, strict=True):
         loss, state = step(
             state,

@@ -135,6 +135,37 @@ def test_static_arguments_stay_static():
     assert names[-1] == "1"  # the second call
 
 
+def test_a_step_that_is_a_method_is_measured():
+    step, state, model = loop_of(perceptron, lambda step: step)
+    initial = [np.asarray(value) for value in state[0]]
+
+    class Trainer:
+        @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+        def train_step(self, state, data):
+            return step(state, data)
+
+    monitor = ActivationMonitor(sample_every=1)
+    run(monitor.watch(Trainer().train_step, model), state)
+    assert_records(monitor.recording[0], expected_records(initial, X[:32], Y[:32]))
+
+
+def test_shardings_of_a_step_are_kept():
+    """Of a batch on four devices. Training is the same to the bit."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    by_rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    options = {"in_shardings": (everywhere, by_rows), "out_shardings": everywhere}
+    found = []
+    for watches in (False, True):
+        step, state, model = loop_of(perceptron, functools.partial(jax.jit, **options))
+        initial = [np.asarray(value) for value in state[0]]
+        monitor = ActivationMonitor(sample_every=2)
+        found.append(run(monitor.watch(step, model) if watches else step, state))
+    assert found[0][0] == found[1][0]
+    jax.tree.map(np.testing.assert_array_equal, found[0][1], found[1][1])
+    assert_records(monitor.recording[0], expected_records(initial, X[:32], Y[:32]))
+
+
 def test_updates_that_are_not_known_are_not_measured():
     """Of an optimizer that is not Keras' own: an average of the weights, say, would look
     like an update. The weights are known."""

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from on_jax import RATE, X, Y, perceptron
 
 from activation_monitor import ActivationMonitor, Monitored, rescale
 from activation_monitor.actions import UnhealthyModelError
 from activation_monitor.calibration import calibrate
+from backends.common import RATE, X, Y, perceptron
 
 STATISTICS = "mean", "std", "rms", "maximum"
 

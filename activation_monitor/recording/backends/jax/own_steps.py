@@ -11,6 +11,7 @@ is not found so is not known.
 
 import contextlib
 import functools
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -158,6 +159,9 @@ class SecondTrace:
 
     def __init__(self, step: Callable):
         self._is_jitted = is_jitted(step)
+        self._owner: tuple = ()
+        if self._is_jitted and isinstance(step, types.MethodType):
+            self._owner, step = (step.__self__,), step.__func__
         function = step.__wrapped__ if self._is_jitted else step
 
         @functools.wraps(function)
@@ -188,6 +192,7 @@ class SecondTrace:
             before, after = steps.about(outputs).around(own)
             self._ran = outputs, after
             return before
+        args = (*self._owner, *args)
         places = steps.about(self._step.trace(*args, **kwargs).out_info)
         given = jax.tree.leaves((args, kwargs))
         return [
@@ -200,7 +205,7 @@ class SecondTrace:
         if not self._is_jitted:
             (outputs, after), self._ran = self._ran, None
             return steps.taken(outputs), after
-        found = self._step(*args, **kwargs)
+        found = self._step(*self._owner, *args, **kwargs)
         places, outputs = steps.about(found), steps.taken(found)
         returned = jax.tree.leaves(outputs)
         return outputs, [
