@@ -7,6 +7,7 @@ import torch
 from keras import layers
 
 from activation_monitor import ActivationMonitor
+from activation_monitor.analysis import records
 from backends.common import (
     RATE,
     X,
@@ -72,6 +73,7 @@ class Loop:
         keras.utils.set_random_seed(1)
         self.model, self.monitor, self.how = make(), monitor, how
         self.optimizer = keras.optimizers.SGD(RATE)
+        self.of_torch = torch.optim.SGD(self.model.parameters(), lr=RATE)
         self.loss = keras.losses.MeanSquaredError()
 
     def step(self, x, y):
@@ -79,13 +81,16 @@ class Loop:
         loss = self.loss(y, self.model(x, training=True))
         loss.backward()
         weights = [*self.model.trainable_weights]
+        if self.how == "watch, torch.optim":
+            self.of_torch.step()
+            return loss.detach()
         with torch.no_grad():
             self.optimizer.apply([one.value.grad for one in weights], weights)
         return loss.detach()
 
     def run(self):
         step = self.step
-        if self.how == "watch":
+        if self.how.startswith("watch"):
             step = self.monitor.watch(self.step, self.model)
         losses = []
         for i in [*range(3)] * 2:
@@ -127,6 +132,19 @@ def test_records_of_a_custom_loop_equal_float64(how):
 
 # PyTorch asks for the gradient of each tensor where it compiles, and hides its own warning.
 HIDDEN_BY_PYTORCH = "ignore:The .grad attribute of a Tensor:UserWarning"
+
+
+def test_updates_by_an_optimizer_of_pytorch_are_measured():
+    """The gradients that it gets are not."""
+    keras.utils.set_random_seed(1)
+    initial = perceptron().get_weights()
+    monitor = silent(sample_every=1)
+    Loop(perceptron, monitor, "watch, torch.optim").run()
+    found = monitor.recording[0]
+    _, expected = expected_records(initial, X[:32], Y[:32])
+    without = {k: v for k, v in expected.items() if k != records.WEIGHT_GRADIENT}
+    assert_records(found, (found.loss, without))
+    assert records.WEIGHT_GRADIENT not in found.quantities
 
 
 @pytest.mark.filterwarnings(HIDDEN_BY_PYTORCH)
