@@ -55,9 +55,8 @@ def is_changed(layer: keras.Layer) -> bool:
         drawn_by = getattr(layer, f"{name}_initializer", None)
         variable = getattr(layer, name, None)
         if isinstance(drawn_by, _CONSTANT) and isinstance(variable, keras.Variable):
-            # Not `convert_to_numpy`: numpy issues a warning for it.
-            initial = np.asarray(drawn_by(variable.shape, variable.dtype))
-            if not np.array_equal(np.asarray(variable.value), initial):
+            initial = _on_host(drawn_by(variable.shape, variable.dtype))
+            if not np.array_equal(_on_host(variable.value), initial):
                 return True
     return False
 
@@ -174,8 +173,16 @@ def _is_of_keras(layer):
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
+def _on_host(tensor):
+    # Not `convert_to_numpy`, for which numpy issues a warning on TensorFlow. PyTorch gives
+    # numpy no tensor that is trained, or on a GPU.
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+    return np.asarray(tensor)
+
+
 def _gain(variable):
-    values = np.asarray(variable.value).astype(np.float64)
+    values = _on_host(variable.value).astype(np.float64)
     found = math.sqrt(values[..., 0].size * np.mean(values * values))
     return found if math.isfinite(found) else 0.0
 
