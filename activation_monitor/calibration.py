@@ -95,7 +95,9 @@ def calibrate(
             callbacks=[monitor],
         )
     if not len(monitor.recording):
-        said = [str(warning.message) for warning in caught] or ["no warning"]
+        texts = [str(warning.message) for warning in caught]
+        ours = [text for text in texts if text.startswith("ActivationMonitor")]
+        said = ours or texts or ["no warning"]
         more = f" And {len(said) - 1} more warnings." if len(said) > 1 else ""
         raise RuntimeError(
             "calibrate: nothing was measured, so the law cannot be checked. Expected: a "

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.keras_private import pairs_held
 from activation_monitor.recording.two_steps import TwoTraces
 from activation_monitor.session import Session
 
@@ -72,10 +73,17 @@ class Loop:
         session.now = self._next_step if step is None else step
         self._next_step = session.now + 1
         before = len(session.training.recording)
-        sampled.begin()
-        with sampled.taps.measuring(sampled.exact):
+        begins = backend.CAPTURES_VARIABLES  # else values are found in the block
+        block = backend.Block(sampled.taps.variables)
+        sampled.begin(weights=begins)
+        measuring = sampled.taps.measuring(sampled.exact, traced_inside=not begins)
+        with measuring, block.running():
             yield
-        sampled.end()
+        if not begins:
+            with pairs_held(block.before):
+                sampled.taps.before_step(sampled.exact)
+        with pairs_held(block.after):
+            sampled.end()
         session.training.flush()
         if len(session.training.recording) == before:
             session.attempts.warn_once(

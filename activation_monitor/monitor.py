@@ -22,6 +22,7 @@ from activation_monitor.recording.steps import SampleEvery, Schedule
 from activation_monitor.recording.two_steps import TwoSteps
 from activation_monitor.run import Attempts
 from activation_monitor.session import Options, Session
+from activation_monitor.tracking import add_numbers
 from activation_monitor.views.trackers import Tracker, trackers_of
 
 
@@ -96,7 +97,8 @@ class ActivationMonitor(keras.callbacks.Callback):
 
     Under `tf.distribute.MirroredStrategy` the records of the replicas are merged. With
     several workers, each measures its own share of the batch, and the chief writes; all of
-    them need the monitor, with the same arguments except `log_dir`.
+    them need the monitor, with the same arguments except `log_dir`. Several JAX processes
+    have the records of the global batch, all of them, and the first one writes.
 
     Attributes:
         recording: The snapshots, a `Recording`. It holds at most 1000: those of the first
@@ -272,6 +274,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         if self._two_steps("train"):
             self._session.stop = self._stop
             self._count.fit_begins()
+            self._session.tracking.begin()
             self._session.training.open()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -288,7 +291,9 @@ class ActivationMonitor(keras.callbacks.Callback):
         steps = self._made("train")
         if steps is not None:
             session = self._session
-            session.together = self.model.steps_per_execution
+            # Not `self.model`, which has Keras copy the state of a JAX model.
+            (model,) = session.models
+            session.together = model.steps_per_execution
             session.now = self._count.batch_begins(batch, session.together)
             if session.samples():
                 self._attempts.attempt("this step is not measured", steps.sample_next)
@@ -301,11 +306,11 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._count.batch_ends()
         if self._made("train") is not None:
             self._session.execution_ended((logs or {}).get("loss"), batch + 1)
-        self._session.add_numbers(logs)
+        self._add_numbers(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         """Flush the log, so that it can be read."""
-        self._session.add_numbers(logs)
+        self._add_numbers(logs)
         self._session.training.flush()
         self._session.evaluating.flush()
 
@@ -347,6 +352,10 @@ class ActivationMonitor(keras.callbacks.Callback):
             else:
                 self._session.evaluating.close()
 
+    def _add_numbers(self, logs):
+        training = self._session.training
+        add_numbers(logs, self._options.logs, lambda: training.numbers, self._attempts)
+
     def _two_steps(self, kind):
         """The model's two steps of a kind, made again if its layers have changed."""
         model = self.model
@@ -376,7 +385,8 @@ class ActivationMonitor(keras.callbacks.Callback):
         return taken or 0
 
     def _stop(self):
-        self.model.stop_training = True
+        (model,) = self._session.models  # not `self.model`, see above
+        model.stop_training = True
 
     # -- without `fit`
 
@@ -388,13 +398,14 @@ class ActivationMonitor(keras.callbacks.Callback):
     ) -> Callable:
         """A training step that does what yours does, and is measured at sampled steps.
 
-        A compiled step (a `tf.function`) is traced a second time, with the layers of the
-        models measured. The sampled steps run that trace; all others run your own,
-        unchanged. A Python function runs eagerly, and is measured while it runs.
+        A compiled step (a `tf.function`, or on JAX a `jax.jit`) is traced a second time,
+        with the layers of the models measured. The sampled steps run that trace; all others
+        run your own, unchanged. A Python function runs eagerly, and is measured while it
+        runs.
 
         Args:
             step: The outermost function of the training step. If it is compiled, pass the
-                `tf.function` itself; functions that it calls must not be a `tf.function`
+                compiled function itself; functions that it calls must not be compiled
                 again.
             models: The model, or the models, that it calls.
             first_step: The number of the first step, `int(optimizer.iterations)` in a run
@@ -419,7 +430,6 @@ class ActivationMonitor(keras.callbacks.Callback):
         ```
         """
         loops.check_step(step)
-        backend.check_loop()
         models = loops.as_models(models, "watch")
         if self._watches:
             raise ValueError(
@@ -453,7 +463,6 @@ class ActivationMonitor(keras.callbacks.Callback):
         ```
         """
         models = loops.as_models(models, "measure_step")
-        backend.check_loop()
         self._refuse_stop("measure_step")
         if self._loop is None or models != self._session.models:
             self._follow(models)

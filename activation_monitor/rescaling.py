@@ -10,6 +10,7 @@ from keras import layers
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.recording import inputs
 from activation_monitor.recording.backends import backend
+from activation_monitor.recording.keras_private import stored_value
 from activation_monitor.recording.layers import all_layers
 from activation_monitor.recording.pre_activations import at_first_calls, weight_layers
 from activation_monitor.views import tables  # noqa: F401 - shows the result
@@ -275,7 +276,9 @@ def _search(std_at):
 def _state(model):
     """The variables of a model and copies of their values, by `id` of the variable."""
     variables = [*model.variables, *model.metrics_variables]
-    return {id(v): (v, np.array(keras.ops.convert_to_numpy(v))) for v in variables}
+    # Of a variable itself, numpy would issue a warning on JAX.
+    values = [keras.ops.convert_to_numpy(stored_value(v)) for v in variables]
+    return {id(v): (v, np.array(x)) for v, x in zip(variables, values, strict=True)}
 
 
 def _restore(state):

@@ -4,7 +4,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from activation_monitor.views import (
     console,  # noqa: F401 - shows the diagnosis
     in_words,
 )
-from activation_monitor.views.trackers import Log
 
 _KEEP = 1000
 
@@ -87,9 +86,8 @@ class Run:
             `None`, no limit.
         evaluations: The snapshots of evaluations of this run of training. Defaults to
             `None`: there are none.
-        trackers: Functions that log numbers elsewhere, each with a name for messages, see
-            `views.trackers`. They get the scalars of each layer if `scalars` is set.
-            Defaults to `()`.
+        track: Called with each snapshot and what was found up to it, to log numbers
+            elsewhere; None in place of the findings of an evaluation. Defaults to `None`.
 
     Attributes:
         recording: The snapshots. It holds at most 1000: those of the first steps, and the
@@ -105,7 +103,7 @@ class Run:
         scalars: bool = True,
         log_budget: int | None = None,
         evaluations: Recording | None = None,
-        trackers: tuple[tuple[str, Log], ...] = (),
+        track: Callable[[Snapshot, Sequence[Finding] | None], None] | None = None,
     ):
         self.recording = Recording(keep=_KEEP, evaluations=evaluations)
         self._attempts = attempts
@@ -114,8 +112,7 @@ class Run:
         self._ignored = ignore
         self._scalars = scalars
         self._log_budget = log_budget
-        self._trackers = trackers
-        self._tracking: list[tuple[str, Log]] = []  # those that have not failed
+        self._track = track
         self._health = Health()
         self._added = 0
         self._log = None
@@ -148,11 +145,7 @@ class Run:
         return self._numbers[1]
 
     def open(self) -> None:
-        """Open the log, if a log folder is set and the log is not open yet.
-
-        Trackers that have failed before are tried again.
-        """
-        self._tracking = [*self._trackers]
+        """Open the log, if a log folder is set and the log is not open yet."""
         if self._log_dir is not None and self._log is None:
             self._log = self._attempts.attempt(
                 f"nothing is logged to {str(self._log_dir)!r}",
@@ -185,8 +178,8 @@ class Run:
                 "ever fewer snapshots. Set `log_budget` or `sample_every` higher for a "
                 "longer log."
             )
-        if self._tracking:
-            self._track(snapshot)
+        if self._track is not None:
+            self._track(snapshot, None if snapshot.evaluation else self.findings)
         return new
 
     def compare(self, evaluation: Snapshot) -> list[Finding]:
@@ -202,25 +195,6 @@ class Run:
         if new and self._log is not None and (verdict := self._verdict()) is not None:
             self._write(EventLog.write_verdict, evaluation.step, verdict)
         return new
-
-    def _track(self, snapshot):
-        """Pass the numbers of a snapshot on. A tracker that fails gets no more of them."""
-        findings = None if snapshot.evaluation else self.findings
-        numbers = self._attempts.attempt(
-            "trackers get nothing of a step",
-            *(scalars.named, snapshot, findings, self._scalars),
-        )
-        if not numbers:
-            return
-        for tracker in (*self._tracking,):
-            name, log = tracker
-
-            def track(log=log):
-                log(dict(numbers), snapshot.step)
-                return True
-
-            if not self._attempts.attempt(f"logging with {name} has ended", track):
-                self._tracking.remove(tracker)
 
     def _judged(self, snapshot):
         """Judge a snapshot; the findings to report."""
@@ -258,7 +232,7 @@ class Run:
     def _write_image(self, log):
         from activation_monitor.views.figures import image  # loads plotly only when needed
 
-        pixels = image.heat_image(self.recording)
+        pixels = image.picture(self.recording)
         height, width, _ = pixels.shape
         step = self.recording.steps[-1]
         log.write_image(step, image.png(pixels), (width, height), image.ABOUT)

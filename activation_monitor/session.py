@@ -1,7 +1,6 @@
 """What a monitor does with its models: measure, judge, log, and act on findings."""
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from activation_monitor.recording.taps import Taps
 from activation_monitor.recording.two_steps import SampledStep
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
+from activation_monitor.tracking import Tracking
 from activation_monitor.views.trackers import Log
 
 _DENSE = 10
@@ -65,6 +65,7 @@ class Session:
     Attributes:
         training: The run of training.
         evaluating: The run of evaluations.
+        tracking: The trackers of both.
         now: The number of the running step, or of the next step between two steps.
         first_step: The number of the first step; None before it.
         together: The number of steps that one execution runs.
@@ -80,10 +81,12 @@ class Session:
         self.models = models
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
         log_dir = options.log_dir if self._is_chief else None
+        trackers = options.trackers if self._is_chief else ()
+        self.tracking = Tracking(attempts, trackers, options.scalars)
         written = {
             "scalars": options.scalars,
             "log_budget": options.log_budget,
-            "trackers": options.trackers if self._is_chief else (),
+            "track": self.tracking.log,
         }
         self.evaluating = Run(attempts, log_dir, VALIDATION_RUN, **written)
         self.training = Run(
@@ -98,7 +101,7 @@ class Session:
         self.has_sampled = False
         self._recent = Recent(options.flight_recorder)
         self._losses = LossWatch()
-        self._is_alone = True  # no other worker must sample the same steps
+        self._may_differ = False  # whether other workers have other records
         # The step before which each one is sampled, after a sign of trouble.
         self._dense_until = -_DENSE * _APART
         self._taps: Taps | None = None  # those of training
@@ -126,10 +129,10 @@ class Session:
         """
         strategies = backend.strategies(self.models)
         together = max(map(backend.workers, strategies), default=1)
+        may_differ = together > 1 and not backend.EACH_WORKER_KNOWS_ALL
         if together > 1 and self.options.schedule.by_function:
-            # The first sampled step creates variables, whose values the workers exchange.
-            # If only one worker creates them, training ends ("Collective instance ...
-            # expected type") or the worker waits forever.
+            # All workers run a sampled step together, or each waits forever. TensorFlow
+            # also ends training ("Collective instance ... expected type").
             raise ValueError(
                 "ActivationMonitor: with several workers `sample_every` must be a number, "
                 f"so that all {together} workers sample the same steps. Received: a "
@@ -158,8 +161,8 @@ class Session:
             )
             receive = self._measured if kind == "train" else self._evaluated
             if kind == "train":
-                self._taps, self._is_alone = taps, together == 1
-            return SampledStep(taps, receive, end, self._kept, always_exact=together > 1)
+                self._taps, self._may_differ = taps, may_differ
+            return SampledStep(taps, receive, end, self._kept, always_exact=may_differ)
 
         return self.attempts.attempt("nothing is measured", make)
 
@@ -208,8 +211,8 @@ class Session:
         """After an execution: act on a first sign of trouble in its loss.
 
         The recent steps are read. The next ones are sampled, unless other workers would
-        have to sample them as well. If the loss is not finite and its step was not
-        measured, a snapshot shows the weights as it has left them.
+        not sample them as well. If the loss is not finite and its step was not measured, a
+        snapshot shows the weights as it has left them.
 
         Args:
             mean_loss: The mean loss of the epoch so far; None if it is not known.
@@ -222,7 +225,7 @@ class Session:
             return
         self._add_recent()
         after = self.now + self.together
-        if self._is_alone and after >= self._dense_until + _DENSE * _APART:
+        if not self._may_differ and after >= self._dense_until + _DENSE * _APART:
             self._dense_until = after + _DENSE
         recording = self.training.recording
         if sign == "nonfinite" and len(recording) and recording[-1].last_step < self.now:
@@ -232,28 +235,6 @@ class Session:
             )
             if found is not None:
                 self._add(found)
-
-    def add_numbers(self, logs: dict[str, Any] | None) -> None:
-        """Add the numbers that `ActivationMonitor.logs` names to the `logs` of Keras.
-
-        Keras passes the same dictionary to the callbacks that follow.
-
-        Args:
-            logs: The dictionary, in which a number that is there stays as it is.
-        """
-        if logs is None or not self.options.logs:
-            return
-        numbers = self.attempts.attempt(
-            "`logs` have no numbers of the monitor", lambda: self.training.numbers
-        )
-        for name in self.options.logs:
-            if name in logs:
-                self.attempts.warn_once(
-                    f"`logs` have {name!r} already, for example of a metric of that name. "
-                    "It stays as it is. Give the metric another name."
-                )
-            else:
-                logs[name] = (numbers or {}).get(name, math.nan)
 
     def _weights_after(self, layers, loss):
         """A snapshot of the weights that an execution has left; None if layers changed."""
@@ -277,8 +258,8 @@ class Session:
         self._act_on(self.training.compare(snapshot), snapshot)
 
     def _act_on(self, news, snapshot):
-        if not self._is_chief:
-            return
+        if not self._is_chief and not backend.EACH_WORKER_KNOWS_ALL:
+            return  # else all workers end training together
         which = snapshot.evaluation
         findings = [
             finding

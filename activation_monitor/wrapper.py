@@ -16,7 +16,8 @@ class Monitored(Transparent):
     """A layer that behaves as the layer it wraps and records its outputs.
 
     Every forward pass is measured inside the graph, without a callback: in `fit`,
-    `evaluate` and `predict`, in a `tf.function` or a custom loop, with or without XLA. If
+    `evaluate` and `predict`, in a `tf.function` or a custom loop, with or without XLA. (On
+    JAX, in a compiled step only if an `ActivationMonitor` samples it; with a warning.) If
     the model is also trained with an `ActivationMonitor`, the snapshots contain the layer
     under its usual name, and its output is measured once for both.
 

@@ -17,7 +17,9 @@ if BACKEND == "jax":  # for the tests of distribution
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
 # What tests on other backends share.
-collect_ignore_glob = ["backends/guide_*.py", "backends/common.py", "backends/same_runs.py"]
+collect_ignore_glob = [
+    f"backends/{name}.py" for name in ("common", "guide_*", "jax_processes", "same_runs")
+]
 
 _SUBJECT = "activation_monitor.analysis"
 # What the tests of analysis may import at the top of a file. A function in such a file may

@@ -123,6 +123,7 @@ MAY_IMPORT = {
     "cli.py": {"activation_monitor"},
     "foreign_errors.py": set(),
     "saved_models.py": {"keras", "activation_monitor"},
+    "tracking.py": {"activation_monitor"},
     "wrapper.py": {"keras", "activation_monitor"},
     "__init__.py": {"activation_monitor"},
 }

@@ -16,7 +16,7 @@ from activation_monitor.analysis import chance, histogram
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
-from activation_monitor.views.figures import image, style
+from activation_monitor.views.figures import image, pixel_text, style
 from models import data, perceptron, watch
 from networks import Drawn, blocks, chain, network, tap
 
@@ -370,6 +370,58 @@ def test_the_picture_has_a_block_of_pixels_for_each_layer_and_step(three):
     assert cells[2, 2].tolist() == cells[3, 2].tolist() == [0xE3, 0xB5, 0x05]
     many = Recording(dataclasses.replace(chain(1.0), step=i) for i in range(2001))
     assert image.heat_image(many).shape == (360, 500, 3)
+
+
+def texts_in(pixels, texts):
+    """Where each text stands in an image: the columns and rows of its top left corner."""
+    ink = (pixels == pixel_text.INK).all(axis=-1)
+    found = {}
+    for text in texts:
+        mask = pixel_text.text_mask(text, 2)
+        windows = np.lib.stride_tricks.sliding_window_view(ink, mask.shape)
+        found[text] = [(x, y) for y, x in np.argwhere((windows == mask).all(axis=(2, 3)))]
+    return found
+
+
+def test_the_picture_has_axes_and_a_key(three):
+    """The heat map, the numbers of the layers beside their rows, the steps below their
+    columns, and the colours with their meaning."""
+    heat, pixels = image.heat_image(three), image.picture(three)
+    area = image.heat_area(heat)
+    np.testing.assert_array_equal(pixels[area], heat)
+    top, left = area[0].start, area[1].start
+    texts = ("layer", "step", "rms", "1e6", "1e-3", "zero", "NaN inf")
+    found = texts_in(pixels, texts)
+    assert all(len(places) == 1 for places in found.values()), found
+    half = pixel_text.HEIGHT
+    for layer in range(4):  # rows of 90 pixels
+        places = texts_in(pixels[:, :left], [str(layer)])[str(layer)]
+        (y,) = [y for _, y in places]
+        assert abs(y + half - (top + 90 * layer + 45)) <= 2
+    below = pixels[area[0].stop :]
+    for column, step in enumerate(three.steps):  # columns of 213 pixels
+        ((x, _),) = texts_in(below, [str(step)])[str(step)]
+        middle = x + pixel_text.text_mask(str(step), 2).shape[1] / 2
+        assert abs(middle - (left + 213 * column + 106.5)) <= 2
+    # The key names the colours that the map has: pale at 1, darkest at the ends.
+    ((_, y),) = found["1e6"]
+    bar = pixels[y + half : y + half + 180, area[1].stop + 25].astype(int)
+    assert bar[0, 0] > bar[0, 2] and bar[-2, 0] < bar[-2, 2]
+    np.testing.assert_allclose(bar[90], 0xF2, atol=2)
+
+
+def test_the_labels_of_a_large_picture_do_not_overlap():
+    """150 layers and 500 steps: round numbers, and gaps between the steps."""
+    deep = chain(*np.logspace(0, 3, 148))
+    many = Recording(dataclasses.replace(deep, step=3 * i) for i in range(500))
+    pixels = image.picture(many)
+    assert pixels.shape[1] < 1000
+    assert [*image._spread(150, 15)] == [*range(0, 150, 10)]
+    assert [*image._spread(150, 14)] == [*range(0, 150, 20)]
+    columns = image._apart(many.steps, 500)
+    assert columns[0] == 0 and columns[-1] == 499
+    width = pixel_text.text_mask("1497", 2).shape[1]
+    assert (np.diff(columns) >= 0.6 * width).all() and len(columns) >= 5
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 7, 3), (90, 4, 3)])

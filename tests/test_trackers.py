@@ -28,7 +28,7 @@ class Kept:
 
 
 def watch(monitor, **options):
-    """Fit a network of a name for which `:` and `/` matter; the warnings of the monitor."""
+    """Fit a network, whose names of layers have `:` and `/`; returns our warnings."""
     model = options.pop("model", None) or models.perceptron(depth=3)
     _, told = models.watch(model, *models.data(), monitor=monitor, **options)
     return told
@@ -183,6 +183,18 @@ def test_a_tracker_that_fails_is_told_once_and_training_goes_on():
     assert "ConnectionError: no answer to call 2" in told
     assert failing.calls == 2
     assert [*kept.steps] == monitor.recording.steps == [0, 1, 2, 3, 4]
+
+
+def test_evaluations_do_not_try_it_again():
+    """A tracker that waits for a server in vain would do so in each epoch."""
+    failing = Failing()
+    model, (x, y) = models.perceptron(), models.data()
+    model.compile("sgd", "mse")
+    monitor = ActivationMonitor(trackers=failing, validation=True)
+    with pytest.warns(UserWarning, match="logging with Failing has ended") as told:
+        model.fit(*(x, y), epochs=3, verbose=0, validation_data=(x, y), callbacks=[monitor])
+    assert len(monitor.validation_recording) == 3
+    assert (failing.calls, len(told)) == (2, 1)
 
 
 def test_the_next_fit_tries_a_tracker_again():

@@ -256,7 +256,7 @@ class Backward:
                 factor, *tensors = found[0]
                 scale = float(factor)
                 rows |= zip(layers, tensors[: len(layers)], strict=True)
-                sums = map(ops.convert_to_numpy, tensors[len(layers) :])
+                sums = map(backend.on_host, tensors[len(layers) :])
                 relations |= zip(changed, sums, strict=True)
         return Kept(loss, scale, rows, relations)
 

@@ -93,6 +93,11 @@ def values_held(variables: Sequence[Any], values: Sequence[Any]) -> Iterator[Non
             variable._value = value
 
 
+def pairs_held(pairs: Sequence[tuple[Any, Any]]) -> contextlib.AbstractContextManager[None]:
+    """Within the block, variables have the values beside them; None if none is known."""
+    return values_held([v for v, _ in pairs], [value for _, value in pairs])
+
+
 @contextlib.contextmanager
 def state_held(model: keras.Model, state: Sequence[Any] | None) -> Iterator[None]:
     """Within the block, the variables of a model have the values of a state.
@@ -123,6 +128,24 @@ def present_state(model: keras.Model) -> list | None:
         return None
     names = _TRAINING if "optimizer_variables" in state else _EVALUATING
     return [state[f"{name}_variables"] for name in names]
+
+
+def give_state(model: keras.Model, state: Sequence[Any] | None) -> None:
+    """Let the variables of a model have the state that a step of its trainer returned.
+
+    Keras does this when a callback asks for its model. Then functions of the user may read
+    and change the model, and an error leaves it as the step has.
+
+    Args:
+        model: The model.
+        state: What the step has computed, by kind of variable; None if the variables hold
+            it.
+    """
+    if state is not None:
+        pairs = zip(_TRAINING, state, strict=True)
+        model._jax_state = {f"{name}_variables": values for name, values in pairs}
+        model._jax_state_synced = False
+        model.jax_state_sync()
 
 
 def compiled(function: Callable, variables: Sequence[Any]) -> Callable:

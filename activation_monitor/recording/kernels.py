@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from activation_monitor.recording.backends import backend
+
 
 def kernel(layer: keras.Layer) -> Any:
     """The kernel that the layer multiplies its input with.
@@ -55,8 +57,8 @@ def is_changed(layer: keras.Layer) -> bool:
         drawn_by = getattr(layer, f"{name}_initializer", None)
         variable = getattr(layer, name, None)
         if isinstance(drawn_by, _CONSTANT) and isinstance(variable, keras.Variable):
-            initial = _on_host(drawn_by(variable.shape, variable.dtype))
-            if not np.array_equal(_on_host(variable.value), initial):
+            initial = backend.on_host(drawn_by(variable.shape, variable.dtype))
+            if not np.array_equal(backend.on_host(variable.value), initial):
                 return True
     return False
 
@@ -173,16 +175,8 @@ def _is_of_keras(layer):
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
-def _on_host(tensor):
-    # Not `convert_to_numpy`, for which numpy issues a warning on TensorFlow. PyTorch gives
-    # numpy no tensor that is trained, or on a GPU.
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-    return np.asarray(tensor)
-
-
 def _gain(variable):
-    values = _on_host(variable.value).astype(np.float64)
+    values = backend.on_host(variable.value).astype(np.float64)
     found = math.sqrt(values[..., 0].size * np.mean(values * values))
     return found if math.isfinite(found) else 0.0
 

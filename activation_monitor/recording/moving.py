@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import moving
+from activation_monitor.recording.backends import backend
 from activation_monitor.recording.keras_private import stored_value
 from activation_monitor.recording.trying import UntilItFails
 
@@ -85,12 +86,16 @@ class Moving:
 
 def _statistics(layers):
     """Moving mean and variance `(2, channels)` by id of the layer, with one copy."""
-    layers = [layer for layer in layers if is_batch_normalization(layer)]
+    layers = [
+        layer
+        for layer in layers
+        if is_batch_normalization(layer) and stored_value(layer.moving_mean) is not None
+    ]
     pairs = [(layer.moving_mean, layer.moving_variance) for layer in layers]
     values = [ops.convert_to_tensor(stored_value(v)) for pair in pairs for v in pair]
     if not values:
         return {}
-    together = ops.convert_to_numpy(ops.concatenate(values))
+    together = backend.on_host(ops.concatenate(values))
     ends = np.cumsum([2 * pair[0].shape[0] for pair in pairs])
     each = np.split(together, ends[:-1])
     return {
@@ -102,4 +107,4 @@ def _values(layer, name, default):
     variable = getattr(layer, name)
     if variable is None:
         return np.array(default)
-    return ops.convert_to_numpy(stored_value(variable)).astype(np.float64)
+    return backend.on_host(stored_value(variable)).astype(np.float64)

@@ -105,6 +105,11 @@ class Taps:
         self._new_trace, self._traced_inside = None, False
         self._begun_in = None  # what runs side by side
 
+    @property
+    def variables(self) -> list:
+        """The variables of the models."""
+        return [variable for model in self._models for variable in model.variables]
+
     # -- while the step's Python code runs
 
     def during(

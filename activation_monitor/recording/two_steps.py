@@ -13,7 +13,12 @@ from typing import Any, cast
 
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.calls import replaced
-from activation_monitor.recording.keras_private import each_step_wrapped, state_held
+from activation_monitor.recording.keras_private import (
+    each_step_wrapped,
+    give_state,
+    pairs_held,
+    state_held,
+)
 from activation_monitor.recording.precision import Precision
 from activation_monitor.recording.table import Measured
 from activation_monitor.recording.taps import Taps
@@ -157,8 +162,8 @@ class TwoSteps:
             if self._each and only_keep:
                 self.sampled.keep()
             elif self._each:
-                with state_held(self.model, backend.state_returned(result)):
-                    self.sampled.end()
+                give_state(self.model, backend.state_returned(result))
+                self.sampled.end()
             return result
 
         sampled_step.plain = self._plain
@@ -208,10 +213,16 @@ class TwoTraces:
         if exact not in self._tapped:
             self._tapped[exact] = backend.second_trace(self._step)
         tapped, is_traced, fused = self._tapped[exact]
-        self.sampled.begin()
-        with self.sampled.taps.measuring(exact, fused, traced_inside=is_traced):
-            outputs = tapped(*args, **kwargs)
-        self.sampled.end(outputs)
+        taps = self.sampled.taps
+        measuring = functools.partial(taps.measuring, exact, fused, traced_inside=is_traced)
+        with measuring():
+            before = backend.values_before(tapped, args, kwargs, taps.variables)
+        with pairs_held(before):
+            self.sampled.begin()
+        with measuring():
+            outputs, after = backend.run_own(tapped, args, kwargs)
+        with pairs_held(after):
+            self.sampled.end(outputs)
         return outputs
 
 
@@ -227,7 +238,11 @@ def _with_state(model, step):
 
 
 def _as_loss(outputs):
-    """What a step returned if it is a scalar, or the one named "loss"; NaN otherwise."""
+    """What a step returned if it is a scalar, or the one named "loss", or the only such
+    one in a tuple; NaN otherwise."""
+    if isinstance(outputs, tuple):
+        losses = [loss for loss in map(_as_loss, outputs) if not math.isnan(loss)]
+        return losses[0] if len(losses) == 1 else math.nan
     loss: Any = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     try:
         return float(loss) if loss.shape == () else math.nan

@@ -49,7 +49,8 @@ def known_kernels(layers: Sequence[keras.Layer]) -> dict[int, Any]:
     """The kernels of those layers that have one, by id of the layer.
 
     Args:
-        layers: The layers. One whose kernel cannot be read is left out.
+        layers: The layers. One whose kernel cannot be read, or has no known value, is left
+            out.
     """
     found = {}
     for layer in layers:
@@ -57,7 +58,7 @@ def known_kernels(layers: Sequence[keras.Layer]) -> dict[int, Any]:
             kernel = kernels.kernel(layer)
         except Exception:  # a layer of the user's own with names like ours
             continue
-        if kernel is not None:
+        if kernel is not None and stored_value(kernel) is not None:
             found[id(layer)] = kernel
     return found
 
@@ -81,6 +82,7 @@ class Weights:
         self._found: dict[str, tuple[tuple[int, ...], np.ndarray]] = {}
         # Ids of layers, and the rows of their kernels before the step.
         self._before: tuple[tuple[int, ...], Any] | None = None
+        self._kernels: list[Any] = []
         self._after: Callable = lambda rows, gradients: None
         self.replicas: dict[int, float] = {}
 
@@ -94,6 +96,7 @@ class Weights:
         self._found, self._before, self.replicas = {}, None, {}
         found = known_kernels(layers)
         if found:
+            self._kernels = [*found.values()]
             layers = [layer for layer in layers if id(layer) in found]
             self._attempt(self._measure_before, layers, found, exact)
             self._attempt(self._compare_replicas, found)
@@ -165,7 +168,12 @@ class Weights:
     def _measure_after(self, gradients):
         ids, rows = cast(tuple, self._before)  # by `after`
         kept = [*gradients.values()]
-        changes, measured = self._after(rows, kept)
+        if all(stored_value(kernel) is not None for kernel in self._kernels):
+            changes, measured = self._after(rows, kept)
+        else:
+            ids, changes, measured = (), [], backend.measured_each(kept) if kept else None
+        if measured is None:
+            return
         measured = finished([*changes, *kept], measured)
         self._found[records.WEIGHT_UPDATE] = ids, measured[: len(ids)]
         if kept:
@@ -217,10 +225,11 @@ def finished(tensors: Sequence[Any], measured: tuple[Any, Any]) -> np.ndarray:
     Returns:
         Array of shape `(len(tensors), len(records.FIELDS))`.
     """
-    found, suffices = (ops.convert_to_numpy(part) for part in measured)
+    found, suffices = map(backend.on_host, measured)
     found = raw.finish(found)
     for i in np.flatnonzero(~suffices):
         # Gradients are kept in variables; reshaping makes a tensor.
         column = ops.reshape(ops.cast(tensors[int(i)], "float32"), (-1, 1))
-        found[i] = records.measure(ops.convert_to_numpy(column))
+        (column,) = backend.outlasting([column])  # it may be sharded over processes
+        found[i] = records.measure(backend.on_host(column))
     return found

@@ -88,11 +88,11 @@ def _write_csv(runs, path):
 def _write_json(runs, path):
     """A list with an object for each row, one a line."""
     with path.open("w", encoding="utf-8") as file:
-        separator = "[\n"
+        encode, separator = json.JSONEncoder(allow_nan=False).encode, "[\n"
         for of_part, snapshots in _parts(runs):
             for row in tidy.rows(snapshots):
                 named = of_part | row._asdict() | {"value": _in_json(row.value)}
-                file.write(separator + json.dumps(named, allow_nan=False))
+                file.write(separator + encode(named))
                 separator = ",\n"
         file.write("\n]\n")
 

@@ -12,6 +12,7 @@ from keras import layers
 from activation_monitor import ActivationMonitor, Monitored, audit
 from activation_monitor.analysis import raw, records
 from activation_monitor.auditing import _ForwardPass
+from activation_monitor.recording import kernels
 from activation_monitor.recording.backends import backend
 from backends.common import (
     BACKEND,
@@ -305,3 +306,37 @@ def test_a_monitored_layer_records_its_outputs(monitored):
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     assert model.layers[1].statistics(training=True)["count"] == 2 * 96 * 16
+
+
+def test_weights_that_were_trained_are_not_judged_as_drawn():
+    """A bias that is not zero any more shows it."""
+    x = np.tile(X, (2, 1))
+    model = perceptron()
+    assert audit(model, x).verdict == "healthy"
+    _, _, model = trained(perceptron)
+    assert audit(model, x).verdict == "not assessed"
+
+
+def test_the_gains_of_a_recurrent_layer_are_those_of_its_kernels():
+    """`sqrt(fan_in E w^2)` of both."""
+    layer = layers.LSTM(16)
+    layer.build((None, 6, 5))
+    kernel, recurrent, _ = (one.astype(np.float64) for one in layer.get_weights())
+    found = kernels.recurrent(layer)
+    np.testing.assert_allclose(found.input_gain, np.sqrt(5 * np.mean(kernel**2)), rtol=1e-6)
+    np.testing.assert_allclose(
+        found.recurrent_gain, np.sqrt(16 * np.mean(recurrent**2)), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool"])
+def test_values_on_the_host_are_a_copy(dtype):
+    values = np.array([[0.0, 1.0], [2.0, -3.0]])
+    variable = keras.Variable(values, dtype=dtype, trainable="float" in dtype)
+    found = backend.on_host(variable.value)
+    expected = values.astype(bool) if dtype == "bool" else values
+    np.testing.assert_array_equal(found.astype("float64"), expected)
+    found[:] = 0
+    np.testing.assert_array_equal(
+        backend.on_host(variable.value).astype("float64"), expected
+    )

@@ -92,14 +92,6 @@ def test_a_layer_inside_a_jitted_function_is_left_out():
     assert not any("dense" == one.name for one in monitor.recording[0].layers)
 
 
-def test_custom_loops_are_refused_in_one_sentence():
-    with pytest.raises(NotImplementedError, match="custom training loops"):
-        ActivationMonitor().watch(lambda: None, perceptron())
-    with pytest.raises(NotImplementedError, match="custom training loops"):
-        with ActivationMonitor().measure_step(perceptron()):
-            pass
-
-
 def test_one_copy_to_the_host_holds_all_records(monkeypatch):
     """Of outputs and gradients."""
     copied = []

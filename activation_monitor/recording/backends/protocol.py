@@ -64,6 +64,23 @@ class Kept(Protocol):
         ...
 
 
+class Block(Protocol):
+    """A block of a user's code that runs eagerly and is measured as one step.
+
+    Attributes:
+        before: Pairs of a variable that does not have its value before the block, and that
+            value; None if it is not known.
+        after: The same after it.
+    """
+
+    before: Sequence[tuple[Any, Any]]
+    after: Sequence[tuple[Any, Any]]
+
+    def running(self) -> AbstractContextManager[None]:
+        """Within this, the block runs."""
+        ...
+
+
 class Reader(Protocol):
     """Reads many stores with one copy to the host, and empties them."""
 
@@ -79,6 +96,7 @@ class Reader(Protocol):
 
 
 _Stores = list[Store]  # within `Backend`, `Store` is a function
+_Block = Block
 
 
 class Backend(Protocol):
@@ -88,6 +106,7 @@ class Backend(Protocol):
     COMPILED: str
     CAPTURES_VARIABLES: bool
     ops: ModuleType
+    EACH_WORKER_KNOWS_ALL: bool
 
     def check(self) -> None:
         """Raise NotImplementedError if this backend is not built yet."""
@@ -111,6 +130,10 @@ class Backend(Protocol):
 
     def measure_once(self, x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
         """The record of an array, measured as in a step."""
+        ...
+
+    def on_host(self, tensor: Any) -> np.ndarray:
+        """A copy of an array, of a tensor that exists, or of the value of a variable."""
         ...
 
     def measured_each(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
@@ -153,12 +176,26 @@ class Backend(Protocol):
         """Values of variables that can still be read after a step."""
         ...
 
-    def check_loop(self) -> None:
-        """Raise NotImplementedError if custom loops cannot be measured."""
+    def second_trace(self, step: Callable) -> tuple[Any, bool, bool]:
+        """A user's step with a trace of its own, for `run_own`; whether its code runs
+        within a call, not in the caller's own; and whether XLA compiles it."""
         ...
 
-    def second_trace(self, step: Callable) -> tuple[Callable, bool, bool]:
-        """A user's step with a trace of its own; whether it is compiled; whether by XLA."""
+    def values_before(
+        self, step: Any, args: tuple, kwargs: dict, variables: Sequence[Any]
+    ) -> Sequence[tuple[Any, Any]]:
+        """Before `run_own`, with the variables of the models: pairs of a variable that does
+        not have its value before the step, and that value; None if it is not known."""
+        ...
+
+    def run_own(
+        self, step: Any, args: tuple, kwargs: dict
+    ) -> tuple[Any, Sequence[tuple[Any, Any]]]:
+        """Run a sampled step of the user's own. Its outputs; and such pairs after it."""
+        ...
+
+    def Block(self, variables: Sequence[Any]) -> _Block:  # noqa: N802
+        """A new block, with the variables of the models."""
         ...
 
     def uncounted(self, function: Callable) -> Callable:

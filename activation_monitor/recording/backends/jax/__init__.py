@@ -20,6 +20,12 @@ from activation_monitor.recording.backends.jax.graphs import (
     same_but_new,
     sources_noted,
 )
+from activation_monitor.recording.backends.jax.own_steps import (
+    Block,
+    run_own,
+    second_trace,
+    values_before,
+)
 from activation_monitor.recording.backends.jax.processes import (
     by_replica,
     check_strategy,
@@ -31,13 +37,11 @@ from activation_monitor.recording.backends.jax.processes import (
     workers,
 )
 from activation_monitor.recording.backends.jax.steps import (
-    check_loop,
     compiled,
     is_out_of_memory,
     outlasting,
     returning_records,
     run_step,
-    second_trace,
     state_given,
     state_returned,
     uncounted,
@@ -49,6 +53,7 @@ from activation_monitor.recording.backends.jax.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("jax",)
@@ -56,6 +61,9 @@ FRAMES = ("jax",)
 
 CAPTURES_VARIABLES = False
 """Whether a compiled function reads variables as they are at each call."""
+
+EACH_WORKER_KNOWS_ALL = True
+"""Whether each process has the records of all that train together."""
 
 COMPILED = "jax.jit"
 """The name of a compiled function, for messages."""
@@ -71,13 +79,14 @@ def check() -> None:
 __all__ = [
     "CAPTURES_VARIABLES",
     "COMPILED",
+    "EACH_WORKER_KNOWS_ALL",
     "FRAMES",
+    "Block",
     "Kept",
     "Reader",
     "Store",
     "by_replica",
     "check",
-    "check_loop",
     "check_strategy",
     "compiled",
     "computed_from",
@@ -97,11 +106,13 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
     "ops",
     "outermost_graph",
     "outlasting",
     "replicas",
     "returning_records",
+    "run_own",
     "run_step",
     "running_now",
     "same_but_new",
@@ -112,6 +123,7 @@ __all__ = [
     "strategies",
     "sums_over_replicas",
     "uncounted",
+    "values_before",
     "within_execution",
     "workers",
 ]

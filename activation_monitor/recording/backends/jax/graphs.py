@@ -90,7 +90,7 @@ class Run:
 
     def link(self, tensor: Any, source: Any) -> None:
         """Note that a tensor has the values of another one, which leads to its parents."""
-        tensor, source = _value(tensor), _value(source)
+        tensor, source = value_of(tensor), value_of(source)
         if tensor is not source:
             self.links[id(tensor)] = tensor, source
 
@@ -179,7 +179,11 @@ def deliver(place: Any, found: Sequence[Any]) -> None:
     run = current()
     if run is None:
         if not all(_trace_of(value) is None for value in found):
-            raise TypeError("it is called in a compiled function that is not measured")
+            raise TypeError(
+                "it is called in a compiled function. On the jax backend of Keras, records "
+                "leave only the steps that an `ActivationMonitor` samples: use one, with "
+                "`sample_every=1` for all of them, or `run_eagerly=True`"
+            )
         place.receive([*found])
     elif not all(map(run.holds, found)):
         raise TypeError(
@@ -187,6 +191,10 @@ def deliver(place: Any, found: Sequence[Any]) -> None:
             "`jax.lax.scan`, `jax.lax.cond`, `jax.checkpoint` or `jax.vmap` within the step"
         )
     else:
+        if run.is_eager and jax.process_count() > 1:
+            # It is a program of its own here, over all devices. On CPU, two of them that
+            # wait for other processes at the same time may wait forever.
+            jax.block_until_ready(found)
         run.put(place, [*found])
 
 
@@ -229,10 +237,11 @@ def in_function_within(root: Any) -> bool:
 
 def key(tensor: Any) -> int:
     """Identifies the values of a tensor, with or without tangents."""
-    return id(_value(tensor))
+    return id(value_of(tensor))
 
 
-def _value(tensor):
+def value_of(tensor: Any) -> Any:
+    """The values of a tensor without tangents, where they come from."""
     run = current()
     links = {} if run is None else run.links
     while True:
@@ -251,7 +260,7 @@ def sources_noted() -> contextlib.AbstractContextManager[None]:
 
 def computed_from(tensor: Any) -> list | None:
     """The tensors that a traced tensor was computed from; None in eager execution."""
-    value, run = _value(tensor), current()
+    value, run = value_of(tensor), current()
     if not isinstance(value, jax.core.Tracer):
         # An array in a trace is a constant of the model.
         return None if run is None or run.is_eager else []

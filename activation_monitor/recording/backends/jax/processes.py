@@ -1,7 +1,7 @@
 """The processes that train together, and the one that writes files.
 
 JAX compiles a step for all devices of all processes together. A record covers the global
-batch, without any function of ours.
+batch, without any function of ours, and every process has it.
 """
 
 # The environment of a type checker may have no JAX.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 
 def strategies(models: Sequence[Any]) -> list:
@@ -20,16 +21,8 @@ def strategies(models: Sequence[Any]) -> list:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Check that models can be measured.
-
-    Raises:
-        NotImplementedError: If several processes train together.
-    """
+    """All models can be measured."""
     del strategy
-    if jax.process_count() > 1:
-        raise NotImplementedError(
-            "models that several JAX processes train together cannot be measured yet"
-        )
 
 
 def in_replica() -> bool:
@@ -62,3 +55,24 @@ def is_chief(strategy: Any) -> bool:
     """Whether this process writes files."""
     del strategy
     return jax.process_index() == 0
+
+
+def whole(arrays: Any) -> Any:
+    """Arrays that every process can read.
+
+    An array that is sharded over devices of several processes is copied to the host of
+    each. All processes run this together, after each step that measures, whichever of them
+    reads.
+
+    Args:
+        arrays: A structure of arrays.
+    """
+    return arrays if jax.process_count() == 1 else jax.tree.map(_whole, arrays)
+
+
+def _whole(array):
+    if isinstance(array, jax.core.Tracer) or array.is_fully_replicated:
+        return array
+    if array.is_fully_addressable:
+        return array
+    return multihost_utils.process_allgather(array, tiled=True)

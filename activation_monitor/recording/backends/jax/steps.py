@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from activation_monitor.recording.backends.jax import graphs
+from activation_monitor.recording.backends.jax import graphs, processes
 from activation_monitor.recording.backends.jax.stores import Store
 
 
@@ -22,9 +22,10 @@ class _Recorded:
         outputs: What it returned.
         records: The records of all stores, in one vector.
         kept: Lists of tensors.
-        places: The stores with the places of their records in the vector, and what
-            receives the tensors. It belongs to the structure, which `jax.jit` keeps with
-            the compiled step: a step with other shapes may measure otherwise.
+        places: The stores with the places of their records in the vector, what receives
+            the tensors, and what else the caller wants to know. It belongs to the
+            structure, which `jax.jit` keeps with the compiled step: a step with other
+            shapes may measure otherwise.
     """
 
     def __init__(self, outputs, records, kept, places):
@@ -40,15 +41,37 @@ class _Recorded:
 
     def taken(self):
         """Pass on what was measured; returns what the step returned."""
-        stores, keepers = self.places
+        stores, keepers, _ = self.places
+        records, kept = processes.whole((self.records, self.kept))
         for store, start in stores:
-            store.receive([self.records], start)
-        for place, tensors in zip(keepers, self.kept, strict=True):
+            store.receive([records], start)
+        for place, tensors in zip(keepers, kept, strict=True):
             place.receive(tensors)
         return self.outputs
 
 
-def _recorded(outputs, puts):
+def recorded(outputs: Any, puts: list, about: Any = None) -> Any:
+    """What a step returns, with what was measured in it.
+
+    Args:
+        outputs: What it returns. If that is a tuple, what was measured is beside its first
+            element, the logs of a step of Keras.
+        puts: What was measured, see `graphs.Run.taken`.
+        about: An object that `about` returns. Defaults to `None`.
+    """
+    if type(outputs) is tuple and outputs:
+        first, *rest = outputs
+        return (_recorded(first, puts, about), *rest)
+    return _recorded(outputs, puts, about)
+
+
+def about(outputs: Any) -> Any:
+    """The object that was passed to `recorded`."""
+    found = jax.tree.leaves(outputs, is_leaf=_is_recorded)
+    return next(one for one in found if _is_recorded(one)).places[-1]
+
+
+def _recorded(outputs, puts, about):
     vectors, kept, stores, keepers, start = [], [], [], [], 0
     for place, found in puts:
         if isinstance(place, Store):
@@ -59,25 +82,20 @@ def _recorded(outputs, puts):
             keepers.append(place)
             kept.append(found)
     records = jnp.concatenate(vectors) if vectors else jnp.zeros(0)
-    return _Recorded(outputs, records, kept, (tuple(stores), tuple(keepers)))
+    return _Recorded(outputs, records, kept, (tuple(stores), tuple(keepers), about))
 
 
 def returning_records(step: Callable) -> Callable:
     """A step that also returns what was measured in it, for `run_step`.
 
     Args:
-        step: The step. If it returns a tuple, what was measured is beside its first
-            element, the logs of a step of Keras.
+        step: The step.
     """
 
     @functools.wraps(step)
     def recorded_step(*args, **kwargs):
         with graphs.new_run() as run:
-            outputs = step(*args, **kwargs)
-            if type(outputs) is tuple and outputs:
-                first, *rest = outputs
-                return (_recorded(first, run.taken()), *rest)
-            return _recorded(outputs, run.taken())
+            return recorded(step(*args, **kwargs), run.taken())
 
     return recorded_step
 
@@ -92,18 +110,20 @@ def run_step(step: Callable, *args: Any) -> Any:
     Returns:
         The return value of the step.
     """
-    return _taken(step(*args))
+    return taken(step(*args))
 
 
 def _is_recorded(value):
     return isinstance(value, _Recorded)
 
 
-def _taken(outputs):
-    def taken(value):
+def taken(outputs: Any) -> Any:
+    """Pass on what was measured; returns what the step returned."""
+
+    def of(value):
         return value.taken() if _is_recorded(value) else value
 
-    return jax.tree.map(taken, outputs, is_leaf=_is_recorded)
+    return jax.tree.map(of, outputs, is_leaf=_is_recorded)
 
 
 def within_execution(step: Callable) -> Callable:
@@ -111,7 +131,7 @@ def within_execution(step: Callable) -> Callable:
 
     @functools.wraps(step)
     def called(*args, **kwargs):
-        return _taken(step(*args, **kwargs))
+        return taken(step(*args, **kwargs))
 
     return called
 
@@ -133,30 +153,13 @@ def _copied(tensors):
 
 def outlasting(tensors: Sequence[Any]) -> list:
     """The tensors, readable after a step that takes over the memory of its state."""
-    return _copied([*tensors])
+    return processes.whole(_copied([*tensors]))
 
 
 def compiled(function: Callable) -> Callable:
     """Compile a function of ours, which reads no variables."""
-    return jax.jit(function)
-
-
-def second_trace(step: Callable) -> tuple[Callable, bool, bool]:
-    """A user's step that also returns what is measured in it. Not built yet."""
-    check_loop()
-    return step, False, False
-
-
-def check_loop() -> None:
-    """Custom loops are not measured yet: their state is the user's own.
-
-    Raises:
-        NotImplementedError: Always.
-    """
-    raise NotImplementedError(
-        "activation_monitor does not measure custom training loops on the jax backend of "
-        "Keras yet. Use `fit`, also with a `train_step` of your own."
-    )
+    traced = jax.jit(function)
+    return lambda *args: processes.whole(traced(*args))
 
 
 def uncounted(function: Callable) -> Callable:

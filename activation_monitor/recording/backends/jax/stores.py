@@ -15,6 +15,7 @@ import numpy as np
 from activation_monitor.analysis import raw
 from activation_monitor.recording import measure, moments
 from activation_monitor.recording.backends import received
+from activation_monitor.recording.backends.jax import processes
 from activation_monitor.recording.backends.jax.graphs import deliver
 
 
@@ -69,9 +70,14 @@ def _measured_each(tensors):
     return measure.measure_each(tensors, primitives=_PRIMITIVES)
 
 
+def on_host(tensor: Any) -> np.ndarray:
+    """A copy of an array, of a tensor that exists, or of the value of a variable."""
+    return np.array(tensor)
+
+
 def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
     """The raw records of several tensors, see `measure.measure_each`."""
-    return _measured_each([*tensors])
+    return processes.whole(_measured_each([*tensors]))
 
 
 def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:

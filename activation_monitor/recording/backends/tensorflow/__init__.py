@@ -2,6 +2,15 @@
 
 import keras
 
+from activation_monitor.recording.backends.held import (
+    Block,
+    returning_records,
+    run_own,
+    state_given,
+    state_returned,
+    values_before,
+    within_execution,
+)
 from activation_monitor.recording.backends.tensorflow.graphs import (
     computed_from,
     derived,
@@ -31,17 +40,12 @@ from activation_monitor.recording.backends.tensorflow.processes import (
     workers,
 )
 from activation_monitor.recording.backends.tensorflow.steps import (
-    check_loop,
     compiled,
     is_out_of_memory,
     outlasting,
-    returning_records,
     run_step,
     second_trace,
-    state_given,
-    state_returned,
     uncounted,
-    within_execution,
 )
 from activation_monitor.recording.backends.tensorflow.stores import (
     Kept,
@@ -49,6 +53,7 @@ from activation_monitor.recording.backends.tensorflow.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("tensorflow",)
@@ -56,6 +61,9 @@ FRAMES = ("tensorflow",)
 
 CAPTURES_VARIABLES = True
 """Whether a compiled function reads variables as they are at each call."""
+
+EACH_WORKER_KNOWS_ALL = False
+"""Whether each process has the records of all that train together."""
 
 COMPILED = "tf.function"
 """The name of a compiled function, for messages."""
@@ -71,13 +79,14 @@ def check() -> None:
 __all__ = [
     "CAPTURES_VARIABLES",
     "COMPILED",
+    "EACH_WORKER_KNOWS_ALL",
     "FRAMES",
+    "Block",
     "Kept",
     "Reader",
     "Store",
     "by_replica",
     "check",
-    "check_loop",
     "check_strategy",
     "compiled",
     "computed_from",
@@ -97,11 +106,13 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
     "ops",
     "outermost_graph",
     "outlasting",
     "replicas",
     "returning_records",
+    "run_own",
     "run_step",
     "running_now",
     "same_but_new",
@@ -112,6 +123,7 @@ __all__ = [
     "strategies",
     "sums_over_replicas",
     "uncounted",
+    "values_before",
     "within_execution",
     "workers",
 ]

@@ -37,33 +37,9 @@ def run_step(step: Callable, *args: Any) -> Any:
     return step(*args)
 
 
-def returning_records(step: Callable) -> Callable:
-    """The step, which assigns its records to variables."""
-    return step
-
-
-def within_execution(step: Callable) -> Callable:
-    """The step, which assigns its records to variables."""
-    return step
-
-
-def state_given(args: Sequence[Any]) -> None:
-    """None: variables hold their values."""
-    del args
-
-
-def state_returned(result: Any) -> None:
-    """None: variables hold their values."""
-    del result
-
-
 def outlasting(tensors: Sequence[Any]) -> list:
     """The tensors, which no step changes."""
     return [*tensors]
-
-
-def check_loop() -> None:
-    """Custom loops can be measured."""
 
 
 def second_trace(step: Callable) -> tuple[Callable, bool, bool]:

@@ -51,6 +51,11 @@ def _measuring(
     return _kept(measuring, signature)
 
 
+def on_host(tensor: Any) -> np.ndarray:
+    """A copy of an array, of a tensor that exists, or of the value of a variable."""
+    return tf.convert_to_tensor(tensor).numpy().copy()
+
+
 def measured_each(tensors: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """The raw records of several tensors, in the graph, see `measure.measure_each`."""
     return measure.measure_each(tensors, primitives=_GRAPH)

@@ -1,5 +1,14 @@
 """The PyTorch backend, see `protocol.Backend`."""
 
+from activation_monitor.recording.backends.held import (
+    Block,
+    returning_records,
+    run_own,
+    state_given,
+    state_returned,
+    values_before,
+    within_execution,
+)
 from activation_monitor.recording.backends.torch import ops
 from activation_monitor.recording.backends.torch.graphs import (
     computed_from,
@@ -30,17 +39,12 @@ from activation_monitor.recording.backends.torch.processes import (
     workers,
 )
 from activation_monitor.recording.backends.torch.steps import (
-    check_loop,
     compiled,
     is_out_of_memory,
     outlasting,
-    returning_records,
     run_step,
     second_trace,
-    state_given,
-    state_returned,
     uncounted,
-    within_execution,
 )
 from activation_monitor.recording.backends.torch.stores import (
     Kept,
@@ -48,6 +52,7 @@ from activation_monitor.recording.backends.torch.stores import (
     Store,
     measure_once,
     measured_each,
+    on_host,
 )
 
 FRAMES = ("torch",)
@@ -55,6 +60,9 @@ FRAMES = ("torch",)
 
 CAPTURES_VARIABLES = True
 """Whether a compiled function reads variables as they are at each call."""
+
+EACH_WORKER_KNOWS_ALL = False
+"""Whether each process has the records of all that train together."""
 
 COMPILED = "torch.compile"
 """The name of a compiled function, for messages."""
@@ -67,13 +75,14 @@ def check() -> None:
 __all__ = [
     "CAPTURES_VARIABLES",
     "COMPILED",
+    "EACH_WORKER_KNOWS_ALL",
     "FRAMES",
+    "Block",
     "Kept",
     "Reader",
     "Store",
     "by_replica",
     "check",
-    "check_loop",
     "check_strategy",
     "compiled",
     "computed_from",
@@ -93,11 +102,13 @@ __all__ = [
     "measure_once",
     "measured_each",
     "measured_first",
+    "on_host",
     "ops",
     "outermost_graph",
     "outlasting",
     "replicas",
     "returning_records",
+    "run_own",
     "run_step",
     "running_now",
     "same_but_new",
@@ -108,6 +119,7 @@ __all__ = [
     "strategies",
     "sums_over_replicas",
     "uncounted",
+    "values_before",
     "within_execution",
     "workers",
 ]

@@ -25,26 +25,6 @@ def run_step(step: Callable, *args: Any) -> Any:
         return step(*args)
 
 
-def returning_records(step: Callable) -> Callable:
-    """The step, which puts its records into stores."""
-    return step
-
-
-def within_execution(step: Callable) -> Callable:
-    """The step, which puts its records into stores."""
-    return step
-
-
-def state_given(args: Sequence[Any]) -> None:
-    """None: variables hold their values."""
-    del args
-
-
-def state_returned(result: Any) -> None:
-    """None: variables hold their values."""
-    del result
-
-
 def outlasting(tensors: Sequence[Any]) -> list:
     """Copies of the tensors, which a step changes in place."""
     return [tensor.detach().clone() for tensor in tensors]
@@ -53,10 +33,6 @@ def outlasting(tensors: Sequence[Any]) -> list:
 def compiled(function: Callable) -> Callable:
     """A function of ours. It runs eagerly: to compile it takes seconds."""
     return graphs.without_gradients(function)
-
-
-def check_loop() -> None:
-    """Custom loops can be measured."""
 
 
 def second_trace(step: Callable) -> tuple[Callable, bool, bool]:

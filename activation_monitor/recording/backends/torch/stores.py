@@ -26,6 +26,15 @@ def _primitives(tensor):
     return _EAGER if tensor.device.type == "cpu" else None
 
 
+def on_host(tensor: Any) -> np.ndarray:
+    """A copy of an array, of a tensor that exists, or of the value of a variable. Bfloat16,
+    which numpy does not have, becomes float32."""
+    tensor = torch.as_tensor(tensor).detach()
+    if tensor.dtype is torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.cpu().numpy().copy()
+
+
 def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
     """The raw records of several tensors, see `measure.measure_each`."""
     with graphs.measuring():
