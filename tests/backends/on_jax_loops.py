@@ -146,6 +146,7 @@ def test_a_step_that_is_a_method_is_measured():
 
     monitor = ActivationMonitor(sample_every=1)
     run(monitor.watch(Trainer().train_step, model), state)
+    assert state[0][0].is_deleted()  # its memory is taken over, as the user wants
     assert_records(monitor.recording[0], expected_records(initial, X[:32], Y[:32]))
 
 
