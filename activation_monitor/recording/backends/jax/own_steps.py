@@ -133,14 +133,17 @@ def _jitted_again(step, function):
             "the options of this `jax.jit` cannot be read. Pass the function itself to "
             "`watch`, and compile what it calls with `jax.jit`"
         )
+    # By names if they are known: JAX 0.7 does not count static arguments in the numbers.
+    names, numbers = options.donate_argnames, options.donate_argnums
+    by_name = len(names) >= len(numbers)
+    donated = {"donate_argnames": names} if by_name else {"donate_argnums": numbers}
     return jax.jit(
         function,
         in_shardings=_tree(options.in_shardings_treedef, options.in_shardings_leaves),
         out_shardings=_tree(options.out_shardings_treedef, options.out_shardings_leaves),
         static_argnums=options.static_argnums or None,
         static_argnames=options.static_argnames or None,
-        donate_argnums=options.donate_argnums or None,
-        donate_argnames=options.donate_argnames or None,
+        **donated,
         keep_unused=options.keep_unused,
         compiler_options=dict(options.compiler_options_kvs) or None,
     )
