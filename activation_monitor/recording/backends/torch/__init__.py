@@ -1,5 +1,10 @@
 """The PyTorch backend, see `protocol.Backend`."""
 
+# The environment of a type checker may have no PyTorch.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+import torch
+
 from activation_monitor.recording.backends.held import (
     Block,
     returning_records,
@@ -69,7 +74,16 @@ COMPILED = "torch.compile"
 
 
 def check() -> None:
-    """This backend is built."""
+    """This backend is built.
+
+    Raises:
+        NotImplementedError: If PyTorch is too old.
+    """
+    if not hasattr(torch.compiler, "set_stance"):
+        raise NotImplementedError(
+            "activation_monitor needs PyTorch 2.6 or later. Received: PyTorch "
+            f"{torch.__version__}. Upgrade it: `pip install -U torch`."
+        )
 
 
 __all__ = [
