@@ -226,7 +226,7 @@ class Backward:
         for layer, (gradient, shape) in given.items():
             if gradient is not None:
                 self._attempt(
-                    "the gradient of a kernel", _add_rows, *(rows, layer, gradient, shape)
+                    "gradients of kernels", _add_rows, *(rows, layer, gradient, shape)
                 )
         relations = {
             layer: _relation(rows[layer], _rows_of(gradient, given[layer][1]))
