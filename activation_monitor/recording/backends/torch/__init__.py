@@ -14,6 +14,13 @@ from activation_monitor.recording.backends.held import (
     values_before,
     within_execution,
 )
+from activation_monitor.recording.backends.one_replica import (
+    by_replica,
+    in_replica,
+    replicas,
+    strategies,
+    sums_over_replicas,
+)
 from activation_monitor.recording.backends.torch import ops
 from activation_monitor.recording.backends.torch.graphs import (
     computed_from,
@@ -34,13 +41,8 @@ from activation_monitor.recording.backends.torch.graphs import (
     sources_noted,
 )
 from activation_monitor.recording.backends.torch.processes import (
-    by_replica,
     check_strategy,
-    in_replica,
     is_chief,
-    replicas,
-    strategies,
-    sums_over_replicas,
     workers,
 )
 from activation_monitor.recording.backends.torch.steps import (
