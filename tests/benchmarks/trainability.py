@@ -272,6 +272,7 @@ def truth(row):
         return ("exploding", names[0]) if high < math.inf else (None, None)
     shape = (3, 3, int(row["width"]), int(row["width"])) if family == "cnn" else None
     kernel = initializer(row, 1)(shape or (fan_in, fan_in))
+    kernel = keras.ops.convert_to_numpy(kernel)
     strength = fan_in * float(np.mean(np.square(kernel, dtype="float64")))
     if family == "residual":
         # x + f(x): the stream's second moment grows by at least the branch's, which is
