@@ -235,7 +235,9 @@ def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
         assert told["message"] == finding.message
         assert told["layers"] == [*finding.layers]
         assert told["step"] == finding.step
+        shown_by = told.pop("shown_by")
         assert told == json.loads(json.dumps(finding.to_dict()))
+        assert shown_by == "rms"
 
 
 def test_the_shrinking_run_has_a_finding_and_the_healthy_one_has_none(client):
