@@ -84,7 +84,7 @@ def heat_map(
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
     if marked is not None:
-        marks.by_step(figure, marked, names, sampled, colours)
+        marks.by_step(figure, marked, names, sampled, recording[0], colours)
     figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
     figure.update_yaxes(
         type="category",

@@ -1,12 +1,14 @@
 """Marks of one finding in a figure: its layers, and when it was seen."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.shown import count
+from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.views.figures.path import Path
+from activation_monitor.views.figures.path import path as path_of
 from activation_monitor.views.figures.style import Theme, escape, translucent
 
 
@@ -21,15 +23,15 @@ def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, th
         theme: The theme of the page.
     """
     rows = sorted(path.graph.order, key=lambda row: path.x[row])
-    found = [i for i, row in enumerate(rows) if names[row] in finding.layers]
-    if not found:
+    stretches = _stretches(finding, [names[row] for row in rows], rows, path)
+    if not stretches:
         return
     x = path.x[rows]
     middles = (x[1:] + x[:-1]) / 2
     half = float(np.diff(x).min(initial=1.0)) / 2
     edges = [x[0] - half, *middles, x[-1] + half]
     colour = theme.severity[finding.severity]
-    for first, last in _stretches(found):
+    for first, last in stretches:
         figure.add_vrect(
             x0=edges[first],
             x1=edges[last + 1],
@@ -37,10 +39,17 @@ def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, th
             line={"width": 0},
             layer="below",
         )
-    _explain(figure, finding, {"color": translucent(colour, 0.35)})
+    _explain(figure, finding, {"color": translucent(colour, 0.35), "line": {"width": 0}})
 
 
-def by_step(figure, finding: Finding, names: list[str], steps: list[int], theme: Theme):
+def by_step(
+    figure,
+    finding: Finding,
+    names: list[str],
+    steps: list[int],
+    snapshot: Snapshot,
+    theme: Theme,
+):
     """Draw a frame around the layers of a finding at the steps at which it was seen.
 
     Args:
@@ -48,16 +57,19 @@ def by_step(figure, finding: Finding, names: list[str], steps: list[int], theme:
         finding: The finding.
         names: Name of each row.
         steps: Step of each column.
+        snapshot: A snapshot, which says how the layers are connected.
         theme: The theme of the page.
     """
-    found = [i for i, name in enumerate(names) if name in finding.layers]
-    if not found or not steps:
+    row_of = {name: row for row, name in enumerate(snapshot.names)}
+    rows = [row_of.get(name) for name in names]
+    stretches = _stretches(finding, names, rows, path_of(snapshot))
+    if not stretches:
         return
     start = min(int(np.searchsorted(steps, finding.step)), len(steps) - 1)
     seen_until = finding.step if finding.last_step is None else finding.last_step
     end = max(int(np.searchsorted(steps, seen_until, side="right")) - 1, start)
     line = {"color": theme.severity[finding.severity], "width": 2.5}
-    for first, last in _stretches(found):
+    for first, last in stretches:
         figure.add_shape(
             type="rect",
             x0=start - 0.5,
@@ -66,19 +78,41 @@ def by_step(figure, finding: Finding, names: list[str], steps: list[int], theme:
             y1=last + 0.5,
             line=line,
         )
-    _explain(figure, finding, {"color": line["color"], "symbol": "square-open"})
+    looks = {"color": line["color"], "symbol": "square-open", "line": {"width": 2}}
+    _explain(figure, finding, looks)
 
 
-def _stretches(places: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each stretch of consecutive numbers.
+def _stretches(
+    finding: Finding, names: Sequence[str], rows: Sequence[int | None], path: Path
+) -> list[tuple[int, int]]:
+    """The places of the first and the last layer of each stretch of a finding.
 
-    >>> [*_stretches([0, 1, 2, 5])]
-    [(0, 2), (5, 5)]
+    A stretch goes on from one depth to the next, over layers of the trunk between: a
+    finding on weight layers includes the activations and normalizations between them.
+
+    Args:
+        finding: The finding.
+        names: Names of layers in the order of the data path.
+        rows: The row of each in a snapshot, None for a layer that it does not have.
+        path: The layers of that snapshot along depth.
     """
-    places = sorted(places)
-    starts = [i for i in places if i - 1 not in places]
-    ends = [i for i in places if i + 1 not in places]
-    yield from zip(starts, ends, strict=True)
+    trunk, stretches = set(path.trunk), []
+    for place in (i for i, name in enumerate(names) if name in finding.layers):
+        if stretches and _goes_on(rows[stretches[-1][1] : place + 1], trunk, path):
+            stretches[-1] = stretches[-1][0], place
+        else:
+            stretches.append((place, place))
+    return stretches
+
+
+def _goes_on(rows, trunk, path):
+    """Whether a stretch goes on from the first of these rows to the last."""
+    first, *between, last = rows
+    if not between:
+        return True
+    if None in (first, last) or not trunk.issuperset(between):
+        return False
+    return path.graph.depth[last] - path.graph.depth[first] <= 1
 
 
 def _explain(figure, finding, marker):
@@ -87,7 +121,7 @@ def _explain(figure, finding, marker):
         x=[None],
         y=[None],
         mode="markers",
-        marker={"symbol": "square", "size": 11, "line": {"width": 2}} | marker,
+        marker={"symbol": "square", "size": 11} | marker,
         name=escape(
             f"{finding.code} in {count(len(finding.layers), 'layer')}, {finding.when}"
         ),
