@@ -14,9 +14,9 @@ from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.style import (
     DASHES,
     DECADES,
-    LOG_AXIS,
     NAMES,
     escape,
+    log_axis,
     shade,
     short_run,
     slanted,
@@ -168,7 +168,6 @@ def finish_axis(figure, statistic, seen, curves, colours, of=OUTPUT):
     log = statistics.is_log(statistic)
     if log:
         low, high = statistics.window(seen, DECADES)
-        axis = LOG_AXIS
         for y, dtype in _limits(curves, low, high) if of == OUTPUT else ():
             figure.add_hline(
                 y=statistics.on_axis(y, log),
@@ -189,9 +188,7 @@ def finish_axis(figure, statistic, seen, curves, colours, of=OUTPUT):
             )
             low, high = min(low, y), max(high, y)
     else:
-        fraction = statistics.is_fraction(statistic)
-        low, high = 0.0, 1.0 if fraction else max([1.0, *seen])
-        axis = {"tickformat": ".0%"} if fraction else whole(low, high)
+        low, high = 0.0, 1.0
     spare = 0.08 * (high - low)
     if statistic != "nonfinite_fraction":
         marked = [
@@ -204,9 +201,10 @@ def finish_axis(figure, statistic, seen, curves, colours, of=OUTPUT):
         ]
         what = statistics.words(statistic, of)
         add_marks(figure, marked, what, (low - spare, high + spare), log, colours)
+    ends = low - 1.6 * spare, high + 1.6 * spare
+    axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
     figure.update_yaxes(
         title=statistics.label(statistic, of),
-        range=[low - 1.6 * spare, high + 1.6 * spare],
         **axis,
         row=1,
         col=1,

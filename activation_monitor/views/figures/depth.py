@@ -25,9 +25,9 @@ from activation_monitor.views.figures.curves import (
 )
 from activation_monitor.views.figures.style import (
     DECADES,
-    LOG_AXIS,
     dress,
     escape,
+    log_axis,
     short,
     theme,
     translucent,
@@ -144,12 +144,9 @@ def comparison(
     low, high = statistics.window([*ratios, 0.0], DECADES if log else 0.1)
     spare = 0.125 * (high - low)
     what = "ratio" if log else "difference"
-    figure.update_yaxes(
-        title=f"{what} to {short(first)}",
-        range=[low - spare, high + spare],
-        **(LOG_AXIS if log else {}),
-        row=2,
-    )
+    ends = low - spare, high + spare
+    axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
+    figure.update_yaxes(title=f"{what} to {short(first)}", **axis, row=2)
     figure.add_hline(
         y=statistics.on_axis(0.0, log),
         line={"color": colours.ink, "width": 1},
@@ -226,8 +223,8 @@ def _add_gradients(figure, curves, colours):
     spare = 0.08 * (high - low)
     title = "rms of the gradient"
     add_marks(figure, marked, title, (low - spare, high + spare), True, colours, row=2)
-    limits = [low - 1.6 * spare, high + 1.6 * spare]
-    figure.update_yaxes(title=title, range=limits, **LOG_AXIS, row=2, col=1)
+    axis = log_axis(low - 1.6 * spare, high + 1.6 * spare)
+    figure.update_yaxes(title=title, **axis, row=2, col=1)
 
 
 def _add_ratio(figure, curve, reference, statistic, of):
@@ -249,7 +246,7 @@ def _add_ratio(figure, curve, reference, statistic, of):
     log = statistics.is_log(statistic)
     said = [
         f"{escape(curve.snapshot.layers[row].name)}<br>{curve.label}: "
-        + (f"{10.0**d:.4g} times" if log else f"{d:+.4g}")
+        + (f"{10.0**d:.4g} times" if log else f"{100 * d:+.4g}%")
         for row, d in zip(rows, y, strict=True)
     ]
     _add_line_below(figure, curve, rows, y, log, said)

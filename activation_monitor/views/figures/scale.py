@@ -9,7 +9,7 @@ from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.analysis.update_ratio import UPDATE_RATIO
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import Theme, power, whole
+from activation_monitor.views.figures.style import Theme, power
 
 _FAINT = 3.0
 """Minimum extent in decades of the scale of sizes on either side of 1. With it a healthy
@@ -52,10 +52,7 @@ def scale(y: np.ndarray, statistic: str, theme: Theme, of: str = OUTPUT) -> Scal
         far = float(np.abs(finite - middle).max(initial=_FAINT))
         ticks = _decades(middle, far)
         return Scale(theme.sizes, middle - far, middle + far, bar | ticks)
-    if statistics.is_fraction(statistic):
-        return Scale("Cividis", 0.0, 1.0, bar | {"tickformat": ".0%"})
-    high = float(finite.max(initial=1.0))
-    return Scale("Cividis", 0.0, high, bar | whole(0.0, high))
+    return Scale("Cividis", 0.0, 1.0, bar | {"tickformat": ".0%"})
 
 
 def _middle(finite, statistic, of):

@@ -14,10 +14,11 @@ from activation_monitor.views.figures.quantity import of_the
 
 _SIZES = ("rms", "std", "within_std", "between_std")
 _SIGNED = ("mean", "minimum", "maximum")
-_FRACTIONS = ("zero_fraction", "saturated_fraction", "nonfinite_fraction")
+_FRACTIONS = ("zero_fraction", "saturated_fraction", "nonfinite_fraction", "dead_units")
 
-STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS, "dead_units")
-"""Names of the statistics that figures can show, keys of `records.STATISTICS`."""
+STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS)
+"""Names of the statistics that figures can show, keys of `records.STATISTICS`. Dead units
+are shown as a share of the units of their layer."""
 
 _OF_OTHERS = ("rms", "std", "maximum", "zero_fraction")
 
@@ -90,7 +91,11 @@ def values(snapshot: Snapshot, statistic: str, of: str = OUTPUT) -> np.ndarray:
     """
     if statistic == UPDATE_RATIO:
         return update_ratio(snapshot)
-    return snapshot.statistic(statistic, of)
+    found = snapshot.statistic(statistic, of)
+    if statistic != "dead_units":
+        return found
+    width = np.array([layer.width for layer in snapshot.layers], np.float64)
+    return np.divide(found, width, out=np.full_like(found, np.nan), where=width > 0)
 
 
 def readings(measured: Collection[str]) -> list[tuple[str, str]]:
@@ -141,7 +146,7 @@ def _text(count, nonfinite, value, statistic):
     if not nonfinite:
         return known
     how_many = nonfinite_text(count, nonfinite)
-    if not is_log(statistic):  # fractions and counts are defined in any case
+    if not is_log(statistic):  # fractions are defined in any case
         return f"{known}; {how_many}"
     rest = "" if nonfinite == count else f"; without them {known}"
     return f"NaN; {how_many}{rest}"
