@@ -68,17 +68,19 @@ def by_step(
     start = min(int(np.searchsorted(steps, finding.step)), len(steps) - 1)
     seen_until = finding.step if finding.last_step is None else finding.last_step
     end = max(int(np.searchsorted(steps, seen_until, side="right")) - 1, start)
-    line = {"color": theme.severity[finding.severity], "width": 2.5}
+    colour = theme.severity[finding.severity]
     for first, last in stretches:
-        figure.add_shape(
-            type="rect",
-            x0=start - 0.5,
-            x1=end + 0.5,
-            y0=first - 0.5,
-            y1=last + 0.5,
-            line=line,
-        )
-    looks = {"color": line["color"], "symbol": "square-open", "line": {"width": 2}}
+        # The outer line is seen where the map has the colour of the inner one.
+        for line in ({"color": theme.ink, "width": 5}, {"color": colour, "width": 2}):
+            figure.add_shape(
+                type="rect",
+                x0=start - 0.5,
+                x1=end + 0.5,
+                y0=first - 0.5,
+                y1=last + 0.5,
+                line=line,
+            )
+    looks = {"color": colour, "symbol": "square-open", "line": {"width": 2}}
     _explain(figure, finding, looks)
 
 
