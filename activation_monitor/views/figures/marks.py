@@ -35,7 +35,7 @@ def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, th
         figure.add_vrect(
             x0=edges[first],
             x1=edges[last + 1],
-            fillcolor=translucent(colour, 0.12),
+            fillcolor=translucent(colour, 0.07),
             line={"width": 0},
             layer="below",
         )

@@ -86,7 +86,7 @@ _THIRDS = 3.5
 """Length in decades up to which an axis of sizes has ticks at 3, 30, 0.3 as well."""
 
 _PLAIN = (-3, 3)
-"""Exponents of the powers of 10 that an axis writes as plain numbers."""
+"""Exponents of the powers of 10 between which an axis has plain numbers."""
 
 _POWERS = 8
 """Maximum number of ticks at powers of 10."""
@@ -190,17 +190,17 @@ def log_axis(low: float, high: float) -> dict:
         thirds = {e + math.log10(3): 3 for e in range(first - 1, last + 1)}
         places |= {place: 3 for place in thirds if low <= place <= high}
     ticks = sorted(places)
+    plain = _PLAIN[0] <= first and last <= _PLAIN[1]
     return {
         "type": "log",
         "range": [low, high],
         "tickvals": [10.0**place for place in ticks],
-        "ticktext": [_size(places[place], math.floor(place)) for place in ticks],
+        "ticktext": [_size(places[place], math.floor(place), plain) for place in ticks],
     }
 
 
-def _size(digit, exponent):
-    low, high = _PLAIN
-    if low <= exponent <= high:
+def _size(digit, exponent, plain):
+    if plain:
         return f"{digit * 10.0**exponent:.15g}"
     return power(exponent) if digit == 1 else f"{digit}·{power(exponent)}"
 
