@@ -163,9 +163,8 @@ def test_the_figures_of_a_run_show_the_worst_finding():
     for key in ("depth", "finding-0", "heat-0"):
         assert drawn[key]["dark"]["layout"]["shapes"], key
     assert drawn["heat-0"]["light"]["layout"]["title"]["text"].startswith("dead units")
-    assert drawn["graph-0"]["light"]["layout"]["title"]["text"].startswith(
-        "Layer graph, dead units"
-    )
+    title = drawn["graph-0"]["light"]["layout"]["title"]["text"]
+    assert title == "Layer graph, dead units at step 10"
     fine = Recording(trained_with(0, step) for step in (0, 10, 20))
     drawn = Page(report.page({"a": fine}, "one run")).figures
     assert "finding-0" not in drawn

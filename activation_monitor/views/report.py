@@ -133,7 +133,11 @@ def _pictures(runs, diagnoses):
         look = {"statistic": statistic, "of": of, "marked": worst}
         of_run |= {
             f"heat-{i}": both(figures.heat_map, recording, **look),
-            f"graph-{i}": both(figures.layer_graph, recording, diagnoses[run], **look),
+            f"graph-{i}": both(
+                *(figures.layer_graph, recording, diagnoses[run]),
+                steps=worst.step if worst else None,
+                **look,
+            ),
             f"layer-{i}": both(figures.layer_over_time, {run: recording}, layer),
         }
         if any(snapshot.histograms for snapshot in recording):
