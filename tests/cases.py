@@ -156,6 +156,7 @@ def is_smoke(name: str) -> bool:
 
 ON_EACH_BACKEND = (
     "test_asserting.py",
+    "test_backends.py",
     "test_cli.py",
     "test_diagnosing.py",
     "test_evaluation.py",

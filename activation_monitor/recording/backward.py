@@ -222,15 +222,16 @@ class Backward:
         returned = self._new_notes.applied(
             optimizer, {layer: gradient for layer, (gradient, _) in given.items()}
         )
-        rows = {
-            layer: _rows_of(gradient, shape)
-            for layer, (gradient, shape) in given.items()
-            if gradient is not None
-        }
+        rows = {}
+        for layer, (gradient, shape) in given.items():
+            if gradient is not None:
+                self._attempt(
+                    "gradients of kernels", _add_rows, *(rows, layer, gradient, shape)
+                )
         relations = {
             layer: _relation(rows[layer], _rows_of(gradient, given[layer][1]))
             for layer, gradient in returned.items()
-            if not backend.is_added_up(gradient)
+            if layer in rows and not backend.is_added_up(gradient)
         }
         scale = ops.cast(loss_scale(optimizer), "float32")
         key = tuple(rows), tuple(relations)
@@ -259,6 +260,10 @@ class Backward:
                 sums = map(backend.on_host, tensors[len(layers) :])
                 relations |= zip(changed, sums, strict=True)
         return Kept(loss, scale, rows, relations)
+
+
+def _add_rows(rows, layer, gradient, shape):
+    rows[layer] = _rows_of(gradient, shape)
 
 
 def _rows_of(gradient, shape):

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from activation_monitor.recording import nested
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.choice import LayerChoice, choose
 from activation_monitor.recording.keras_private import flattened, own_variables, sublayers
@@ -106,7 +107,7 @@ def _twins(paths):
 
 def float_tensors(structure: Any) -> list[tuple[tuple, Any]]:
     """The floating-point tensors in a structure, as pairs of path and tensor."""
-    pairs = keras.tree.flatten_with_path(structure)
+    pairs = nested.flatten_with_path(structure)
     return [(path, value) for path, value in pairs if is_float_tensor(value)]
 
 

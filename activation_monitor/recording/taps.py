@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from activation_monitor.analysis import activity, records
-from activation_monitor.recording import kernels, shared
+from activation_monitor.recording import kernels, nested, shared
 from activation_monitor.recording.applied import Optimizers
 from activation_monitor.recording.backends import backend
 from activation_monitor.recording.backward import Backward, depending_on
@@ -201,7 +201,7 @@ class Taps:
     def _tapped(self, layer, call):
         def tapped_call(*args, **kwargs):
             # A user may have kept the function, and Keras may repeat the call.
-            if not self._entered or backend.is_recomputing():
+            if not self._entered or backend.is_recomputing() or self._is_elsewhere():
                 return call(*args, **kwargs)
             running = self._trace()
             if backend.in_function_within(running.step_graph):
@@ -213,10 +213,13 @@ class Taps:
             number = running.calls[id(layer)]
             running.calls[id(layer)] += 1
             leaves = len(running.leaf_graphs)
-            inputs = args, kwargs
+            inputs, made = (args, kwargs), set()
             with contextlib.suppress(Exception):  # what cannot be walked is left out below
-                # As they are now: the layer may put its outputs into a dict of inputs.
-                inputs = keras.tree.map_structure(lambda part: part, inputs)
+                # As they are now: the layer may put its outputs into a dict of inputs, or
+                # change a tensor in place.
+                inputs = nested.map_structure(lambda part: part, inputs)
+                tensors = [tensor for _, tensor in float_tensors(inputs)]
+                made = {id(tensor) for tensor in tensors if running.is_output(tensor)}
             running.calling.append(layer)
             try:
                 outputs = call(*args, **kwargs)
@@ -226,7 +229,7 @@ class Taps:
                 return outputs
             known = len(self._table.rows)
             try:
-                return self._after(running, layer, number, leaves, inputs, outputs)
+                return self._after(running, layer, number, leaves, inputs, made, outputs)
             except Exception as error:
                 last = len(self._table.rows) - 1
                 if last >= known and last not in running.rows:  # it would stay empty
@@ -245,6 +248,12 @@ class Taps:
         # A function with a trace of its own keeps what is added to it.
         root = running.step_graph if running else backend.outermost_graph()
         return not backend.in_function_within(root)
+
+    def _is_elsewhere(self):
+        """Whether another thread of the user's calls the layer, and no replica."""
+        now = backend.running_now()
+        known = now == self._begun_in or now in self._traces
+        return not known and backend.replicas() == 1
 
     def _measured_layers(self):
         return [
@@ -282,8 +291,9 @@ class Taps:
                 f"{layer.path or layer.name!r} cannot be measured, it is left out: {reason}"
             )
 
-    def _after(self, running, layer, number, leaves, inputs, outputs):
-        """Measure the outputs of a call, if this layer is one to measure."""
+    def _after(self, running, layer, number, leaves, inputs, made, outputs):
+        """Measure the outputs of a call, if this layer is one to measure. `made` holds the
+        ids of inputs that other layers have output."""
         here = backend.graph()
         inner = running.leaf_graphs[leaves:]
         is_leaf = not inner
@@ -304,11 +314,11 @@ class Taps:
                 return outputs
 
         passed_on = any(running.is_output(tensor) for _, tensor in named) or any(
-            tensor is given for _, tensor in named for given in keras.tree.flatten(inputs)
+            tensor is given for _, tensor in named for given in nested.flatten(inputs)
         )
         if passed_on:
             # A new tensor tells this layer's output from its input.
-            outputs = keras.tree.map_structure(
+            outputs = nested.map_structure(
                 lambda value: same_but_new(value) if is_float_tensor(value) else value,
                 outputs,
             )
@@ -321,12 +331,12 @@ class Taps:
                 running.add_normalized(tensors)
             return outputs
 
-        if any(map(backend.is_ragged_or_sparse_float, keras.tree.flatten(outputs))):
+        if any(map(backend.is_ragged_or_sparse_float, nested.flatten(outputs))):
             raise TypeError("its output is a ragged or a sparse tensor")
         given = [tensor for _, tensor in float_tensors(inputs)]
         if here is running.root:
             for tensor in given:
-                if not running.is_output(tensor):
+                if id(tensor) not in made and not running.is_output(tensor):
                     parents = running.parents([tensor])
                     self._measure(running, layer, number, ":input", parents, tensor)
                     running.add_outputs([tensor])
@@ -337,7 +347,7 @@ class Taps:
             measured[id(tensor)] = self._measure(
                 running, layer, number, part, parents, tensor, given
             )
-        return keras.tree.map_structure(lambda v: measured.get(id(v), v), outputs)
+        return nested.map_structure(lambda v: measured.get(id(v), v), outputs)
 
     def _measure(self, running, layer, number, part, parents, tensor, inputs=()):
         """Measure one tensor; `parents` are those of `Trace.parents`.

@@ -151,13 +151,16 @@ class TwoSteps:
             if self._each:
                 with state_held(self.model, backend.state_given(args)):
                     self.sampled.begin(weights=not only_keep)
+            fits = False
             try:
                 result = backend.run_step(tapped, *args)
+                fits = True
             except Exception as error:
                 # The measuring may need too much memory; the plain step may fit.
                 if not backend.is_out_of_memory(error):
                     raise
                 self.sampled.gave_up(error)
+            if not fits:  # not within `except`, which holds the memory of the failed step
                 return self._plain(*args)
             if self._each and only_keep:
                 self.sampled.keep()

@@ -238,3 +238,17 @@ def test_gradients_that_the_user_keeps_are_left_alone():
     kernel.grad = torch.ones_like(kernel)
     audit(model, X, Y)
     np.testing.assert_array_equal(kernel.grad.numpy(), np.ones(kernel.shape))
+
+
+def test_several_processes_are_left_alone(monkeypatch):
+    """One warning says so, and training is the same."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    expected, _, _ = trained(perceptron)
+    monitor = silent()
+    with pytest.warns(UserWarning, match="several processes of torch.distributed"):
+        found, _, _ = trained(perceptron, monitor=monitor)
+    assert not len(monitor.recording)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -27,13 +27,8 @@ from activation_monitor.recording.backends.jax.own_steps import (
     values_before,
 )
 from activation_monitor.recording.backends.jax.processes import (
-    by_replica,
     check_strategy,
-    in_replica,
     is_chief,
-    replicas,
-    strategies,
-    sums_over_replicas,
     workers,
 )
 from activation_monitor.recording.backends.jax.steps import (
@@ -54,6 +49,13 @@ from activation_monitor.recording.backends.jax.stores import (
     measure_once,
     measured_each,
     on_host,
+)
+from activation_monitor.recording.backends.one_replica import (
+    by_replica,
+    in_replica,
+    replicas,
+    strategies,
+    sums_over_replicas,
 )
 
 FRAMES = ("jax",)

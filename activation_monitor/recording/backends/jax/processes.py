@@ -7,42 +7,15 @@ batch, without any function of ours, and every process has it.
 # The environment of a type checker may have no JAX.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
 
-def strategies(models: Sequence[Any]) -> list:
-    """There is one way: all devices run one program."""
-    del models
-    return [None]
-
-
 def check_strategy(strategy: Any) -> None:
     """All models can be measured."""
     del strategy
-
-
-def in_replica() -> bool:
-    """Whether this code runs for one replica: always, there is one program."""
-    return True
-
-
-def replicas() -> int:
-    """The number of replicas: one program runs on all devices."""
-    return 1
-
-
-def sums_over_replicas(tensors: list) -> list:
-    """The sums over all replicas, which are the tensors."""
-    return tensors
-
-
-def by_replica(variable: Any) -> tuple:
-    """The only value of a variable."""
-    return (variable,)
 
 
 def workers(strategy: Any) -> int:

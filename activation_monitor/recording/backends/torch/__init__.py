@@ -1,5 +1,10 @@
 """The PyTorch backend, see `protocol.Backend`."""
 
+# The environment of a type checker may have no PyTorch.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+import torch
+
 from activation_monitor.recording.backends.held import (
     Block,
     returning_records,
@@ -8,6 +13,13 @@ from activation_monitor.recording.backends.held import (
     state_returned,
     values_before,
     within_execution,
+)
+from activation_monitor.recording.backends.one_replica import (
+    by_replica,
+    in_replica,
+    replicas,
+    strategies,
+    sums_over_replicas,
 )
 from activation_monitor.recording.backends.torch import ops
 from activation_monitor.recording.backends.torch.graphs import (
@@ -29,13 +41,8 @@ from activation_monitor.recording.backends.torch.graphs import (
     sources_noted,
 )
 from activation_monitor.recording.backends.torch.processes import (
-    by_replica,
     check_strategy,
-    in_replica,
     is_chief,
-    replicas,
-    strategies,
-    sums_over_replicas,
     workers,
 )
 from activation_monitor.recording.backends.torch.steps import (
@@ -69,7 +76,16 @@ COMPILED = "torch.compile"
 
 
 def check() -> None:
-    """This backend is built."""
+    """This backend is built.
+
+    Raises:
+        NotImplementedError: If PyTorch is too old.
+    """
+    if not hasattr(torch.compiler, "set_stance"):
+        raise NotImplementedError(
+            "activation_monitor needs PyTorch 2.6 or later. Received: PyTorch "
+            f"{torch.__version__}. Upgrade it: `pip install -U torch`."
+        )
 
 
 __all__ = [

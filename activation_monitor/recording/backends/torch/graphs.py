@@ -54,12 +54,17 @@ class _Noting(TorchFunctionMode):
     def __init__(self):
         super().__init__()
         self._sources: dict[int, tuple[weakref.ref, _Source]] = {}  # by id of the tensor
+        self.hooks: list[Any] = []  # of gradients
 
     def known(self, tensor):
         """Stands for the present values of a tensor; None if they are not noted."""
         reference, source = self._sources.get(id(tensor), (None, None))
         # Another tensor may have the id of one that is gone.
         return source if reference is not None and reference() is tensor else None
+
+    def pass_on(self, tensor):
+        """From now on the values of a tensor are those that a layer has passed on."""
+        self._note(tensor, _Source((self.source_of(tensor),)))
 
     def source_of(self, tensor):
         """Stands for the present values of a tensor, which are noted from now on."""
@@ -75,34 +80,45 @@ class _Noting(TorchFunctionMode):
         if name == "__get__":  # most calls read a shape or a dtype
             results = func(*args, **kwargs)
             if isinstance(results, torch.Tensor):
-                self._note_new(results, self._known_in(args))
+                self._note_results(name, args, self._known_in(args), results)
             return results
-        # Before the call, which may change a tensor in place.
-        known = self._known_in([*args, *kwargs.values()])
+        given = [*args, *kwargs.values()]
+        known = self._known_in(given)  # before the call, which may change a tensor in place
         results = func(*args, **kwargs)
-        if known and _changes_in_place(name):
-            self._note(args[0], _Source(tuple(known.values())))
-        elif known:
-            for one in _tensors_in(results):
-                self._note_new(one, known)
+        self._note_results(name, given, known, results)
         return results
+
+    def _note_results(self, name, given, known, results):
+        """Note what the results of a function are computed from, or what it changes."""
+        if not known:
+            return
+        with contextlib.suppress(Exception):  # the user's step goes on
+            source = _Source(tuple(known.values()))
+            # Functions of lists change each of them. They are called with keywords, too.
+            changed = given[:1] if _changes_in_place(name) else ()
+            new = [one for one in _tensors_in(results) if id(one) not in known]
+            for one in [*_tensors_in(changed), *new]:
+                self._note(one, source)
 
     def _known_in(self, arguments):
         """What stands for the tensors in arguments, by their id."""
-        found = {id(one): self.known(one) for one in _tensors_in(arguments)}
+        try:
+            found = {id(one): self.known(one) for one in _tensors_in(arguments)}
+        except Exception:  # the user's step goes on
+            return {}
         return {key: source for key, source in found.items() if source is not None}
-
-    def _note_new(self, tensor, known):
-        """Note what a result is computed from; an argument keeps its own sources."""
-        if known and id(tensor) not in known:
-            self._note(tensor, _Source(tuple(known.values())))
 
 
 def _changes_in_place(name):
     """Whether a function changes its first argument: `add_`, `__iadd__`, `__setitem__`."""
     if name.startswith("__"):
-        return name.startswith("__i") or name == "__setitem__"
+        return name in _IN_PLACE
     return name.endswith("_")
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+_OF_BITS = ("and", "or", "xor", "lshift", "rshift")
+_IN_PLACE = {"__setitem__", *(f"__i{name}__" for name in (*_OPERATORS, *_OF_BITS))}
 
 
 def eagerly() -> contextlib.AbstractContextManager[None]:
@@ -114,12 +130,17 @@ def eagerly() -> contextlib.AbstractContextManager[None]:
 @contextlib.contextmanager
 def sources_noted() -> Iterator[None]:
     """Within the block, it is noted what each tensor is computed from."""
-    before, _running.noting = getattr(_running, "noting", None), _Noting()
+    before, noting = getattr(_running, "noting", None), _Noting()
+    _running.noting = noting
     try:
-        with eagerly(), _running.noting:
+        with eagerly(), noting:
             yield
     finally:
         _running.noting = before
+        # A hook holds what it measures for, and tensors of the step with it. And a later
+        # backward pass belongs to another step.
+        for hook in noting.hooks:
+            hook.remove()
 
 
 @contextlib.contextmanager
@@ -153,8 +174,10 @@ def is_ragged_or_sparse_float(value: Any) -> bool:
 
 
 def is_recomputing() -> bool:
-    """Whether a backward pass runs, in which a checkpoint repeats its forward pass."""
-    return torch._C._current_graph_task_id() != -1
+    """Whether a backward pass runs, in which a checkpoint repeats its forward pass; or a
+    transform of `torch.func`, whose tensors must not leave it."""
+    transform = torch._C._functorch.peek_interpreter_stack()
+    return transform is not None or torch._C._current_graph_task_id() != -1
 
 
 def graph() -> None:
@@ -187,8 +210,14 @@ def computed_from(tensor: Any) -> list | None:
 
 
 def same_but_new(tensor: Any) -> Any:
-    """A new tensor with the same values, so that the outputs of two layers differ."""
-    return tensor.view_as(tensor)
+    """The tensor, which is the output of another layer from now on.
+
+    A new one would change the order in which gradients are added up.
+    """
+    noting = getattr(_running, "noting", None)
+    if noting is not None:
+        noting.pass_on(tensor)
+    return tensor
 
 
 def measured_first(tensor: Any, record: Any) -> Any:
@@ -204,12 +233,13 @@ def gradient_measured(tensor: Any, measure: Callable[[Any], Any]) -> Any:
         tensor: A tensor of the running step.
         measure: Called with the gradient, while the backward pass runs.
     """
-    if tensor.requires_grad:
+    noting = getattr(_running, "noting", None)
+    if tensor.requires_grad and noting is not None:
 
         def measure_only(gradient):
             measure(gradient)  # what a hook returns would take the place of the gradient
 
-        tensor.register_hook(measure_only)
+        noting.hooks.append(tensor.register_hook(measure_only))
     return tensor
 
 
@@ -252,14 +282,20 @@ def gradients_measured(
     del taps
 
     def noted_backward(backward, tensor, *args, **kwargs):
-        leaves = _leaves(tensor)  # a backward pass frees what leads to them
+        leaves = []
+        with contextlib.suppress(Exception):  # the user's step goes on
+            leaves = _leaves(tensor)  # before: a backward pass frees what leads to them
         result = backward(tensor, *args, **kwargs)
         asked(leaves, [leaf.grad for leaf in leaves])
         return result
 
     def noted_grad(grad, outputs, inputs, *args, **kwargs):
+        if not isinstance(inputs, torch.Tensor):
+            inputs = tuple(inputs)  # it may be an iterator
         found = grad(outputs, inputs, *args, **kwargs)
-        asked([*_tensors_in(inputs)] or [inputs], [*found])
+        sources = [*_tensors_in(inputs)]
+        if len(sources) == len(found):  # edges of the graph are no tensors
+            asked(sources, [*found])
         return found
 
     with (
@@ -277,8 +313,9 @@ def _leaves(tensor):
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):  # adds to the gradient of a leaf
-            found.append(node.variable)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, torch.Tensor):  # the node adds to the gradient of a leaf
+            found.append(leaf)
         todo.extend(following for following, _ in node.next_functions)
     return found
 

@@ -70,7 +70,7 @@ def size(x: Any) -> int:
     return x.numel()
 
 
-def _together(tensors):
+def on_one_device(tensors):
     """Numbers and tensors as tensors on one device: numbers are on the CPU."""
     tensors = [torch.as_tensor(x) for x in tensors]
     device = next((x.device for x in tensors if x.device.type != "cpu"), None)
@@ -79,12 +79,12 @@ def _together(tensors):
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Tensors of one shape along a new axis."""
-    return torch.stack(_together(tensors), dim=axis)
+    return torch.stack(on_one_device(tensors), dim=axis)
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Tensors one after the other."""
-    return torch.cat(_together(tensors), dim=axis)
+    return torch.cat(on_one_device(tensors), dim=axis)
 
 
 def sum(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:  # noqa: A001

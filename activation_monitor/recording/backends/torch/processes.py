@@ -3,16 +3,9 @@
 # The environment of a type checker may have no PyTorch.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch.distributed
-
-
-def strategies(models: Sequence[Any]) -> list:
-    """There is one way: each process runs its own step."""
-    del models
-    return [None]
 
 
 def check_strategy(strategy: Any) -> None:
@@ -26,26 +19,6 @@ def check_strategy(strategy: Any) -> None:
             "models that several processes of torch.distributed train together cannot be "
             "measured yet"
         )
-
-
-def in_replica() -> bool:
-    """Whether this code runs for one replica: always, there is one."""
-    return True
-
-
-def replicas() -> int:
-    """The number of replicas of this process."""
-    return 1
-
-
-def sums_over_replicas(tensors: list) -> list:
-    """The sums over all replicas, which are the tensors."""
-    return tensors
-
-
-def by_replica(variable: Any) -> tuple:
-    """The only value of a variable."""
-    return (variable,)
 
 
 def _is_distributed():

@@ -51,4 +51,7 @@ def uncounted(function: Callable) -> Callable:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the device could not hold a sampled step."""
-    return isinstance(error, torch.OutOfMemoryError)
+    other = "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED"
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(name in str(error) for name in other)
+    )

@@ -13,7 +13,7 @@ import torch
 from activation_monitor.analysis import raw
 from activation_monitor.recording import measure, moments
 from activation_monitor.recording.backends import received
-from activation_monitor.recording.backends.torch import graphs
+from activation_monitor.recording.backends.torch import graphs, ops
 
 _EAGER = moments.Primitives(
     sum_of_squares=lambda x: torch.sum(torch.square(x)),
@@ -196,7 +196,7 @@ class Reader:
         for store in self.stores:
             store.clear()
         vectors = [found for several in held for found in several]
-        together = torch.cat(vectors) if vectors else torch.zeros(0)
+        together = ops.concatenate(vectors) if vectors else torch.zeros(0)
         return together, [len(several) for several in held], earlier
 
     def finish(self, collected: Any) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
