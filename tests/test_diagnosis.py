@@ -9,12 +9,19 @@ import sys
 import numpy as np
 import pytest
 
-from activation_monitor.analysis import moving, rules
+from activation_monitor.analysis import moving, records, rules
 from activation_monitor.analysis.depth_profile import depth_profile
 from activation_monitor.analysis.diagnosis import diagnose, summary
-from activation_monitor.analysis.findings import CODES, Finding, check_ignored
+from activation_monitor.analysis.findings import (
+    CODES,
+    SHOWN_BY,
+    Finding,
+    check_ignored,
+    shown_by,
+)
 from activation_monitor.analysis.health import Health, judge
 from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.analysis.update_ratio import UPDATE_RATIO
 from networks import Drawn, chain, network, norm, straight, tap, weights
 from test_update_rules import TABLES as UPDATES
 
@@ -967,3 +974,47 @@ def test_many_layers_with_a_wrong_initializer_get_one_line_for_all():
     (finding,) = diagnose([Drawn(0).chain(6, variance=0.02).snapshot()]).findings
     assert finding.fix.cause == "initializer"
     assert "rescale" not in str(finding.fix)
+
+
+# -- what shows a finding
+
+
+def test_every_code_has_a_quantity_and_a_statistic_that_show_it():
+    """In the order of the codes. Only updates have a ratio to the weights."""
+    assert [*SHOWN_BY] == [*CODES]
+    for code, (quantity, statistic) in SHOWN_BY.items():
+        assert quantity in records.QUANTITIES, code
+        if statistic == UPDATE_RATIO:
+            assert quantity == records.WEIGHT_UPDATE, code
+        else:
+            assert statistic in records.STATISTICS, code
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (GRADIENTS_UP, ("output_gradient", "rms")),
+        (DEAD, ("output", "dead_units")),
+        (SATURATED, ("output", "saturated_fraction")),
+        ("large-updates", ("weight_update", "update_ratio")),
+        ("growing-weights", ("weight", "rms")),
+    ],
+)
+def test_a_finding_is_shown_by_what_its_rule_measures(code, expected):
+    """Where that was not measured, by the rms of the outputs."""
+    assert shown_by(code, records.QUANTITIES) == expected
+    without = shown_by(code, [records.OUTPUT])
+    assert without == (expected if expected[0] == "output" else ("output", "rms"))
+
+
+def test_the_worst_finding_is_the_most_severe_and_of_those_the_first_seen():
+    """None without findings."""
+    snapshots = [network(tap("x"), tap("a"))]
+    found = [
+        Finding("mean-shift", "warning", 0, ("a",), {}, "."),
+        Finding("loss-jump", "critical", 5, ("a",), {}, "."),
+        Finding("scale-jump", "critical", 9, ("a",), {}, "."),
+    ]
+    assert summary(snapshots, found).worst_finding is found[1]
+    assert summary(snapshots, found[:1]).worst_finding is found[0]
+    assert summary(snapshots, []).worst_finding is None

@@ -331,11 +331,60 @@ def test_the_key_of_sizes_has_whole_powers_of_10(far):
             assert float(digits.replace("\u2212", "-").replace("10e", "1e")) == 10.0**place
 
 
-def test_a_key_of_counts_has_whole_numbers():
-    """There are no half dead units."""
+def test_dead_units_are_a_share_of_the_units_of_their_layer():
+    """So layers of different widths can be compared. Tooltips are in percent as well."""
     few = [tap("a", 1.0, dead=0, width=8), tap("b", 1.0, dead=2, width=8)]
-    bar = figures.heat_map(Recording([network(*few)]), "dead_units").data[0].colorbar
-    assert bar.dtick == 1
+    few.append(tap("c", 1.0, dead=6, width=16))
+    steps = Recording([network(*few)])
+    heat = figures.heat_map(steps, "dead_units").data[0]
+    np.testing.assert_array_equal(heat.z, [[0.0], [2 / 8], [6 / 16]])
+    assert (heat.zmin, heat.zmax, heat.colorbar.tickformat) == (0.0, 1.0, ".0%")
+    assert [text[0] for text in heat.text] == ["0%", "25%", "37.5%"]
+    profile = figures.depth_profile({"a": steps}, "dead_units")
+    assert profile.layout.yaxis.tickformat == ".0%"
+    np.testing.assert_array_equal(profile.data[0].y, [0.0, 2 / 8, 6 / 16])
+    ratio = figures.comparison({"a": steps, "b": steps}, "dead_units").layout.yaxis2
+    assert ratio.tickformat == ".0%"
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((-1.3, 1.5), ["0.1", "0.3", "1", "3", "10", "30"]),
+        ((2.9, 3.6), ["1000", "3000"]),
+        ((2.9, 4.1), ["10<sup>3</sup>", "3·10<sup>3</sup>", "10<sup>4</sup>"]),
+        ((-4.2, -3.4), ["10<sup>−4</sup>", "3·10<sup>−4</sup>"]),
+    ],
+)
+def test_a_short_axis_of_sizes_has_ticks_at_1_and_3(ends, expected):
+    """As plain numbers near 1, never mixed with powers. Each tick says its place."""
+    axis = style.log_axis(*ends)
+    assert axis["ticktext"] == expected
+    said = [read(text) for text in axis["ticktext"]]
+    np.testing.assert_allclose(said, axis["tickvals"], rtol=1e-12)
+
+
+def test_the_profile_of_a_healthy_network_has_such_ticks():
+    """No power with a broken exponent."""
+    axis = figures.depth_profile({"a": recording(drawn())}).layout.yaxis
+    assert {"0.1", "0.3", "1", "3", "10"} <= {*axis.ticktext}
+    assert not any("." in text and "<sup>" in text for text in axis.ticktext)
+
+
+def read(tick):
+    """The number that a tick says."""
+    digits = tick.replace("−", "-").replace("</sup>", "").replace("·10<sup>", "e")
+    return float(digits.replace("10<sup>", "1e"))
+
+
+@pytest.mark.parametrize("decades", [4, 12, 60])
+def test_a_long_axis_of_sizes_has_a_few_powers_of_10(decades):
+    """At equal distances."""
+    steps = Recording([chain(1.0, 10.0**-decades, dtype="float64")])
+    axis = figures.depth_profile({"a": steps}).layout.yaxis
+    exponents = np.log10(axis.tickvals)
+    assert 3 <= len(exponents) <= 8 and len(set(np.diff(exponents).round(9))) == 1
+    np.testing.assert_allclose([read(t) for t in axis.ticktext], axis.tickvals, rtol=1e-12)
 
 
 def test_of_very_many_steps_the_heat_map_draws_an_even_choice():
@@ -577,7 +626,7 @@ def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
         "std": lambda x: math.log10(x.std()),
         "mean": lambda x: math.log10(abs(x.mean())),
         "zero_fraction": lambda x: (x == 0).mean(),
-        "dead_units": lambda x: (x == 0).all(axis=0).sum(),
+        "dead_units": lambda x: (x == 0).all(axis=0).mean(),
     }[statistic]
     (layers,) = named(figure, "")
     for name, colour in zip(layers.customdata, layers.marker.color, strict=True):
@@ -591,9 +640,9 @@ def test_the_layer_graph_shows_the_statistic_at_the_step(statistic, step):
     assert figure.data[1].name == "vanishing-activations (critical)"
     assert figure.data[1].customdata == first.data[1].customdata
     scale = layers.marker.cmin, layers.marker.cmax
-    if statistic == "zero_fraction":
+    if statistic in ("zero_fraction", "dead_units"):
         assert scale == (0.0, 1.0) and layers.marker.colorbar.tickformat == ".0%"
-    elif statistic != "dead_units":
+    else:
         assert scale[0] == -scale[1] <= -3.0
 
 
@@ -768,7 +817,7 @@ def test_small_and_large_activations_are_written_as_powers_of_10():
 
 
 @pytest.mark.parametrize("statistic", ["zero_fraction", "saturated_fraction", "dead_units"])
-def test_shares_and_counts_have_a_linear_axis(statistic):
+def test_shares_have_a_linear_axis(statistic):
     """It includes zero."""
     steps = recording(drawn())
     one = figures.depth_profile({"a": steps}, statistic)

@@ -11,7 +11,8 @@ import models
 import networks
 from activation_monitor import ActivationMonitor
 from activation_monitor.analysis import histogram, records
-from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.diagnosis import diagnose, summary
+from activation_monitor.analysis.findings import SHOWN_BY, Finding
 from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
 from activation_monitor.views import figures
 from activation_monitor.views.figures import style
@@ -412,3 +413,120 @@ def test_the_depth_profile_of_a_training_has_the_gradients(monitor):
         for name, y in zip(trace.customdata, trace.y, strict=True):
             np.testing.assert_allclose(y, rms[name])
     assert figure.layout.yaxis2.title.text == "rms of the gradient"
+
+
+# -- the statistic and the marks of a finding
+
+
+def test_each_statistic_that_shows_a_finding_can_be_chosen_and_drawn():
+    """In the profile, the heat map and the graph. What was not measured is not offered."""
+    offered = figures.readings(records.QUANTITIES)
+    assert {*SHOWN_BY.values()} <= {*offered}
+    assert {of for of, _ in figures.readings(["output", "weight"])} == {"output", "weight"}
+    steps = Recording([trained(1e-3, 2e-3, output_gradient=random(None, 1, 1))])
+    diagnosis = diagnose(steps)
+    for of, statistic in offered:
+        look = {"statistic": statistic, "of": of}
+        for figure in (
+            figures.depth_profile({"run": steps}, **look),
+            figures.comparison({"a": steps, "b": steps}, **look),
+            figures.heat_map(steps, **look),
+            figures.layer_graph(steps, diagnosis, **look),
+        ):
+            words = figures.words(statistic, of)
+            assert words in figure.layout.title.text.replace("|", "")
+
+
+def test_the_profile_shows_the_quantity_over_the_layers_that_have_it(back):
+    """The input has no gradient, and does not interrupt the line."""
+    recording, tensors = back
+    figure = figures.depth_profile({"run": recording}, of="output_gradient", steps=20)
+    (line,) = named(figure, "step 20")
+    expected = [np.sqrt(np.mean(np.square(x))) for x in tensors[2][1:]]
+    np.testing.assert_allclose(line.y, expected, rtol=1e-12)
+    assert [*line.customdata] == ["d1", "d2"]
+    assert figure.layout.yaxis.title.text == "rms of the gradient"
+
+
+def test_update_over_weight_is_drawn_over_depth_and_steps():
+    """A weight that does not change while others do is marked as zero."""
+    ratios = [(1e-3, 2e-5, 0.5), (4e-3, 0.0, 0.25)]
+    steps = Recording(trained(*r, step=5 * i) for i, r in enumerate(ratios))
+    look = {"statistic": "update_ratio", "of": "weight_update"}
+    profile = figures.depth_profile({"run": steps}, **look)
+    (line,) = named(profile, "step 0")
+    np.testing.assert_allclose(line.y, ratios[0], rtol=1e-12)
+    (zero,) = named(profile, "zero")
+    assert [*zero.customdata] == ["d2"]
+    heat = figures.heat_map(steps, **look).data[0]
+    expected = np.log10([[1e-3, 4e-3], [2e-5, NAN], [0.5, 0.25]])
+    np.testing.assert_allclose(heat.z, expected, rtol=1e-6)
+    assert (heat.zmin + heat.zmax) / 2 == -3  # the usual ratio is pale
+
+
+@pytest.mark.parametrize("of", ["output", "weight"])
+def test_only_updates_have_a_ratio_to_the_weights(of):
+    """As an error that names the statistics."""
+    with pytest.raises(ValueError, match="`statistic` must be one of rms"):
+        figures.heat_map(Recording([trained(1e-3)]), "update_ratio", of=of)
+
+
+def found_in(*layers, code="dead-units", step=10, last_step=20):
+    return Finding(code, "warning", step, layers, {}, ".", last_step=last_step)
+
+
+def bands(figure):
+    return [(shape.x0, shape.x1) for shape in figure.layout.shapes]
+
+
+def test_the_layers_of_a_finding_have_a_band_in_every_panel_over_depth(back):
+    """From half a layer before to half a layer after. Only if a finding is to be marked."""
+    steps = Recording(
+        trained(*[1e-3] * 6, step=s, output_gradient=random(None, *[1.0] * 6))
+        for s in (0, 10, 20)
+    )
+    finding = found_in("d2", "d3", "d5")
+    figure = figures.depth_profile({"run": steps}, marked={"run": finding})
+    assert {*bands(figure)} == {(1.5, 3.5), (4.5, 5.5)}
+    assert {shape.yref for shape in figure.layout.shapes} == {"y domain", "y2 domain"}
+    assert named(figure, f"dead-units in 3 layers, {finding.when}")
+    assert not bands(figures.depth_profile({"run": steps}))
+
+
+def test_the_heat_map_frames_layers_and_steps_of_a_finding():
+    """Up to the last step at which it was seen. Rows and columns are counted."""
+    steps = Recording(trained(*[1e-3] * 6, step=s) for s in (0, 5, 10, 20, 30))
+    figure = figures.heat_map(steps, marked=found_in("d2", "d3", "d5"))
+    frames = [(s.x0, s.x1, s.y0, s.y1) for s in figure.layout.shapes]
+    expected = [(1.5, 3.5, 1.5, 3.5), (1.5, 3.5, 4.5, 5.5)]
+    assert frames == [expected[0]] * 2 + [expected[1]] * 2  # each in two colours
+    assert not figures.heat_map(steps).layout.shapes
+
+
+def test_a_mark_goes_on_over_the_layers_between_two_depths():
+    """Every weight layer of a chain with normalization; not over a weight layer between."""
+    drawn = networks.Drawn(0)
+    for i in range(4):
+        drawn.weight(f"dense{i}", activation="linear")
+        drawn.normalization(f"norm{i}")
+    steps = Recording([drawn.snapshot()])
+    every = figures.heat_map(steps, marked=found_in(*(f"dense{i}" for i in range(4))))
+    assert len({s.y0 for s in every.layout.shapes}) == 1
+    apart = figures.heat_map(steps, marked=found_in("dense0", "dense2"))
+    assert len({s.y0 for s in apart.layout.shapes}) == 2
+
+
+def test_the_graph_draws_the_rings_of_the_other_findings_faintly():
+    """All alike, if none is to be marked."""
+    steps = Recording([trained(1e-3, 1e-3)])
+    both = found_in("d1"), found_in("d2", code="mean-shift")
+    diagnosis = summary(steps, both)
+
+    def widths(**options):
+        drawn = figures.layer_graph(steps, diagnosis, **options).data
+        rings = [trace for trace in drawn if trace.name and "(warning)" in trace.name]
+        return [ring.marker.line.width for ring in rings]
+
+    first, second = widths(marked=both[1])
+    assert first < second
+    assert widths() == [second, second]

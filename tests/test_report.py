@@ -35,6 +35,17 @@ def vanishing(step=0):
     return Drawn(1).chain(8, variance=0.02).snapshot(step)
 
 
+def trained_with(dead, step):
+    """A healthy network, with this many dead units in its fifth layer."""
+    found = healthy(step, step)
+    outputs = found.quantities["output"].copy()
+    if dead:
+        records.field(outputs, "dead_units")[5] = dead
+        zeros = dead / found.layers[5].width * records.field(outputs, "counted")[5]
+        records.field(outputs, "zeros")[5] = zeros
+    return dataclasses.replace(found, quantities={**found.quantities, "output": outputs})
+
+
 RUNS = {
     "a_vanishing": Recording([vanishing(), vanishing(10)]),
     "b_fine": Recording([healthy(), healthy(1, 10)]),
@@ -135,6 +146,29 @@ def test_one_run_has_its_depth_profile():
     one = Page(report.page({"run": RUNS["b_fine"]}, "one"))
     assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0"}
     assert "No findings." in one.text
+
+
+def test_the_figures_of_a_run_show_the_worst_finding():
+    """Its statistic, its layers and its step. A healthy run has none of it."""
+    sick = Recording(
+        trained_with(dead, step) for step, dead in ((0, 0), (10, 63), (20, 63))
+    )
+    (finding,) = diagnose(sick).findings
+    assert finding.code == "dead-units" and finding.step == 10
+    drawn = Page(report.page({"a": sick}, "one run")).figures
+    title = drawn["finding-0"]["light"]["layout"]["title"]["text"]
+    assert title == "dead units over depth"
+    names = {trace.get("name") for trace in drawn["finding-0"]["light"]["data"]}
+    assert {"step 0", "step 10", "step 20"} <= names
+    for key in ("depth", "finding-0", "heat-0"):
+        assert drawn[key]["dark"]["layout"]["shapes"], key
+    assert drawn["heat-0"]["light"]["layout"]["title"]["text"].startswith("dead units")
+    title = drawn["graph-0"]["light"]["layout"]["title"]["text"]
+    assert title == "Layer graph, dead units at step 10"
+    fine = Recording(trained_with(0, step) for step in (0, 10, 20))
+    drawn = Page(report.page({"a": fine}, "one run")).figures
+    assert "finding-0" not in drawn
+    assert "shapes" not in drawn["heat-0"]["light"]["layout"]
 
 
 def test_runs_with_gradients_and_updates_have_figures_of_them():

@@ -93,6 +93,13 @@ class Diagnosis:
         return {name: found for found in worst_last for name in found.layers}
 
     @property
+    def worst_finding(self) -> Finding | None:
+        """The most severe finding, of several the one that was seen first; None without
+        findings."""
+        rank = {severity: i for i, severity in enumerate(SEVERITIES)}
+        return max(self.findings, key=lambda f: rank[f.severity], default=None)
+
+    @property
     def worst_layer(self) -> str | None:
         """The name of the layer to check first; None if nothing was measured.
 

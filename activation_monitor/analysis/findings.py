@@ -5,10 +5,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from activation_monitor.analysis import records
 from activation_monitor.analysis.causes import Cause
 from activation_monitor.analysis.fix import Fix
 from activation_monitor.analysis.shown import listed, one_line
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.update_ratio import UPDATE_RATIO
 
 CODES = {
     "constant-input": "the input is the same for every sample",
@@ -44,6 +46,44 @@ CODES = {
     "stuck-loss-scale": "the loss scale has fallen to nothing, so no step updates weights",
 }
 """Stable names of the findings, for `ignore` and for programs, and their meaning."""
+
+
+SHOWN_BY = {
+    "constant-input": (records.OUTPUT, "within_std"),
+    "symmetric-initialization": (records.WEIGHT, "std"),
+    "nonfinite-activations": (records.OUTPUT, "rms"),
+    "outlier-gain": (records.OUTPUT, "rms"),
+    "exploding-activations": (records.OUTPUT, "rms"),
+    "vanishing-activations": (records.OUTPUT, "rms"),
+    "zero-activations": (records.OUTPUT, "zero_fraction"),
+    "unscaled-input": (records.OUTPUT, "rms"),
+    "mean-shift": (records.OUTPUT, "mean"),
+    "saturated-activations": (records.OUTPUT, "saturated_fraction"),
+    "dead-units": (records.OUTPUT, "dead_units"),
+    "collapsed-activations": (records.OUTPUT, "within_std"),
+    "moving-statistics": (records.OUTPUT, "std"),
+    "evaluation-differs": (records.OUTPUT, "rms"),
+    "nonfinite-gradients": (records.OUTPUT_GRADIENT, "rms"),
+    "nonfinite-loss": (records.OUTPUT, "rms"),
+    "no-gradient": (records.OUTPUT_GRADIENT, "rms"),
+    "exploding-gradients": (records.OUTPUT_GRADIENT, "rms"),
+    "vanishing-gradients": (records.OUTPUT_GRADIENT, "rms"),
+    "large-updates": (records.WEIGHT_UPDATE, UPDATE_RATIO),
+    "small-updates": (records.WEIGHT_UPDATE, UPDATE_RATIO),
+    "scale-jump": (records.OUTPUT, "rms"),
+    "growing-weights": (records.WEIGHT, "rms"),
+    "heavy-tail": (records.OUTPUT, "maximum"),
+    "loss-jump": (records.WEIGHT_UPDATE, UPDATE_RATIO),
+    "target-scale": (records.OUTPUT, "rms"),
+    "weights-not-updated": (records.WEIGHT_UPDATE, "rms"),
+    "wrong-update": (records.WEIGHT_UPDATE, "rms"),
+    "weight-decay": (records.WEIGHT_UPDATE, UPDATE_RATIO),
+    "replicas-differ": (records.WEIGHT, "rms"),
+    "stuck-loss-scale": (records.WEIGHT_UPDATE, "rms"),
+}
+"""Code of a finding to the quantity and the statistic in which it is seen best: a key of
+`records.QUANTITIES`, and one of `records.STATISTICS` or `UPDATE_RATIO`. NaN, infinity and
+zero are marked in every figure of a size, and the size before them shows how they came."""
 
 
 SEVERITIES = ("warning", "critical")
@@ -212,3 +252,15 @@ def check_ignored(ignore: str | Collection[str], where: str) -> frozenset[str]:
             f"{', '.join(unknown)}. There are: {', '.join(CODES)}."
         )
     return frozenset(codes)
+
+
+def shown_by(code: str, measured: Collection[str]) -> tuple[str, str]:
+    """The quantity and the statistic that show a finding of a run.
+
+    Args:
+        code: A key of `CODES`.
+        measured: The quantities that were measured in the run. If that of `SHOWN_BY` is not
+            among them, the rms of the outputs is shown.
+    """
+    quantity, statistic = SHOWN_BY[code]
+    return (quantity, statistic) if quantity in measured else (records.OUTPUT, "rms")

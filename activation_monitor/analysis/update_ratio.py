@@ -5,6 +5,9 @@ import numpy as np
 from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 
+UPDATE_RATIO = "update_ratio"
+"""Its name where it is shown beside the statistics of records, for `weight_update`."""
+
 
 def update_ratio(snapshot: Snapshot) -> np.ndarray:
     """The rms of the update of each kernel over the rms of that kernel.

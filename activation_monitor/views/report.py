@@ -9,6 +9,7 @@ from plotly import graph_objects, offline
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import VERDICTS
+from activation_monitor.analysis.findings import shown_by
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures, in_words, markup
 from activation_monitor.views.report_page import PAGE
@@ -104,11 +105,12 @@ def _differences(runs, diagnoses):
 def _pictures(runs, diagnoses):
     """Pairs of a heading and figures by key: the common figure, then those of each run."""
 
-    def both(function, *args):
-        return _Pictured(function(*args), function(*args, dark=True))
+    def both(function, *args, **options):
+        return _Pictured(function(*args, **options), function(*args, **options, dark=True))
 
     if len(runs) == 1:
-        common = {"depth": both(figures.depth_profile, runs)}
+        ((run, diagnosis),) = diagnoses.items()
+        common = {"depth": both(_profile, run, runs[run], diagnosis)}
     else:
         common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
     sections = [("", common)]
@@ -117,13 +119,25 @@ def _pictures(runs, diagnoses):
         recording = runs[run]
         layer = diagnoses[run].worst_layer
         measured = {name for snapshot in recording for name in snapshot.quantities}
-        of_run = {}
+        worst, of_run = diagnoses[run].worst_finding, {}
+        of, statistic = records.OUTPUT, "rms"
+        if worst is not None:
+            of, statistic = shown_by(worst.code, measured)
         if len(runs) > 1 and records.OUTPUT_GRADIENT in measured:
             # The comparison does not show them.
-            of_run[f"depth-{i}"] = both(figures.depth_profile, {run: recording})
+            of_run[f"depth-{i}"] = both(_profile, run, recording, diagnoses[run])
+        if (of, statistic) != (records.OUTPUT, "rms"):
+            reading = {"statistic": statistic, "of": of}
+            found = both(_profile, run, recording, diagnoses[run], **reading)
+            of_run[f"finding-{i}"] = found
+        look = {"statistic": statistic, "of": of, "marked": worst}
         of_run |= {
-            f"heat-{i}": both(figures.heat_map, recording),
-            f"graph-{i}": both(figures.layer_graph, recording, diagnoses[run]),
+            f"heat-{i}": both(figures.heat_map, recording, **look),
+            f"graph-{i}": both(
+                *(figures.layer_graph, recording, diagnoses[run]),
+                steps=worst.step if worst else None,
+                **look,
+            ),
             f"layer-{i}": both(figures.layer_over_time, {run: recording}, layer),
         }
         if any(snapshot.histograms for snapshot in recording):
@@ -133,6 +147,16 @@ def _pictures(runs, diagnoses):
             of_run[f"updates-{i}"] = both(figures.update_ratio, recording)
         sections.append((run if len(runs) > 1 else "", of_run))
     return sections
+
+
+def _profile(run, recording, diagnosis, **options):
+    """The first and the last step, and the one at which the worst finding began."""
+    worst = diagnosis.worst_finding
+    steps = {recording[0].step, recording[-1].step} | ({worst.step} if worst else set())
+    marked = {run: worst} if worst else None
+    return figures.depth_profile(
+        {run: recording}, steps=sorted(steps), marked=marked, **options
+    )
 
 
 def _layer_table(run, recording, diagnosis):

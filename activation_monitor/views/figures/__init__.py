@@ -23,7 +23,7 @@ from activation_monitor.views.figures.over_time import (
     layer_over_time,
 )
 from activation_monitor.views.figures.quantity import layers_with
-from activation_monitor.views.figures.statistic import STATISTICS_SHOWN
+from activation_monitor.views.figures.statistic import STATISTICS_SHOWN, readings, words
 from activation_monitor.views.figures.updates import update_ratio
 
 __all__ = [
@@ -35,7 +35,9 @@ __all__ = [
     "histogram_over_time",
     "layer_graph",
     "layer_over_time",
+    "readings",
     "update_ratio",
+    "words",
 ]
 
 _KINDS = {

@@ -6,15 +6,17 @@ from typing import NamedTuple
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.growth import DTYPE_LIMITS
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.style import (
     DASHES,
     DECADES,
-    LOG_AXIS,
     NAMES,
     escape,
+    log_axis,
     shade,
     short_run,
     slanted,
@@ -45,10 +47,11 @@ class Curve(NamedTuple):
 def curves_of(
     runs: Mapping[str, Recording],
     statistic: str,
-    steps: Sequence[int] | int | None,
+    steps: Sequence[float] | float | None,
     dark: bool,
     places: Mapping[str, int] | None,
     where: str,
+    of: str = OUTPUT,
 ) -> list[Curve]:
     """The curves to draw: for each run the snapshots at these steps.
 
@@ -62,12 +65,14 @@ def curves_of(
         dark: Whether the colours are for a dark page.
         places: Name of a run to its index among all runs; None for the order of `runs`.
         where: The function that the user called, for messages.
+        of: The quantity. Defaults to `"output"`.
 
     Raises:
-        ValueError: If there is no run, a run has no snapshot, or `statistic` or `steps` is
-            invalid.
+        ValueError: If there is no run, a run has no snapshot, `statistic` or `steps` is
+            invalid, or the quantity is unknown or was not measured.
     """
-    statistics.check(statistic, where)
+    statistics.check(statistic, where, of)
+    quantities.check(of, runs.values(), where)
     if not runs:
         raise ValueError(f"{where}: expected at least one run. Received: none.")
     colours, curves = theme(dark), []
@@ -120,12 +125,15 @@ def hover(curve: Curve, rows: list[int], texts: list[str], what: str) -> list[st
     ]
 
 
-def add_curve(figure, curve, statistic):
+def add_curve(figure, curve, statistic, of=OUTPUT):
     """Draw the trunk as a line and the other layers as points; returns the values drawn."""
-    found = statistics.shown(curve.snapshot, statistic)
-    texts = statistics.texts(curve.snapshot, statistic)
+    found = statistics.shown(curve.snapshot, statistic, of)
+    texts = statistics.texts(curve.snapshot, statistic, of)
     log = statistics.is_log(statistic)
-    for rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
+    having = curve.snapshot.field("count", of) > 0
+    for all_rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
+        # A layer that does not have the quantity must not interrupt the line.
+        rows = all_rows if of == OUTPUT else [row for row in all_rows if having[row]]
         if not rows:
             continue
         marked = not is_trunk or len(rows) <= MARKERS
@@ -147,7 +155,7 @@ def add_curve(figure, curve, statistic):
             legendgroup=curve.label,
             showlegend=is_trunk,
             customdata=[curve.snapshot.layers[row].name for row in rows],
-            hovertext=hover(curve, rows, texts, statistic.replace("_", " ")),
+            hovertext=hover(curve, rows, texts, statistics.words(statistic, of)),
             hoverinfo="text",
             row=1,
             col=1,
@@ -155,13 +163,12 @@ def add_curve(figure, curve, statistic):
     return [y for y in found.y if math.isfinite(y)]
 
 
-def finish_axis(figure, statistic, seen, curves, colours):
+def finish_axis(figure, statistic, seen, curves, colours, of=OUTPUT):
     """Set the range and the ticks of the first panel; draw limits of dtypes, and marks."""
     log = statistics.is_log(statistic)
     if log:
         low, high = statistics.window(seen, DECADES)
-        axis = LOG_AXIS
-        for y, dtype in _limits(curves, low, high):
+        for y, dtype in _limits(curves, low, high) if of == OUTPUT else ():
             figure.add_hline(
                 y=statistics.on_axis(y, log),
                 line={"color": colours.ink, "width": 1, "dash": "longdashdot"},
@@ -181,24 +188,23 @@ def finish_axis(figure, statistic, seen, curves, colours):
             )
             low, high = min(low, y), max(high, y)
     else:
-        fraction = statistics.is_fraction(statistic)
-        low, high = 0.0, 1.0 if fraction else max([1.0, *seen])
-        axis = {"tickformat": ".0%"} if fraction else whole(low, high)
+        low, high = 0.0, 1.0
     spare = 0.08 * (high - low)
     if statistic != "nonfinite_fraction":
         marked = [
             (
                 curve,
-                statistics.shown(curve.snapshot, statistic).zero,
-                curve.snapshot.records(),
+                statistics.shown(curve.snapshot, statistic, of).zero,
+                curve.snapshot.records(of),
             )
             for curve in curves
         ]
-        what = statistic.replace("_", " ")
+        what = statistics.words(statistic, of)
         add_marks(figure, marked, what, (low - spare, high + spare), log, colours)
+    ends = low - 1.6 * spare, high + 1.6 * spare
+    axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
     figure.update_yaxes(
-        title=statistics.label(statistic),
-        range=[low - 1.6 * spare, high + 1.6 * spare],
+        title=statistics.label(statistic, of),
         **axis,
         row=1,
         col=1,

@@ -9,7 +9,10 @@ from plotly import graph_objects, subplots
 from activation_monitor.analysis import records
 from activation_monitor.analysis.comparison import pair_layers
 from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
+from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.views.figures import marks
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.curves import (
     MARKERS,
@@ -22,9 +25,9 @@ from activation_monitor.views.figures.curves import (
 )
 from activation_monitor.views.figures.style import (
     DECADES,
-    LOG_AXIS,
     dress,
     escape,
+    log_axis,
     short,
     theme,
     translucent,
@@ -40,16 +43,18 @@ _EXPECTED = "expected range of a well-scaled network"
 def depth_profile(
     runs: Mapping[str, Recording],
     statistic: str = "rms",
-    steps: Sequence[int] | int | None = None,
+    steps: Sequence[float] | float | None = None,
     dark: bool = False,
     places: Mapping[str, int] | None = None,
+    of: str = OUTPUT,
+    marked: Mapping[str, Finding] | None = None,
 ) -> graph_objects.Figure:
     """Draw a statistic over depth, with one curve for each step and run.
 
     The curve connects the layers of the trunk, which every path passes. Other layers are
-    points. For rms, a band shows the range that the law predicts for a well-scaled network,
-    starting from the first tensor of the curve. Gradients, if they were recorded, are in a
-    second panel.
+    points. For the rms of outputs, a band shows the range that the law predicts for a
+    well-scaled network, starting from the first tensor of the curve. Gradients, if they
+    were recorded, are in a second panel.
 
     Args:
         runs: Recordings by name.
@@ -59,13 +64,19 @@ def depth_profile(
         dark: Whether the colours are for a dark page. Defaults to `False`.
         places: Name of a run to its index among all runs, which selects its colour when
             only some runs are drawn. Defaults to `None`, the order of `runs`.
+        of: The quantity, a key of `records.QUANTITIES`, for example `"output_gradient"`.
+            Layers that do not have it are left out. Defaults to `"output"`.
+        marked: Name of a run to one of its findings, whose layers get a band. Defaults to
+            `None`.
 
     Raises:
-        ValueError: If there is nothing to draw, or `statistic` or `steps` is invalid.
+        ValueError: If there is nothing to draw, `statistic` or `steps` is invalid, or the
+            quantity is unknown or was not measured.
     """
-    curves = curves_of(runs, statistic, steps, dark, places, "depth_profile")
+    curves = curves_of(runs, statistic, steps, dark, places, "depth_profile", of)
     colours = theme(dark)
-    backward = statistic == "rms" and any(
+    outputs = statistic == "rms" and of == OUTPUT
+    backward = outputs and any(
         records.OUTPUT_GRADIENT in curve.snapshot.quantities for curve in curves
     )
     figure = subplots.make_subplots(
@@ -74,13 +85,16 @@ def depth_profile(
         vertical_spacing=0.06,
         row_heights=[0.62, 0.38] if backward else None,
     )
-    seen = _add_bands(figure, curves, colours) if statistic == "rms" else []
-    seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
-    finish_axis(figure, statistic, seen, curves, colours)
+    seen = _add_bands(figure, curves, colours) if outputs else []
+    seen += [y for curve in curves for y in add_curve(figure, curve, statistic, of)]
+    finish_axis(figure, statistic, seen, curves, colours, of)
     if backward:
         _add_gradients(figure, curves, colours)
     name_depths(figure, curves, 2 if backward else 1)
-    title = f"{statistics.label(statistic)} over depth"
+    for run, finding in (marked or {}).items():
+        curve = next(curve for curve in curves if curve.run == run)
+        marks.along_depth(figure, finding, curve.snapshot.names, curve.path, colours)
+    title = f"{statistics.label(statistic, of)} over depth"
     return dress(figure, colours, title, 660 if backward else 480)
 
 
@@ -89,6 +103,7 @@ def comparison(
     statistic: str = "rms",
     dark: bool = False,
     places: Mapping[str, int] | None = None,
+    of: str = OUTPUT,
 ) -> graph_objects.Figure:
     """Draw runs over depth at their first and last step, and their ratio to the first run.
 
@@ -99,39 +114,39 @@ def comparison(
         statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
         dark: Whether the colours are for a dark page. Defaults to `False`.
         places: As in `depth_profile`.
+        of: As in `depth_profile`. Defaults to `"output"`.
 
     Raises:
-        ValueError: If there are fewer than two runs, there is nothing to draw, or
-            `statistic` is invalid.
+        ValueError: If there are fewer than two runs, there is nothing to draw, `statistic`
+            is invalid, or the quantity is unknown or was not measured.
     """
     if len(runs) < 2:
         raise ValueError(
             "comparison: expected at least two runs. Received: "
             f"{', '.join(runs) or 'none'}. Use `depth_profile` for the steps of one run."
         )
-    curves = curves_of(runs, statistic, None, dark, places, "comparison")
+    curves = curves_of(runs, statistic, None, dark, places, "comparison", of)
     colours = theme(dark)
     figure = subplots.make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    seen = _add_bands(figure, curves, colours) if statistic == "rms" else []
-    seen += [y for curve in curves for y in add_curve(figure, curve, statistic)]
-    finish_axis(figure, statistic, seen, curves, colours)
+    outputs = statistic == "rms" and of == OUTPUT
+    seen = _add_bands(figure, curves, colours) if outputs else []
+    seen += [y for curve in curves for y in add_curve(figure, curve, statistic, of)]
+    finish_axis(figure, statistic, seen, curves, colours, of)
     first = next(iter(runs))
     reference = [curve for curve in curves if curve.run == first]
     ratios = []
     for curve in curves:
         if curve.run != first:
             is_last = curve.snapshot is runs[curve.run][-1]
-            ratios += _add_ratio(figure, curve, reference[-1 if is_last else 0], statistic)
+            compared_with = reference[-1 if is_last else 0]
+            ratios += _add_ratio(figure, curve, compared_with, statistic, of)
     log = statistics.is_log(statistic)
     low, high = statistics.window([*ratios, 0.0], DECADES if log else 0.1)
     spare = 0.125 * (high - low)
     what = "ratio" if log else "difference"
-    figure.update_yaxes(
-        title=f"{what} to {short(first)}",
-        range=[low - spare, high + spare],
-        **(LOG_AXIS if log else {}),
-        row=2,
-    )
+    ends = low - spare, high + spare
+    axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
+    figure.update_yaxes(title=f"{what} to {short(first)}", **axis, row=2)
     figure.add_hline(
         y=statistics.on_axis(0.0, log),
         line={"color": colours.ink, "width": 1},
@@ -139,7 +154,7 @@ def comparison(
         row=2,  # pyright: ignore[reportArgumentType]
     )
     name_depths(figure, curves, 2)
-    title = f"{statistics.label(statistic)} over depth, run by run"
+    title = f"{statistics.label(statistic, of)} over depth, run by run"
     return dress(figure, colours, title, 680)
 
 
@@ -208,15 +223,17 @@ def _add_gradients(figure, curves, colours):
     spare = 0.08 * (high - low)
     title = "rms of the gradient"
     add_marks(figure, marked, title, (low - spare, high + spare), True, colours, row=2)
-    limits = [low - 1.6 * spare, high + 1.6 * spare]
-    figure.update_yaxes(title=title, range=limits, **LOG_AXIS, row=2, col=1)
+    axis = log_axis(low - 1.6 * spare, high + 1.6 * spare)
+    figure.update_yaxes(title=title, **axis, row=2, col=1)
 
 
-def _add_ratio(figure, curve, reference, statistic):
+def _add_ratio(figure, curve, reference, statistic, of):
     """Draw the ratio of a run to the first, layer by layer; returns the values drawn."""
-    of_run = statistics.shown(curve.snapshot, statistic).y
-    of_first = statistics.shown(reference.snapshot, statistic).y
-    trunk = set(curve.path.trunk)
+    of_run = statistics.shown(curve.snapshot, statistic, of).y
+    of_first = statistics.shown(reference.snapshot, statistic, of).y
+    trunk = {*curve.path.trunk}
+    if of != OUTPUT:  # a layer that does not have it must not interrupt the line
+        trunk &= {*np.flatnonzero(curve.snapshot.field("count", of) > 0).tolist()}
     pairs = [
         (row, other)
         for row, other in pair_layers(curve.snapshot, reference.snapshot)
@@ -229,7 +246,7 @@ def _add_ratio(figure, curve, reference, statistic):
     log = statistics.is_log(statistic)
     said = [
         f"{escape(curve.snapshot.layers[row].name)}<br>{curve.label}: "
-        + (f"{10.0**d:.4g} times" if log else f"{d:+.4g}")
+        + (f"{10.0**d:.4g} times" if log else f"{100 * d:+.4g}%")
         for row, d in zip(rows, y, strict=True)
     ]
     _add_line_below(figure, curve, rows, y, log, said)

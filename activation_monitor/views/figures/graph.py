@@ -6,8 +6,11 @@ import numpy as np
 from plotly import graph_objects
 
 from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import (
@@ -29,6 +32,8 @@ def layer_graph(
     statistic: str = "rms",
     steps: Sequence[int] | float | None = None,
     dark: bool = False,
+    of: str = OUTPUT,
+    marked: Finding | None = None,
 ) -> graph_objects.Figure:
     """Draw the layers from input to output, as they were traced, with the findings marked.
 
@@ -42,12 +47,16 @@ def layer_graph(
         steps: A step, or a list of one step. The last snapshot up to it is drawn. Defaults
             to `None`, the first step.
         dark: Whether the colours are for a dark page. Defaults to `False`.
+        of: The quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
+        marked: One of the findings; the rings of the others are drawn faintly. Defaults to
+            `None`, all alike.
 
     Raises:
-        ValueError: If there is nothing to draw, `statistic` is invalid, or `steps` is not
-            one step.
+        ValueError: If there is nothing to draw, `statistic` is invalid, `steps` is not one
+            step, or the quantity is unknown or was not measured.
     """
-    statistics.check(statistic, "layer_graph")
+    statistics.check(statistic, "layer_graph", of)
+    quantities.check(of, [recording], "layer_graph")
     paths.check(recording, "layer_graph")
     chosen = paths.at_steps(
         recording, recording[0].step if steps is None else steps, "layer_graph"
@@ -72,8 +81,8 @@ def layer_graph(
         showlegend=False,
     )
     size = int(np.clip(900 / max(len(rows), 1), _DOT, 20))
-    _add_findings(figure, snapshot, diagnosis, here, y, size, colours)
-    _add_layers(figure, snapshot, statistic, here, y, size, colours)
+    _add_findings(figure, snapshot, diagnosis, marked, here, y, size, colours)
+    _add_layers(figure, snapshot, statistic, of, here, y, size, colours)
     wide = max((abs(at) for at in y.values()), default=0) + 1
     figure.update_yaxes(visible=False, range=[-wide, wide])
     ticks = whole(0, int(here.graph.depth.max()))
@@ -83,15 +92,16 @@ def layer_graph(
         ticks = slanted(here.x[here.trunk], names)
         label = "layer"
     figure.update_xaxes(title=label, **ticks)
-    title = f"Layer graph, {statistics.label(statistic)} at step {snapshot.step}"
+    title = f"Layer graph, {statistics.label(statistic, of)} at step {snapshot.step}"
     dress(figure, colours, title, 300 + 20 * min(wide, 10))
     return figure.update_xaxes(showgrid=False)
 
 
-def _add_layers(figure, snapshot, statistic, here, y, size, colours):
+def _add_layers(figure, snapshot, statistic, of, here, y, size, colours):
     """Draw the layers in the colours of their statistic; those without one separately."""
-    found = statistics.shown(snapshot, statistic)
-    texts = statistics.texts(snapshot, statistic)
+    found = statistics.shown(snapshot, statistic, of)
+    texts = statistics.texts(snapshot, statistic, of)
+    what = statistics.words(statistic, of)
     marks = {"": [], "zero": [], "NaN or infinite elements": [], "not measured": []}
     for row in here.graph.order:
         if found.nonfinite[row] and statistic != "nonfinite_fraction":
@@ -101,7 +111,7 @@ def _add_layers(figure, snapshot, statistic, here, y, size, colours):
         else:
             label = "" if np.isfinite(found.y[row]) else "not measured"
         marks[label].append(row)
-    shades = scale(found.y[marks[""]], statistic, colours)
+    shades = scale(found.y[marks[""]], statistic, colours, of)
     looks = {
         "": {
             "color": found.y[marks[""]],
@@ -127,7 +137,7 @@ def _add_layers(figure, snapshot, statistic, here, y, size, colours):
             customdata=[layer.name for layer in layers],
             hovertext=[
                 f"{escape(layer.name)}<br>{escape(layer.class_name)}, depth "
-                f"{here.graph.depth[row]}<br>{statistic.replace('_', ' ')} {texts[row]}"
+                f"{here.graph.depth[row]}<br>{what} {texts[row]}"
                 for row, layer in zip(rows, layers, strict=True)
             ],
             hoverinfo="text",
@@ -150,12 +160,13 @@ def _lanes(here):
     return y
 
 
-def _add_findings(figure, snapshot, diagnosis, here, y, size, colours):
+def _add_findings(figure, snapshot, diagnosis, marked, here, y, size, colours):
     """Draw a ring around each layer of a finding; each finding has a legend entry."""
     row_of = {name: row for row, name in enumerate(snapshot.names)}
     for i, finding in enumerate(diagnosis.findings):
         rows = [row_of[name] for name in finding.layers if name in row_of]
         rows = [row for row in rows if row in y]
+        faint = marked is not None and finding.code != marked.code
         figure.add_scatter(
             x=here.x[rows],
             y=[y[row] for row in rows],
@@ -164,7 +175,8 @@ def _add_findings(figure, snapshot, diagnosis, here, y, size, colours):
                 "symbol": "circle-open" if i % 2 == 0 else "square-open",
                 "color": colours.severity[finding.severity],
                 "size": size + 7 + 5 * i,
-                "line": {"width": 2.5},
+                "line": {"width": 1 if faint else 2.5},
+                "opacity": 0.5 if faint else 1.0,
             },
             name=f"{finding.code} ({finding.severity})",
             customdata=[snapshot.layers[row].name for row in rows],

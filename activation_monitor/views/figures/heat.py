@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from plotly import graph_objects
 
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.views.figures import marks
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
@@ -25,6 +27,7 @@ def heat_map(
     statistic: str = "rms",
     dark: bool = False,
     of: str = OUTPUT,
+    marked: Finding | None = None,
 ) -> graph_objects.Figure:
     """Draw a statistic of all layers (downwards from the input) at all steps (rightwards).
 
@@ -39,21 +42,22 @@ def heat_map(
         dark: Whether the colours are for a dark page. Defaults to `False`.
         of: The quantity, a key of `records.QUANTITIES`, for example `"output_gradient"`.
             Layers that do not have it are left out. Defaults to `"output"`.
+        marked: A finding, whose layers and steps get a frame. Defaults to `None`.
 
     Raises:
         ValueError: If there is nothing to draw, `statistic` is invalid, or the quantity is
             unknown or was not measured.
     """
-    statistics.check(statistic, "heat_map")
+    statistics.check(statistic, "heat_map", of)
     paths.check(recording, "heat_map")
     quantities.check(of, [recording], "heat_map")
     colours = theme(dark)
-    names, steps, values, zero, nonfinite = table(recording, statistic, of)
+    names, sampled, values, zero, nonfinite = table(recording, statistic, of)
     y = [escape(name) for name in names]
-    steps = [str(step) for step in steps]
+    steps = [str(step) for step in sampled]
     shades = scale(values, statistic, colours, of)
     figure = graph_objects.Figure()
-    what = statistic.replace("_", " ") + quantities.of_the(of)
+    what = statistics.words(statistic, of)
     figure.add_heatmap(
         x=steps,
         y=y,
@@ -66,12 +70,12 @@ def heat_map(
         zmax=shades.high,
         colorbar=shades.bar,
     )
-    marks = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
-    if statistic != "nonfinite_fraction" and np.isfinite(marks).any():
+    special = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
+    if statistic != "nonfinite_fraction" and np.isfinite(special).any():
         figure.add_heatmap(
             x=steps,
             y=y,
-            z=marks.astype(np.float32),
+            z=special.astype(np.float32),
             zmin=0,
             zmax=1,
             colorscale=[[0, colours.zero], [1, colours.nonfinite]],
@@ -79,6 +83,8 @@ def heat_map(
             hoverinfo="skip",  # its gaps would hide the tooltips of the map below
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
+    if marked is not None:
+        marks.by_step(figure, marked, names, sampled, recording[0], colours)
     figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
     figure.update_yaxes(
         type="category",

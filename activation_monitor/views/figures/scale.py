@@ -1,12 +1,15 @@
 """The colour scale of a statistic, and its colour bar."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from activation_monitor.analysis.records import OUTPUT
+from activation_monitor.analysis.thresholds import limit
+from activation_monitor.analysis.update_ratio import UPDATE_RATIO
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import Theme, power, whole
+from activation_monitor.views.figures.style import Theme, power
 
 _FAINT = 3.0
 """Minimum extent in decades of the scale of sizes on either side of 1. With it a healthy
@@ -33,7 +36,7 @@ def scale(y: np.ndarray, statistic: str, theme: Theme, of: str = OUTPUT) -> Scal
 
     Sizes have a scale of powers of 10 around 1, fractions one from 0 to 1. Only outputs
     have a size that they should have: sizes of other quantities have a scale around the
-    power of 10 that is next to their median.
+    power of 10 that is next to their median, and ratios of updates around the usual one.
 
     Args:
         y: Values as in `statistic.Shown.y`. Values that are not finite are ignored.
@@ -45,14 +48,17 @@ def scale(y: np.ndarray, statistic: str, theme: Theme, of: str = OUTPUT) -> Scal
     bar = {"title": title, "thickness": 14}
     finite = y[np.isfinite(y)]
     if statistics.is_log(statistic):
-        middle = 0 if of == OUTPUT or not len(finite) else round(float(np.median(finite)))
+        middle = _middle(finite, statistic, of)
         far = float(np.abs(finite - middle).max(initial=_FAINT))
         ticks = _decades(middle, far)
         return Scale(theme.sizes, middle - far, middle + far, bar | ticks)
-    if statistics.is_fraction(statistic):
-        return Scale("Cividis", 0.0, 1.0, bar | {"tickformat": ".0%"})
-    high = float(finite.max(initial=1.0))
-    return Scale("Cividis", 0.0, high, bar | whole(0.0, high))
+    return Scale("Cividis", 0.0, 1.0, bar | {"tickformat": ".0%"})
+
+
+def _middle(finite, statistic, of):
+    if statistic == UPDATE_RATIO:
+        return round(math.log10(limit("update-ratio")))
+    return 0 if of == OUTPUT or not len(finite) else round(float(np.median(finite)))
 
 
 def _decades(middle, far):

@@ -1,21 +1,35 @@
 """A statistic as it is drawn: its scale, and the values that need a mark instead."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from activation_monitor.analysis import records
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.update_ratio import UPDATE_RATIO, update_ratio
 from activation_monitor.views.figures.quantity import of_the
 
 _SIZES = ("rms", "std", "within_std", "between_std")
 _SIGNED = ("mean", "minimum", "maximum")
-_FRACTIONS = ("zero_fraction", "saturated_fraction", "nonfinite_fraction")
+_FRACTIONS = ("zero_fraction", "saturated_fraction", "nonfinite_fraction", "dead_units")
 
-STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS, "dead_units")
-"""Names of the statistics that figures can show, keys of `records.STATISTICS`."""
+STATISTICS_SHOWN = (*_SIZES, *_SIGNED, *_FRACTIONS)
+"""Names of the statistics that figures can show, keys of `records.STATISTICS`. Dead units
+are shown as a share of the units of their layer."""
+
+_OF_OTHERS = ("rms", "std", "maximum", "zero_fraction")
+
+_READINGS = {
+    OUTPUT: STATISTICS_SHOWN,
+    records.OUTPUT_GRADIENT: _OF_OTHERS,
+    records.WEIGHT: _OF_OTHERS,
+    records.WEIGHT_GRADIENT: _OF_OTHERS,
+    records.WEIGHT_UPDATE: (UPDATE_RATIO, *_OF_OTHERS),
+}
+"""By quantity the statistics from which a reader can choose."""
 
 UNMEASURED = "not measured"
 """The tooltip of a layer without a record."""
@@ -43,7 +57,7 @@ class Shown(NamedTuple):
 
 def is_log(statistic: str) -> bool:
     """Whether a statistic is drawn as log10 of its absolute value."""
-    return statistic in (*_SIZES, *_SIGNED)
+    return statistic in (*_SIZES, *_SIGNED, UPDATE_RATIO)
 
 
 def is_fraction(statistic: str) -> bool:
@@ -59,12 +73,38 @@ def shown(snapshot: Snapshot, statistic: str, of: str = OUTPUT) -> Shown:
         statistic: One of `STATISTICS_SHOWN`.
         of: The quantity. Defaults to `"output"`.
     """
-    value = snapshot.statistic(statistic, of)
+    value = values(snapshot, statistic, of)
     nonfinite = snapshot.field("nonfinite", of) > 0
     if not is_log(statistic):
         return Shown(value, value, np.zeros(len(value), bool), nonfinite)
     zero = value == 0
     return Shown(log10(value), value, zero, nonfinite)
+
+
+def values(snapshot: Snapshot, statistic: str, of: str = OUTPUT) -> np.ndarray:
+    """A statistic of each layer, an array `(layers,)`; NaN where it is not known.
+
+    Args:
+        snapshot: The snapshot.
+        statistic: One of `STATISTICS_SHOWN`; of weight updates also `UPDATE_RATIO`.
+        of: The quantity. Defaults to `"output"`.
+    """
+    if statistic == UPDATE_RATIO:
+        return update_ratio(snapshot)
+    found = snapshot.statistic(statistic, of)
+    if statistic != "dead_units":
+        return found
+    width = np.array([layer.width for layer in snapshot.layers], np.float64)
+    return np.divide(found, width, out=np.full_like(found, np.nan), where=width > 0)
+
+
+def readings(measured: Collection[str]) -> list[tuple[str, str]]:
+    """The pairs of a quantity and a statistic from which a reader can choose.
+
+    Args:
+        measured: The quantities that were measured.
+    """
+    return [(of, name) for of in _READINGS if of in measured for name in _READINGS[of]]
 
 
 def log10(value: np.ndarray) -> np.ndarray:
@@ -95,8 +135,8 @@ def texts(snapshot: Snapshot, statistic: str, of: str = OUTPUT) -> list[str]:
     also their number, and the value without them."""
     counts = snapshot.field("count", of).tolist()
     nonfinite = snapshot.field("nonfinite", of).tolist()
-    values = snapshot.statistic(statistic, of).tolist()
-    return [_text(*one, statistic) for one in zip(counts, nonfinite, values, strict=True)]
+    found = values(snapshot, statistic, of).tolist()
+    return [_text(*one, statistic) for one in zip(counts, nonfinite, found, strict=True)]
 
 
 def _text(count, nonfinite, value, statistic):
@@ -106,7 +146,7 @@ def _text(count, nonfinite, value, statistic):
     if not nonfinite:
         return known
     how_many = nonfinite_text(count, nonfinite)
-    if not is_log(statistic):  # fractions and counts are defined in any case
+    if not is_log(statistic):  # fractions are defined in any case
         return f"{known}; {how_many}"
     rest = "" if nonfinite == count else f"; without them {known}"
     return f"NaN; {how_many}{rest}"
@@ -114,20 +154,36 @@ def _text(count, nonfinite, value, statistic):
 
 def label(statistic: str, of: str = OUTPUT) -> str:
     """The title of the axis, for a statistic of a quantity."""
-    words = statistic.replace("_", " ")
-    return (f"|{words}|" if statistic in _SIGNED else words) + of_the(of)
+    named = words(statistic, of)
+    size = statistic.replace("_", " ")
+    return named.replace(size, f"|{size}|", 1) if statistic in _SIGNED else named
 
 
-def check(statistic: str, where: str) -> None:
+def words(statistic: str, of: str = OUTPUT) -> str:
+    """A statistic of a quantity in words.
+
+    >>> words("zero_fraction"), words("rms", "output_gradient")
+    ('zero fraction', 'rms of the gradient')
+    """
+    if statistic == UPDATE_RATIO:
+        return "rms of update / rms of weight"
+    return statistic.replace("_", " ") + of_the(of)
+
+
+def check(statistic: str, where: str, of: str = OUTPUT) -> None:
     """Raise an error for a statistic that cannot be shown.
 
     Args:
         statistic: Name of the statistic.
         where: The function that the user called, for messages.
+        of: The quantity. Defaults to `"output"`.
 
     Raises:
-        ValueError: If it is not one of `STATISTICS_SHOWN`.
+        ValueError: If it is not one of `STATISTICS_SHOWN`, and not `UPDATE_RATIO` of weight
+            updates.
     """
+    if statistic == UPDATE_RATIO and of == records.WEIGHT_UPDATE:
+        return
     if statistic not in STATISTICS_SHOWN:
         raise ValueError(
             f"{where}: `statistic` must be one of {', '.join(STATISTICS_SHOWN)}. "

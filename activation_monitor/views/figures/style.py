@@ -1,6 +1,7 @@
 """The style of the figures: colours that colour-blind people can distinguish."""
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,10 +69,6 @@ DARK = Theme(
     severity={"critical": "#FF6B6B", "warning": "#E69F00"},
 )
 
-LOG_AXIS = {"type": "log", "nticks": 7}
-"""An axis of sizes. Plotly puts ticks at whole powers of 10, on a short axis also at digits
-between them, and at plain numbers within one decade, also after zooming in."""
-
 DECADES = 2.5
 """Minimum length of such an axis without its margins. With them it shows three powers of
 10. On a shorter axis, noise would look like a trend."""
@@ -84,6 +81,15 @@ DASHES = ("dot", "dash", "dashdot", "longdash")
 
 _RUN_NAME = 40
 """Maximum number of characters of the name of a run in a legend."""
+
+_THIRDS = 3.5
+"""Length in decades up to which an axis of sizes has ticks at 3, 30, 0.3 as well."""
+
+_PLAIN = (-3, 3)
+"""Exponents of the powers of 10 between which an axis has plain numbers."""
+
+_POWERS = 8
+"""Maximum number of ticks at powers of 10."""
 
 _MANY = 10
 """Length of an axis from which the ticks of plotly are whole numbers."""
@@ -169,6 +175,34 @@ def power(exponent: int) -> str:
     if exponent in (0, 1):
         return f"{10**exponent}"
     return f"10<sup>{exponent}</sup>".replace("-", "\u2212")
+
+
+def log_axis(low: float, high: float) -> dict:
+    """An axis of sizes, with ticks such as 0.1, 1, 10; on a short axis 0.3, 1, 3.
+
+    Args:
+        low, high: log10 of its ends.
+    """
+    first, last = math.ceil(low), math.floor(high)
+    each = max(1, math.ceil((last - first + 1) / _POWERS))
+    places = {float(e): 1 for e in range(first, last + 1) if e % each == 0}
+    if high - low <= _THIRDS:
+        thirds = {e + math.log10(3): 3 for e in range(first - 1, last + 1)}
+        places |= {place: 3 for place in thirds if low <= place <= high}
+    ticks = sorted(places)
+    plain = _PLAIN[0] <= first and last <= _PLAIN[1]
+    return {
+        "type": "log",
+        "range": [low, high],
+        "tickvals": [10.0**place for place in ticks],
+        "ticktext": [_size(places[place], math.floor(place), plain) for place in ticks],
+    }
+
+
+def _size(digit, exponent, plain):
+    if plain:
+        return f"{digit * 10.0**exponent:.15g}"
+    return power(exponent) if digit == 1 else f"{digit}·{power(exponent)}"
 
 
 def dress(

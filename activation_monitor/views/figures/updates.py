@@ -14,9 +14,9 @@ from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.style import (
-    LOG_AXIS,
     dress,
     escape,
+    log_axis,
     note,
     power,
     shade,
@@ -91,8 +91,8 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
     spare = 0.08 * (high - low)
     _add_zeros(figure, zeros, 10.0 ** (low - spare), colours)
     _add_guide(figure, colours)
-    limits = [low - 1.6 * spare, high + 1.6 * spare]
-    figure.update_yaxes(title="rms of update / rms of weight", range=limits, **LOG_AXIS)
+    axis = log_axis(low - 1.6 * spare, high + 1.6 * spare)
+    figure.update_yaxes(title="rms of update / rms of weight", **axis)
     figure.update_xaxes(title="step", **whole(recording.steps[0], recording.steps[-1]))
     title = _TITLE
     if len(drawn) < len(names):

@@ -6,6 +6,8 @@ import numpy as np
 from tensorboard import context, errors, plugin_util
 from werkzeug import wrappers
 
+from activation_monitor.analysis import records
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.views.plugin.run import Run
 
@@ -50,21 +52,44 @@ def step(request: wrappers.Request) -> float:
         ) from None
 
 
-def statistic(request: wrappers.Request) -> str:
-    """The requested statistic, by default "rms".
+def key(of: str, statistic: str) -> str:
+    """A quantity and a statistic as one text: that of outputs is the statistic alone.
+
+    >>> key("output", "rms"), key("output_gradient", "rms")
+    ('rms', 'output_gradient/rms')
+    """
+    return statistic if of == records.OUTPUT else f"{of}/{statistic}"
+
+
+def reading(request: wrappers.Request, runs: Mapping[str, Run]) -> dict[str, str]:
+    """The requested statistic, by default "rms" of the outputs, as arguments of a figure:
+    `statistic` and `of`.
 
     Raises:
         tensorboard.errors.InvalidArgumentError: If figures cannot show it.
+        tensorboard.errors.NotFoundError: If it was measured in none of the runs.
     """
-    from activation_monitor.views.figures import STATISTICS_SHOWN  # loads plotly
+    from activation_monitor.views.figures import readings  # loads plotly
 
     found = request.args.get("statistic", "rms")
-    if found not in STATISTICS_SHOWN:
+    known = {key(*one): one for one in readings(records.QUANTITIES)}
+    if found not in known:
         raise errors.InvalidArgumentError(
-            f"`statistic` must be one of {', '.join(STATISTICS_SHOWN)}. "
-            f"Received: {found!r}."
+            f"`statistic` must be one of {', '.join(known)}. Received: {found!r}."
         )
-    return found
+    of, statistic = known[found]
+    if not any(of in run.measured for run in runs.values()):
+        raise errors.NotFoundError(f"These runs have no {of!r}: it was not measured.")
+    return {"statistic": statistic, "of": of}
+
+
+def finding(request: wrappers.Request, run: Run) -> Finding | None:
+    """The finding of a run that is to be marked, by its code; None if none is requested.
+
+    A run that is read on may have a finding no more, so an unknown code marks nothing.
+    """
+    code = request.args.get("finding", "")
+    return next((found for found in run.findings if found.code == code), None)
 
 
 def layer(request: wrappers.Request, runs: Mapping[str, Run]) -> str:

@@ -65,9 +65,22 @@ class Run:
         return " ".join(filter(None, (why, self.diagnosis.note)))
 
     @property
+    def worst_finding(self) -> Finding | None:
+        """`Diagnosis.worst_finding`: the finding that is shown first."""
+        return self.diagnosis.worst_finding if self.diagnosis else None
+
+    @property
     def worst_layer(self) -> str | None:
-        """`Diagnosis.worst_layer`: the layer to inspect first."""
-        return self.diagnosis.worst_layer if self.diagnosis else None
+        """The layer to inspect first: `Diagnosis.worst_layer`, or else the first layer of
+        the worst finding, if that does not concern it."""
+        layer = self.diagnosis.worst_layer if self.diagnosis else None
+        concerned = self.worst_finding.layers if self.worst_finding else ()
+        return layer if layer in concerned or not concerned else concerned[0]
+
+    @property
+    def measured(self) -> set[str]:
+        """The quantities that were measured."""
+        return {name for snapshot in self.recording for name in snapshot.quantities}
 
     @property
     def layers(self) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
+from activation_monitor.analysis import records
+from activation_monitor.analysis.findings import shown_by
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.log_format import RUN, is_evaluation
 from activation_monitor.storage.plugin_name import PLUGIN
@@ -116,7 +118,6 @@ class Tab(base_plugin.TBPlugin):
             request,
             {
                 "runs": [{"name": name, "state": [*s]} for name, s in states.items()],
-                "statistics": [*_figures().STATISTICS_SHOWN],
                 "colours": _run_colours(),
                 # In the script's address: a browser must not reuse an older plotly.js.
                 "plotly": importlib.metadata.version("plotly"),
@@ -139,7 +140,12 @@ class Tab(base_plugin.TBPlugin):
                 "columns": min(len(run.recording), _DRAWN_STEPS),
                 "layers": run.layers,
                 "worst_layer": run.worst_layer,
-                "findings": [finding.to_dict() for finding in run.findings],
+                "findings": [
+                    finding.to_dict() | {"shown_by": _shown_by(finding, run)}
+                    for finding in run.findings
+                ],
+                "worst_finding": run.worst_finding and run.worst_finding.code,
+                "statistics": _statistics(run),
                 "verdict": run.verdict,
                 "reason": run.reason,
                 "evaluation": any(snapshot.evaluation for snapshot in run.recording),
@@ -172,17 +178,30 @@ class Tab(base_plugin.TBPlugin):
         return {label(n): i for i, n in enumerate(names)} if len(names) > 1 else None
 
     def _depth_profile(self, request, runs, dark):
-        step, statistic = query.step(request), query.statistic(request)
-        chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
+        step, reading = query.step(request), query.reading(request, runs)
+        focus = request.args.get("focus", "")
+        marked = query.finding(request, runs[focus]) if focus in runs else None
+        chosen = {
+            label(name): _first_and(
+                run, *([marked.step] if marked and name == focus else []), step
+            )
+            for name, run in runs.items()
+        }
         return _figures().depth_profile(
-            chosen, statistic, dark=dark, places=self._places(request)
+            chosen,
+            # Of each run the first step, and last the chosen one, which is a solid line.
+            steps=[-np.inf, *([marked.step] if marked else []), step],
+            dark=dark,
+            places=self._places(request),
+            marked={label(focus): marked} if marked else None,
+            **reading,
         )
 
     def _comparison(self, request, runs, dark):
-        step, statistic = query.step(request), query.statistic(request)
+        step, reading = query.step(request), query.reading(request, runs)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
         return _figures().comparison(
-            chosen, statistic, dark=dark, places=self._places(request)
+            chosen, dark=dark, places=self._places(request), **reading
         )
 
     def _heat_map(self, request, runs, dark):
@@ -190,15 +209,23 @@ class Tab(base_plugin.TBPlugin):
         found = {finding.step for finding in run.diagnosis.findings}
         # The figure would thin a longer recording again and could drop these steps.
         recording = _thinned(run.recording, _DRAWN_STEPS - len(found), found)
-        return _figures().heat_map(recording, query.statistic(request), dark=dark)
+        return _figures().heat_map(
+            recording,
+            dark=dark,
+            marked=query.finding(request, run),
+            **query.reading(request, runs),
+        )
 
     def _layer_over_time(self, request, runs, dark):
         layer = query.layer(request, runs)
         having = {
             label(name): run.recording for name, run in runs.items() if layer in run.names
         }
+        of = query.reading(request, runs)["of"]
+        if not any(_has(recording, layer, of) for recording in having.values()):
+            of = records.OUTPUT  # a layer without weights has no updates
         return _figures().layer_over_time(
-            having, layer, dark=dark, places=self._places(request)
+            having, layer, dark=dark, places=self._places(request), of=of
         )
 
     def _histogram_over_time(self, request, runs, dark):
@@ -215,8 +242,11 @@ class Tab(base_plugin.TBPlugin):
     def _layer_graph(self, request, runs, dark):
         run = _only(runs)
         return _figures().layer_graph(
-            *(run.recording, run.diagnosis, query.statistic(request), query.step(request)),
+            *(run.recording, run.diagnosis),
+            steps=query.step(request),
             dark=dark,
+            marked=query.finding(request, run),
+            **query.reading(request, runs),
         )
 
     _drawn_by = {
@@ -243,6 +273,27 @@ def label(run: str) -> str:
     return run
 
 
+def _shown_by(finding, run):
+    return query.key(*shown_by(finding.code, run.measured))
+
+
+def _statistics(run):
+    """The statistics of a run from which the reader can choose."""
+    return [
+        {"value": query.key(of, name), "text": _figures().words(name, of)}
+        for of, name in _figures().readings(run.measured)
+    ]
+
+
+def _has(recording, layer, of):
+    """Whether a quantity of a layer was measured."""
+    return any(
+        snapshot.field("count", of)[snapshot.names.index(layer)] > 0
+        for snapshot in recording
+        if of in snapshot.quantities and layer in snapshot.names
+    )
+
+
 def _json(request, content):
     return http_util.Respond(request, content, "application/json")
 
@@ -256,10 +307,10 @@ def _only(runs):
     return run
 
 
-def _first_and(run, step):
-    """A recording of the first snapshot, which shows the initialization, and of a step."""
-    first, chosen = run.recording[0], run.at(step)
-    return Recording([first] if chosen is first else [first, chosen])
+def _first_and(run, *steps):
+    """A recording of the first snapshot, which shows the initialization, and of steps."""
+    chosen = [run.recording[0], *(run.at(step) for step in steps)]
+    return Recording({id(snapshot): snapshot for snapshot in chosen}.values())
 
 
 def _thinned(recording, most, keep=()):

@@ -52,10 +52,20 @@ function range(layers) {
 /** A number with four significant digits. The server sends null for NaN and infinity. */
 const digits = (value) => (value === null ? 'not finite' : String(Number(value.toPrecision(4))));
 
-function card(run, finding, select) {
-  const show = element('button', {className: 'where', title: 'Show the first of these layers below'},
-    range(finding.layers));
-  show.onclick = () => select(run.name, finding.layers[0]);
+function card(run, finding, select, isShown) {
+  const show = element('button', {
+    className: 'where',
+    title: 'Show this finding: its statistic, its first layer, the step of its start',
+    ariaPressed: String(isShown),
+  }, range(finding.layers));
+  const all = element('div', {
+    className: `finding ${finding.severity}${isShown ? ' shown' : ''}`,
+  });
+  all.onclick = ({target}) => {
+    // Its other buttons and the evidence have a use of their own, as has selecting text.
+    const other = target.closest('button:not(.where), details, code');
+    if (!other && window.getSelection().isCollapsed) select(run.name, finding);
+  };
   const why = [element('p', {}, finding.message)];
   if (finding.cause) {
     why.push(element('p', {}, element('strong', {}, `Cause: ${finding.cause}. `),
@@ -66,7 +76,7 @@ function card(run, finding, select) {
       element('td', {}, digits(value))))));
   why.push(element('p', {className: 'dim'}, 'More: ',
     element('code', {}, `activation-monitor explain ${finding.docs}`)));
-  return element('div', {className: `finding ${finding.severity}`},
+  all.append(
     element('div', {},
       element('span', {className: `badge ${finding.severity}`}, finding.severity),
       element('strong', {}, finding.code), ' ', show, ` ${finding.when} `,
@@ -76,10 +86,14 @@ function card(run, finding, select) {
       element('span', {className: 'line'},
         copyButton(change.line), element('code', {}, change.line)))),
     element('details', {}, element('summary', {}, 'Why: evidence and cause'), ...why));
+  return all;
 }
 
-/** The findings of these runs. Calls `select(run, layer)` to show a layer. */
-export function findings(runs, select) {
+/**
+ * The findings of these runs. Calls `select(run, finding)` to show one. The one of the code
+ * `shown` in the run `focus` is marked.
+ */
+export function findings(runs, select, focus = null, shown = null) {
   return bySeverity(runs).map((run) => {
     const found = [...run.findings].sort((a, b) => RANK[a.severity] - RANK[b.severity]);
     const parts = [element('h3', {},
@@ -89,7 +103,7 @@ export function findings(runs, select) {
     if (run.problem) parts.push(element('p', {className: 'notice'}, run.problem));
     if (run.note) parts.push(element('p', {className: 'notice'}, run.note));
     if (run.reason && !run.evaluation) parts.push(element('p', {className: 'dim'}, run.reason));
-    parts.push(...found.map((finding) => card(run, finding, select)));
+    parts.push(...found.map((finding) => card(run, finding, select, run.name === focus && finding.code === shown)));
     return element('section', {className: 'run-findings'}, ...parts);
   });
 }

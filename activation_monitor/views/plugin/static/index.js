@@ -14,14 +14,14 @@ const SHOWN_LAYERS = 4;
 const view = {
   hidden: new Set(), // names of runs that are not drawn
   focus: null, // name of the run in the figures of one run
-  statistic: 'rms',
+  finding: null, // code of its finding that is shown; null: the worst one
+  statistic: null, // null: the statistic that shows the finding
   step: null, // null: the last step, also after new steps arrive
   layers: [],
   dark: false,
 };
 let runs = new Map(); // by name, as the server sends them
 let states = new Map(); // by name, the state of each run when it was read
-let statistics = [];
 let colours = {light: [], dark: []}; // of all runs of the log, in turn
 
 // -- the address
@@ -38,7 +38,8 @@ function readView(settings) {
   view.hidden = new Set(list('hidden'));
   view.layers = list('layers').slice(0, SHOWN_LAYERS);
   view.focus = settings.get('run') ?? null;
-  view.statistic = settings.get('statistic') ?? 'rms';
+  view.finding = settings.get('finding') ?? null;
+  view.statistic = settings.get('statistic') ?? null;
   const step = Number.parseInt(settings.get('step'), 10);
   view.step = Number.isNaN(step) ? null : step;
 }
@@ -46,7 +47,8 @@ function readView(settings) {
 function writeView() {
   const settings = new Map();
   if (view.focus !== null) settings.set('run', view.focus);
-  if (view.statistic !== 'rms') settings.set('statistic', view.statistic);
+  if (view.finding !== null) settings.set('finding', view.finding);
+  if (view.statistic !== null) settings.set('statistic', view.statistic);
   if (view.step !== null) settings.set('step', view.step);
   if (view.layers.length) settings.set('layers', JSON.stringify(view.layers));
   if (view.hidden.size) settings.set('hidden', JSON.stringify([...view.hidden]));
@@ -58,7 +60,6 @@ function writeView() {
 /** Reads new runs and new steps; returns whether there are any. */
 async function refresh() {
   const listed = await ask('runs');
-  statistics = listed.statistics;
   colours = listed.colours;
   byId('note').textContent = listed.note;
   const known = new Set(listed.runs.map((run) => run.name));
@@ -77,7 +78,7 @@ async function refresh() {
     } catch (error) { // the run is gone, or the server failed: shown in place of its findings
       found.set(name, {
         name, label: name, problem: error.message, note: '', steps: [], layers: [],
-        worst_layer: null, findings: [],
+        worst_layer: null, findings: [], worst_finding: null, statistics: [],
       });
     }
     states.set(name, now);
@@ -98,6 +99,20 @@ function focused() {
   return shown.find((run) => run.name === view.focus) ?? bySeverity(shown)[0] ?? null;
 }
 
+/** The finding that the figures show, of the run in focus: the chosen one, else the worst. */
+function shownFinding() {
+  const run = focused();
+  const found = (code) => run?.findings.find((finding) => finding.code === code);
+  return found(view.finding) ?? found(run?.worst_finding) ?? null;
+}
+
+/** The statistic of the figures: the chosen one, else the one that shows the finding. */
+function shownStatistic() {
+  const offered = focused()?.statistics.map(({value}) => value) ?? [];
+  return offered.includes(view.statistic)
+    ? view.statistic : shownFinding()?.shown_by ?? 'rms';
+}
+
 const stepsDrawn = () =>
   [...new Set(drawn().flatMap((run) => run.steps))].sort((a, b) => a - b);
 
@@ -114,7 +129,8 @@ function chosenLayers() {
   const known = layersDrawn();
   const chosen = view.layers.filter((name) => known.has(name));
   if (chosen.length) return chosen;
-  const layer = focused()?.worst_layer;
+  const ofFinding = view.finding === null ? null : shownFinding()?.layers[0];
+  const layer = ofFinding ?? focused()?.worst_layer;
   return known.has(layer) ? [layer] : [...known.keys()].slice(0, 1);
 }
 
@@ -146,7 +162,8 @@ function choose(layer, besides = false) {
 
 const chosenRuns = () => drawn().map((run) => ['run', run.name]);
 const atStep = () => (view.step === null ? [] : [['step', view.step]]);
-const statistic = () => [['statistic', view.statistic]];
+const statistic = () => [['statistic', shownStatistic()]];
+const marked = () => (shownFinding() ? [['finding', shownFinding().code]] : []);
 
 // While the slider moves, one request is under way and the newest one waits for it.
 let drawing = null;
@@ -166,7 +183,7 @@ async function drawStep() {
 
 function drawProfile() {
   return figure(byId('profile'), 'depth_profile',
-    [...chosenRuns(), ...statistic(), ...atStep()]);
+    [...chosenRuns(), ['focus', focused().name], ...marked(), ...statistic(), ...atStep()]);
 }
 
 function drawComparison() {
@@ -180,7 +197,7 @@ function drawComparison() {
 function drawGraph() {
   return drawn().length && byId('graph-card').open
     ? figure(byId('graph'), 'layer_graph',
-      [['run', focused().name], ...statistic(), ...atStep()])
+      [['run', focused().name], ...marked(), ...statistic(), ...atStep()])
     : null;
 }
 
@@ -190,7 +207,7 @@ function drawRun() {
   byId('thinned').textContent = run.columns < run.steps.length
     ? `The map shows about ${run.columns} of ${run.steps.length} steps, evenly spaced, and `
       + 'the steps of the findings.' : '';
-  return figure(byId('heat'), 'heat_map', [['run', run.name], ...statistic()]);
+  return figure(byId('heat'), 'heat_map', [['run', run.name], ...marked(), ...statistic()]);
 }
 
 function drawLayers() {
@@ -210,7 +227,7 @@ function drawLayers() {
     histograms.hidden = !has;
     return [
       figure(overTime, 'layer_over_time',
-        [...having.map((one) => ['run', one.name]), ['layer', layer]]),
+        [...having.map((one) => ['run', one.name]), ['layer', layer], ...statistic()]),
       has ? figure(histograms, 'histogram_over_time',
         [['run', run.name], ['layer', layer]]) : null,
     ];
@@ -243,25 +260,35 @@ function drawRunList() {
     if (runs.size > 1) box.style.accentColor = palette[place % palette.length];
     const name = element('button', {className: 'name', title: run.name, disabled: box.disabled},
       ending(run.label), element('span', {className: 'dim'}, verdictText(run)));
-    name.onclick = () => select(run.name, null);
+    name.onclick = () => select(run.name);
     return element('div', {className: run === focus ? 'row chosen' : 'row'},
       box, element('span', {className: `dot ${verdict(run)}`}), name);
   }));
 }
 
-/** Shows a run, and a layer of it unless that is null. */
-function select(run, layer) {
+/**
+ * Shows a run, with a finding of it its layers and the step at which it was first seen. A
+ * statistic that was chosen before is dropped for the one that shows the finding.
+ */
+function select(run, finding = null) {
+  const other = view.focus !== run;
   view.focus = run;
   view.hidden.delete(run);
-  if (layer !== null) view.layers = [layer];
+  view.finding = finding?.code ?? null;
+  view.statistic = null;
+  if (finding) {
+    view.layers = finding.layers.slice(0, 1);
+    view.step = finding.step;
+  } else if (other) {
+    view.layers = [];
+  }
   writeView();
   draw();
 }
 
 function drawStatistics() {
-  byId('statistic').replaceChildren(...statistics.map((name) =>
-    element('option', {value: name, selected: name === view.statistic},
-      name.replaceAll('_', ' '))));
+  byId('statistic').replaceChildren(...(focused()?.statistics ?? []).map(({value, text}) =>
+    element('option', {value, selected: value === shownStatistic()}, text)));
 }
 
 function drawSlider() {
@@ -313,7 +340,8 @@ async function draw() {
   drawSlider();
   drawLayerList();
   byId('findings').replaceChildren(
-    ...findings([...runs.values()].filter((run) => !view.hidden.has(run.name)), select));
+    ...findings([...runs.values()].filter((run) => !view.hidden.has(run.name)), select,
+      focused()?.name, shownFinding()?.code));
   if (drawn().length) await Promise.all([drawStep(), drawRun(), drawLayers()]);
   document.documentElement.dataset.ready = String(
     Number(document.documentElement.dataset.ready ?? 0) + 1);
@@ -325,6 +353,7 @@ function listen() {
     writeView();
     drawStep();
     drawRun();
+    drawLayers();
   };
   byId('step').oninput = ({target}) => {
     const steps = stepsDrawn();
@@ -382,7 +411,6 @@ export async function render() {
       : 'plotly.min.js did not load. Run `pip install plotly` where TensorBoard is installed.';
     return;
   }
-  if (!statistics.includes(view.statistic)) view.statistic = 'rms';
   listen();
   started = true;
   await draw();
