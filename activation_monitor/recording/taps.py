@@ -314,7 +314,7 @@ class Taps:
                 return outputs
 
         passed_on = any(running.is_output(tensor) for _, tensor in named) or any(
-            tensor is given for _, tensor in named for given in nested.flatten(inputs)
+            tensor is one for _, tensor in named for one in nested.flatten(inputs)
         )
         if passed_on:
             # A new tensor tells this layer's output from its input.

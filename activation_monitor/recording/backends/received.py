@@ -1,8 +1,8 @@
 """Joins what stores have received, on the host, where records do not wait in variables."""
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,11 +27,19 @@ class Joined(NamedTuple):
 
 
 class Receiving(Protocol):
-    """A store, as far as this module needs it; see `protocol.Store`."""
+    """A store, as far as this module needs it; see `protocol.Store`.
+
+    Attributes:
+        received: What was measured of each of the last tensors: an array, on the device,
+            and where it begins there.
+        earlier: What was measured of those before them.
+    """
 
     histograms: bool
     merges: bool
     channels: int
+    received: list[tuple[Any, int]]
+    earlier: Joined | None
 
 
 def length_of(store: Receiving) -> int:
@@ -65,6 +73,37 @@ def joined(store: Receiving, rows: np.ndarray, earlier: Joined | None) -> Joined
     """
     several = raw.finish(rows[:, : len(raw.COLUMNS)])
     return _joined(store, rows, several, earlier)
+
+
+def receive(
+    store: Receiving, array: Any, start: int, on_host: Callable[[Any], np.ndarray]
+) -> None:
+    """Let a store take what was measured of a tensor.
+
+    Args:
+        store: The store.
+        array: An array on the device, which may hold other records as well.
+        start: Where it begins there.
+        on_host: Copies such an array to the host.
+    """
+    if not store.merges:
+        store.received.clear()
+    elif len(store.received) == MANY:
+        store.earlier = present(store, on_host)
+        store.received.clear()
+    store.received.append((array, start))
+
+
+def present(store: Receiving, on_host: Callable[[Any], np.ndarray]) -> Joined:
+    """What a store has received until now, see `receive`."""
+    held = [(on_host(array), start) for array, start in store.received]
+    return joined(store, stacked(store, held), store.earlier)
+
+
+def clear(store: Receiving) -> None:
+    """Let a store forget what it has received."""
+    store.received.clear()
+    store.earlier = None
 
 
 def finish(

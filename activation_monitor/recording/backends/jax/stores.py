@@ -179,25 +179,15 @@ class Store:
             found: One array, which may hold other records as well.
             start: Where it begins there. Defaults to `0`.
         """
-        if not self.merges:
-            self.received.clear()
-        elif len(self.received) == received.MANY:
-            self.earlier = self._joined()
-            self.received.clear()
-        self.received.append((found[0], start))
-
-    def _joined(self):
-        held = [(np.asarray(array), start) for array, start in self.received]
-        return received.joined(self, received.stacked(self, held), self.earlier)
+        received.receive(self, found[0], start, np.asarray)
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        return self._joined().record
+        return received.present(self, np.asarray).record
 
     def clear(self) -> None:
         """Empty the store."""
-        self.received.clear()
-        self.earlier = None
+        received.clear(self)
 
 
 class Kept:

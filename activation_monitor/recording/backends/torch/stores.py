@@ -74,8 +74,8 @@ class Store:
             channel is active if it is in any. Defaults to `0`.
 
     Attributes:
-        received: What was measured of each of the last tensors,
-            `(received.length_of(store),)`.
+        received: What was measured of each of the last tensors: an array, and where it
+            begins there.
         earlier: What was measured of those before them.
     """
 
@@ -83,7 +83,7 @@ class Store:
         self.histograms = histograms
         self.merges = merges
         self.channels = channels
-        self.received: list[Any] = []
+        self.received: list[tuple[Any, int]] = []
         self.earlier: received.Joined | None = None
 
     def put(
@@ -129,7 +129,7 @@ class Store:
             if self.channels and not fits:
                 nothing = torch.full((self.channels,), np.nan, device=found.device)
                 found = torch.cat([found, nothing])
-        self._receive(found)
+        received.receive(self, found, 0, on_host)
         return found[: len(raw.COLUMNS)]
 
     def merge(self, record: Any) -> None:
@@ -139,28 +139,16 @@ class Store:
             record: The raw record, `(len(raw.COLUMNS),)`. The store must merge.
         """
         rest = received.length_of(self) - len(raw.COLUMNS)
-        self._receive(torch.cat([record, record.new_zeros(rest)]))
-
-    def _receive(self, found):
-        if not self.merges:
-            self.received.clear()
-        elif len(self.received) == received.MANY:
-            self.earlier = self._joined()
-            self.received.clear()
-        self.received.append(found)
-
-    def _joined(self):
-        held = [(found.cpu().numpy(), 0) for found in self.received]
-        return received.joined(self, received.stacked(self, held), self.earlier)
+        found = torch.cat([record, record.new_zeros(rest)])
+        received.receive(self, found, 0, on_host)
 
     def read(self) -> np.ndarray:
         """The record, `(len(records.FIELDS),)`, as a numpy array."""
-        return self._joined().record
+        return received.present(self, on_host).record
 
     def clear(self) -> None:
         """Empty the store."""
-        self.received.clear()
-        self.earlier = None
+        received.clear(self)
 
 
 class Kept:
@@ -195,7 +183,7 @@ class Reader:
         earlier = [store.earlier for store in self.stores]
         for store in self.stores:
             store.clear()
-        vectors = [found for several in held for found in several]
+        vectors = [found for several in held for found, _ in several]
         together = ops.concatenate(vectors) if vectors else torch.zeros(0)
         return together, [len(several) for several in held], earlier
 
