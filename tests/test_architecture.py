@@ -73,7 +73,10 @@ MAY_IMPORT = {
     },
     "views/export.py": {"pandas", "pyarrow", "activation_monitor.analysis"},
     "views/trackers.py": {"mlflow", "wandb", "activation_monitor.analysis"},
-    "views/in_words.py": {"activation_monitor.analysis"},
+    "views/in_words.py": {
+        "activation_monitor.analysis",
+        "activation_monitor.views.evidence",
+    },
     "views/summary.py": {
         "activation_monitor.analysis",
         "activation_monitor.views.in_words",

@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 import pytest
+from tensorboard.plugin_util import markdown_to_safe_html
 
 import networks
 from activation_monitor.analysis import chain
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.fix import Change, Fix
-from activation_monitor.views import console, in_words, tables
+from activation_monitor.views import console, evidence, in_words, tables
 from networks import tap
 
 
@@ -255,6 +256,7 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
         "**zero-activations (critical, at initialization)**: All outputs of dense_0 are "
         "zero for every input. No layer after it receives the data, and no layer before it "
         "learns.\n\n"
+        "| evidence | |\n| --- | --- |\n| rms | 0 |\n\n"
         "*Cause: initializer.* dense_0 was drawn by RandomNormal(stddev=0.01).\n\n"
         "Change in dense_0 and dense_1:\n\n"
         '```python\nkernel_initializer="lecun_normal"  # std 0.125\n```\n\n'
@@ -262,8 +264,18 @@ def test_the_verdict_in_markdown_has_a_paragraph_for_each_finding():
     )
     unknown = with_fixes(diagnose([network(0.0, 1.0)]), None)
     assert in_words.markdown(unknown).endswith(
-        "no layer before it learns.\n\nMore: `activation-monitor explain zero-activations`"
+        "| rms | 0 |\n\nMore: `activation-monitor explain zero-activations`"
     )
+
+
+def test_the_evidence_is_a_table_in_the_text_tab():
+    """As TensorBoard renders Markdown, with one row for each number."""
+    dead = diagnose([network(1.0, 1e-5, 0.0, math.nan, step=5)])
+    page = markdown_to_safe_html(in_words.markdown(dead))
+    for finding in dead.findings:
+        for label, said in evidence.evidence(finding):
+            assert f"<td>{label}</td>\n<td>{said}</td>" in page
+    assert page.count("<table>") == 2 and "|" not in page
 
 
 # -- the study and the calibration

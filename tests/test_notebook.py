@@ -23,7 +23,7 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import LONGEST, one_line
-from activation_monitor.views import console, in_words, notebook
+from activation_monitor.views import console, evidence, in_words, notebook
 from networks import Drawn, network, tap
 
 ROOT = Path(__file__).parent.parent
@@ -211,10 +211,13 @@ def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
     """Verdict, cause, lines of code, and a row for each layer."""
     made = diagnose([Drawn(1).chain(8, variance=0.02).snapshot(0)])
     shown = Elements(result(cells, "made")["text/html"])
-    assert shown.count("svg") == 1 and shown.count("table") == 1
-    assert shown.count("tr") == 1 + len(made.first.layers)
-    assert [cell for cell in shown.cells if cell in made.first.names] == [*made.first.names]
     (finding,) = made.findings
+    numbers = evidence.evidence(finding)
+    assert shown.count("svg") == 1 and shown.count("table") == 2
+    assert shown.count("tr") == 1 + len(made.first.layers) + len(numbers)
+    for label, said in numbers:
+        assert [label, said] in [shown.cells[i : i + 2] for i in range(len(shown.cells))]
+    assert [cell for cell in shown.cells if cell in made.first.names] == [*made.first.names]
     fix = finding.fix
     for words in (finding.title, finding.message, fix.reason, fix.changes[0].line):
         assert words in shown.text
@@ -331,7 +334,8 @@ def test_every_state_has_html(state):
     shown = Elements(source)
     for line in in_words.sentences(made):
         assert line in shown.text
-    assert shown.count("table") == (made.first is not None)
+    numbers = sum(bool(evidence.evidence(finding)) for finding in made.findings)
+    assert shown.count("table") == (made.first is not None) + numbers
     drawable = state not in ("nothing measured", "not called")
     assert shown.count("svg") == drawable
     assert len(source) < 300_000

@@ -1,7 +1,8 @@
 """The verdict and the findings of a diagnosis in words: as sentences, Markdown and HTML.
 
-All renderings are made of the same pieces: the sentences of `sentences`, and the entries of
-`Finding.to_dict`. `Finding.__str__` is the rendering as plain text.
+All renderings are made of the same pieces: the sentences of `sentences`, the entries of
+`Finding.to_dict`, and its numbers as `evidence` says them. `Finding.__str__` is the
+rendering as plain text.
 """
 
 from html import escape
@@ -10,6 +11,7 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.thresholds import limit
+from activation_monitor.views.evidence import evidence
 
 
 def sentences(diagnosis: Diagnosis) -> list[str]:
@@ -73,6 +75,9 @@ def markdown(diagnosis: Diagnosis) -> str:
     for finding in diagnosis.findings:
         said = finding.to_dict()
         parts.append(f"**{said['title']}**: {said['message']}")
+        if numbers := evidence(finding):
+            rows = [f"| {_cell(label)} | {_cell(text)} |" for label, text in numbers]
+            parts.append("\n".join(["| evidence | |", "| --- | --- |", *rows]))
         if said["cause"]:
             parts.append(f"*Cause: {said['cause']}.* {said['reason']}")
         for change in said["changes"]:
@@ -80,6 +85,10 @@ def markdown(diagnosis: Diagnosis) -> str:
             parts.append(f"```python\n{change['line']}\n```")
         parts.append(f"More: `{finding.more}`")
     return "\n\n".join(parts)
+
+
+def _cell(text):
+    return text.replace("|", "\\|")
 
 
 def html(diagnosis: Diagnosis) -> str:
@@ -96,6 +105,7 @@ def _finding_html(finding: Finding) -> str:
         # Not an <h3>: JupyterLab would list it in the notebook's table of contents.
         f'<p class="title" role="heading" aria-level="3">{escape(said["title"])}</p>',
         f"<p>{escape(said['message'])}</p>",
+        _evidence_html(finding),
     ]
     if said["cause"]:
         cause, reason = escape(said["cause"]), escape(said["reason"])
@@ -105,3 +115,11 @@ def _finding_html(finding: Finding) -> str:
         parts.append(f"<p>Change {place}:</p><pre>{line}</pre>")
     parts.append(f'<p class="more">More: <code>{escape(finding.more)}</code></p>')
     return "".join([*parts, "</div>"])
+
+
+def _evidence_html(finding: Finding) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(label)}</th><td>{escape(text)}</td></tr>'
+        for label, text in evidence(finding)
+    )
+    return f'<table class="evidence">{rows}</table>' if rows else ""

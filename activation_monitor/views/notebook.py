@@ -43,6 +43,12 @@ _STYLE = """<style>
   font: 12px/1.45 ui-monospace, monospace; }
 .X svg { display: block; margin: 8px 0; }
 .X summary { cursor: pointer; display: list-item; font-weight: bold; }
+.X .evidence { border-collapse: collapse; margin: 4px 0; font-size: 12px; color: inherit;
+  border: 0; }
+.X .evidence tr { background: none; }
+.X .evidence th, .X .evidence td { padding: 1px 10px 1px 0; text-align: left; border: 0;
+  background: none; color: inherit; }
+.X .evidence th { font-weight: normal; opacity: 0.7; }
 .X .wide { max-height: 330px; overflow: auto; width: fit-content; max-width: 100%; }
 .X .wide table { border-collapse: collapse; margin: 0; font-size: 12px; color: inherit;
   border: 0; }
