@@ -15,7 +15,9 @@ class Theme:
 
     Attributes:
         paper, ink, grid: Background; text and axes; grid lines.
-        runs: Colours of the runs, in turn (Okabe & Ito 2008).
+        runs: Ten colours of the runs, in turn. The first six are those of Okabe & Ito
+            (2008). The others are the farthest from these and from each other, for normal
+            vision, protanopia and deuteranopia (simulated as by Machado et al. 2009).
         low, middle, high: Colours of a size far below 1, about 1, and far above 1.
         zero, nonfinite: Colours of the marks for values without a place on a log scale.
         severity: Severity of a finding to its colour.
@@ -47,7 +49,10 @@ LIGHT = Theme(
     paper="#ffffff",
     ink="#222222",
     grid="#e3e3e3",
-    runs=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    runs=(
+        *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+        *("#7B2FF2", "#7A1E0C", "#1A1A5E", "#0F3C4B"),
+    ),
     low=("#053061", "#4393c3"),
     middle="#f2f2f2",
     high=("#d6604d", "#67001f"),
@@ -60,7 +65,10 @@ DARK = Theme(
     paper="#1e1e1e",
     ink="#e8e8e8",
     grid="#3c3c3c",
-    runs=("#56B4E9", "#E69F00", "#2CC295", "#D98CB8", "#F0E442", "#D55E00"),
+    runs=(
+        *("#56B4E9", "#E69F00", "#2CC295", "#D98CB8", "#F0E442", "#D55E00"),
+        *("#8A3FFC", "#A8452F", "#3A4FC0", "#A5FF96"),
+    ),
     low=("#a9d5f5", "#3f86bd"),
     middle="#333333",
     high=("#cf5a45", "#ffc2b0"),
