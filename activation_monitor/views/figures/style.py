@@ -102,8 +102,11 @@ _POWERS = 8
 _MANY = 10
 """Length of an axis from which the ticks of plotly are whole numbers."""
 
-_TINT = 0.2
-"""Fraction of a colour in its tint."""
+_ENTRIES = 4
+"""Maximum number of entries in a legend."""
+
+_READABLE = 4.5
+"""Minimum contrast of text (WCAG 2, level AA)."""
 
 
 def theme(dark: bool) -> Theme:
@@ -158,11 +161,29 @@ def translucent(colour: str, opacity: float) -> str:
     return f"rgba({', '.join(str(c) for c in rgb(colour))}, {opacity})"
 
 
-def tint(colour: str, paper: str) -> str:
-    """A pale, opaque tint of a colour."""
-    pairs = zip(rgb(colour), rgb(paper), strict=True)
-    mixed = (round(_TINT * ink + (1 - _TINT) * page) for ink, page in pairs)
-    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+def mixed(colour: str, other: str, share: float) -> str:
+    """A mixture of two colours `#rrggbb` with this share of the first one."""
+    pairs = zip(rgb(colour), rgb(other), strict=True)
+    channels = (round(share * a + (1 - share) * b) for a, b in pairs)
+    return "#" + "".join(f"{channel:02x}" for channel in channels)
+
+
+def contrast(colour: str, paper: str) -> float:
+    """The contrast of two colours `#rrggbb`, from 1 to 21 (WCAG 2)."""
+    low, high = sorted(_luminance(one) for one in (colour, paper))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour):
+    share = np.array(rgb(colour)) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def readable(colour: str, paper: str, ink: str) -> str:
+    """A colour for text: with as much of the ink as text needs to be read on the paper."""
+    shades = (mixed(colour, ink, 1 - tenth / 10) for tenth in range(10))
+    return next((one for one in shades if contrast(one, paper) >= _READABLE), ink)
 
 
 def shade(share: float, dark: bool) -> str:
@@ -198,16 +219,26 @@ def log_axis(low: float, high: float) -> dict:
         thirds = {e + math.log10(3): 3 for e in range(first - 1, last + 1)}
         places |= {place: 3 for place in thirds if low <= place <= high}
     ticks = sorted(places)
-    plain = _PLAIN[0] <= first and last <= _PLAIN[1]
+    plain = is_plain(first, last)
     return {
         "type": "log",
         "range": [low, high],
         "tickvals": [10.0**place for place in ticks],
-        "ticktext": [_size(places[place], math.floor(place), plain) for place in ticks],
+        "ticktext": [size_text(places[place], math.floor(place), plain) for place in ticks],
     }
 
 
-def _size(digit, exponent, plain):
+def is_plain(first: int, last: int) -> bool:
+    """Whether an axis of these powers of 10 has plain numbers."""
+    return _PLAIN[0] <= first and last <= _PLAIN[1]
+
+
+def size_text(digit: int, exponent: int, plain: bool) -> str:
+    """A digit times a power of 10, as plain number or as plotly writes it.
+
+    >>> size_text(3, -1, True), size_text(1, -5, False)
+    ('0.3', '10<sup>−5</sup>')
+    """
     if plain:
         return f"{digit * 10.0**exponent:.15g}"
     return power(exponent) if digit == 1 else f"{digit}·{power(exponent)}"
@@ -228,6 +259,7 @@ def dress(
         height: Height in pixels, including the labels of the axes and the legend. Defaults
             to `460`.
     """
+    _limit_legend(figure)
     axis = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid}
     axis |= {"ticks": "outside", "tickcolor": colours.grid, "automargin": True}
     axis |= {"exponentformat": "power"}  # not 10n or 2M
@@ -249,6 +281,32 @@ def dress(
         hoverlabel={"font": {"size": 12}, "namelength": -1},
     )
     return figure.update_xaxes(**axis).update_yaxes(**axis)
+
+
+def add_key(figure: graph_objects.Figure, text: str) -> None:
+    """Write a short key above the panels, on the left; nothing for an empty text."""
+    if text:
+        figure.add_annotation(
+            text=text,
+            font={"size": 11},
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+        )
+
+
+def _limit_legend(figure):
+    """Keep the first entry of each kind, and not more than fit."""
+    shown = []
+    for trace in figure.data:
+        if trace.showlegend:
+            kind = trace.legendgroup or trace.name
+            trace.showlegend = kind not in shown and len(shown) < _ENTRIES
+            shown.append(kind)
 
 
 def note(figure: graph_objects.Figure, text: str) -> None:

@@ -1,0 +1,36 @@
+"""The axis of steps, which figures over time share: a step has the same place in each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from activation_monitor.views.figures.style import whole
+
+
+def edges(steps: Sequence[float]) -> np.ndarray:
+    """The edges of one column for each step, an array `(steps + 1,)`.
+
+    An edge is halfway between two steps; the first and the last column are symmetric.
+    Plotly draws columns like this around the places of a heat map.
+
+    Args:
+        steps: At least one step, in increasing order.
+    """
+    steps = np.asarray(steps, float)
+    middles = (steps[1:] + steps[:-1]) / 2
+    first, last = (middles[0], middles[-1]) if len(middles) else steps[[0, 0]] + (-0.5, 0.5)
+    if len(middles):
+        first, last = 2 * steps[0] - middles[0], 2 * steps[-1] - middles[-1]
+    return np.concatenate([[first], middles, [last]])
+
+
+def axis(steps: Sequence[float]) -> dict[str, Any]:
+    """The range and the ticks of an axis that shows these steps, in any order.
+
+    Args:
+        steps: At least one step.
+    """
+    ends = edges(np.unique(np.asarray(steps, float)))
+    low, high = float(ends[0]), float(ends[-1])
+    return {"range": [low, high], **whole(min(steps), max(steps))}
