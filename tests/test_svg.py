@@ -9,7 +9,7 @@ import pytest
 
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
-from activation_monitor.views.figures.style import DARK, LIGHT
+from activation_monitor.views.figures.colours import DARK, LIGHT
 from activation_monitor.views.figures.svg import WIDTH, svg
 from networks import Drawn, network, tap
 

@@ -11,13 +11,13 @@ from activation_monitor.views.figures import labels
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.style import (
     DASHES,
     NAMES,
     escape,
     short_run,
     slanted,
-    theme,
     whole,
 )
 

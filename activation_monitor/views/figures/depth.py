@@ -12,6 +12,7 @@ from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import labels, marks
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.curves import (
     Curve,
     curves_of,
@@ -21,14 +22,7 @@ from activation_monitor.views.figures.curves import (
 )
 from activation_monitor.views.figures.labels import Label
 from activation_monitor.views.figures.panel import add_line, add_panel
-from activation_monitor.views.figures.style import (
-    DECADES,
-    add_key,
-    dress,
-    escape,
-    log_axis,
-    theme,
-)
+from activation_monitor.views.figures.style import DECADES, add_key, dress, escape, log_axis
 
 
 def depth_profile(
@@ -167,7 +161,7 @@ def comparison(
                 ends.append(Label(curve.end, curve.colour, *end, 2))
     name_depths(figure, curves, 2)
     _finish_ratios(figure, statistic, ratios, colours)
-    _, last = figure.layout.xaxis.range
+    last = max(float(np.nanmax(curve.path.x)) for curve in curves)
     ends.append(Label("reference", compared[-1].colour, last, 0.0, 2))
     add_key(figure, dashes_in_words(curves))
     title = f"{statistics.label(statistic, of)} over depth, run by run"

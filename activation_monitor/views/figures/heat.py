@@ -13,8 +13,9 @@ from activation_monitor.views.figures import marks, step_axis
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.scale import scale
-from activation_monitor.views.figures.style import dress, escape, short, theme
+from activation_monitor.views.figures.style import dress, escape, short
 
 _COLUMNS = 500
 """Maximum number of steps. More are thinned evenly; the first and the last are kept."""

@@ -12,9 +12,10 @@ from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import step_axis
+from activation_monitor.views.figures.colours import Theme, mixed, theme
 from activation_monitor.views.figures.signed import Signed
 from activation_monitor.views.figures.statistic import evenly
-from activation_monitor.views.figures.style import Theme, dress, mixed, note, short, theme
+from activation_monitor.views.figures.style import dress, note, short
 
 _COLUMNS = 300
 """Maximum number of steps. More are thinned evenly."""

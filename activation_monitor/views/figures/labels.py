@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from plotly import graph_objects
 
-from activation_monitor.views.figures.style import escape, readable
+from activation_monitor.views.figures.colours import readable
+from activation_monitor.views.figures.style import escape
 
 SIZE = 11
 """Size of the font of a label, in pixels."""
@@ -86,17 +87,28 @@ def add(figure: graph_objects.Figure, labels: Iterable[Label]) -> graph_objects.
     """
     labels = [*labels]
     layout = cast(Any, figure.layout)
-    low, high = layout.xaxis.range
-    beside = [label for label in labels if label.x >= low + _AT_THE_END * (high - low)]
+    beside, inside = grouped(labels, *layout.xaxis.range)
     wide = max((_width(label.text) for label in beside), default=0.0)
     figure.update_layout(
         margin={"r": max(layout.margin.r, min(_MARGIN, int(wide) + GAP + 4))}
     )
-    inside = [label for label in labels if label not in beside]
     for row in sorted({label.row for label in labels}):
         for group in (beside, inside):
             _add_group(figure, [label for label in group if label.row == row], row)
     return figure
+
+
+def grouped(labels: Iterable[Any], low: float, high: float) -> tuple[list, list]:
+    """The labels beside the panel, and those of lines that end before, which are in it.
+
+    Args:
+        labels: Labels, or other objects with an `x`.
+        low, high: The ends of the horizontal axis.
+    """
+    groups = [], []
+    for label in labels:
+        groups[label.x < low + _AT_THE_END * (high - low)].append(label)
+    return groups
 
 
 def _add_group(figure, labels, row):
@@ -139,7 +151,7 @@ def _below(layout):
     """Height of ticks, titles and legend below the panels, in pixels."""
     names = layout.xaxis.ticktext
     slanted = layout.xaxis.tickangle and names
-    return 90.0 + (3.0 * max(len(html.unescape(n)) for n in names) if slanted else 0.0)
+    return 90.0 + (3.5 * max(len(html.unescape(n)) for n in names) if slanted else 0.0)
 
 
 def spread(
@@ -158,6 +170,8 @@ def spread(
         heights: Heights of the texts, whose sum is at most `high - low`.
         low, high: The ends.
     """
+    if not len(places):
+        return np.zeros(0)
     order = np.argsort(places, kind="stable")
     tall = np.asarray(heights, float)[order]
     wanted = np.asarray(places, float)[order]

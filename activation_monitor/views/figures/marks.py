@@ -8,10 +8,11 @@ from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.views.figures import step_axis
+from activation_monitor.views.figures.colours import Theme, translucent
 from activation_monitor.views.figures.curves import Curve
 from activation_monitor.views.figures.path import Path
 from activation_monitor.views.figures.path import path as path_of
-from activation_monitor.views.figures.style import Theme, escape, short, translucent
+from activation_monitor.views.figures.style import escape, short
 
 
 def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, theme: Theme):

@@ -1,5 +1,6 @@
 """One statistic of one layer over the steps, run by run."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,8 +11,9 @@ from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import labels, step_axis
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.curves import LOOKS, front_of, places_of
-from activation_monitor.views.figures.labels import Label, end_of
+from activation_monitor.views.figures.labels import Label
 from activation_monitor.views.figures.style import (
     DECADES,
     dress,
@@ -19,7 +21,6 @@ from activation_monitor.views.figures.style import (
     log_axis,
     short,
     short_run,
-    theme,
 )
 
 _POINTS = 1000
@@ -63,7 +64,7 @@ def statistic_over_time(
     known = quantities.runs_with(runs, layer, of, where)
     front = front_of(runs, focus, where)
     front = front if front in known else next(iter(known))
-    colours, place = theme(dark), places_of(runs, places)
+    colours, number = theme(dark), places_of(runs, places)
     figure = graph_objects.Figure()
     log, what = statistics.is_log(statistic), statistics.words(statistic, of)
     drawn = {
@@ -77,7 +78,7 @@ def statistic_over_time(
     spare, ends = 0.08 * (high - low), []
     edges = low - spare, high + spare
     for run, (steps, y, zero, nonfinite, said) in drawn.items():
-        colour, look = colours.run(place[run]), LOOKS[run == front, True]
+        colour, look = colours.run(number[run]), LOOKS[run == front, True]
         prefix = "" if len(runs) == 1 and places is None else f"{escape(run)}: "
         texts = [
             f"{prefix}step {step}: {what} {text}"
@@ -98,9 +99,12 @@ def statistic_over_time(
             hoverinfo="text",
         )
         _add_marks(figure, layer, steps, (zero, nonfinite), edges, log, texts, colour, dark)
-        end = end_of(steps, y) or (steps[-1], edges[0 if zero.any() else 1])
-        if len(runs) > 1:
-            ends.append(Label(labels.cut(run), colour, *end))
+        there = np.flatnonzero(zero | nonfinite | np.isfinite(y))
+        if len(runs) > 1 and len(there):
+            last = there[-1]
+            at = edges[0] if zero[last] else float(y[last])
+            at = at if math.isfinite(at) else edges[1]
+            ends.append(Label(labels.cut(run), colour, steps[last], at))
     limits = low - 1.6 * spare, high + 1.6 * spare
     axis = log_axis(*limits) if log else {"range": [*limits], "tickformat": ".0%"}
     figure.update_yaxes(title=statistics.label(statistic, of), **axis)

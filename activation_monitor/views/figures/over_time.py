@@ -10,18 +10,12 @@ from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import labels, step_axis
 from activation_monitor.views.figures import quantity as quantities
+from activation_monitor.views.figures.colours import theme, translucent
 from activation_monitor.views.figures.curves import front_of, places_of
 from activation_monitor.views.figures.labels import Label, end_of
 from activation_monitor.views.figures.signed import Log, Signed, scale_of
 from activation_monitor.views.figures.statistic import nonfinite_text, window
-from activation_monitor.views.figures.style import (
-    dress,
-    escape,
-    short,
-    short_run,
-    theme,
-    translucent,
-)
+from activation_monitor.views.figures.style import dress, escape, short, short_run
 
 _MARKERS = 40
 """Maximum number of steps for which a line has markers."""

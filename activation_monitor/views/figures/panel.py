@@ -10,15 +10,10 @@ from activation_monitor.analysis.depth_profile import depth_profile as read_alon
 from activation_monitor.analysis.growth import DTYPE_LIMITS
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import Theme, translucent
 from activation_monitor.views.figures.curves import Curve
-from activation_monitor.views.figures.labels import Label, end_of
-from activation_monitor.views.figures.style import (
-    DECADES,
-    Theme,
-    escape,
-    log_axis,
-    translucent,
-)
+from activation_monitor.views.figures.labels import Label
+from activation_monitor.views.figures.style import DECADES, escape, log_axis
 
 _NEAR = 4.0
 """Maximum distance in decades between the data and a limit of a dtype that is drawn. A
@@ -62,7 +57,7 @@ def add_panel(
         _add_curve(figure, curve, found, statistic, of, row)
         seen += [y for y in found.y if math.isfinite(y)]
     edges = _finish_axis(figure, statistic, seen, curves, colours, of, row)
-    ends = [_label(curve, found.y, found.zero, edges, row) for curve, found in drawn]
+    ends = [_label(curve, found, edges, row) for curve, found in drawn]
     return [label for label in ends if label is not None]
 
 
@@ -129,15 +124,16 @@ def hover(curve: Curve, rows: list[int], texts: list[str], what: str) -> list[st
     ]
 
 
-def _label(curve, y, zero, edges, row):
-    """The label at the end of a line; where only marks are, at the last mark."""
-    trunk = curve.path.trunk
-    if not curve.end or not trunk:
+def _label(curve, found, edges, row):
+    """The label at the end of a line, or at a mark that comes after it."""
+    there = found.zero | found.nonfinite | np.isfinite(found.y)
+    rows = [one for one in curve.path.trunk if there[one]]
+    if not curve.end or not rows:
         return None
-    end = end_of(curve.path.x[trunk], y[trunk])
-    if end is None:
-        end = curve.path.x[trunk[-1]], edges[0 if zero[trunk].any() else 1]
-    return Label(curve.end, curve.colour, *end, row)
+    last = rows[-1]
+    y = edges[0] if found.zero[last] else found.y[last]
+    y = y if math.isfinite(y) else edges[1]
+    return Label(curve.end, curve.colour, float(curve.path.x[last]), float(y), row)
 
 
 def _add_band(figure, curves, colours, row):

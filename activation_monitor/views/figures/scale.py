@@ -9,7 +9,8 @@ from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.analysis.update_ratio import UPDATE_RATIO
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import Theme, is_plain, size_text
+from activation_monitor.views.figures.colours import Theme
+from activation_monitor.views.figures.style import is_plain, size_text
 
 _FAINT = 3.0
 """Minimum extent in decades of the scale of sizes on either side of 1. With it a healthy

@@ -8,7 +8,7 @@ import numpy as np
 from activation_monitor.views.figures.style import whole
 
 
-def edges(steps: Sequence[float]) -> np.ndarray:
+def edges(steps: Sequence[float] | np.ndarray) -> np.ndarray:
     """The edges of one column for each step, an array `(steps + 1,)`.
 
     An edge is halfway between two steps; the first and the last column are symmetric.
@@ -17,12 +17,11 @@ def edges(steps: Sequence[float]) -> np.ndarray:
     Args:
         steps: At least one step, in increasing order.
     """
-    steps = np.asarray(steps, float)
-    middles = (steps[1:] + steps[:-1]) / 2
-    first, last = (middles[0], middles[-1]) if len(middles) else steps[[0, 0]] + (-0.5, 0.5)
-    if len(middles):
-        first, last = 2 * steps[0] - middles[0], 2 * steps[-1] - middles[-1]
-    return np.concatenate([[first], middles, [last]])
+    at = np.asarray(steps, float)
+    if len(at) == 1:
+        return np.array([at[0] - 0.5, at[0] + 0.5])
+    middles = (at[1:] + at[:-1]) / 2
+    return np.concatenate([[2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]])
 
 
 def axis(steps: Sequence[float]) -> dict[str, Any]:

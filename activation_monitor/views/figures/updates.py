@@ -14,6 +14,7 @@ from activation_monitor.views.figures import labels, step_axis
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import shade, theme, translucent
 from activation_monitor.views.figures.labels import Label, end_of
 from activation_monitor.views.figures.style import (
     dress,
@@ -21,10 +22,7 @@ from activation_monitor.views.figures.style import (
     log_axis,
     note,
     power,
-    shade,
     short,
-    theme,
-    translucent,
 )
 
 _LAYERS = 12
