@@ -164,7 +164,7 @@ def _add_sizes(figure, of_run, layer, scale: Log | Signed, several):
             marker={"size": (5 if front else 4) if is_mean else 3},
             opacity=1.0 if front else 0.8,
             name=f"{of_run.name}mean" if is_mean else "extremes",
-            legendgroup=f"{of_run.prefix}{name}",
+            legendgroup=f"{of_run.prefix}{'mean' if is_mean else 'extremes'}",
             showlegend=False,
             customdata=[layer] * len(steps),
             hovertext=[

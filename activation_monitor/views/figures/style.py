@@ -7,14 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from plotly import graph_objects
 
+from activation_monitor.views.figures.colours import DARK as DARK
+from activation_monitor.views.figures.colours import LIGHT as LIGHT
 from activation_monitor.views.figures.colours import Theme
-
-__all__ = [
-    *("DARK", "LIGHT", "DECADES", "NAMES", "DASHES", "add_key", "dress", "escape"),
-    *("is_plain", "log_axis", "note", "power", "short", "short_run", "size_text"),
-    *("slanted", "whole"),
-]
-
 
 DECADES = 2.5
 """Minimum length of such an axis without its margins. With them it shows three powers of
