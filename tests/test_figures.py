@@ -16,7 +16,7 @@ from activation_monitor.analysis import chance, histogram
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
-from activation_monitor.views.figures import image, pixel_text, style
+from activation_monitor.views.figures import colours, image, pixel_text, style
 from models import data, perceptron, watch
 from networks import Drawn, blocks, chain, network, tap
 
@@ -33,6 +33,9 @@ DRAWN = {
     ),
     "histogram_over_time": lambda h, d, **o: figures.histogram_over_time(
         h, h[0].names[-1], **o
+    ),
+    "statistic_over_time": lambda h, d, **o: figures.statistic_over_time(
+        {"a": h, "b": h}, h[0].names[-1], **o
     ),
 }
 
@@ -138,8 +141,8 @@ def test_the_band_is_what_chance_allows_a_well_scaled_network():
     """From the first tensor on: mean and variance grow evenly, three sd on either side."""
     net = drawn(10)
     figure = figures.depth_profile({"run": recording(net)})
-    band, key = named(figure, "expected range of a well-scaled network")
-    assert not band.showlegend and tuple(key.x) == (None,)
+    (band,) = named(figure, "expected range of a well-scaled network")
+    assert band.showlegend
     high, low = np.log10(band.y[:10]), np.log10(band.y[10:][::-1])
     np.testing.assert_allclose(band.x[:10], range(1, 11))
     law = chance.of_layers(("relu",) * 9, (64,) * 9)
@@ -156,7 +159,7 @@ def test_only_a_healthy_network_stays_in_its_band(variance):
     """So the figure alone shows whether the network is healthy."""
     net = drawn(20, variance=variance)
     figure = figures.depth_profile({"run": recording(net)})
-    band, _ = named(figure, "expected range of a well-scaled network")
+    (band,) = named(figure, "expected range of a well-scaled network")
     found = by_layer(named(figure, "step 0")[0])
     high, low = band.y[:20], band.y[20:][::-1]
     inside = [low[i] <= found[f"d{i + 1}"] <= high[i] for i in range(1, 20)]
@@ -184,13 +187,12 @@ def test_the_limits_of_a_dtype_are_drawn_where_the_curve_comes_near_them():
 
     def lines(dtype, *sizes):
         figure = figures.depth_profile({"r": Recording([chain(*sizes, dtype=dtype)])})
-        assert all(
-            figure.layout.yaxis.range[0] < note.y < figure.layout.yaxis.range[1]
-            for note in figure.layout.annotations
-        )
+        notes = [one for one in figure.layout.annotations if one.text != "step 0"]
+        low, high = figure.layout.yaxis.range
+        assert all(low < note.y < high for note in notes)
         # On a log axis a line stands at a value, a text at its logarithm.
         places = [shape.y0 for shape in figure.layout.shapes]
-        texts = [10.0**note.y for note in figure.layout.annotations]
+        texts = [10.0**note.y for note in notes]
         np.testing.assert_allclose(texts, places)
         return places
 
@@ -243,7 +245,7 @@ def test_the_heat_map_is_log10_of_the_rms_by_layer_and_step(three):
     figure = figures.heat_map(three)
     sizes, marks, *_ = figure.data
     assert tuple(sizes.customdata) == tuple(sizes.y) == ("x", "d1", "d2", "head")
-    assert tuple(sizes.x) == ("0", "5", "9")
+    assert tuple(sizes.x) == (0, 5, 9)
     assert figure.layout.yaxis.autorange == "reversed"
     np.testing.assert_allclose(
         sizes.z, [[0, 0, 0], [0, 2, -3], [1, np.nan, 0], [0, 0, 0]], atol=1e-6
@@ -484,20 +486,33 @@ def test_the_png_is_read_as_the_same_pixels(shape):
 
 
 def test_a_layer_over_time_shows_mean_std_extremes_and_shares():
-    """All equal those that numpy computes from the tensors."""
+    """All equal those that numpy computes from the tensors. The band of a ReLU does not go
+    below 0."""
     nets = [drawn(seed=seed) for seed in range(3)]
     figure = figures.layer_over_time({"run": recording(*nets)}, "d2")
     tensors = [net.tensors["d2"] for net in nets]
     traces = {trace.name: trace for trace in figure.data}
     np.testing.assert_array_equal(traces["mean"].x, [0, 10, 20])
-    np.testing.assert_allclose(traces["mean"].y, [x.mean() for x in tensors])
-    low, high = named(figure, "extremes")
-    np.testing.assert_allclose(low.y, [x.min() for x in tensors])
-    np.testing.assert_allclose(high.y, [x.max() for x in tensors])
-    edge = [x.mean() + x.std() for x in tensors]
-    np.testing.assert_allclose(traces["mean ± std"].y[:3], edge)
+    np.testing.assert_allclose(at(figure, traces["mean"].y), [x.mean() for x in tensors])
+    low, high = (at(figure, trace.y) for trace in named(figure, "extremes"))
+    np.testing.assert_allclose(low, [x.min() for x in tensors])
+    np.testing.assert_allclose(high, [x.max() for x in tensors])
+    upper, lower = np.split(at(figure, traces["mean ± std"].y), 2)
+    np.testing.assert_allclose(upper, [x.mean() + x.std() for x in tensors])
+    assert all(x.mean() < x.std() for x in tensors)
+    np.testing.assert_array_equal(lower, [0, 0, 0])
     np.testing.assert_allclose(traces["zeros"].y, [(x == 0).mean() for x in tensors])
     np.testing.assert_array_equal(traces["non-finite"].y, [0, 0, 0])
+
+
+def at(figure, places):
+    """The values at places of an axis that is linear up to its first positive tick and has
+    a power of 10 for each unit beyond it."""
+    axis, places = figure.layout.yaxis, np.array(places)
+    said = dict(zip(axis.tickvals, axis.ticktext, strict=True))
+    far = np.where(np.abs(places) > 1, 10.0 ** (np.abs(places) - 1), np.abs(places))
+    assert axis.type != "log" and said[0] == "0"
+    return read(said[1]) * np.sign(places) * far
 
 
 def test_steps_with_nan_are_marked_in_the_layer_over_time(three):
@@ -515,8 +530,9 @@ def test_steps_with_nan_of_several_runs_have_one_entry_in_the_legend(three):
     figure = figures.layer_over_time(runs, "d2")
     marks = named(figure, "NaN or infinite elements")
     assert [trace.showlegend for trace in marks] == [True, False]
-    colours = [trace.line.color for trace in figure.data if trace.name.endswith(": mean")]
-    assert [trace.marker.line.color for trace in marks] == colours[1:]
+    of_runs = [trace.line.color for trace in figure.data if trace.name.endswith(": mean")]
+    assert of_runs == [*colours.LIGHT.runs[1:3], colours.LIGHT.runs[0]]  # in front: last
+    assert [trace.marker.line.color for trace in marks] == of_runs[:2]
     said = "step 9: 2 of 4 elements are NaN or infinite"
     assert [trace.hovertext for trace in marks] == [(f"a: {said}",), (f"b: {said}",)]
 
@@ -529,7 +545,7 @@ def test_runs_without_the_layer_are_left_out():
     assert not any(trace.name.startswith("a:") for trace in figure.data)
     of_both = figures.layer_over_time(runs, "d1")
     (alone,), (beside,) = named(figure, "b: mean"), named(of_both, "b: mean")
-    assert alone.line.color == beside.line.color == style.LIGHT.runs[1]
+    assert alone.line.color == beside.line.color == colours.LIGHT.runs[1]
 
 
 @pytest.mark.parametrize(
@@ -556,22 +572,6 @@ def with_histograms(x, step):
     return dataclasses.replace(
         network(tap("a", x), step=step), histograms={"output": vector[None]}
     )
-
-
-def test_histograms_stand_one_above_the_other_in_the_order_of_the_steps():
-    """Shape and edges equal those of numpy. All histograms are equally high."""
-    tensors = [np.random.default_rng(i).standard_normal((50, 8)) * (i + 1) for i in (0, 1)]
-    steps = Recording(with_histograms(x, 10 * i) for i, x in enumerate(tensors))
-    figure = figures.histogram_over_time(steps, "a")
-    assert [trace.name for trace in figure.data] == ["step 10", "step 0"]
-    for trace, x, base in zip(figure.data, tensors[::-1], (1, 0), strict=True):
-        counts, edges = np.histogram(x, histogram.BUCKETS)
-        np.testing.assert_allclose(trace.x[0], x.min())
-        np.testing.assert_allclose(trace.x[-2], x.max())
-        np.testing.assert_allclose(trace.x[1:-2], (edges[:-1] + edges[1:]) / 2)
-        np.testing.assert_allclose(
-            trace.y[1:-2] - base, counts / counts.max() * max(trace.y - base)
-        )
 
 
 def test_without_histograms_the_figure_says_so(three):
@@ -711,6 +711,7 @@ COLOURED = {
     "depth_profile": lambda runs, **o: figures.depth_profile(runs, **o),
     "comparison": lambda runs, **o: figures.comparison(runs, **o),
     "layer_over_time": lambda runs, **o: figures.layer_over_time(runs, "d2", **o),
+    "statistic_over_time": lambda runs, **o: figures.statistic_over_time(runs, "d2", **o),
 }
 
 
@@ -735,7 +736,7 @@ def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
     places = {run: i for i, run in enumerate(runs)}
     shown = {run: runs[run] for run in left}
     figure = COLOURED[kind](shown, dark=dark, places=places)
-    palette = (style.DARK if dark else style.LIGHT).runs
+    palette = (colours.DARK if dark else colours.LIGHT).runs
     assert colours_in(figure) == {run: {palette[places[run]]} for run in left}
 
 
@@ -743,31 +744,31 @@ def test_a_run_keeps_its_colour_whatever_is_hidden(kind, dark, left):
 def test_without_places_runs_have_their_colours_in_turn(kind):
     """As in a report, which shows all runs."""
     runs = {run: recording(drawn(seed=i)) for i, run in enumerate("ca")}
-    palette = style.LIGHT.runs
+    palette = colours.LIGHT.runs
     assert colours_in(COLOURED[kind](runs)) == {"c": {palette[0]}, "a": {palette[1]}}
 
 
 def test_a_histogram_has_the_colour_of_its_run():
-    """Line and area. The default is the colour of the first run."""
+    """From the colour of the page on. The default is the colour of the first run."""
     x = np.random.default_rng(0).standard_normal((50, 8))
     steps = Recording([with_histograms(x, 0)])
-    for options, place in (({}, 0), ({"place": 2}, 2), ({"place": 8}, 2)):
-        (ridge,) = figures.histogram_over_time(steps, "a", **options).data
-        colour = style.LIGHT.runs[place]
-        assert ridge.line.color == colour
-        mixed = [0.2 * c + 0.8 * 255 for c in style.rgb(colour)]
-        np.testing.assert_allclose(style.rgb(ridge.fillcolor), mixed, atol=0.5)
+    for options, place in (({}, 0), ({"place": 2}, 2), ({"place": 12}, 2)):
+        (shares,) = figures.histogram_over_time(steps, "a", **options).data
+        shades = [colour for _, colour in shares.colorscale]
+        assert shades[0] == colours.LIGHT.paper
+        assert shades[2] == colours.LIGHT.runs[place]
 
 
-def test_the_key_of_the_expected_bands_has_the_colour_of_no_run():
-    """It does not change when runs are hidden."""
-    keys = []
-    for runs in ("a", "ab", "bc"):
-        figure = figures.depth_profile({run: recording(drawn()) for run in runs})
-        expected = named(figure, "expected range of a well-scaled network")
-        (key,) = (trace for trace in expected if trace.showlegend is not False)
-        keys.append(key.fillcolor)
-    assert set(keys) == {style.translucent(style.LIGHT.ink, 0.18)}
+def test_the_expected_band_is_grey_and_that_of_the_run_in_front():
+    """One for all runs. The default is the first run."""
+    nets = {run: drawn(10, seed=i, variance=2.0 + i) for i, run in enumerate("abc")}
+    runs = {run: recording(net) for run, net in nets.items()}
+    for focus, expected in ((None, "a"), ("b", "b"), ("c", "c")):
+        figure = figures.depth_profile(runs, focus=focus)
+        (band,) = named(figure, "expected range of a well-scaled network")
+        assert band.fillcolor == colours.translucent(colours.LIGHT.ink, 0.16)
+        start = rms(nets[expected])["d1"]
+        np.testing.assert_allclose([band.y[0], band.y[-1]], [start, start], rtol=1e-9)
 
 
 def test_long_names_of_runs_are_cut_in_the_legend_and_whole_in_tooltips():
@@ -812,7 +813,7 @@ def test_small_and_large_activations_are_written_as_powers_of_10():
     x = 1e-8 * np.random.default_rng(0).standard_normal((50, 8))
     steps = Recording([with_histograms(x, 0)])
     over_time = figures.layer_over_time({"a": steps}, "a").layout.yaxis
-    histograms = figures.histogram_over_time(steps, "a").layout.xaxis
+    histograms = figures.histogram_over_time(steps, "a").layout.yaxis
     assert over_time.exponentformat == histograms.exponentformat == "power"
 
 
@@ -861,6 +862,9 @@ def test_hostile_names_are_text_in_every_figure(kind, dark):
         "two runs": lambda: figures.depth_profile(runs, dark=dark),
         "comparison": lambda: figures.comparison(runs, dark=dark),
         "layer_over_time": lambda: figures.layer_over_time(runs, f"{HOSTILE}1", dark),
+        "statistic_over_time": lambda: figures.statistic_over_time(
+            runs, f"{HOSTILE}1", dark=dark
+        ),
     }.get(kind, lambda: DRAWN[kind](steps, diagnosis, dark=dark))()
     shown = text_of(figure)
     for bad in ("<img", "</script", "<b>", "$", "onerror=alert(1)>", "&gt;%{y}"):
@@ -914,7 +918,7 @@ def luminance(colour):
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("theme", [style.LIGHT, style.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("theme", [colours.LIGHT, colours.DARK], ids=["light", "dark"])
 def test_text_and_curves_stand_out_from_the_page(theme):
     """Contrast of 7 for text and about 2 for curves, marks and findings. WCAG asks for 3 if
     colour is the only cue; here there are dashes and shapes as well."""
@@ -926,20 +930,65 @@ def test_text_and_curves_stand_out_from_the_page(theme):
     assert contrast(theme.ink) > 7
     for colour in (*theme.runs, theme.zero, theme.nonfinite, *theme.severity.values()):
         assert contrast(colour) > 1.8
+    for colour in theme.runs:
+        assert contrast(colours.readable(colour, theme.paper, theme.ink)) >= 4.5
+        assert colours.contrast(colour, theme.paper) == pytest.approx(contrast(colour))
+
+
+CONES = {
+    "normal": np.eye(3),
+    "protanopia": [
+        *([0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216]),
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        *([0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413]),
+        [-0.011820, 0.042940, 0.968881],
+    ],
+}
+"""What people with full dichromacy see, in linear RGB: Machado, Oliveira & Fernandes, "A
+Physiologically-based Model for Simulation of Color Vision Deficiency", 2009."""
+
+
+def lab(colour, sight):
+    """A colour in CIELAB (white point D65), as seen with one of `CONES`."""
+    share = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(CONES[sight] @ linear, 0, 1)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750]]
+    to_xyz.append([0.0193339, 0.1191920, 0.9503041])
+    x, y, z = to_xyz @ linear / [0.95047, 1.0, 1.08883]
+    fx, fy, fz = (
+        np.cbrt(v) if v > 216 / 24389 else (24389 / 27 * v + 16) / 116 for v in (x, y, z)
+    )
+    return np.array([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
+
+
+@pytest.mark.parametrize("theme", [colours.LIGHT, colours.DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("sight", CONES)
+def test_ten_runs_have_colours_that_everyone_can_distinguish(theme, sight):
+    """At least 15 apart in CIELAB, where 2.3 is just noticeable."""
+    seen = [lab(colour, sight) for colour in theme.runs]
+    assert len(seen) == 10
+    far = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(far) > 15
 
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_an_empty_history_is_a_clear_error(kind):
     """It says what was received and what to do."""
-    layer = {"layer_over_time", "histogram_over_time"} & {kind}
-    if layer:
+    of_layer = {
+        "layer_over_time": lambda: figures.layer_over_time({"a": Recording()}, "d1"),
+        "statistic_over_time": lambda: figures.statistic_over_time(
+            {"a": Recording()}, "d1"
+        ),
+        "histogram_over_time": lambda: figures.histogram_over_time(Recording(), "d1"),
+    }
+    if kind in of_layer:
         with pytest.raises(
             ValueError, match=f"{kind}: (expected|no layer named .d1.. There are: none)"
         ):
-            if kind == "layer_over_time":
-                figures.layer_over_time({"a": Recording()}, "d1")
-            else:
-                figures.histogram_over_time(Recording(), "d1")
+            of_layer[kind]()
         return
     where = "depth_profile" if kind == "two runs" else kind
     with pytest.raises(ValueError, match=f"{where}: expected .* Received: an empty one"):
@@ -958,6 +1007,19 @@ def test_an_empty_history_is_a_clear_error(kind):
         (lambda h: figures.depth_profile({"a": h}, steps="last"), "steps='last'"),
         (lambda h: figures.depth_profile({"a": h}, steps=[None]), r"steps=\[None\]"),
         (lambda h: figures.depth_profile({}), "expected at least one run"),
+        (lambda h: figures.depth_profile({"a": h}, focus="b"), "`focus`: no run named 'b'"),
+        (
+            lambda h: figures.comparison({"a": h, "b": h}, reference="c"),
+            "comparison: `reference`: no run named 'c'. There are: a, b",
+        ),
+        (
+            lambda h: figures.layer_over_time({"a": h}, "d1", focus="b"),
+            "layer_over_time: `focus`: no run named 'b'",
+        ),
+        (
+            lambda h: figures.statistic_over_time({"a": h}, "d1", "size"),
+            "statistic_over_time: `statistic` must be one of rms",
+        ),
         (lambda h: figures.comparison({"a": h}), "at least two runs. Received: a"),
         (
             lambda h: figures.layer_over_time({"a": h}, "no"),
@@ -988,7 +1050,10 @@ def monitor():
 
 @pytest.mark.parametrize(
     "kind",
-    ["depth_profile", "heat_map", "layer_graph", "layer_over_time", "histogram_over_time"],
+    [
+        *("depth_profile", "heat_map", "layer_graph", "layer_over_time"),
+        *("histogram_over_time", "statistic_over_time"),
+    ],
 )
 def test_a_monitor_draws_its_figures_by_name(monitor, kind):
     """They equal those of the function of that name. The default layer is the worst one."""
@@ -1007,6 +1072,9 @@ def test_a_monitor_draws_its_figures_by_name(monitor, kind):
         "histogram_over_time": lambda: figures.histogram_over_time(
             monitor.recording, layer, dark=True
         ),
+        "statistic_over_time": lambda: figures.statistic_over_time(
+            {"x": monitor.recording}, layer, dark=True
+        ),
     }[kind]()
     assert figure.to_json() == expected.to_json()
     assert figure.data
@@ -1017,7 +1085,8 @@ def test_the_figure_of_a_monitor_is_its_depth_profile(monitor):
     assert monitor.figure().layout.title.text == "rms over depth"
     figure = monitor.figure(statistic="std", steps=[1])
     assert figure.layout.title.text == "std over depth"
-    assert [trace.name for trace in figure.data] == ["step 1"]
+    assert [trace.name for trace in figure.data] == ["step 1", "step 1"]
+    assert figure.layout.yaxis2.title.text == "std of the gradient"
 
 
 def test_the_graph_of_a_monitor_takes_statistic_and_steps(monitor):

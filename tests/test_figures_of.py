@@ -15,7 +15,7 @@ from activation_monitor.analysis.diagnosis import diagnose, summary
 from activation_monitor.analysis.findings import SHOWN_BY, Finding
 from activation_monitor.analysis.snapshot import LayerInfo, Recording, Snapshot
 from activation_monitor.views import figures
-from activation_monitor.views.figures import style
+from activation_monitor.views.figures import colours
 from networks import tap
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<b>%{y}</b>$\\href{x}$"
@@ -117,7 +117,7 @@ def test_the_usual_ratio_is_a_line_in_a_band():
     assert (line.type, line.y0, line.y1) == ("line", 1e-3, 1e-3)
     low, high = figure.layout.yaxis.range
     assert low < -4 and high > -2
-    (text,) = figure.layout.annotations
+    (text,) = [one for one in figure.layout.annotations if "usual" in one.text]
     assert text.y == -3.0 and text.text == "usual: 10<sup>\u22123</sup>"
 
 
@@ -190,7 +190,7 @@ def test_hostile_names_are_text_in_figures_of_quantities(dark):
             assert {*(trace.pop("customdata", None) or [layer])} <= {layer, "x"}
         for bad in ("<img", "</script", "<b>", "$", "onerror=alert(1)>", "&gt;%{y}"):
             assert bad not in json.dumps(plain)
-        assert figure.layout.paper_bgcolor == style.theme(dark).paper
+        assert figure.layout.paper_bgcolor == colours.theme(dark).paper
 
 
 # -- `of`
@@ -229,10 +229,15 @@ def test_a_gradient_over_time_is_that_of_numpy(back):
     recording, tensors = back
     figure = figures.layer_over_time({"run": recording}, "d2", of="output_gradient")
     traces = {trace.name: trace for trace in figure.data}
-    np.testing.assert_allclose(traces["mean"].y, [t[2].mean() for t in tensors])
     low, high = named(figure, "extremes")
-    np.testing.assert_allclose(low.y, [t[2].min() for t in tensors])
-    np.testing.assert_allclose(high.y, [t[2].max() for t in tensors])
+    axis = figure.layout.yaxis
+    said = dict(zip(axis.tickvals, axis.ticktext, strict=True))
+    assert (said[1], said[-1]) == ("10<sup>−5</sup>", "−10<sup>−5</sup>")
+    for line, of in ((traces["mean"], np.mean), (low, np.min), (high, np.max)):
+        values = np.array([of(t[2]) for t in tensors])
+        size = np.abs(values)  # linear up to the tick at 1, a power of 10 per unit beyond
+        far = np.where(size < 1e-5, size / 1e-5, 6 + np.log10(size))
+        np.testing.assert_allclose(line.y, np.sign(values) * far)
     np.testing.assert_array_equal(traces["zeros"].y, [0, 0, 0])
     assert figure.layout.yaxis.title.text == "gradients"
     assert figure.layout.title.text == "Gradient of d2 over the steps"
@@ -257,19 +262,6 @@ def test_gradients_that_are_not_finite_are_marked_over_time():
             assert mark.hovertext == ("step 1: 3 of 20 elements are NaN or infinite",)
     (zeros, nans) = figures.heat_map(Recording(steps), of="output_gradient").data[2:]
     assert {zeros.name, nans.name} == {"zero", "NaN or infinite elements"}
-
-
-def test_histograms_of_gradients_are_those_of_numpy(back):
-    """With gradient on the axis."""
-    recording, tensors = back
-    figure = figures.histogram_over_time(recording, "d1", of="output_gradient")
-    assert [trace.name for trace in figure.data] == ["step 20", "step 10", "step 0"]
-    for trace, base in zip(figure.data, (2, 1, 0), strict=True):
-        counts, edges = np.histogram(tensors[base][1], histogram.BUCKETS)
-        np.testing.assert_allclose(trace.x[1:-2], (edges[:-1] + edges[1:]) / 2)
-        np.testing.assert_allclose(trace.y[1:-2] - base, 1.6 * counts / counts.max())
-    assert figure.layout.xaxis.title.text == "gradient"
-    assert figure.layout.title.text == "Histograms of the gradient of d1"
 
 
 CALLS = {
@@ -441,11 +433,14 @@ def test_the_profile_shows_the_quantity_over_the_layers_that_have_it(back):
     """The input has no gradient, and does not interrupt the line."""
     recording, tensors = back
     figure = figures.depth_profile({"run": recording}, of="output_gradient", steps=20)
-    (line,) = named(figure, "step 20")
+    line, below = named(figure, "step 20")
     expected = [np.sqrt(np.mean(np.square(x))) for x in tensors[2][1:]]
     np.testing.assert_allclose(line.y, expected, rtol=1e-12)
     assert [*line.customdata] == ["d1", "d2"]
     assert figure.layout.yaxis.title.text == "rms of the gradient"
+    assert figure.layout.yaxis2.title.text == "rms" and below.yaxis == "y2"
+    expected = recording[2].statistic("rms")
+    np.testing.assert_allclose(below.y, expected, rtol=1e-12)
 
 
 def test_update_over_weight_is_drawn_over_depth_and_steps():
@@ -454,7 +449,7 @@ def test_update_over_weight_is_drawn_over_depth_and_steps():
     steps = Recording(trained(*r, step=5 * i) for i, r in enumerate(ratios))
     look = {"statistic": "update_ratio", "of": "weight_update"}
     profile = figures.depth_profile({"run": steps}, **look)
-    (line,) = named(profile, "step 0")
+    line = named(profile, "step 0")[0]
     np.testing.assert_allclose(line.y, ratios[0], rtol=1e-12)
     (zero,) = named(profile, "zero")
     assert [*zero.customdata] == ["d2"]
@@ -494,11 +489,12 @@ def test_the_layers_of_a_finding_have_a_band_in_every_panel_over_depth(back):
 
 
 def test_the_heat_map_frames_layers_and_steps_of_a_finding():
-    """Up to the last step at which it was seen. Rows and columns are counted."""
+    """Up to the last step at which it was seen, from halfway to the steps beside them. Rows
+    are counted."""
     steps = Recording(trained(*[1e-3] * 6, step=s) for s in (0, 5, 10, 20, 30))
     figure = figures.heat_map(steps, marked=found_in("d2", "d3", "d5"))
     frames = [(s.x0, s.x1, s.y0, s.y1) for s in figure.layout.shapes]
-    expected = [(1.5, 3.5, 1.5, 3.5), (1.5, 3.5, 4.5, 5.5)]
+    expected = [(7.5, 25.0, 1.5, 3.5), (7.5, 25.0, 4.5, 5.5)]
     assert frames == [expected[0]] * 2 + [expected[1]] * 2  # each in two colours
     assert not figures.heat_map(steps).layout.shapes
 

@@ -7,17 +7,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
-from activation_monitor.views.figures.style import DARK, LIGHT
+from activation_monitor.views.figures.colours import DARK, LIGHT
 from activation_monitor.views.figures.svg import WIDTH, svg
 from networks import Drawn, network, tap
 
 HOSTILE = "&lt;br&gt;</text></svg><script>x</script>\"'"
 
-BETWEEN = "rgb(43, 147, 205)"
+BETWEEN = "rgb(43, 147, 206)"
 """Halfway from the first colour of the light theme, #0072B2, to that of the dark one,
-#56B4E9: ((0 + 86) / 2, (114 + 180) / 2, (178 + 233) / 2), rounded down."""
+#56B4E9: ((0 + 86) / 2, (114 + 180) / 2, (178 + 233) / 2), rounded."""
 
 
 def drawn(*snapshots):
@@ -47,13 +48,20 @@ def curve(root, colour=BETWEEN):
 
 def powers(root):
     """The exponents of ten on the axis, and their places."""
-    ticks = [(text, e) for text, e in texts(root) if len(e)]  # with a superscript in it
-    return [(float(text[2:]), float(e.get("y")) - 4) for text, e in ticks]
+    ticks = [(text, e) for text, e in texts(root) if e.get("text-anchor") == "end"]
+    values = [
+        float(text.replace("10", "1e", 1).replace("\u2212", "-")) if len(e) else float(text)
+        for text, e in ticks
+        if not e.get("transform")
+    ]
+    places = [float(e.get("y")) - 4 for _, e in ticks if not e.get("transform")]
+    return [*zip(np.log10(values), places, strict=True)]
 
 
 def depths(root):
     """The depths on the axis, and their places."""
-    ticks = [(text, e) for text, e in texts(root) if text.isdigit() and not len(e)]
+    below = [(text, e) for text, e in texts(root) if e.get("text-anchor") == "middle"]
+    ticks = [(text, e) for text, e in below if text.isdigit()]
     return [(int(text), float(e.get("x"))) for text, e in ticks]
 
 
@@ -70,7 +78,7 @@ def test_a_curve_stands_where_its_axis_says():
     assert [depth for depth, _ in depths(root)] == [*range(0, 22, 2)]
     slope, start = np.polyfit(*zip(*depths(root), strict=True), 1)
     np.testing.assert_allclose(line[:, 0], start + slope * np.arange(22), atol=0.2)
-    assert len(elements(root, "circle")) == 22 + 1  # and one in the legend
+    assert len(elements(root, "circle")) == 22
 
 
 def test_a_line_is_broken_where_nothing_is_measured():
@@ -122,12 +130,12 @@ def test_names_stay_text_and_within_the_picture():
     """The end of a long name is on the axis, with any characters."""
     root = drawn(network(*(tap(f"{HOSTILE}{i}") for i in range(3))))
     kinds = {e.tag.rpartition("}")[2] for e in root.iter()}
-    assert kinds == {"svg", "text", "tspan", "path", "circle", "polygon", "g"}
+    assert kinds == {"svg", "text", "path", "circle", "polygon", "g"}
     shown = [(text, e) for text, e in texts(root) if text.startswith("…")]
-    assert [text for text, _ in shown] == [f"…{f'{HOSTILE}{i}'[-23:]}" for i in range(3)]
-    for text, e in shown:  # slanted by 25 degrees, its end below the tick
-        assert e.get("transform").startswith("rotate(-25 ")
-        assert float(e.get("x")) - 5.5 * len(text) * math.cos(math.radians(25)) > 0
+    assert [text for text, _ in shown] == [f"…{f'{HOSTILE}{i}'[-16:]}" for i in range(3)]
+    for text, e in shown:  # slanted by 40 degrees, its end below the tick
+        assert e.get("transform").startswith("rotate(-40 ")
+        assert float(e.get("x")) - 5.5 * len(text) * math.cos(math.radians(40)) > 0
     root = drawn(network(tap("a&lt;br&gt;b"), tap("c")))
     assert "a&lt;br&gt;b" in [text for text, _ in texts(root)]
 
@@ -139,7 +147,7 @@ def test_colours_suit_a_light_and_a_dark_page():
     )
     source = svg(figure)
     assert source.count('fill="currentColor"') == 1  # of the whole picture
-    assert BETWEEN in source and "rgba(43, 147, 205, 0.18)" in source
+    assert BETWEEN in source and "rgba(128, 128, 128, 0.16)" in source
     for theme in (LIGHT, DARK):
         for colour in (theme.paper, theme.ink, theme.grid, *theme.runs):
             assert colour not in source
@@ -153,3 +161,46 @@ def test_a_deep_network_has_few_ticks_and_a_small_picture():
     assert [depth for depth, _ in depths(root)] == [*range(0, 301, 50)]
     assert len(elements(root, "circle")) == 0
     assert all(0 <= float(e.get("x")) <= WIDTH for _, e in texts(root))
+
+
+def test_names_of_runs_stand_at_the_ends_of_their_lines():
+    """In their colours, one below the other in the order of the lines, within the picture.
+    The legend does not repeat them."""
+    runs = {
+        f"run_{i}": Recording([network(tap("a"), tap("b", 1.0 + 0.01 * i), tap("c"))])
+        for i in range(10)
+    }
+    figure = figures.depth_profile(runs | {"far": Recording([network(tap("a", 1e-3))])})
+    root = ElementTree.fromstring(svg(figure))
+    names = [(text, e) for text, e in texts(root) if text in (*runs, "far")]
+    assert sorted(text for text, _ in names) == sorted([*runs, "far"])
+    assert len({e.get("fill") for text, e in names if text in runs}) == 10
+    right = [(float(e.get("y")), text) for text, e in names if text in runs]
+    heights = sorted(y for y, _ in right)
+    assert min(np.diff(heights)) >= 13.9
+    for _, e in names:
+        assert 0 < float(e.get("x")) < WIDTH and float(e.get("y")) > 0
+
+
+def test_bands_and_chosen_layers_are_drawn_in_all_panels():
+    """The band of a finding stands behind the curves, the line of a layer goes through
+    both panels."""
+    taps = [tap(n, 1.0, gradient=10.0**-i) for i, n in enumerate("abcd")]
+    finding = Finding("dead-units", "warning", 0, ("b", "c"), {}, ".")
+    options = {"marked": {"run": finding}, "chosen": ["c", "no such layer"]}
+    figure = figures.depth_profile({"run": Recording([network(*taps)])}, **options)
+    root = ElementTree.fromstring(svg(figure))
+    places = {text: float(e.get("x")) for text, e in texts(root) if e.get("transform")}
+    bands = [e for e in elements(root, "path") if (e.get("fill") or "").endswith("0.07)")]
+    assert len(bands) == 2
+    for band in bands:
+        left, top, right, bottom, _ = numbers(band.get("d"))
+        np.testing.assert_allclose(left, (places["a"] + places["b"]) / 2, atol=0.2)
+        np.testing.assert_allclose(right, (places["c"] + places["d"]) / 2, atol=0.2)
+        assert top < bottom
+    (line,) = [e for e in elements(root, "path") if e.get("stroke-dasharray")]
+    (x, low), (same, high) = np.reshape(numbers(line.get("d")), (2, 2))
+    np.testing.assert_allclose([x, same], places["c"], atol=0.2)
+    spans = [numbers(band.get("d"))[1::2][:2] for band in bands]
+    assert high <= min(top for top, _ in spans) and low >= max(b for _, b in spans)
+    assert "no such layer" not in [text for text, _ in texts(root)]

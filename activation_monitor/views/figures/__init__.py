@@ -18,10 +18,9 @@ from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures.depth import comparison, depth_profile
 from activation_monitor.views.figures.graph import layer_graph
 from activation_monitor.views.figures.heat import heat_map
-from activation_monitor.views.figures.over_time import (
-    histogram_over_time,
-    layer_over_time,
-)
+from activation_monitor.views.figures.histograms import histogram_over_time
+from activation_monitor.views.figures.one_statistic import statistic_over_time
+from activation_monitor.views.figures.over_time import layer_over_time
 from activation_monitor.views.figures.quantity import layers_with
 from activation_monitor.views.figures.statistic import STATISTICS_SHOWN, readings, words
 from activation_monitor.views.figures.updates import update_ratio
@@ -36,6 +35,7 @@ __all__ = [
     "layer_graph",
     "layer_over_time",
     "readings",
+    "statistic_over_time",
     "update_ratio",
     "words",
 ]
@@ -52,6 +52,10 @@ _KINDS = {
     ),
     "histogram_over_time": lambda recording, diagnosis, **o: histogram_over_time(
         recording, **{"layer": _default_layer(recording, diagnosis, o.get("of"))} | o
+    ),
+    "statistic_over_time": lambda recording, diagnosis, **o: statistic_over_time(
+        {"run": recording},
+        **{"layer": _default_layer(recording, diagnosis, o.get("of"))} | o,
     ),
     "update_ratio": lambda recording, diagnosis, **o: update_ratio(recording, **o),
 }
@@ -74,7 +78,7 @@ def draw(
 
     Args:
         kind: `"depth_profile"`, `"heat_map"`, `"layer_graph"`, `"layer_over_time"`,
-            `"histogram_over_time"` or `"update_ratio"`.
+            `"histogram_over_time"`, `"statistic_over_time"` or `"update_ratio"`.
         recording: The recording of the run.
         diagnosis: The diagnosis of the run.
         **options: Arguments of the function of that name. The default of `layer` is

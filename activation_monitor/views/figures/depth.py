@@ -1,6 +1,5 @@
-"""The size of the signal over depth, for one run at some steps or for several runs."""
+"""The signal over depth, for one run at some steps or for several runs."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,36 +7,22 @@ from plotly import graph_objects, subplots
 
 from activation_monitor.analysis import records
 from activation_monitor.analysis.comparison import pair_layers
-from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views.figures import marks
+from activation_monitor.views.figures import labels, marks
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.curves import (
-    MARKERS,
-    add_curve,
-    add_marks,
+    Curve,
     curves_of,
-    finish_axis,
-    hover,
+    dashes_in_words,
+    front_of,
     name_depths,
 )
-from activation_monitor.views.figures.style import (
-    DECADES,
-    dress,
-    escape,
-    log_axis,
-    short,
-    theme,
-    translucent,
-)
-
-_WITHIN = 3.0
-"""Half the width of the expected band, in standard deviations of chance, as in
-`GrowthRange.interval`."""
-
-_EXPECTED = "expected range of a well-scaled network"
+from activation_monitor.views.figures.labels import Label
+from activation_monitor.views.figures.panel import add_line, add_panel
+from activation_monitor.views.figures.style import DECADES, add_key, dress, escape, log_axis
 
 
 def depth_profile(
@@ -48,13 +33,20 @@ def depth_profile(
     places: Mapping[str, int] | None = None,
     of: str = OUTPUT,
     marked: Mapping[str, Finding] | None = None,
+    focus: str | None = None,
+    chosen: Sequence[str] = (),
 ) -> graph_objects.Figure:
-    """Draw a statistic over depth, with one curve for each step and run.
+    """Draw a statistic over depth, forward and backward, with a line for each run and step.
 
-    The curve connects the layers of the trunk, which every path passes. Other layers are
-    points. For the rms of outputs, a band shows the range that the law predicts for a
-    well-scaled network, starting from the first tensor of the curve. Gradients, if they
-    were recorded, are in a second panel.
+    A line connects the layers of the trunk, which every path passes. Other layers are
+    points. Each run has its own colour, and its name at the end of the line of its last
+    step; with one run, each line has its step there. The last step is a solid line.
+
+    A second panel has the other direction. Below outputs these are the gradients, with the
+    same statistic if gradients have it, else with their rms. Below gradients, weights and
+    updates it is the rms of the outputs. There is one panel if the other quantity was not
+    measured. For the rms of outputs, a grey band shows the range that the law predicts for
+    a well-scaled network, starting from the first tensor of the run in front.
 
     Args:
         runs: Recordings by name.
@@ -68,34 +60,48 @@ def depth_profile(
             Layers that do not have it are left out. Defaults to `"output"`.
         marked: Name of a run to one of its findings, whose layers get a band. Defaults to
             `None`.
+        focus: Name of the run in front, which has thick lines and the band of the law.
+            Defaults to `None`, the first run.
+        chosen: Names of layers to name at their depth. Unknown names have no effect.
+            Defaults to `()`.
 
     Raises:
-        ValueError: If there is nothing to draw, `statistic` or `steps` is invalid, or the
-            quantity is unknown or was not measured.
+        ValueError: If there is nothing to draw, `statistic`, `steps` or `focus` is invalid,
+            or the quantity is unknown or was not measured.
     """
-    curves = curves_of(runs, statistic, steps, dark, places, "depth_profile", of)
+    where = "depth_profile"
+    curves = curves_of(runs, statistic, steps, dark, places, where, of, focus, marked)
     colours = theme(dark)
-    outputs = statistic == "rms" and of == OUTPUT
-    backward = outputs and any(
-        records.OUTPUT_GRADIENT in curve.snapshot.quantities for curve in curves
-    )
+    panels = [(statistic, of), *_other(statistic, of, curves)]
     figure = subplots.make_subplots(
-        rows=2 if backward else 1,
+        rows=len(panels),
         shared_xaxes=True,
         vertical_spacing=0.06,
-        row_heights=[0.62, 0.38] if backward else None,
+        row_heights=[0.62, 0.38][: len(panels)],
     )
-    seen = _add_bands(figure, curves, colours) if outputs else []
-    seen += [y for curve in curves for y in add_curve(figure, curve, statistic, of)]
-    finish_axis(figure, statistic, seen, curves, colours, of)
-    if backward:
-        _add_gradients(figure, curves, colours)
-    name_depths(figure, curves, 2 if backward else 1)
+    ends = []
+    for i, panel in enumerate(panels):
+        ends += add_panel(figure, curves, *panel, colours, i + 1)
+    name_depths(figure, curves, len(panels))
     for run, finding in (marked or {}).items():
         curve = next(curve for curve in curves if curve.run == run)
         marks.along_depth(figure, finding, curve.snapshot.names, curve.path, colours)
+    marks.chosen_along_depth(figure, chosen, curves, colours)
+    add_key(figure, dashes_in_words(curves))
     title = f"{statistics.label(statistic, of)} over depth"
-    return dress(figure, colours, title, 660 if backward else 480)
+    dress(figure, colours, title, 660 if len(panels) > 1 else 480)
+    return labels.add(figure, ends)
+
+
+def _other(statistic: str, of: str, curves: Sequence[Curve]) -> list[tuple[str, str]]:
+    """The statistic and the quantity of the second panel, in a list; empty for none."""
+    if of != OUTPUT:
+        return [("rms", OUTPUT)]
+    gradient = records.OUTPUT_GRADIENT
+    if not any(gradient in curve.snapshot.quantities for curve in curves):
+        return []
+    offered = (gradient, statistic) in statistics.readings([gradient])
+    return [(statistic if offered else "rms", gradient)]
 
 
 def comparison(
@@ -104,131 +110,84 @@ def comparison(
     dark: bool = False,
     places: Mapping[str, int] | None = None,
     of: str = OUTPUT,
+    reference: str | None = None,
+    focus: str | None = None,
 ) -> graph_objects.Figure:
-    """Draw runs over depth at their first and last step, and their ratio to the first run.
+    """Draw runs over depth at their first and last step, and their ratio to a reference.
 
     Layers are matched by name, or by their order if two runs have no name in common.
 
     Args:
-        runs: At least two recordings by name. The first one is the reference.
+        runs: At least two recordings by name.
         statistic: One of `STATISTICS_SHOWN`. Defaults to `"rms"`.
         dark: Whether the colours are for a dark page. Defaults to `False`.
         places: As in `depth_profile`.
         of: As in `depth_profile`. Defaults to `"output"`.
+        reference: Name of the run with which the others are compared. Defaults to `None`,
+            the first run.
+        focus: As in `depth_profile`. Defaults to `None`, the reference.
 
     Raises:
-        ValueError: If there are fewer than two runs, there is nothing to draw, `statistic`
-            is invalid, or the quantity is unknown or was not measured.
+        ValueError: If there are fewer than two runs, there is nothing to draw, `statistic`,
+            `reference` or `focus` is invalid, or the quantity is unknown or was not
+            measured.
     """
     if len(runs) < 2:
         raise ValueError(
             "comparison: expected at least two runs. Received: "
             f"{', '.join(runs) or 'none'}. Use `depth_profile` for the steps of one run."
         )
-    curves = curves_of(runs, statistic, None, dark, places, "comparison", of)
+    first = front_of(runs, reference, "comparison", "reference")
+    curves = curves_of(
+        *(runs, statistic, None, dark, places, "comparison", of, focus or first)
+    )
     colours = theme(dark)
     figure = subplots.make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    outputs = statistic == "rms" and of == OUTPUT
-    seen = _add_bands(figure, curves, colours) if outputs else []
-    seen += [y for curve in curves for y in add_curve(figure, curve, statistic, of)]
-    finish_axis(figure, statistic, seen, curves, colours, of)
-    first = next(iter(runs))
-    reference = [curve for curve in curves if curve.run == first]
+    ends = [
+        label._replace(text=labels.wrapped(label.text, "(reference)"))
+        if label.text == labels.cut(first)
+        else label
+        for label in add_panel(figure, curves, statistic, of, colours)
+    ]
+    compared = [curve for curve in curves if curve.run == first]
     ratios = []
     for curve in curves:
         if curve.run != first:
             is_last = curve.snapshot is runs[curve.run][-1]
-            compared_with = reference[-1 if is_last else 0]
-            ratios += _add_ratio(figure, curve, compared_with, statistic, of)
+            found = _add_ratio(figure, curve, compared[-1 if is_last else 0], statistic, of)
+            ratios += [y for _, y in found]
+            end = labels.end_of(*zip(*found, strict=True)) if found else None
+            if curve.end and end is not None:
+                ends.append(Label(curve.end, curve.colour, *end, 2))
+    name_depths(figure, curves, 2)
+    _finish_ratios(figure, statistic, ratios, colours)
+    last = max(float(np.nanmax(curve.path.x)) for curve in curves)
+    ends.append(Label("reference", compared[-1].colour, last, 0.0, 2))
+    add_key(figure, dashes_in_words(curves))
+    title = f"{statistics.label(statistic, of)} over depth, run by run"
+    dress(figure, colours, title, 680)
+    return labels.add(figure, ends)
+
+
+def _finish_ratios(figure, statistic, ratios, colours):
+    """Set the axis of the second panel, and draw the line of the reference."""
     log = statistics.is_log(statistic)
     low, high = statistics.window([*ratios, 0.0], DECADES if log else 0.1)
     spare = 0.125 * (high - low)
-    what = "ratio" if log else "difference"
     ends = low - spare, high + spare
     axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
-    figure.update_yaxes(title=f"{what} to {short(first)}", **axis, row=2)
+    what = "ratio" if log else "difference"
+    figure.update_yaxes(title=f"{what} to reference", **axis, row=2)
     figure.add_hline(
         y=statistics.on_axis(0.0, log),
         line={"color": colours.ink, "width": 1},
         # A checker infers the type from the default, "all".
         row=2,  # pyright: ignore[reportArgumentType]
     )
-    name_depths(figure, curves, 2)
-    title = f"{statistics.label(statistic, of)} over depth, run by run"
-    return dress(figure, colours, title, 680)
-
-
-def _add_bands(figure, curves, colours):
-    """Draw the range that the law predicts for each run's first curve; returns its ends."""
-    ends, look = [], {"fill": "toself", "mode": "lines", "line": {"width": 0}}
-    for curve in {c.run: c for c in reversed(curves)}.values():
-        for growth_range in read_along_depth(curve.snapshot).growth_ranges:
-            measured = growth_range.measured
-            if len(measured) < 2:
-                continue
-            layers = np.array([point.depth for point in measured]) - measured[0].depth
-            x = curve.path.x[[point.row for point in measured]]
-            # Each layer contributes an equal part of the mean and of the variance.
-            share = layers / growth_range.layers
-            middle = math.log10(measured[0].rms) + growth_range.chance_mean * share
-            wide = _WITHIN * growth_range.chance_sd * np.sqrt(share)
-            low, high = middle - wide, middle + wide
-            figure.add_scatter(
-                x=np.concatenate([x, x[::-1]]),
-                y=statistics.on_axis(np.concatenate([high, low[::-1]]), True),
-                fillcolor=translucent(curve.colour, 0.18),
-                hoverinfo="skip",
-                name=_EXPECTED,
-                legendgroup="expected",
-                showlegend=False,
-                row=1,
-                col=1,
-                **look,
-            )
-            ends += [*low, *high]
-    if ends:  # the entry in the legend has a neutral colour
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            fillcolor=translucent(colours.ink, 0.18),
-            name=_EXPECTED,
-            legendgroup="expected",
-            row=1,
-            col=1,
-            **look,
-        )
-    return ends
-
-
-def _add_gradients(figure, curves, colours):
-    """Draw the backward signal in the second panel: rms of the gradients of the loss."""
-    seen, marked = [], []
-    for curve in curves:
-        back = curve.snapshot.quantities.get(records.OUTPUT_GRADIENT)
-        if back is None:
-            continue
-        value = records.STATISTICS["rms"](back)
-        marked.append((curve, value == 0, back))
-        y = statistics.log10(value)
-        there = records.field(back, "count") > 0
-        texts = [statistics.number(one, "rms") for one in value.tolist()]
-        for all_rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
-            # The input of a layer may lack a gradient, which must not interrupt the line.
-            rows = [row for row in all_rows if there[row]]
-            if rows or is_trunk:
-                said = hover(curve, rows, texts, "rms of the gradient")
-                _add_line_below(figure, curve, rows, y[rows], True, said, is_trunk)
-                seen += list(y[rows])
-    low, high = statistics.window(seen, DECADES)
-    spare = 0.08 * (high - low)
-    title = "rms of the gradient"
-    add_marks(figure, marked, title, (low - spare, high + spare), True, colours, row=2)
-    axis = log_axis(low - 1.6 * spare, high + 1.6 * spare)
-    figure.update_yaxes(title=title, **axis, row=2, col=1)
 
 
 def _add_ratio(figure, curve, reference, statistic, of):
-    """Draw the ratio of a run to the first, layer by layer; returns the values drawn."""
+    """Draw the ratio of a run to the reference, layer by layer; returns the points."""
     of_run = statistics.shown(curve.snapshot, statistic, of).y
     of_first = statistics.shown(reference.snapshot, statistic, of).y
     trunk = {*curve.path.trunk}
@@ -249,26 +208,5 @@ def _add_ratio(figure, curve, reference, statistic, of):
         + (f"{10.0**d:.4g} times" if log else f"{100 * d:+.4g}%")
         for row, d in zip(rows, y, strict=True)
     ]
-    _add_line_below(figure, curve, rows, y, log, said)
-    return list(y)
-
-
-def _add_line_below(figure, curve, rows, y, log, said, is_trunk=True):
-    """Draw a curve in the second panel, or points for layers beside the trunk. It shares
-    the entry of the first panel in the legend."""
-    mode = "lines+markers" if len(rows) <= MARKERS else "lines"
-    figure.add_scatter(
-        x=curve.path.x[rows],
-        y=statistics.on_axis(y, log),
-        mode=mode if is_trunk else "markers",
-        line={"color": curve.colour, "dash": curve.dash, "width": 2},
-        marker={"size": 6, "color": curve.colour, "opacity": 1.0 if is_trunk else 0.45},
-        name=curve.name,
-        legendgroup=curve.label,
-        showlegend=False,
-        customdata=[curve.snapshot.layers[row].name for row in rows],
-        hovertext=said,
-        hoverinfo="text",
-        row=2,
-        col=1,
-    )
+    add_line(figure, curve, rows, y, log, said, 2)
+    return [*zip(curve.path.x[rows], y, strict=True)]

@@ -12,13 +12,14 @@ from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme, translucent
 from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import (
     NAMES,
     dress,
     escape,
+    short,
     slanted,
-    theme,
     whole,
 )
 
@@ -34,11 +35,13 @@ def layer_graph(
     dark: bool = False,
     of: str = OUTPUT,
     marked: Finding | None = None,
+    chosen: Sequence[str] = (),
 ) -> graph_objects.Figure:
     """Draw the layers from input to output, as they were traced, with the findings marked.
 
     The trunk, which every path passes, is in the middle; branches are on either side. The
-    colour of a layer shows its statistic at one step, on the scale of the heat map.
+    colour of a layer shows its statistic at one step, on the scale of the heat map. Names
+    are in tooltips, and at the axis if there are few layers.
 
     Args:
         recording: The recording of one run.
@@ -50,6 +53,8 @@ def layer_graph(
         of: The quantity, a key of `records.QUANTITIES`. Defaults to `"output"`.
         marked: One of the findings; the rings of the others are drawn faintly. Defaults to
             `None`, all alike.
+        chosen: Names of layers that get a ring and their name. Unknown names have no
+            effect. Defaults to `()`.
 
     Raises:
         ValueError: If there is nothing to draw, `statistic` is invalid, `steps` is not one
@@ -58,15 +63,15 @@ def layer_graph(
     statistics.check(statistic, "layer_graph", of)
     quantities.check(of, [recording], "layer_graph")
     paths.check(recording, "layer_graph")
-    chosen = paths.at_steps(
+    snapshots = paths.at_steps(
         recording, recording[0].step if steps is None else steps, "layer_graph"
     )
-    if len(chosen) != 1:
+    if len(snapshots) != 1:
         raise ValueError(
             "layer_graph: expected one step, because a layer has one colour. Received: "
             f"steps={steps!r}. Draw one graph for each step, or a `depth_profile` of all."
         )
-    colours, (snapshot,) = theme(dark), chosen
+    colours, (snapshot,) = theme(dark), snapshots
     here = paths.path(snapshot)
     rows = here.graph.order
     y = _lanes(here)
@@ -83,17 +88,19 @@ def layer_graph(
     size = int(np.clip(900 / max(len(rows), 1), _DOT, 20))
     _add_findings(figure, snapshot, diagnosis, marked, here, y, size, colours)
     _add_layers(figure, snapshot, statistic, of, here, y, size, colours)
+    _add_chosen(figure, snapshot, chosen, here, y, size, colours)
     wide = max((abs(at) for at in y.values()), default=0) + 1
     figure.update_yaxes(visible=False, range=[-wide, wide])
     ticks = whole(0, int(here.graph.depth.max()))
     label = "depth (weight layers passed)"
-    if len(rows) <= NAMES:
+    few = len(rows) <= NAMES
+    if few:
         names = [snapshot.layers[row].name for row in here.trunk]
         ticks = slanted(here.x[here.trunk], names)
         label = "layer"
     figure.update_xaxes(title=label, **ticks)
     title = f"Layer graph, {statistics.label(statistic, of)} at step {snapshot.step}"
-    dress(figure, colours, title, 300 + 20 * min(wide, 10))
+    dress(figure, colours, title, (260 if few else 210) + 20 * min(wide, 10))
     return figure.update_xaxes(showgrid=False)
 
 
@@ -160,9 +167,48 @@ def _lanes(here):
     return y
 
 
+def _add_chosen(figure, snapshot, chosen, here, y, size, colours):
+    """Draw a ring around each chosen layer, and write its name above it."""
+    row_of = {snapshot.names[row]: row for row in here.graph.order}
+    names = [name for name in chosen if name in row_of]
+    rows = [row_of[name] for name in names]
+    if not rows:
+        return
+    figure.add_scatter(
+        x=here.x[rows],
+        y=[y[row] for row in rows],
+        mode="markers",
+        marker={
+            "symbol": "circle-open",
+            "color": colours.ink,
+            "size": size + 4,
+            "line": {"width": 2},
+        },
+        name="chosen",
+        showlegend=False,
+        customdata=names,
+        hoverinfo="skip",  # the tooltip is that of the layer below
+    )
+    last = float(np.nanmax(here.x))
+    for i, (name, row) in enumerate(zip(names, rows, strict=True)):
+        figure.add_annotation(
+            text=short(name),
+            font={"size": 11},
+            bgcolor=translucent(colours.paper, 0.75),
+            x=float(here.x[row]),
+            y=y[row],
+            # Names of neighbours are above each other, and stay within the figure.
+            xanchor="left" if here.x[row] < last / 2 else "right",
+            yanchor="bottom",
+            yshift=size / 2 + 6 + 15 * (i % 4),
+            showarrow=False,
+        )
+
+
 def _add_findings(figure, snapshot, diagnosis, marked, here, y, size, colours):
     """Draw a ring around each layer of a finding; each finding has a legend entry."""
     row_of = {name: row for row, name in enumerate(snapshot.names)}
+    apart = 5 if size > _DOT else 3
     for i, finding in enumerate(diagnosis.findings):
         rows = [row_of[name] for name in finding.layers if name in row_of]
         rows = [row for row in rows if row in y]
@@ -174,11 +220,12 @@ def _add_findings(figure, snapshot, diagnosis, marked, here, y, size, colours):
             marker={
                 "symbol": "circle-open" if i % 2 == 0 else "square-open",
                 "color": colours.severity[finding.severity],
-                "size": size + 7 + 5 * i,
+                "size": size + apart + 2 + apart * i,
                 "line": {"width": 1 if faint else 2.5},
                 "opacity": 0.5 if faint else 1.0,
             },
             name=f"{finding.code} ({finding.severity})",
+            showlegend=not faint,
             customdata=[snapshot.layers[row].name for row in rows],
             hovertext=[escape(finding.title)] * len(rows),
             hoverinfo="text",

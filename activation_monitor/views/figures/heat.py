@@ -1,5 +1,6 @@
 """The heat map: depth x step, which shows where and when a problem begins."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,12 +9,13 @@ from plotly import graph_objects
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views.figures import marks
+from activation_monitor.views.figures import marks, step_axis
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.scale import scale
-from activation_monitor.views.figures.style import dress, escape, short, theme
+from activation_monitor.views.figures.style import dress, escape, short
 
 _COLUMNS = 500
 """Maximum number of steps. More are thinned evenly; the first and the last are kept."""
@@ -28,13 +30,15 @@ def heat_map(
     dark: bool = False,
     of: str = OUTPUT,
     marked: Finding | None = None,
+    chosen: Sequence[str] = (),
 ) -> graph_objects.Figure:
     """Draw a statistic of all layers (downwards from the input) at all steps (rightwards).
 
     Sizes have a logarithmic scale around 1 (around the median for quantities other than
-    outputs), blue below and red above. Zeros, and tensors
-    with NaN or infinite elements, have separate colours. `y` has the escaped names of the
-    layers and `customdata` the unescaped ones, one for each row; `x` has the steps.
+    outputs), blue below and red above. Zeros, and tensors with NaN or infinite elements,
+    have separate colours. Steps have the same places as in figures over time; the cells
+    of two steps meet halfway. `y` has the escaped names of the layers and `customdata` the
+    unescaped ones, one for each row; `x` has the steps.
 
     Args:
         recording: The recording of one run.
@@ -43,6 +47,8 @@ def heat_map(
         of: The quantity, a key of `records.QUANTITIES`, for example `"output_gradient"`.
             Layers that do not have it are left out. Defaults to `"output"`.
         marked: A finding, whose layers and steps get a frame. Defaults to `None`.
+        chosen: Names of layers whose rows are marked, and named in any case. Unknown names
+            have no effect. Defaults to `()`.
 
     Raises:
         ValueError: If there is nothing to draw, `statistic` is invalid, or the quantity is
@@ -54,12 +60,11 @@ def heat_map(
     colours = theme(dark)
     names, sampled, values, zero, nonfinite = table(recording, statistic, of)
     y = [escape(name) for name in names]
-    steps = [str(step) for step in sampled]
     shades = scale(values, statistic, colours, of)
     figure = graph_objects.Figure()
     what = statistics.words(statistic, of)
     figure.add_heatmap(
-        x=steps,
+        x=sampled,
         y=y,
         z=values,
         customdata=names,
@@ -73,7 +78,7 @@ def heat_map(
     special = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
     if statistic != "nonfinite_fraction" and np.isfinite(special).any():
         figure.add_heatmap(
-            x=steps,
+            x=sampled,
             y=y,
             z=special.astype(np.float32),
             zmin=0,
@@ -85,13 +90,11 @@ def heat_map(
         _add_key(figure, zero.any(), nonfinite.any(), colours)
     if marked is not None:
         marks.by_step(figure, marked, names, sampled, recording[0], colours)
-    figure.update_xaxes(type="category", title="step", **_ticks(steps, steps))
-    figure.update_yaxes(
-        type="category",
-        autorange="reversed",
-        **_ticks(y, [short(name) for name in names]),
-    )
-    height = int(np.clip(120 + 16 * len(names), 320, 720))
+    rows = [row for row, name in enumerate(names) if name in chosen]
+    marks.chosen_rows(figure, rows, colours)
+    figure.update_xaxes(title="step", **step_axis.axis(sampled))
+    figure.update_yaxes(type="category", autorange="reversed", **_ticks(y, names, rows))
+    height = int(np.clip(150 + 16 * len(names), 260, 720))
     title = f"{statistics.label(statistic, of)} of each layer at each step"
     dress(figure, colours, title, height)
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
@@ -191,9 +194,15 @@ def _add_key(figure, any_zero, any_nonfinite, colours):
             )
 
 
-def _ticks(places, texts) -> dict[str, Any]:
+def _ticks(places, names, chosen) -> dict[str, Any]:
+    """Ticks at some of the rows, and at all chosen ones, which have an arrow."""
     kept = statistics.evenly(len(places), _TICKS)
+    apart = 0 if len(names) <= _TICKS else 0.8 * len(names) / _TICKS
+    kept = [i for i in kept if all(abs(i - row) > apart for row in chosen)]
+    rows = sorted({*kept, *chosen})
+    texts = {i: short(names[i]) for i in rows}
+    texts |= {i: f"\u25b8 {texts[i]}" for i in chosen}
     return {
-        "tickvals": [places[i] for i in kept],
-        "ticktext": [texts[i] for i in kept],
+        "tickvals": [places[i] for i in rows],
+        "ticktext": [texts[i] for i in rows],
     }

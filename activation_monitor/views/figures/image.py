@@ -7,9 +7,9 @@ import numpy as np
 
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures import path as paths
+from activation_monitor.views.figures.colours import LIGHT, rgb
 from activation_monitor.views.figures.heat import table
 from activation_monitor.views.figures.pixel_text import INK, text_mask, write
-from activation_monitor.views.figures.style import LIGHT, rgb
 
 DECADES = 6.0
 """Distance from 1 at which a size has the darkest colour. It is fixed, so that images

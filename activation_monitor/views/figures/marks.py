@@ -7,9 +7,12 @@ import numpy as np
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.views.figures import step_axis
+from activation_monitor.views.figures.colours import Theme, translucent
+from activation_monitor.views.figures.curves import Curve
 from activation_monitor.views.figures.path import Path
 from activation_monitor.views.figures.path import path as path_of
-from activation_monitor.views.figures.style import Theme, escape, translucent
+from activation_monitor.views.figures.style import escape, short
 
 
 def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, theme: Theme):
@@ -42,6 +45,50 @@ def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, th
     _explain(figure, finding, {"color": translucent(colour, 0.35), "line": {"width": 0}})
 
 
+def chosen_along_depth(
+    figure, chosen: Sequence[str], curves: Sequence[Curve], theme: Theme
+) -> None:
+    """Draw a thin dotted line at the depth of each chosen layer, with its name at the top.
+
+    Args:
+        figure: The figure over depth.
+        chosen: Names of layers. A layer that no curve has is left out.
+        curves: The curves, the run in front last. The last one that has a layer places it.
+        theme: The theme of the page.
+    """
+    low, high = figure.layout.xaxis.range
+    known = {
+        curve.snapshot.names[row]: curve.path.x[row]
+        for curve in curves
+        for row in curve.path.graph.order
+    }
+    for i, name in enumerate(name for name in chosen if name in known):
+        x = float(known[name])
+        figure.add_shape(
+            type="line",
+            x0=x,
+            x1=x,
+            xref="x",
+            y0=0,
+            y1=1,
+            yref="paper",
+            line={"color": theme.ink, "width": 1, "dash": "dot"},
+        )
+        figure.add_annotation(
+            text=short(name),
+            font={"size": 11},
+            bgcolor=translucent(theme.paper, 0.75),
+            x=x,
+            xref="x",
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left" if x < (low + high) / 2 else "right",
+            yshift=-16 * i,
+            showarrow=False,
+        )
+
+
 def by_step(
     figure,
     finding: Finding,
@@ -68,20 +115,37 @@ def by_step(
     start = min(int(np.searchsorted(steps, finding.step)), len(steps) - 1)
     seen_until = finding.step if finding.last_step is None else finding.last_step
     end = max(int(np.searchsorted(steps, seen_until, side="right")) - 1, start)
+    edges = step_axis.edges(steps).tolist()
     colour = theme.severity[finding.severity]
     for first, last in stretches:
         # The outer line is seen where the map has the colour of the inner one.
         for line in ({"color": theme.ink, "width": 5}, {"color": colour, "width": 2}):
             figure.add_shape(
                 type="rect",
-                x0=start - 0.5,
-                x1=end + 0.5,
+                x0=edges[start],
+                x1=edges[end + 1],
                 y0=first - 0.5,
                 y1=last + 0.5,
                 line=line,
             )
     looks = {"color": colour, "symbol": "square-open", "line": {"width": 2}}
     _explain(figure, finding, looks)
+
+
+def chosen_rows(figure, rows: Sequence[int], theme: Theme) -> None:
+    """Draw a thin dotted line above and below each of these rows of a heat map."""
+    for row in rows:
+        for edge in (row - 0.5, row + 0.5):
+            figure.add_shape(
+                type="line",
+                x0=0,
+                x1=1,
+                xref="paper",
+                y0=edge,
+                y1=edge,
+                yref="y",
+                line={"color": theme.ink, "width": 1.5, "dash": "dot"},
+            )
 
 
 def _stretches(

@@ -1,6 +1,6 @@
 """Which tensors of a layer a figure shows: its output, or another quantity."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -73,6 +73,32 @@ def layers_with(recording: Recording, of: str) -> list[str]:
         names.setdefault(key, snapshot.names)
     found = (names[key][row] for key in names for row in np.flatnonzero(having[key]))
     return [*dict.fromkeys(found)]
+
+
+def runs_with(
+    runs: Mapping[str, Recording], layer: str, of: str, where: str
+) -> dict[str, Recording]:
+    """The runs in which a quantity of a layer was measured.
+
+    Args:
+        runs: Recordings by name.
+        layer: Name of the layer.
+        of: The quantity.
+        where: The function that the user called, for messages.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    check(of, runs.values(), where)
+    known = {
+        run: recording
+        for run, recording in runs.items()
+        if layer in layers_with(recording, of)
+    }
+    if not known:
+        expected = f" Expected a layer of one of the runs ({', '.join(runs) or 'none'})."
+        check_layer(layer, runs.values(), of, where, expected)
+    return known
 
 
 def check_layer(

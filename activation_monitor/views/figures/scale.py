@@ -9,7 +9,8 @@ from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.analysis.update_ratio import UPDATE_RATIO
 from activation_monitor.views.figures import statistic as statistics
-from activation_monitor.views.figures.style import Theme, power
+from activation_monitor.views.figures.colours import Theme
+from activation_monitor.views.figures.style import is_plain, size_text
 
 _FAINT = 3.0
 """Minimum extent in decades of the scale of sizes on either side of 1. With it a healthy
@@ -66,4 +67,6 @@ def _decades(middle, far):
     each = -(-int(far) // 2)
     last = int(far) // each * each
     exponents = range(middle - last, middle + last + 1, each)
-    return {"tickvals": [*exponents], "ticktext": [power(e) for e in exponents]}
+    plain = is_plain(min(exponents), max(exponents))
+    texts = [size_text(1, e, plain) for e in exponents]
+    return {"tickvals": [*exponents], "ticktext": texts}

@@ -1,73 +1,15 @@
-"""The style of the figures: colours that colour-blind people can distinguish."""
+"""The style of the figures: texts, axes, the legend."""
 
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from plotly import colors, graph_objects
+from plotly import graph_objects
 
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure.
-
-    Attributes:
-        paper, ink, grid: Background; text and axes; grid lines.
-        runs: Colours of the runs, in turn (Okabe & Ito 2008).
-        low, middle, high: Colours of a size far below 1, about 1, and far above 1.
-        zero, nonfinite: Colours of the marks for values without a place on a log scale.
-        severity: Severity of a finding to its colour.
-    """
-
-    paper: str
-    ink: str
-    grid: str
-    runs: tuple[str, ...]
-    low: tuple[str, str]
-    middle: str
-    high: tuple[str, str]
-    zero: str
-    nonfinite: str
-    severity: dict[str, str]
-
-    def run(self, place: int) -> str:
-        """The colour of a run, by its index among all runs."""
-        return self.runs[place % len(self.runs)]
-
-    @property
-    def sizes(self) -> list[list]:
-        """A plotly colour scale for sizes, with 1 in the middle."""
-        colours = (*self.low, self.middle, *self.high)
-        return [[i / 4, colour] for i, colour in enumerate(colours)]
-
-
-LIGHT = Theme(
-    paper="#ffffff",
-    ink="#222222",
-    grid="#e3e3e3",
-    runs=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    low=("#053061", "#4393c3"),
-    middle="#f2f2f2",
-    high=("#d6604d", "#67001f"),
-    zero="#8c8c8c",
-    nonfinite="#E3B505",
-    severity={"critical": "#B00020", "warning": "#E69F00"},
-)
-
-DARK = Theme(
-    paper="#1e1e1e",
-    ink="#e8e8e8",
-    grid="#3c3c3c",
-    runs=("#56B4E9", "#E69F00", "#2CC295", "#D98CB8", "#F0E442", "#D55E00"),
-    low=("#a9d5f5", "#3f86bd"),
-    middle="#333333",
-    high=("#cf5a45", "#ffc2b0"),
-    zero="#8c8c8c",
-    nonfinite="#F0E442",
-    severity={"critical": "#FF6B6B", "warning": "#E69F00"},
-)
+from activation_monitor.views.figures.colours import DARK as DARK
+from activation_monitor.views.figures.colours import LIGHT as LIGHT
+from activation_monitor.views.figures.colours import Theme
 
 DECADES = 2.5
 """Minimum length of such an axis without its margins. With them it shows three powers of
@@ -94,13 +36,11 @@ _POWERS = 8
 _MANY = 10
 """Length of an axis from which the ticks of plotly are whole numbers."""
 
-_TINT = 0.2
-"""Fraction of a colour in its tint."""
+_SLANTED = 17
+"""Maximum number of characters of a slanted name."""
 
-
-def theme(dark: bool) -> Theme:
-    """The colours for a light or a dark page."""
-    return DARK if dark else LIGHT
+_ENTRIES = 4
+"""Maximum number of entries in a legend."""
 
 
 def escape(text: str) -> str:
@@ -128,9 +68,10 @@ def short_run(name: str) -> str:
 
 
 def slanted(x: Sequence[float] | np.ndarray, names: Sequence[str]) -> dict:
-    """Names of layers as slanted ticks of an axis."""
-    texts = [short(name) for name in names]
-    return {"tickvals": x, "ticktext": texts, "tickangle": -25}
+    """Names of layers as slanted ticks of an axis. They are so short and steep that the
+    first one fits beside the vertical axis; plotly hides a name that does not."""
+    texts = [short(name, _SLANTED) for name in names]
+    return {"tickvals": x, "ticktext": texts, "tickangle": -40}
 
 
 def whole(low: float, high: float) -> dict:
@@ -138,36 +79,6 @@ def whole(low: float, high: float) -> dict:
     if low == high:
         return {"tickvals": [low]}
     return {"dtick": 1, "tick0": 0} if high - low < _MANY else {}
-
-
-def rgb(colour: str) -> list[int]:
-    """The channels of a colour `#rrggbb`."""
-    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-
-
-def translucent(colour: str, opacity: float) -> str:
-    """A colour `#rrggbb` as plotly's `rgba(...)`."""
-    return f"rgba({', '.join(str(c) for c in rgb(colour))}, {opacity})"
-
-
-def tint(colour: str, paper: str) -> str:
-    """A pale, opaque tint of a colour."""
-    pairs = zip(rgb(colour), rgb(paper), strict=True)
-    mixed = (round(_TINT * ink + (1 - _TINT) * page) for ink, page in pairs)
-    return "#" + "".join(f"{channel:02x}" for channel in mixed)
-
-
-def shade(share: float, dark: bool) -> str:
-    """The colour of one of many curves in an order.
-
-    Args:
-        share: Its place, from 0 to 1.
-        dark: Whether the page is dark.
-    """
-    low, high = (0.25, 1.0) if dark else (0.0, 0.85)
-    (found,) = colors.sample_colorscale("Viridis", [low + (high - low) * share])
-    channels = colors.unlabel_rgb(found)
-    return "#" + "".join(f"{round(channel):02x}" for channel in channels)
 
 
 def power(exponent: int) -> str:
@@ -190,16 +101,26 @@ def log_axis(low: float, high: float) -> dict:
         thirds = {e + math.log10(3): 3 for e in range(first - 1, last + 1)}
         places |= {place: 3 for place in thirds if low <= place <= high}
     ticks = sorted(places)
-    plain = _PLAIN[0] <= first and last <= _PLAIN[1]
+    plain = is_plain(first, last)
     return {
         "type": "log",
         "range": [low, high],
         "tickvals": [10.0**place for place in ticks],
-        "ticktext": [_size(places[place], math.floor(place), plain) for place in ticks],
+        "ticktext": [size_text(places[place], math.floor(place), plain) for place in ticks],
     }
 
 
-def _size(digit, exponent, plain):
+def is_plain(first: int, last: int) -> bool:
+    """Whether an axis of these powers of 10 has plain numbers."""
+    return _PLAIN[0] <= first and last <= _PLAIN[1]
+
+
+def size_text(digit: int, exponent: int, plain: bool) -> str:
+    """A digit times a power of 10, as plain number or as plotly writes it.
+
+    >>> size_text(3, -1, True), size_text(1, -5, False)
+    ('0.3', '10<sup>−5</sup>')
+    """
     if plain:
         return f"{digit * 10.0**exponent:.15g}"
     return power(exponent) if digit == 1 else f"{digit}·{power(exponent)}"
@@ -220,6 +141,7 @@ def dress(
         height: Height in pixels, including the labels of the axes and the legend. Defaults
             to `460`.
     """
+    _limit_legend(figure)
     axis = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid}
     axis |= {"ticks": "outside", "tickcolor": colours.grid, "automargin": True}
     axis |= {"exponentformat": "power"}  # not 10n or 2M
@@ -230,7 +152,7 @@ def dress(
         plot_bgcolor=colours.paper,
         font={"color": colours.ink, "size": 12},
         height=height,
-        margin={"l": 70, "r": 20, "t": 50, "b": 10},
+        margin={"l": 70, "r": 20, "t": 50, "b": 16},
         legend={
             "orientation": "h",
             "y": 0,
@@ -241,6 +163,32 @@ def dress(
         hoverlabel={"font": {"size": 12}, "namelength": -1},
     )
     return figure.update_xaxes(**axis).update_yaxes(**axis)
+
+
+def add_key(figure: graph_objects.Figure, text: str) -> None:
+    """Write a short key above the panels, on the left; nothing for an empty text."""
+    if text:
+        figure.add_annotation(
+            text=text,
+            font={"size": 11},
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+        )
+
+
+def _limit_legend(figure):
+    """Keep the first entry of each kind, and not more than fit."""
+    shown = []
+    for trace in figure.data:
+        if trace.showlegend:
+            kind = trace.legendgroup or trace.name
+            trace.showlegend = kind not in shown and len(shown) < _ENTRIES
+            shown.append(kind)
 
 
 def note(figure: graph_objects.Figure, text: str) -> None:

@@ -1,9 +1,9 @@
 """A plotly figure of curves as inline SVG, for pages without plotly.js.
 
 It supports what the figures over depth consist of: scatter traces in panels one above the
-other, horizontal lines, annotations and the legend. Vertical axes are linear or
-logarithmic. Text, axes and grid have the colour of the surrounding text, which suits a
-light and a dark page.
+other, lines, bands, annotations and the legend. Vertical axes are linear or logarithmic.
+Text, axes and grid have the colour of the surrounding text, which suits a light and a dark
+page.
 """
 
 import html
@@ -11,9 +11,17 @@ import re
 from typing import Any, cast
 
 import numpy as np
-from plotly import colors, graph_objects
+from plotly import graph_objects
 
-from activation_monitor.views.figures.style import DARK, LIGHT
+from activation_monitor.views.figures.colours import (
+    DARK,
+    LIGHT,
+    contrast,
+    mixed,
+    readable,
+    rgb,
+)
+from activation_monitor.views.figures.labels import LINE, grouped, spread
 from activation_monitor.views.figures.svg_axes import (
     TOP,
     WIDTH,
@@ -25,6 +33,9 @@ from activation_monitor.views.figures.svg_axes import (
 
 _SHRUNK = 0.75
 """Height of a panel relative to the figure: a notebook cell is lower than a page."""
+
+_CONTRAST = 3.0
+"""Minimum contrast of a run's colour with both pages (WCAG 2, for graphics)."""
 
 _LEGEND = 45
 """Height of the legend in the plotly figure, in pixels."""
@@ -48,16 +59,13 @@ def svg(figure: graph_objects.Figure) -> str:
     for suffix, (x, y) in panels.items():
         is_last = suffix == max(panels)
         parts += _frame(x, y, layout, suffix, below if is_last else None)
-    for shape in layout.shapes:
-        x, y = panels[panel_of(shape.yref)]
-        ends = (x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))
-        parts.append(_line(shape.line, ends))
+    behind = [shape for shape in layout.shapes if shape.layer == "below"]
+    parts += [_shape(shape, panels) for shape in behind]
     for trace in figure.data:
         parts += _trace(trace, *panels[panel_of(trace.yaxis)])
-    for note in layout.annotations:
-        x, y = panels[panel_of(note.yref)]
-        # On a logarithmic axis, plotly uses the exponent as the place of an annotation.
-        parts.append(_text(x.start + 4, y.at_place(note.y) - 4, note.text))
+    parts += [_shape(shape, panels) for shape in layout.shapes if shape not in behind]
+    for suffix, panel in panels.items():
+        parts += _notes(layout, suffix, *panel)
     entries, height = _legend(figure, left, bottom + below + 12)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
@@ -91,6 +99,49 @@ def _frame(x, y, layout, suffix, below):
         yield _text((x.start + x.end) / 2, y.start + below - 10, title, "middle")
 
 
+def _shape(shape, panels):
+    """A horizontal line in a panel, or a vertical line or band in one panel or in all."""
+    name = panel_of(shape.yref)
+    those = [panels[name]] if "y" in shape.yref else [*panels.values()]
+    if shape.yref in (f"y{name}", "y"):
+        x, y = those[0]
+        return _line(shape.line, [(x.start, y.at(shape.y0)), (x.end, y.at(shape.y1))])
+    x, top, bottom = those[0][0], those[0][1].end, those[-1][1].start
+    left, right = x.at(shape.x0), x.at(shape.x1)
+    if shape.type == "line":
+        return _line(shape.line, [(left, bottom), (right, top)])
+    fill = _colour(shape.fillcolor)
+    return f'<path d="M{left} {top}H{right}V{bottom}H{left}Z" fill="{fill}"/>'
+
+
+def _notes(layout, suffix, x, y):
+    """The texts of a panel: the names of its lines, and others. The first panel has those
+    of the whole figure."""
+    ends = []
+    for note in layout.annotations:
+        if note.yref == f"y{suffix}" and note.xshift:
+            ends.append(note)
+        elif note.yref == f"y{suffix}":
+            # On a logarithmic axis, plotly uses the exponent as the place of a text.
+            yield _text(x.start + 4, y.at_place(note.y) - 4, note.text)
+        elif note.yref == "paper" and not suffix:
+            in_figure = note.xref == "paper"
+            at = x.start if in_figure else x.at(note.x)
+            anchor = {"left": "start", "right": "end"}[note.xanchor]
+            place = y.end - 4 if in_figure else y.end + 10 - (note.yshift or 0)
+            yield _text(at, place, note.text, anchor, size=11)
+    # A panel is lower than in the figure, so that names are placed again.
+    for group in grouped(ends, x.low, x.high):
+        places = [y.start - y.at_place(note.y) for note in group]
+        tall = [LINE * len(note.text.split("<br>")) for note in group]
+        placed = spread(places, tall, 0.0, y.start - y.end)
+        for note, place, height in zip(group, placed, tall, strict=True):
+            for i, line in enumerate(note.text.split("<br>")):
+                at = y.start - place - height / 2 + (i + 0.75) * LINE
+                text = _text(x.at(note.x) + note.xshift, round(at, 1), line, size=11)
+                yield text.replace("<text ", f'<text fill="{_colour(note.font.color)}" ')
+
+
 # -- traces and the legend
 
 
@@ -103,8 +154,10 @@ def _trace(trace, x, y):
         corners = " ".join(f"{a},{b}" for a, b in filter(None, points))
         yield f'<polygon points="{corners}" fill="{_colour(trace.fillcolor)}"/>'
         return
+    faint = 1.0 if trace.opacity is None else trace.opacity
     if "lines" in trace.mode:
-        yield _line(trace.line, points)
+        line = _line(trace.line, points)
+        yield line if faint == 1 else f'<g opacity="{faint:g}">{line}</g>'
     if "markers" in trace.mode:
         marker = trace.marker
         symbols = _each(marker.symbol, len(points))
@@ -114,8 +167,8 @@ def _trace(trace, x, y):
             for point, symbol, outline in zip(points, symbols, outlines, strict=True)
             if point
         )
-        opacity = 1.0 if marker.opacity is None else marker.opacity
-        yield f'<g opacity="{opacity}">{drawn}</g>'
+        opacity = faint * (1.0 if marker.opacity is None else marker.opacity)
+        yield f'<g opacity="{opacity:g}">{drawn}</g>'
 
 
 def _each(value, count):
@@ -155,7 +208,7 @@ def _legend(figure, left, top) -> tuple[list[str], float]:
     """The entries in rows, and the bottom of the last row."""
     parts, x, y = [], left, top
     for trace in figure.data:
-        if trace.showlegend is False or not trace.name:
+        if not trace.showlegend or not trace.name:
             continue
         wide = 44 + 6.6 * len(html.unescape(trace.name))
         if x > left and x + wide > WIDTH:
@@ -183,14 +236,27 @@ def _colour(colour):
     """A colour between those of the light and the dark theme, which suits both."""
     if colour in (None, LIGHT.ink, LIGHT.grid):
         return "currentColor"
+    if colour.startswith("rgba"):
+        red, green, blue, opacity = re.findall(r"[\d.]+", colour)
+        solid = "#" + "".join(f"{int(c):02x}" for c in (red, green, blue))
+        if solid == LIGHT.ink:
+            return f"rgba(128, 128, 128, {opacity})"
+        between = _between(solid)
+        return colour if between is None else f"rgba{between[3:-1]}, {opacity})"
+    return _between(colour) or colour
+
+
+def _between(colour):
+    """The colour halfway between the themes of a run's colour, or of text in it, with so
+    much white or black that it stands out from both pages."""
     for light, dark in zip(LIGHT.runs, DARK.runs, strict=True):
-        light, dark = colors.hex_to_rgb(light), colors.hex_to_rgb(dark)
-        middle = tuple((a + b) // 2 for a, b in zip(light, dark, strict=True))
-        if colour.startswith("rgba") and colour.startswith(f"rgba{light}"[:-1]):
-            return colour.replace(f"{light}"[1:-1], f"{middle}"[1:-1])
-        if colour.startswith("#") and colors.hex_to_rgb(colour) == light:
-            return f"rgb{middle}"
-    return colour
+        if colour.lower() in (light.lower(), readable(light, LIGHT.paper, LIGHT.ink)):
+            middle = mixed(light, dark, 0.5)
+            for paper, towards in ((DARK.paper, "#ffffff"), (LIGHT.paper, "#000000")):
+                shades = (mixed(middle, towards, 1 - i / 20) for i in range(20))
+                middle = next(one for one in shades if contrast(one, paper) >= _CONTRAST)
+            return f"rgb({', '.join(map(str, rgb(middle)))})"
+    return None
 
 
 # -- text

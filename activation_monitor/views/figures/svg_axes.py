@@ -54,14 +54,14 @@ def height_below(layout: graph_objects.Layout) -> float:
     names = axis.ticktext
     if not axis.tickangle or not names:
         return 52.0
-    return 44.0 + 3.0 * max(len(html.unescape(name)) for name in names)
+    return 44.0 + 3.5 * max(len(html.unescape(name)) for name in names)
 
 
 def margin_left(layout: graph_objects.Layout) -> float:
     """Width of the left margin, for the ticks and the slanted name of the first layer."""
     axis, margin = cast(Any, layout.xaxis), cast(Any, layout.margin)
     names = axis.ticktext
-    return max(margin.l, 5.5 * len(html.unescape(names[0])) if names else 0.0)
+    return max(margin.l, 4.6 * len(html.unescape(names[0])) if names else 0.0)
 
 
 def panels_of(
@@ -84,16 +84,18 @@ def panels_of(
             bottom - share * (bottom - TOP) for share in axis.domain or (0.0, 1.0)
         )
         log = axis.type == "log"
-        ticks = _ticks(axis, low, high, (start - end) // 30)
+        if axis.tickvals is None:
+            ticks = _ticks(axis, low, high, (start - end) // 30)
+        else:
+            places = np.log10(axis.tickvals) if log else axis.tickvals
+            ticks = list(zip(places, axis.ticktext, strict=True))
         panels[suffix] = x, Axis(low, high, start, end, ticks, log)
     return panels
 
 
 def _horizontal(figure, start, end):
-    low, high = _ends(trace.x for trace in figure.data)
-    spare = 0.03 * (high - low)
-    low, high = low - spare, high + spare
     axis = figure.layout.xaxis
+    low, high = axis.range or _ends(trace.x for trace in figure.data)
     if axis.tickvals is not None:
         ticks = list(zip(axis.tickvals, axis.ticktext, strict=True))
     else:

@@ -10,20 +10,19 @@ from activation_monitor.analysis.shown import count
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.analysis.update_ratio import update_ratios
+from activation_monitor.views.figures import labels, step_axis
 from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
+from activation_monitor.views.figures.colours import shade, theme, translucent
+from activation_monitor.views.figures.labels import Label, end_of
 from activation_monitor.views.figures.style import (
     dress,
     escape,
     log_axis,
     note,
     power,
-    shade,
     short,
-    theme,
-    translucent,
-    whole,
 )
 
 _LAYERS = 12
@@ -62,10 +61,8 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
         note(figure, "No sampled step has changed a weight.")
         return figure
     names, drawn = [*ratios], _drawn(recording, ratios)
-    zeros, seen = (
-        {},
-        [*(math.log10(limit(f"update-ratio{end}")) for end in ("-low", "-high"))],
-    )
+    zeros, ends = {}, []
+    seen = [math.log10(limit(f"update-ratio{end}")) for end in ("-low", "-high")]
     for name in drawn:
         ratio, colour = (
             ratios[name],
@@ -79,11 +76,14 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
             marker={"size": 5, "color": colour},
             name=short(name),
             legendgroup=escape(name),
-            showlegend=True,  # also for a single entry
+            showlegend=False,
             customdata=[name] * len(recording),
             hovertemplate=f"{escape(name)}<br>step %{{x}}: %{{y:.3g}}<extra></extra>",
         )
         seen += [*statistics.log10(ratio)]
+        end = end_of(recording.steps, statistics.log10(ratio))
+        if end is not None:
+            ends.append(Label(short(name), colour, *end))
         zeros[name] = [
             step for step, r in zip(recording.steps, ratio, strict=True) if r == 0
         ]
@@ -93,14 +93,15 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
     _add_guide(figure, colours)
     axis = log_axis(low - 1.6 * spare, high + 1.6 * spare)
     figure.update_yaxes(title="rms of update / rms of weight", **axis)
-    figure.update_xaxes(title="step", **whole(recording.steps[0], recording.steps[-1]))
+    figure.update_xaxes(title="step", **step_axis.axis(recording.steps))
     title = _TITLE
     if len(drawn) < len(names):
         title += (
             f", {len(drawn)} of {count(len(names), 'weight layer')}: first, last and those "
             "farthest from the line"
         )
-    return dress(figure, colours, title, 460 + 20 * (len(drawn) // 4))
+    dress(figure, colours, title)
+    return labels.add(figure, ends)
 
 
 def _drawn(recording, ratios):
@@ -132,6 +133,7 @@ def _add_zeros(figure, zeros, y, colours):
             mode="markers",
             marker={"symbol": "triangle-down", "size": 9, "color": colours.zero},
             name="zero",
+            showlegend=True,
             customdata=names,
             hovertext=[
                 f"{escape(name)}<br>step {step}: the weights did not change"
