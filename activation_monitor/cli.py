@@ -126,6 +126,8 @@ def _report_arguments(add):
     add("log_dir", metavar="LOGDIR", help="the `log_dir` of one or several monitors")
     add("-o", "--output", help="output file [report.html; with --json the terminal]")
     add("--json", action="store_true", help="write the report as JSON, for programs")
+    about = "the run that the others are compared with [the first healthy one]"
+    add("--reference", metavar="RUN", help=about)
 
 
 def _export_arguments(add):
@@ -198,9 +200,11 @@ def _report(arguments):
         _check_output(output, "report.html")
     runs = reader.read_runs(arguments.log_dir, "report")
     if arguments.json:
-        text = json.dumps(summary.summary(runs), indent=1, allow_nan=False)
+        found = summary.summary(runs, arguments.reference)
+        text = json.dumps(found, indent=1, allow_nan=False)
     else:
-        text = report.page(runs, f"Activations in {arguments.log_dir}")
+        title = f"Activations in {arguments.log_dir}"
+        text = report.page(runs, title, arguments.reference)
     if output is None:
         print(text)
         return 0

@@ -110,6 +110,11 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views",
     },
+    "views/report_figures.py": {
+        "plotly",
+        "activation_monitor.analysis",
+        "activation_monitor.views.figures",
+    },
     "views/report_page.py": set(),
     "views/": {"activation_monitor.analysis"},
     "actions.py": {"activation_monitor.analysis"},

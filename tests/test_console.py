@@ -174,6 +174,51 @@ def test_print_shows_the_table():
     assert str(diagnosis) == NO_GROWTH
 
 
+def many(count, **changed):
+    """A healthy network of many layers, with other sizes by the number of the layer."""
+    sizes = [changed.get(f"at_{i}", 1.0) for i in range(count)]
+    return network(*sizes, names=[f"net/block_{i}/dense" for i in range(count)])
+
+
+def names_in(shown):
+    """The names in the first column of a table."""
+    lines = shown.splitlines()
+    start = next(i for i, line in enumerate(lines) if "──" in line)
+    rows = lines[start + 1 : lines.index("", start)]
+    return [word for line in rows for word in line.split()[:1] if "/" in word]
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(40, 40), (41, 10)])
+def test_a_table_of_many_layers_has_the_worst_ten(layers, expected):
+    """Up to 40 layers, all of them. A line says how many there are."""
+    shown = text(many(layers))
+    assert len(names_in(shown)) == expected
+    said = f"10 of {layers} layers: those of the findings, then those whose rms is"
+    assert (said in " ".join(shown.split())) == (expected < layers)
+
+
+def test_the_worst_layers_are_those_of_findings_and_then_those_that_changed_most():
+    """In the order of the network. A layer whose output has become zero comes first."""
+    first = many(150)
+    changed = {f"at_{i}": 1.0 + i for i in range(1, 31)} | {"at_100": 0.0, "at_120": 0.01}
+    last = many(150, **changed, at_140=math.inf)
+    last = dataclasses.replace(last, step=1000)
+    (finding,) = diagnose([first, last]).findings
+    assert finding.layers == ("net/block_140/dense",)
+    shown = text(first, last)
+    kept = [*range(24, 31), 100, 120, 140]
+    assert names_in(shown) == [f"net/block_{i}/dense" for i in kept]
+    assert "then those whose rms has changed most" in " ".join(shown.split())
+
+
+def test_of_one_snapshot_the_sizes_far_from_one_are_shown():
+    """There is no other step to compare with."""
+    shown = text(many(60, at_7=3.0, at_9=0.2, at_59=0.01))
+    assert {"net/block_7/dense", "net/block_9/dense", "net/block_59/dense"} <= {
+        *names_in(shown)
+    }
+
+
 def test_layers_of_a_finding_are_coloured_by_its_severity():
     """Yellow for a warning, red for a critical finding."""
 
@@ -202,13 +247,27 @@ def test_a_layer_of_two_findings_has_the_colour_of_the_worse():
     assert [row.style for row in table.rows] == [*["bold red"] * 2, None, "yellow", None]
 
 
-def test_a_long_name_is_folded_not_cut():
-    """The whole path of a layer is shown, whatever its length."""
-    name = "/".join(f"block_{i}" for i in range(30))
-    lines = text(network(1.0, 1.0, names=[name, "head"])).splitlines()
-    rows = lines[3 : lines.index("", 3)]
-    column = "".join(line.split()[0] for line in rows)
-    assert name in column
+BLOCKS = "/".join(f"block_{i}" for i in range(30))
+
+
+def test_a_long_name_is_cut_at_its_start():
+    """Names differ at their ends. A row stays one line."""
+    lines = text(network(1.0, 1.0, names=[BLOCKS, "head"])).splitlines()
+    assert len(lines[3 : lines.index("", 3)]) == 3
+    (row,) = (line for line in lines if "…" in line)
+    name = row.split()[0]
+    assert name[0] == "…" and BLOCKS.endswith(name[1:]) and len(name) > 20
+    assert len(row) <= 80
+
+
+def test_no_name_in_a_sentence_is_broken():
+    """Sentences are broken between words, also at a hyphen in none of them."""
+    name = f"{BLOCKS}/a-b"
+    snapshot = network(1.0, 0.0, 1.0, names=["a", name, "head"])
+    (finding,) = diagnose([snapshot]).findings
+    assert finding.message.count(name) == 1
+    shown = text(snapshot)
+    assert shown.count(name) == str(finding).count(name)
 
 
 @pytest.mark.parametrize("name", ["attention[query]", "a[/b]", "[red]dense"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import board
 from activation_monitor import cli
 from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import diagnose
@@ -21,7 +22,8 @@ from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.reader import read_runs
 from activation_monitor.storage.writer import EventLog
 from activation_monitor.views import report
-from activation_monitor.views.summary import summary
+from activation_monitor.views.figures.style import DARK, LIGHT, rgb
+from activation_monitor.views.summary import reference_of, summary
 from networks import Drawn, chain, network, tap
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;<b>bold</b>"
@@ -110,21 +112,28 @@ def page():
 
 
 def test_the_verdict_comes_first(page):
-    """One line for all runs, then each run with evidence and fix, then the figures."""
+    """One line for all runs, a row for each, then each run with evidence and fix."""
     text = page.text
+    finding = diagnose(RUNS["a_vanishing"]).findings[0]
     order = [
         "three runs",
         "Findings in 1 of 3 runs: a_vanishing.",
+        "a_vanishing" + "critical: vanishing-activations",
+        "initialization",
+        finding.fix.changes[0].line,
+        "b_fine" + "healthy",
+        "Comparison",
+        "a_vanishing: critical: vanishing-activations",
         "vanishing-activations (critical, at initialization)",
+        "rms of the signal",
         "Cause: initializer.",
+        "b_fine: healthy",
         "Healthy: no findings; 2 steps sampled, up to step 10.",
-        "Figures",
-        "Layers",
         "What was measured",
     ]
-    places = [text.index(part) for part in order]
-    assert places == sorted(places)
-    finding = diagnose(RUNS["a_vanishing"]).findings[0]
+    place = 0
+    for part in order:
+        place = text.index(part, place)
     assert finding.message in text
     for change in finding.fix.changes:
         assert change.line in text
@@ -134,7 +143,8 @@ def test_every_figure_is_there_in_both_themes(page):
     """Each has a place on the page, and the data of the recordings."""
     places = {a["data-figure"] for tag, a in page.tags if "data-figure" in a}
     assert places == set(page.figures)
-    each = {f"{kind}-{i}" for kind in ("heat", "graph", "layer") for i in range(3)}
+    kinds = ("depth", "heat", "graph", "layer")
+    each = {f"{kind}-{i}" for kind in kinds for i in range(3)}
     assert places == {"comparison"} | each
     for both in page.figures.values():
         assert both["light"]["layout"]["paper_bgcolor"] == "#ffffff"
@@ -144,7 +154,7 @@ def test_every_figure_is_there_in_both_themes(page):
 def test_one_run_has_its_depth_profile():
     """There is nothing to compare with, and a single run needs no headings."""
     one = Page(report.page({"run": RUNS["b_fine"]}, "one"))
-    assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0"}
+    assert set(one.figures) == {"depth-0", "heat-0", "graph-0", "layer-0"}
     assert "No findings." in one.text
 
 
@@ -160,7 +170,7 @@ def test_the_figures_of_a_run_show_the_worst_finding():
     assert title == "dead units over depth"
     names = {trace.get("name") for trace in drawn["finding-0"]["light"]["data"]}
     assert {"step 0", "step 10", "step 20"} <= names
-    for key in ("depth", "finding-0", "heat-0"):
+    for key in ("depth-0", "finding-0", "heat-0"):
         assert drawn[key]["dark"]["layout"]["shapes"], key
     assert drawn["heat-0"]["light"]["layout"]["title"]["text"].startswith("dead units")
     title = drawn["graph-0"]["light"]["layout"]["title"]["text"]
@@ -172,7 +182,7 @@ def test_the_figures_of_a_run_show_the_worst_finding():
 
 
 def test_runs_with_gradients_and_updates_have_figures_of_them():
-    """The comparison of several runs has no gradients, so each run has its own profile."""
+    """In one figure below the outputs, and of their own."""
     taps = [tap(f"d{i}", 1.0, gradient=10.0**-i) for i in range(1, 4)]
     forward = network(*taps)
     kernels = np.stack([records.measure([[1.0], [-1.0]])] * 3)
@@ -180,12 +190,13 @@ def test_runs_with_gradients_and_updates_have_figures_of_them():
     quantities = {**forward.quantities, "weight": kernels, "weight_update": updates}
     trained = Recording([dataclasses.replace(forward, quantities=quantities)])
     one = Page(report.page({"a": trained}, "one run"))
-    assert set(one.figures) == {"depth", "heat-0", "graph-0", "layer-0", "updates-0"}
+    kinds = ("depth", "heat", "graph", "layer", "updates")
+    assert set(one.figures) == {f"{kind}-0" for kind in kinds}
     (line, *_) = one.figures["updates-0"]["light"]["data"]
     np.testing.assert_allclose(json_values(line["y"]), [1e-3])
     both = Page(report.page({"a": trained, "b": RUNS["b_fine"]}, "two runs")).figures
     assert {"depth-0", "updates-0"} <= set(both)
-    assert not {"depth-1", "updates-1"} & set(both)
+    assert "updates-1" not in both
     below = [t for t in both["depth-0"]["light"]["data"] if t.get("yaxis") == "y2"]
     np.testing.assert_allclose(json_values(below[0]["y"]), [1e-1, 1e-2, 1e-3])
 
@@ -201,8 +212,68 @@ def test_what_differs_is_held_against_the_healthy_run(page):
     """The reference is the first healthy run, in any position."""
     assert "What differs between b_fine and a_vanishing" in page.text
     assert "What differs between b_fine and c_fine" in page.text
-    ratio = page.figures["comparison"]["light"]["layout"]["yaxis2"]["title"]["text"]
-    assert ratio == "ratio to b_fine"
+    assert ratio(page) == "ratio to b_fine"
+
+
+def ratio(page):
+    return page.figures["comparison"]["light"]["layout"]["yaxis2"]["title"]["text"]
+
+
+def test_the_reference_can_be_chosen():
+    """A run with findings as well. Figures, differences and JSON follow; colours stay."""
+    chosen = Page(report.page(RUNS, "three runs", "a_vanishing"))
+    assert ratio(chosen) == "ratio to a_vanishing"
+    assert "What differs between a_vanishing and b_fine" in chosen.text
+    assert "What differs between a_vanishing and c_fine" in chosen.text
+    assert summary(RUNS, "c_fine")["reference"] == "c_fine"
+    assert set(summary(RUNS, "c_fine")["differences"]) == {"a_vanishing", "b_fine"}
+    for name in (None, "a_vanishing"):
+        drawn = Page(report.page(RUNS, "", name)).figures["comparison"]["light"]["data"]
+        lines = {
+            trace["name"].split(",")[0]: trace["line"]["color"]
+            for trace in drawn
+            if trace.get("line", {}).get("color") and "name" in trace
+        }
+        expected = {run: LIGHT.run(place) for place, run in enumerate(RUNS)}
+        assert lines == expected
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["findings", "healthy", "healthy"], "b"),
+        (["findings", "not assessed", "healthy"], "c"),
+        (["findings", "not assessed", "findings"], "b"),
+        (["findings", "findings", "findings"], "a"),
+    ],
+)
+def test_the_reference_is_the_first_run_with_the_best_verdict(verdicts, expected):
+    """Healthy is better than not assessed, and that is better than findings."""
+    snapshots = {"healthy": [healthy()], "not assessed": [chain(1.0)]}
+    snapshots["findings"] = [vanishing()]
+    diagnoses = {
+        name: diagnose(snapshots[verdict])
+        for name, verdict in zip("abc", verdicts, strict=True)
+    }
+    assert [found.verdict for found in diagnoses.values()] == verdicts
+    assert reference_of(diagnoses) == expected
+
+
+def test_an_unknown_reference_is_an_error(logs, tmp_path, capsys):
+    """With the name that was probably meant, and without a page."""
+    with pytest.raises(ValueError, match="Did you mean 'b_fine'"):
+        report.page(RUNS, "", "b_fin")
+    output = tmp_path / "page.html"
+    arguments = ["report", str(logs), "-o", str(output), "--reference", "c_fine"]
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "activation-monitor report: no run named 'c_fine'. Did you mean 'deeper/c_fine'? "
+        "The reference must be a run of the report.\n"
+    )
+    assert not output.exists()
+    assert cli.main([*arguments[:-1], "deeper/c_fine"]) == 0
+    assert ratio(Page(output.read_text(encoding="utf-8"))) == "ratio to deeper/c_fine"
 
 
 def test_the_table_has_every_layer_with_its_figures(page):
@@ -210,12 +281,11 @@ def test_the_table_has_every_layer_with_its_figures(page):
     net = Drawn(0).chain(8)
     for name in ("d1", "d8"):
         assert f"{np.sqrt(np.mean(net.tensors[name] ** 2)):.3g}" in page.text
-    rows = sum(tag == "tr" and "class" in a for tag, a in page.tags)
-    assert rows == 3 * len(RUNS["a_vanishing"][0].layers)
-    worst_by_layer = diagnose(RUNS["a_vanishing"]).findings[0].layers
-    assert sum(a.get("class") == "critical" for t, a in page.tags if t == "tr") == len(
-        worst_by_layer
-    )
+    rows = [a["class"] for tag, a in page.tags if tag == "tr" and "class" in a]
+    # And one in the table of the runs.
+    assert len(rows) == 3 * (1 + len(RUNS["a_vanishing"][0].layers))
+    named = diagnose(RUNS["a_vanishing"]).findings[0].layers
+    assert rows.count("critical") == 1 + len(named)
 
 
 def test_the_page_needs_no_network(page):
@@ -223,7 +293,8 @@ def test_the_page_needs_no_network(page):
     for tag, attributes in page.tags:
         assert tag not in ("img", "iframe", "object", "embed")
         assert "src" not in attributes
-        assert attributes.get("href", "data:,") == "data:,"
+        href = attributes.get("href", "data:,")
+        assert href == "data:," or href.startswith("#run-")
     assert any("plotly.js v" in script for script in page.scripts)
 
 
@@ -238,7 +309,7 @@ def test_hostile_names_stay_text():
     kinds = {tag for tag, _ in found.tags}
     assert kinds.isdisjoint({"img"}) and not any("onerror" in a for _, a in found.tags)
     assert found.text.count(HOSTILE) > 20
-    assert len(found.scripts) >= 3 and len(found.figures) == 7
+    assert len(found.scripts) >= 3 and len(found.figures) == 9
     before_plotly = source[: source.index("plotly.js v")]
     assert "<img" not in before_plotly and before_plotly.count("</script>") == 1
 
@@ -482,7 +553,9 @@ def test_the_page_draws_in_a_browser_from_a_file(tmp_path, hostile):
         steps = Recording([network(*taps, step=i) for i in range(2)])
         runs = {HOSTILE: steps, f"{HOSTILE}2": steps}
     source = report.page(runs, HOSTILE)
-    (tmp_path / "page.html").write_text(source, encoding="utf-8")
+    # Without a window, no figure comes near: printing draws them all.
+    shown = f"{source}<script>dispatchEvent(new Event('beforeprint'))</script>"
+    (tmp_path / "page.html").write_text(shown, encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     dom, console = browser(profile, "--dump-dom", f"file://{tmp_path}/page.html")
     assert console == []
@@ -490,3 +563,79 @@ def test_the_page_draws_in_a_browser_from_a_file(tmp_path, hostile):
     assert set(drawn) == set(Page(source).figures)
     assert "<img" not in dom[: dom.index('id="figures"')]
     assert not re.search(r"<b>bold", dom[: dom.index('id="figures"')])
+
+
+LOOK = """
+const printed = [...document.querySelectorAll("[data-figure]")];
+const wide = [...document.querySelectorAll(".wide")];
+const of = (css) => getComputedStyle(document.body)[css];
+return {
+  paper: of("backgroundColor"),
+  drawn: printed.filter((place) => place.data).length,
+  papers: [...new Set(printed.filter((p) => p.data).map((p) => p.layout.paper_bgcolor))],
+  widths: [...new Set(printed.filter((p) => p.data).map((p) => p._fullLayout.width))],
+  closed: document.querySelectorAll("details:not([open])").length,
+  cut: wide.filter((w) => w.scrollHeight > w.clientHeight + 2).length,
+  sticky: wide.filter(
+    (w) => getComputedStyle(w.querySelector("th")).position === "sticky").length,
+  broken: document.documentElement.scrollWidth > innerWidth,
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def open_page(tmp_path_factory):
+    """The page of runs with 60 layers of long names, in a browser."""
+    if board.why_no_browser():
+        pytest.skip(board.why_no_browser())
+    names = [f"net/encoder/{'block_' * 8}{i}" for i in range(60)]
+    deep = network(*(tap(name) for name in names))
+    steps = Recording([deep, dataclasses.replace(deep, step=10)])
+    source = report.page({**RUNS, "deep": steps}, "title")
+    path = tmp_path_factory.mktemp("report") / "page.html"
+    path.write_text(source, encoding="utf-8")
+    with board.browser(1024, 768) as driver:
+        driver.get(f"file://{path}")
+        yield driver, len(Page(source).figures)
+
+
+def test_a_printed_page_is_light_open_and_not_cut(open_page):
+    """All parts are open, all figures are drawn in the width of the paper, and no table
+    scrolls. Afterwards, the page is as before."""
+    driver, count = open_page
+    driver.execute_script("document.querySelector('[value=dark]').click()")
+    before = driver.execute_script(LOOK)
+    assert before["closed"] > 0 and before["cut"] == 1 and before["drawn"] < count
+    assert before["paper"] == "rgb(30, 30, 30)" and before["papers"] == ["#1e1e1e"]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.set_window_size(703, 1032)  # A4 at 96 dots per inch, between the margins
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    during = driver.execute_script(LOOK)
+    assert during["closed"] == during["cut"] == during["sticky"] == 0
+    assert during["drawn"] == count and during["widths"] == [700]
+    assert during["paper"] == "rgb(255, 255, 255)" and during["papers"] == ["#ffffff"]
+    assert not during["broken"]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    driver.set_window_size(1024, 768)
+    driver.execute_script("dispatchEvent(new Event('afterprint'))")
+    after = driver.execute_script(LOOK)
+    assert {**after, "drawn": 0, "widths": 0} == {**before, "drawn": 0, "widths": 0}
+    assert 700 not in after["widths"]
+
+
+def test_the_switch_goes_before_the_theme_of_the_browser(open_page):
+    """Light, dark, and back to that of the browser, for the page and for its figures."""
+    driver, _ = open_page
+    for browser_theme in ("light", "dark"):
+        media = [{"name": "prefers-color-scheme", "value": browser_theme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        for choice in ("light", "dark", ""):
+            driver.execute_script(
+                "document.querySelector(`[name=theme][value='${arguments[0]}']`).click()",
+                choice,
+            )
+            seen = driver.execute_script(LOOK)
+            theme = LIGHT if (choice or browser_theme) == "light" else DARK
+            assert seen["papers"] == [theme.paper]
+            assert seen["paper"] == f"rgb({', '.join(map(str, rgb(theme.paper)))})"
+    assert driver.get_log("browser") == []

@@ -2,17 +2,21 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.findings import SEVERITIES
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.in_words import sentences
 
@@ -20,6 +24,12 @@ _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 80
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
+
+_ALL = 40
+"""Up to so many layers, the table of a diagnosis has all of them."""
+
+_WORST = 10
+"""The number of layers in the table of a larger network."""
 
 
 # -- cells and tables
@@ -48,6 +58,52 @@ def table(title: str, headings: Sequence[str] = ()) -> Table:
     for heading in headings:
         made.add_column(heading, justify="right", no_wrap=True)
     return made
+
+
+class Name:
+    """The name of a layer in a cell, in one line. If it is longer than its column, it
+    begins with an ellipsis: names differ at their ends.
+
+    Args:
+        name: The name.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, max(cell_len(self._name), 1))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        name, width = self._name, options.max_width
+        if cell_len(name) > width:
+            start = 1
+            while cell_len(name[start:]) > width - 1:
+                start += 1
+            name = f"…{name[start:]}"
+        yield Text(name, no_wrap=True, overflow="crop")
+
+
+class Words:
+    """A text in lines that are broken between words only: no name in it is broken.
+
+    Args:
+        text: The text.
+        style: A style of rich. Defaults to `""`.
+    """
+
+    def __init__(self, text: str, style: str = ""):
+        self._text = text
+        self._style = style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = textwrap.wrap(
+            self._text,
+            options.max_width,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        yield Text("\n".join(lines), self._style, no_wrap=True, overflow="ignore")
 
 
 def narrow(table: Table) -> Table:
@@ -121,7 +177,12 @@ def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options: Any) -> Any:
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
-    """The layers along the data path, their statistics, the verdict and the findings."""
+    """The layers along the data path, their statistics, the verdict and the findings.
+
+    Of more than 40 layers, the table has the worst ten: those of the most severe findings,
+    then those whose rms has changed most from the first to the last snapshot; of a single
+    snapshot, those whose rms is farthest from 1. A line below says so.
+    """
     if diagnosis.first is None or diagnosis.profile is None:
         return Group(*_verdict(diagnosis))
     snapshots = [diagnosis.first]
@@ -131,21 +192,23 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     made = table(f"Activations at {_steps_of(snapshots)}")
     if several:
         narrow(made)
-    made.add_column("layer", overflow="fold")
+    made.add_column("layer")
     for heading in ("depth", *(["step"] if several else []), *STATISTICS.values()):
         if several:
             heading = heading.replace("-", "-\n")
         made.add_column(heading, justify="right", no_wrap=True)
-    worst_by_layer = diagnosis.worst_by_layer
     values = [{name: one.statistic(name) for name in STATISTICS} for one in snapshots]
     rows_of = [{name: row for row, name in enumerate(one.names)} for one in snapshots]
-    for i, layer in enumerate(diagnosis.first.layers):
-        finding = worst_by_layer.get(layer.name)
+    worst_by_layer = diagnosis.worst_by_layer
+    names = diagnosis.first.names
+    chosen = _worst(names, snapshots, worst_by_layer)
+    for i in chosen:
+        finding = worst_by_layer.get(names[i])
         for snapshot, statistics, row_of in zip(snapshots, values, rows_of, strict=True):
             is_first = snapshot is diagnosis.first
-            row = row_of.get(layer.name)
+            row = row_of.get(names[i])
             made.add_row(
-                Text(layer.name if is_first else ""),
+                Name(names[i]) if is_first else "",
                 str(diagnosis.profile.depths[i]) if is_first else "",
                 *([str(snapshot.step)] if several else []),
                 *(
@@ -154,7 +217,43 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
                 ),
                 style=_STYLES[finding.severity] if finding else None,
             )
-    return Group(made, *_profile(diagnosis), *_verdict(diagnosis))
+    parts: list[RenderableType] = [made]
+    if len(chosen) < len(names):
+        how = "has changed most" if several else "is farthest from 1"
+        parts.append(
+            Words(
+                f"{len(chosen)} of {len(names)} layers: those of the findings, then those "
+                f"whose rms {how}."
+            )
+        )
+    return Group(*parts, *_profile(diagnosis), *_verdict(diagnosis))
+
+
+def _worst(names, snapshots, worst_by_layer) -> Sequence[int]:
+    """The rows that a table shows, in order: of a small network all, else the worst."""
+    if len(names) <= _ALL:
+        return range(len(names))
+    first = snapshots[0].statistic("rms")
+    rms = snapshots[-1].statistic("rms")
+    last = dict(zip(snapshots[-1].names, rms, strict=True))
+    before = first if len(snapshots) > 1 else np.ones_like(first)
+
+    def badness(row):
+        finding = worst_by_layer.get(names[row])
+        severity = SEVERITIES.index(finding.severity) if finding else -1
+        sizes = before[row], last.get(names[row], math.nan)
+        return severity, _change(*sizes)
+
+    worst = sorted(range(len(names)), key=badness, reverse=True)
+    return sorted(worst[:_WORST])
+
+
+def _change(before: float, after: float) -> float:
+    """Decades between two sizes. More than any number if just one is zero or not known."""
+    sizes = [size if size > 0 and math.isfinite(size) else 0.0 for size in (before, after)]
+    if not all(sizes):
+        return math.inf if any(sizes) else 0.0
+    return abs(math.log10(sizes[1]) - math.log10(sizes[0]))
 
 
 def _steps_of(snapshots):
@@ -193,12 +292,14 @@ def spark_line(sizes: Sequence[float], width: int = 60) -> str:
     )
 
 
-def _verdict(diagnosis) -> Iterator[Text]:
+def _verdict(diagnosis) -> Iterator[RenderableType]:
     *growth, verdict = sentences(diagnosis)
-    yield from map(Text, growth)
-    yield Text(verdict, style="green" if diagnosis.healthy else "bold")
+    yield from map(Words, growth)
+    yield Words(verdict, "green" if diagnosis.healthy else "bold")
     for finding in diagnosis.findings:
+        style = _STYLES[finding.severity]
         for line in f"* {finding}".splitlines():
-            # Indented lines are code to be copied, which must not be broken.
-            code = {"no_wrap": True, "overflow": "ignore"} if line.startswith(" ") else {}
-            yield Text(line, style=_STYLES[finding.severity], **code)
+            if line.startswith(" "):  # code to be copied, which must not be broken
+                yield Text(line, style, no_wrap=True, overflow="ignore")
+            else:
+                yield Words(line, style)

@@ -6,10 +6,11 @@ rendering as plain text.
 """
 
 from html import escape
+from typing import NamedTuple
 
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
-from activation_monitor.analysis.shown import count
+from activation_monitor.analysis.shown import count, listed
 from activation_monitor.analysis.thresholds import limit
 from activation_monitor.views.evidence import evidence
 
@@ -85,6 +86,50 @@ def markdown(diagnosis: Diagnosis) -> str:
             parts.append(f"```python\n{change['line']}\n```")
         parts.append(f"More: `{finding.more}`")
     return "\n\n".join(parts)
+
+
+class Headline(NamedTuple):
+    """A diagnosis in one row.
+
+    Attributes:
+        kind: The severity of the worst finding; without findings, the verdict.
+        verdict: The same with the code of the worst finding, and how many more there are.
+        layers: Layers of the worst finding, the last one first; empty without findings.
+        since: When it began, and when it was over; empty without findings.
+        place, line: What to change first; empty if that is not known.
+    """
+
+    kind: str
+    verdict: str
+    layers: str
+    since: str
+    place: str
+    line: str
+
+
+def headline(diagnosis: Diagnosis) -> Headline:
+    """A diagnosis in one row: what is wrong, where, since when, and what to change."""
+    worst = diagnosis.worst_finding
+    if worst is None:
+        return Headline(diagnosis.verdict, diagnosis.verdict, "", "", "", "")
+    more = len(diagnosis.findings) - 1
+    also = f" and {more} more" if more else ""
+    fixes = [one.fix for one in (worst, *diagnosis.findings) if one.fix]
+    change = next((change for fix in fixes for change in fix.changes), None)
+    return Headline(
+        kind=worst.severity,
+        verdict=f"{worst.severity}: {worst.code}{also}",
+        layers=listed(worst.layers[::-1], 1),
+        since=_since(worst),
+        place=change.place if change else "",
+        line=change.line if change else "",
+    )
+
+
+def _since(finding):
+    over = finding.recovered
+    since = "initialization" if finding.initial else f"step {finding.step}"
+    return since if over is None else f"{since}, recovered at step {over}"
 
 
 def _cell(text):

@@ -3,71 +3,67 @@
 import json
 from collections.abc import Mapping
 from html import escape
-from typing import NamedTuple
 
-from plotly import graph_objects, offline
+from plotly import offline
 
-from activation_monitor.analysis import records
-from activation_monitor.analysis.diagnosis import VERDICTS
-from activation_monitor.analysis.findings import shown_by
+from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views import figures, in_words, markup
+from activation_monitor.views import in_words, markup, report_figures
+from activation_monitor.views.figures.style import DARK, LIGHT
 from activation_monitor.views.report_page import PAGE
-from activation_monitor.views.summary import (
-    compared,
-    diagnose_all,
-    reference_first,
-)
+from activation_monitor.views.summary import compared, diagnose_all, reference_of
 
-_MOST = 8
-"""Maximum number of runs with figures of their own, those with findings first. The common
-figure shows all runs."""
+_OPEN = 3
+"""Up to so many runs, the parts of all of them are open."""
 
 
-class _Pictured(NamedTuple):
-    """A figure for a light page and for a dark one."""
-
-    light: graph_objects.Figure
-    dark: graph_objects.Figure
-
-
-def page(runs: Mapping[str, Recording], title: str) -> str:
+def page(runs: Mapping[str, Recording], title: str, reference: str | None = None) -> str:
     """The report as HTML that needs no other file and no network.
 
-    The page has the verdict, the figures, the tables of the layers, and a description of
-    what was measured. It follows the light or dark theme of the browser.
+    At the top, each run has a row: its verdict, the layers, since when, and the line to
+    change. Then come the comparison of the runs, and for each run its findings, figures and
+    layers. The page follows the light or dark theme of the browser and has a switch for it.
+    Printed, it is light, and all parts are open.
 
     Args:
         runs: Recordings by name, each with at least one snapshot.
         title: Title of the page, for example the log folder.
+        reference: The name of the run that the others are compared with. Defaults to
+            `None`, the first one with the best verdict.
 
     Raises:
-        ValueError: If there is no run, or a run has no snapshot.
+        ValueError: If there is no run, a run has no snapshot, or no run has the name of the
+            reference.
     """
     diagnoses = diagnose_all(runs)
-    pictures = _pictures(runs, diagnoses)
-    body = [f"<h1>{escape(title)}</h1>", '<section id="verdict">']
-    body.append(f"<p><b>{escape(_in_one_line(diagnoses))}</b></p>")
-    body += [_verdict(run, diagnoses[run]) for run in runs]
-    body += [*_differences(runs, diagnoses), "</section>", "<h2>Figures</h2>"]
-    for heading, of_section in pictures:
-        if heading:
-            body.append(f"<h3>{escape(heading)}</h3>")
-        body += [f'<div class="figure" data-figure="{key}"></div>' for key in of_section]
-    body.append("<h2>Layers</h2>")
+    first = reference_of(diagnoses, reference)
+    together = report_figures.of_all(runs, first)
+    each = report_figures.of_each(runs, diagnoses)
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="line">{escape(_in_one_line(diagnoses))}</p>',
+        _rows(diagnoses),
+    ]
+    if len(runs) > 1:
+        body += ["<h2>Comparison</h2>", *_places(together)]
+        body += _differences(runs, diagnoses, first)
     body += [
-        _layer_table(run, recording, diagnoses[run]) for run, recording in runs.items()
+        _part(place, run, runs[run], diagnoses[run], each.get(run), len(runs))
+        for place, run in enumerate(runs)
     ]
     body.append(_how(runs))
-    figures_of_page = {
-        key: picture for _, of_section in pictures for key, picture in of_section.items()
-    }
+    figures = dict(together)
+    for of_run in each.values():
+        figures |= of_run
     return PAGE.substitute(
         title=escape(title),
         body="\n".join(body),
-        figures=_embedded(figures_of_page),
+        figures=_embedded(figures),
         plotly=offline.get_plotlyjs(),
     )
+
+
+# -- the runs at a glance
 
 
 def _in_one_line(diagnoses):
@@ -82,18 +78,39 @@ def _in_one_line(diagnoses):
 
 _WORDS = {"findings": "Findings", "not assessed": "Not assessed"}
 
+_COLUMNS = ("run", "verdict", "layer", "since", "change")
 
-def _verdict(run, diagnosis):
-    kind = {"healthy": "healthy", "findings": "findings"}.get(
-        diagnosis.verdict, "unassessed"
+
+def _rows(diagnoses: Mapping[str, Diagnosis]) -> str:
+    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+    rows = ""
+    for place, (run, diagnosis) in enumerate(diagnoses.items()):
+        said = in_words.headline(diagnosis)
+        line = f"<code>{escape(said.line)}</code>" if said.line else ""
+        where = f'<span class="place">{escape(said.place)}</span> ' if said.line else ""
+        rows += (
+            f'<tr class="{_kind(said.kind)}">'
+            f'<td><a href="#run-{place}">{_swatch(place)}{escape(run)}</a></td>'
+            f'<td class="kind">{escape(said.verdict)}</td><td>{escape(said.layers)}</td>'
+            f"<td>{escape(said.since)}</td><td>{where}{line}</td></tr>"
+        )
+    return (
+        f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
-    said = in_words.html(diagnosis)
-    return f'<article class="{kind}"><h2>{escape(run)}</h2>{said}</article>'
 
 
-def _differences(runs, diagnoses):
-    first = next(iter(reference_first(runs, diagnoses)))
-    for run, found in compared(runs, diagnoses):
+def _kind(kind):
+    return kind.replace(" ", "-")
+
+
+def _swatch(place):
+    """The colour that the run has in the figures."""
+    light, dark = LIGHT.run(place), DARK.run(place)
+    return f'<i class="swatch" style="background: light-dark({light}, {dark})"></i>'
+
+
+def _differences(runs, diagnoses, first):
+    for run, found in compared(runs, diagnoses, first):
         lines = found.differences or ("nothing beyond chance",)
         items = "".join(f"<li>{escape(line)}</li>" for line in lines)
         yield (
@@ -102,67 +119,35 @@ def _differences(runs, diagnoses):
         )
 
 
-def _pictures(runs, diagnoses):
-    """Pairs of a heading and figures by key: the common figure, then those of each run."""
-
-    def both(function, *args, **options):
-        return _Pictured(function(*args, **options), function(*args, **options, dark=True))
-
-    if len(runs) == 1:
-        ((run, diagnosis),) = diagnoses.items()
-        common = {"depth": both(_profile, run, runs[run], diagnosis)}
-    else:
-        common = {"comparison": both(figures.comparison, reference_first(runs, diagnoses))}
-    sections = [("", common)]
-    worst_first = sorted(runs, key=lambda run: -VERDICTS.index(diagnoses[run].verdict))
-    for i, run in enumerate(worst_first[:_MOST]):
-        recording = runs[run]
-        layer = diagnoses[run].worst_layer
-        measured = {name for snapshot in recording for name in snapshot.quantities}
-        worst, of_run = diagnoses[run].worst_finding, {}
-        of, statistic = records.OUTPUT, "rms"
-        if worst is not None:
-            of, statistic = shown_by(worst.code, measured)
-        if len(runs) > 1 and records.OUTPUT_GRADIENT in measured:
-            # The comparison does not show them.
-            of_run[f"depth-{i}"] = both(_profile, run, recording, diagnoses[run])
-        if (of, statistic) != (records.OUTPUT, "rms"):
-            reading = {"statistic": statistic, "of": of}
-            found = both(_profile, run, recording, diagnoses[run], **reading)
-            of_run[f"finding-{i}"] = found
-        look = {"statistic": statistic, "of": of, "marked": worst}
-        of_run |= {
-            f"heat-{i}": both(figures.heat_map, recording, **look),
-            f"graph-{i}": both(
-                *(figures.layer_graph, recording, diagnoses[run]),
-                steps=worst.step if worst else None,
-                **look,
-            ),
-            f"layer-{i}": both(figures.layer_over_time, {run: recording}, layer),
-        }
-        if any(snapshot.histograms for snapshot in recording):
-            histograms = both(figures.histogram_over_time, recording, layer)
-            of_run[f"histograms-{i}"] = histograms
-        if records.WEIGHT_UPDATE in measured:
-            of_run[f"updates-{i}"] = both(figures.update_ratio, recording)
-        sections.append((run if len(runs) > 1 else "", of_run))
-    return sections
+# -- one run
 
 
-def _profile(run, recording, diagnosis, **options):
-    """The first and the last step, and the one at which the worst finding began."""
-    worst = diagnosis.worst_finding
-    steps = {recording[0].step, recording[-1].step} | ({worst.step} if worst else set())
-    marked = {run: worst} if worst else None
-    return figures.depth_profile(
-        {run: recording}, steps=sorted(steps), marked=marked, **options
+def _part(place, run, recording, diagnosis, pictures, count):
+    """The part of a run, closed if it has nothing to say and there are many runs."""
+    said = in_words.headline(diagnosis)
+    kind = _kind(said.kind)
+    is_open = " open" if count <= _OPEN or diagnosis.findings else ""
+    of_run = "".join(_places(pictures or {}))
+    if pictures is None:
+        of_run = (
+            f'<p class="more">Figures are those of {report_figures.MOST} runs. For this '
+            "one, write a report of its folder alone.</p>"
+        )
+    steps = (recording[0], recording[-1])
+    layers = markup.layer_table(
+        diagnosis, steps, ("class_name", "activation", "initializer")
+    )
+    return (
+        f'<details class="run"{is_open}><summary>{_swatch(place)}{escape(run)}: '
+        f'<span class="{kind}"><span class="kind">{escape(said.verdict)}</span></span>'
+        f'</summary><div id="run-{place}" class="part">'
+        f'<article class="{kind}">{in_words.html(diagnosis)}</article>{of_run}'
+        f"<details open><summary>Layers</summary>{layers}</details></div></details>"
     )
 
 
-def _layer_table(run, recording, diagnosis):
-    settings = ("class_name", "activation", "initializer")
-    table = markup.layer_table(diagnosis, (recording[0], recording[-1]), settings)
-    return f"<details open><summary>{escape(run)}</summary>{table}</details>"
+def _places(pictures):
+    return [f'<div class="figure" data-figure="{key}"></div>' for key in pictures]
 
 
 def _how(runs):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from activation_monitor.analysis import comparison
 from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis, diagnose
+from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.records import STATISTICS
 from activation_monitor.analysis.snapshot import Recording, Snapshot
 from activation_monitor.views.in_words import sentences
@@ -18,11 +19,13 @@ place of `fix`, and `meaning`, `title`, `when` and `docs` in addition; runs have
 """
 
 
-def summary(runs: Mapping[str, Recording]) -> dict:
+def summary(runs: Mapping[str, Recording], reference: str | None = None) -> dict:
     """What the report says, as plain data.
 
     Args:
         runs: Recordings by name, each with at least one snapshot.
+        reference: The name of the run that the others are compared with. Defaults to
+            `None`, the first one with the best verdict.
 
     Returns:
         A dictionary that `json.dumps` accepts. Its keys do not change within a `format`.
@@ -47,21 +50,23 @@ def summary(runs: Mapping[str, Recording]) -> dict:
               `activation`, `dtype`, `initializer`, `depth`, and the statistics at the
               `first` and the `last` step, dictionaries with the names of
               `records.STATISTICS`.
-        * `reference`: name of the first healthy run; of the first run if none is healthy.
+        * `reference`: name of the run that the others are compared with.
         * `differences`: name of every other run to its differences from the reference, a
           list of sentences.
 
     Raises:
-        ValueError: If there is no run, or a run has no snapshot.
+        ValueError: If there is no run, a run has no snapshot, or no run has the name of the
+            reference.
     """
     diagnoses = diagnose_all(runs)
+    first = reference_of(diagnoses, reference)
     return {
         "format": FORMAT,
         "healthy": all(diagnosis.healthy for diagnosis in diagnoses.values()),
         "runs": {run: _run_summary(runs[run], diagnoses[run]) for run in runs},
-        "reference": next(iter(reference_first(runs, diagnoses))),
+        "reference": first,
         "differences": {
-            run: list(found.differences) for run, found in compared(runs, diagnoses)
+            run: list(found.differences) for run, found in compared(runs, diagnoses, first)
         },
     }
 
@@ -81,22 +86,36 @@ def diagnose_all(runs: Mapping[str, Recording]) -> dict[str, Diagnosis]:
     return {run: diagnose(recording) for run, recording in runs.items()}
 
 
+def reference_of(diagnoses: Mapping[str, Diagnosis], chosen: str | None = None) -> str:
+    """The name of the run that the others are compared with.
+
+    Args:
+        diagnoses: The diagnoses of all runs by name, in the order of the runs.
+        chosen: The name of a run. Defaults to `None`, the first one with the best verdict:
+            healthy, else not assessed, else with findings.
+
+    Raises:
+        ValueError: If there is no run of that name.
+    """
+    if chosen is None:
+        return min(diagnoses, key=lambda run: VERDICTS.index(diagnoses[run].verdict))
+    if chosen not in diagnoses:
+        raise ValueError(
+            f"report: {no_such('run', chosen, diagnoses)} The reference must be a run of "
+            "the report."
+        )
+    return chosen
+
+
 def compared(
-    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
+    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis], reference: str
 ) -> Iterator[tuple[str, comparison.Comparison]]:
     """The comparison of every other run with the reference, as pairs with its name."""
-    (first, reference), *others = reference_first(runs, diagnoses).items()
-    for run, recording in others:
-        both = (diagnoses[first], diagnoses[run])
-        yield run, comparison.compare(reference, recording, both, (first, run))
-
-
-def reference_first(
-    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
-) -> dict[str, Recording]:
-    """The reference, which is the first run with the best verdict; then the other runs."""
-    order = sorted(runs, key=lambda run: VERDICTS.index(diagnoses[run].verdict))
-    return {run: runs[run] for run in (order[0], *(r for r in runs if r != order[0]))}
+    for run, recording in runs.items():
+        if run != reference:
+            both = (diagnoses[reference], diagnoses[run])
+            names = (reference, run)
+            yield run, comparison.compare(runs[reference], recording, both, names)
 
 
 def _run_summary(recording, diagnosis):

@@ -7,7 +7,14 @@ from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.chain import Calibration, Study
 from activation_monitor.analysis.comparison import Comparison
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
-from activation_monitor.views.console import as_text, narrow, number, table
+from activation_monitor.views.console import (
+    Name,
+    Words,
+    as_text,
+    narrow,
+    number,
+    table,
+)
 
 
 def _law_table(title, before, last):
@@ -16,7 +23,7 @@ def _law_table(title, before, last):
     made = narrow(table(title, (*before, *law, last)))
     for column in made.columns:
         column.vertical = "bottom"
-    made.columns[0].no_wrap, made.columns[0].overflow = False, "fold"
+    made.columns[0].no_wrap = False  # it gives way to the numbers
     return made
 
 
@@ -48,7 +55,7 @@ def calibration_table(calibration: Calibration) -> Group:
     made = _law_table(calibration.title, ("layer", "rms", "gain"), "vs\nfloat64")
     for row in calibration.rows:
         made.add_row(
-            row.name,
+            Name(row.name),
             number(row.rms),
             *(f"{value:.4g}" for value in (row.gain, row.expected, row.low, row.high)),
             f"{row.error:.1e}",
@@ -87,14 +94,15 @@ def rescaling_table(report: Rescaling) -> Group:
     """The weight layers along the data path: std before and after, and the factor."""
     made = table(RESCALING_TITLE)
     name, *figures, reason = RESCALING_HEADINGS
-    made.add_column(name, overflow="fold")
+    made.add_column(name)
     for heading in figures:
         made.add_column(heading, justify="right", no_wrap=True)
-    made.add_column(reason, overflow="fold")
+    made.add_column(reason)
     for layer in report.layers:
         style = "dim" if layer.reason else None
-        made.add_row(*(Text(cell) for cell in rescaling_row(layer)), style=style)
-    return Group(made, Text(f"{report.summary}."))
+        _, *cells = rescaling_row(layer)
+        made.add_row(Name(layer.name), *map(Text, cells), style=style)
+    return Group(made, Words(f"{report.summary}."))
 
 
 _MARKED = "! = differs from A by more than chance explains."
@@ -118,13 +126,13 @@ def comparison_table(
         return Group(Text(text, style="green"))
     other = [pair for pair in comparison.pairs if pair.differs_first or pair.differs_last]
     made = table(f"Rms of the layers that differ\nA: {names[0]}\nB: {names[1]}")
-    made.add_column("layer", overflow="fold")
+    made.add_column("layer")
     for heading in ("depth", "A first", "B first", "ratio", "A last", "B last"):
         made.add_column(heading, justify="right", no_wrap=True)
     for pair in other[:most]:
         (a, b), (a_last, b_last) = pair.first, pair.last
         made.add_row(
-            Text(pair.name),
+            Name(pair.name),
             str(pair.depth),
             number(a),
             number(b) + _mark(pair.differs_first),
@@ -135,7 +143,7 @@ def comparison_table(
     parts = [narrow(made), Text(_MARKED)] if other else []
     if len(other) > most:
         parts.append(Text(f"and {len(other) - most} more layers."))
-    return Group(*parts, *(Text(f"* {line}") for line in comparison.differences))
+    return Group(*parts, *(Words(f"* {line}") for line in comparison.differences))
 
 
 def _mark(differs):
