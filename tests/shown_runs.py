@@ -159,7 +159,7 @@ def train(folder, runs=3, layers=12, epochs=8):
 
 
 def train_all(folder):
-    """Train all combinations of `RUNS` and `LAYERS`, in folders such as `3x12`."""
+    """Train `RUNS` times `LAYERS`, in folders such as `3x12`, and the runs of `SIX`."""
     for layers in LAYERS:
         most = Path(folder, f"{max(RUNS)}x{layers}")
         train(most, max(RUNS), layers)
@@ -167,6 +167,7 @@ def train_all(folder):
             for name in list(GRID)[:runs]:
                 to = Path(folder, f"{runs}x{layers}", name)
                 shutil.copytree(most / name, to, dirs_exist_ok=True)
+    train_six(Path(folder, "six"))
 
 
 # -- six faults
@@ -180,7 +181,7 @@ def chaotic():
 
 
 def dying():
-    """Steps whose rate doubles every 40 steps, until they push units of ReLU below every input."""
+    """Steps that double every 40 steps, until units of ReLU stay below 0."""
     growing = keras.optimizers.schedules.ExponentialDecay(1e-3, 40, 2.0)
     run = Run(optimizer="Adam", rate=growing)
     return run, network(run, 10), {}
