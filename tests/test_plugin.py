@@ -932,7 +932,7 @@ def curve(page, place, name):
 
 def only(page, *runs):
     """Select only these runs and wait until they are drawn."""
-    labels = [e.text for e in page.find_elements("css selector", "#runs .text")]
+    labels = [e.text for e in page.find_elements("css selector", "#runs .run .text")]
     for i, label in enumerate(labels):
         box = page.find_elements("css selector", "#runs input")[i]
         if box.is_enabled() and box.is_selected() != (label in runs):
@@ -952,19 +952,19 @@ def address(page):
 @in_browser
 def test_the_tab_draws_the_runs_the_findings_and_the_figures(page):
     """The run with findings is first, with its fix. Each figure is drawn by plotly."""
-    assert [e.text for e in page.find_elements("css selector", "#runs .text")] == [
+    assert [e.text for e in page.find_elements("css selector", "#runs .run")] == [
+        "shrinking",
+        "newer",
         "half",
         "healthy",
         HOSTILE_RUN,
-        "newer",
-        "shrinking",
         "twofits",
     ]
-    first = find(page, "#findings section")
-    assert first.text.startswith("Run shrinking: 1 finding\n")
-    assert "vanishing-activations" in first.text
-    assert "Copy" in first.text
-    assert f"format {NEWER}" in find(page, "#findings").text
+    first, second = page.find_elements("css selector", "#runs tr")[:2]
+    assert "chosen" in first.get_attribute("class")
+    assert "vanishing-activations" in first.text and "Copy" in first.text
+    assert f"format {NEWER}" in second.text
+    assert find(page, "#findings").text.startswith("Run shrinking\n")
     for place in ("profile", "heat"):
         assert find(page, f"#{place} .plotly").is_displayed()
     assert len(page.find_elements("css selector", "#layers-drawn .plotly")) >= 1
@@ -1178,7 +1178,7 @@ def colours_drawn(page):
              .flatMap((figure) => figure._fullData.map(
                ({name, line}) => [name, line?.color]));
            const boxes = [...document.querySelectorAll('#runs .row')].map((row) => [
-             row.querySelector('.text').textContent,
+             row.querySelector('.run .text').textContent,
              row.querySelector('input').style.accentColor]);
            return [lines, boxes];"""
     )
@@ -1214,21 +1214,21 @@ def test_a_run_keeps_its_colour_when_others_are_hidden(page):
 @in_browser
 def test_no_verdict_runs_into_the_name_of_its_run(page):
     """A healthy run of the name "healthy" is not shown as "healthy healthy"."""
-    headings = [e.text for e in page.find_elements("css selector", "#findings h3")]
-    assert "Run healthy: no findings" in headings
-    assert "Run newer: cannot be read" in headings
-    text = page.execute_script("return document.body.textContent")
-    words = re.split(r"\s+", text)
-    assert not any(a == b and a.isalpha() for a, b in zip(words, words[1:], strict=False))
-    rows = [e.text for e in page.find_elements("css selector", "#runs .row")]
-    assert "healthy\nno findings" in rows
+    cells = [
+        tuple(find(row, f".{part}").text for part in ("run", "verdict"))
+        for row in page.find_elements("css selector", "#runs tr")
+    ]
+    assert ("healthy", "no findings") in cells and ("newer", "cannot be read") in cells
+    only(page, "healthy")
+    assert find(page, "#findings h3").text == "Run healthy: no findings"
 
 
 SHOWN = """
-const [runs, done] = arguments;
-import(new URL('findings.js', document.baseURI)).then(({findings}) => {
-  done(findings(runs, () => {}).map(
-    (section) => [section.querySelector('.dot').className, section.textContent]));
+const [run, done] = arguments;
+import(new URL('findings.js', document.baseURI)).then(({detail, worst}) => {
+  const section = document.createElement('section');
+  section.append(...detail(run, worst(run), () => {}));
+  done([section.querySelector('.dot').className, section.textContent]);
 });
 """
 
@@ -1237,7 +1237,8 @@ def told_of(page, **fields):
     """How the page shows a run: the class of its dot, and all text."""
     run = {"name": "r/activations", "label": "r", "problem": "", "note": "", "steps": [0]}
     run |= {"layers": [], "findings": [], "verdict": "healthy", "reason": ""}
-    return page.execute_async_script(SHOWN, [run | {"evaluation": False} | fields])[0]
+    run |= {"worst_finding": None}
+    return page.execute_async_script(SHOWN, run | {"evaluation": False} | fields)
 
 
 FOUND = Finding("dead-units", "warning", 5, ("d1",), {"a_b": 0.95, "c": np.nan}, "It is.")
@@ -1254,10 +1255,11 @@ def test_a_verdict_has_a_colour_and_a_reason(page):
     dot, said = told_of(page, verdict="not assessed", evaluation=True)
     assert (dot, said) == ("dot evaluation", "Run r: measured, not judged")
     assert told_of(page, evaluation=True)[0] == "dot evaluation"
-    dot, said = told_of(page, verdict="findings", findings=[FOUND.to_dict()])
-    assert dot == "dot warning" and said.startswith("Run r: 1 finding")
+    found = FOUND.to_dict() | {"in_words": [["a b", "95 %"], ["c", "not finite"]]}
+    dot, said = told_of(page, verdict="findings", findings=[found])
+    assert dot == "dot warning" and said.startswith("Run rdead-units")
     assert "in training, steps 5 to 360" in said
-    assert "a b0.95" in said and "cnot finite" in said
+    assert "a b95 %" in said and "cnot finite" in said
     assert "More: activation-monitor explain dead-units" in said
 
 
@@ -1308,7 +1310,7 @@ def test_the_end_of_a_long_name_is_seen(tmp_path, driver):
     write(tmp_path / ("a_long_name_of_a_folder_" * 2 + "lr_0.1"), [0], layers)
     board.open_tab(driver, board.serve(tmp_path))
     places = driver.execute_script(
-        """const names = [...document.querySelectorAll('#layers .text, #runs .text')];
+        """const names = [...document.querySelectorAll('#runs .run .text, #layers .text')];
            return names.map((box) => {
              const text = box.querySelector('bdi').firstChild;
              const end = document.createRange();

@@ -183,8 +183,8 @@ GRADIENT = "output_gradient/rms", "rms of the gradient over depth"
 def test_the_tab_opens_with_the_statistic_of_the_worst_finding(page):
     """Its card, its layers and its steps are marked. The forward signal would be flat."""
     assert shown(page) == GRADIENT
-    (card,) = page.find_elements("css selector", ".finding.shown")
-    assert "exploding-gradients" in card.text
+    assert find(page, ".choice[aria-pressed=true]").text == "exploding-gradients"
+    assert "exploding-gradients" in find(page, ".finding").text
     assert shapes(page, "profile") and shapes(page, "heat")
     drawn = np.array(curve(page, "profile", "sick, step 0"), float)
     assert np.log10(drawn[0] / drawn[-1]) > 5
@@ -195,16 +195,15 @@ def test_the_tab_opens_with_the_statistic_of_the_worst_finding(page):
 def test_a_click_on_a_finding_shows_its_statistic_its_layer_and_its_step(page, url):
     """The address has them, and a link opens them again."""
     for _ in range(2):
-        card = page.find_elements("css selector", ".finding")[1]
-        click(page, card.find_element("css selector", "strong"))
+        click(page, page.find_elements("css selector", ".choice")[1])
         assert shown(page) == ("dead_units", "dead units over depth")
         assert find(page, "#step-shown").text == "20"
         assert find(page, "#layers .chosen .text").text == LAYERS[DEAD].name
-        assert "dead-units" in find(page, ".finding.shown").text
+        assert "dead-units" in find(page, ".finding").text
         link = address(page)
         board.open_tab(page, url, link.removeprefix("#activation_monitor"))
         assert shown(page) == ("dead_units", "dead units over depth")
-    click(page, page.find_elements("css selector", ".finding .where")[0])
+    click(page, page.find_elements("css selector", ".choice")[0])
     assert shown(page) == GRADIENT and find(page, "#step-shown").text == "0"
 
 
@@ -241,9 +240,10 @@ def shown_safely(page):
 @in_browser
 def test_the_evidence_opens_without_selecting_the_finding(page):
     """So does the button that copies a line."""
-    second = page.find_elements("css selector", ".finding")[1]
-    second.find_element("css selector", "summary").click()
-    second.find_element("css selector", ".copy").click()
+    click(page, page.find_elements("css selector", ".choice")[1])
+    before = address(page)
+    find(page, ".finding summary").click()
+    find(page, ".finding .copy").click()
     time.sleep(0.5)
-    assert "exploding-gradients" in find(page, ".finding.shown").text
-    assert "finding" not in json.dumps(address(page))
+    assert find(page, ".finding details").get_property("open")
+    assert address(page) == before

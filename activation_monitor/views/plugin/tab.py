@@ -141,7 +141,8 @@ class Tab(base_plugin.TBPlugin):
                 "layers": run.layers,
                 "worst_layer": run.worst_layer,
                 "findings": [
-                    finding.to_dict() | {"shown_by": _shown_by(finding, run)}
+                    finding.to_dict()
+                    | {"shown_by": _shown_by(finding, run), "in_words": _evidence(finding)}
                     for finding in run.findings
                 ],
                 "worst_finding": run.worst_finding and run.worst_finding.code,
@@ -218,15 +219,16 @@ class Tab(base_plugin.TBPlugin):
 
     def _layer_over_time(self, request, runs, dark):
         layer = query.layer(request, runs)
-        having = {
-            label(name): run.recording for name, run in runs.items() if layer in run.names
-        }
+        having = _having(layer, runs)
         of = query.reading(request, runs)["of"]
         if not any(_has(recording, layer, of) for recording in having.values()):
             of = records.OUTPUT  # a layer without weights has no updates
         return _figures().layer_over_time(
             having, layer, dark=dark, places=self._places(request), of=of
         )
+
+    def _statistic_over_time(self, request, runs, dark):
+        return self._layer_over_time(request, runs, dark)
 
     def _histogram_over_time(self, request, runs, dark):
         _only(runs)
@@ -254,6 +256,7 @@ class Tab(base_plugin.TBPlugin):
         "heat_map": _heat_map,
         "layer_over_time": _layer_over_time,
         "histogram_over_time": _histogram_over_time,
+        "statistic_over_time": _statistic_over_time,
         "layer_graph": _layer_graph,
         "comparison": _comparison,
     }
@@ -277,12 +280,21 @@ def _shown_by(finding, run):
     return query.key(*shown_by(finding.code, run.measured))
 
 
+def _evidence(finding):
+    return [(k.replace("_", " "), f"{v:.4g}") for k, v in finding.evidence.items()]
+
+
 def _statistics(run):
     """The statistics of a run from which the reader can choose."""
     return [
         {"value": query.key(of, name), "text": _figures().words(name, of)}
         for of, name in _figures().readings(run.measured)
     ]
+
+
+def _having(layer, runs):
+    """The recordings of the runs that have a layer, by label."""
+    return {label(name): run.recording for name, run in runs.items() if layer in run.names}
 
 
 def _has(recording, layer, of):

@@ -13,6 +13,38 @@ export function element(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
+/** A name that is cut at its start if it is too long, because names differ at their ends. */
+export const ending = (name) =>
+  element('span', {className: 'text', title: name}, element('bdi', {dir: 'ltr'}, name));
+
+const opened = new Map(); // by key, whether the user has opened it
+
+/** A part that opens. What the user has opened or closed stays so when it is made again. */
+export function openable(key, open, summary, ...children) {
+  const made = element('details', {open: opened.get(key) ?? open}, summary, ...children);
+  // The event `toggle` comes for a part that is made open, too.
+  summary.onclick = () => opened.set(key, !made.open);
+  return made;
+}
+
+/** Replaces the children of an element. The keyboard focus stays on the part of its key. */
+export function replace(parent, children) {
+  const key = parent.contains(document.activeElement)
+    ? document.activeElement.dataset.key : undefined;
+  const {scrollTop} = parent;
+  parent.replaceChildren(...children);
+  parent.scrollTop = scrollTop;
+  if (key === undefined) return;
+  const parts = [...parent.querySelectorAll('[data-key]')];
+  parts.find((one) => one.dataset.key === key)?.focus({preventScroll: true});
+}
+
+/** Gives an element a key, see `replace`. */
+export function keyed(key, made) {
+  made.dataset.key = key;
+  return made;
+}
+
 /** Loads a script. The promise resolves when the script has run. */
 export function script(source) {
   return new Promise((resolve, reject) => {
@@ -35,4 +67,16 @@ export async function copy(text) {
   field.select();
   document.execCommand('copy');
   field.remove();
+}
+
+/** A button that copies a line. */
+export function copyButton(text) {
+  const button = element('button', {className: 'copy', title: 'Copy this line'}, 'Copy');
+  button.onclick = async (event) => {
+    event.stopPropagation(); // a click on the row has a meaning of its own
+    await copy(text);
+    button.textContent = 'Copied';
+    setTimeout(() => { button.textContent = 'Copy'; }, 1500);
+  };
+  return button;
 }

@@ -1,6 +1,6 @@
-// The findings of a run: what is wrong, why, and what to change.
+// What is wrong with a run: its verdict, and its findings with their causes and changes.
 
-import {copy, element} from './dom.js';
+import {copyButton, element, keyed, openable} from './dom.js';
 
 const RANK = {critical: 0, warning: 1};
 
@@ -14,16 +14,21 @@ export function verdict(run) {
     ? 'critical' : 'warning';
 }
 
-/** The same in words. They follow the name of the run, so they must not look like a name. */
+/** The same in words: of a run with findings the code of the worst one. */
 export function verdictText(run) {
-  const n = run.findings.length;
+  const others = run.findings.length - 1;
   return {
     problem: 'cannot be read',
     empty: 'nothing measured yet',
     evaluation: 'measured, not judged',
     healthy: 'no findings',
     unassessed: 'not assessed',
-  }[verdict(run)] || `${n} finding${n === 1 ? '' : 's'}`;
+  }[verdict(run)] || worst(run).code + (others ? `, ${others} more` : '');
+}
+
+/** The finding of a run that is shown first, null if it has none. */
+export function worst(run) {
+  return run.findings.find(({code}) => code === run.worst_finding) ?? run.findings[0] ?? null;
 }
 
 const ORDER = [
@@ -34,76 +39,62 @@ export function bySeverity(runs) {
   return [...runs].sort((a, b) => ORDER.indexOf(verdict(a)) - ORDER.indexOf(verdict(b)));
 }
 
-function copyButton(text) {
-  const button = element('button', {className: 'copy', title: 'Copy this line'}, 'Copy');
-  button.onclick = async () => {
-    await copy(text);
-    button.textContent = 'Copied';
-    setTimeout(() => { button.textContent = 'Copy'; }, 1500);
-  };
-  return button;
-}
-
 function range(layers) {
   const ends = layers.length > 1 ? [layers[0], layers[layers.length - 1]] : layers;
   return ends.join(' … ');
 }
 
-/** A number with four significant digits. The server sends null for NaN and infinity. */
-const digits = (value) => (value === null ? 'not finite' : String(Number(value.toPrecision(4))));
-
-function card(run, finding, select, isShown) {
-  const show = element('button', {
+function card(run, finding, select) {
+  const where = element('button', {
     className: 'where',
-    title: 'Show this finding: its statistic, its first layer, the step of its start',
-    ariaPressed: String(isShown),
+    title: 'Show the first of these layers, at the step at which the finding began',
   }, range(finding.layers));
-  const all = element('div', {
-    className: `finding ${finding.severity}${isShown ? ' shown' : ''}`,
-  });
-  all.onclick = ({target}) => {
-    // Its other buttons and the evidence have a use of their own, as has selecting text.
-    const other = target.closest('button:not(.where), details, code');
-    if (!other && window.getSelection().isCollapsed) select(run.name, finding);
-  };
+  where.onclick = () => select(run.name, finding);
   const why = [element('p', {}, finding.message)];
   if (finding.cause) {
     why.push(element('p', {}, element('strong', {}, `Cause: ${finding.cause}. `),
       finding.reason));
   }
-  why.push(element('table', {}, ...Object.entries(finding.evidence).map(([name, value]) =>
-    element('tr', {}, element('td', {className: 'dim'}, name.replaceAll('_', ' ')),
-      element('td', {}, digits(value))))));
+  why.push(element('table', {}, ...finding.in_words.map(([name, value]) =>
+    element('tr', {}, element('td', {className: 'dim'}, name), element('td', {}, value)))));
   why.push(element('p', {className: 'dim'}, 'More: ',
     element('code', {}, `activation-monitor explain ${finding.docs}`)));
-  all.append(
+  return element('div', {className: `finding ${finding.severity}`},
     element('div', {},
       element('span', {className: `badge ${finding.severity}`}, finding.severity),
-      element('strong', {}, finding.code), ' ', show, ` ${finding.when} `,
+      element('strong', {}, finding.code), ' ', keyed('where', where), ` ${finding.when} `,
       element('span', {className: 'dim'}, `– ${finding.meaning}`)),
     ...finding.changes.map((change) => element('div', {className: 'change'},
       element('span', {className: 'dim'}, `${change.place}:`),
       element('span', {className: 'line'},
         copyButton(change.line), element('code', {}, change.line)))),
-    element('details', {}, element('summary', {}, 'Why: evidence and cause'), ...why));
-  return all;
+    openable(`why ${run.name} ${finding.code}`, false,
+      keyed('why', element('summary', {}, 'Why: evidence and cause')), ...why));
 }
 
-/**
- * The findings of these runs. Calls `select(run, finding)` to show one. The one of the code
- * `shown` in the run `focus` is marked.
- */
-export function findings(runs, select, focus = null, shown = null) {
-  return bySeverity(runs).map((run) => {
-    const found = [...run.findings].sort((a, b) => RANK[a.severity] - RANK[b.severity]);
-    const parts = [element('h3', {},
-      element('span', {className: `dot ${verdict(run)}`}),
-      element('span', {className: 'dim'}, 'Run '), run.label,
-      element('span', {className: 'dim'}, `: ${verdictText(run)}`))];
-    if (run.problem) parts.push(element('p', {className: 'notice'}, run.problem));
-    if (run.note) parts.push(element('p', {className: 'notice'}, run.note));
-    if (run.reason && !run.evaluation) parts.push(element('p', {className: 'dim'}, run.reason));
-    parts.push(...found.map((finding) => card(run, finding, select, run.name === focus && finding.code === shown)));
-    return element('section', {className: 'run-findings'}, ...parts);
+/** A button for each finding of a run, the worst first. The one that is shown is pressed. */
+function choices(run, shown, select) {
+  const found = [...run.findings].sort((a, b) => RANK[a.severity] - RANK[b.severity]);
+  return found.map((finding) => {
+    const choice = element('button', {
+      className: `choice ${finding.severity}`,
+      title: `${finding.title}. Show its statistic, its first layer and its first step.`,
+      ariaPressed: String(finding === shown),
+    }, finding.code);
+    choice.onclick = () => select(run.name, finding);
+    return keyed(`choice ${finding.code}`, choice);
   });
+}
+
+/** What there is to say about a run, in detail. `select(run, finding)` shows a finding. */
+export function detail(run, shown, select) {
+  const parts = [element('div', {className: 'choices'},
+    element('h3', {}, element('span', {className: `dot ${verdict(run)}`}),
+      element('span', {className: 'dim'}, 'Run '), run.label,
+      run.findings.length ? '' : element('span', {className: 'dim'}, `: ${verdictText(run)}`)),
+    ...choices(run, shown, select))];
+  if (run.note) parts.push(element('p', {className: 'notice'}, run.note));
+  if (run.reason && !run.evaluation) parts.push(element('p', {className: 'dim'}, run.reason));
+  if (shown) parts.push(card(run, shown, select));
+  return parts;
 }

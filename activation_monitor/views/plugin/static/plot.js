@@ -11,6 +11,8 @@ const CONFIG = {
   showSendToCloud: false,
 };
 
+const CURSOR = 'cursor';
+
 /** The answer of a route, which is JSON. */
 export async function ask(route, query = []) {
   const answer = await fetch(`${route}?${new URLSearchParams(query)}`);
@@ -21,10 +23,10 @@ export async function ask(route, query = []) {
 const turns = new Map(); // by place, the number of its newest request
 
 /**
- * Draws a figure in its place. An older request that is answered later is dropped.
- * Calls `clicked(points, event)` for clicks.
+ * Draws a figure in its place. An older request that is answered later is dropped. Calls
+ * `clicked(points, event)` for clicks. A figure over the steps has a `cursor` at a step.
  */
-export async function figure(place, kind, query, dark, clicked) {
+export async function plot(place, kind, query, dark, clicked, cursor = null) {
   const turn = (turns.get(place) ?? 0) + 1;
   turns.set(place, turn);
   const parameters = [['kind', kind], ['dark', dark ? '1' : '0'], ...query];
@@ -35,6 +37,7 @@ export async function figure(place, kind, query, dark, clicked) {
     layout.autosize = true;
     layout.uirevision = 'kept'; // new steps keep the zoom
     delete layout.width;
+    layout.shapes = withCursor(layout, cursor);
     place.style.height = `${layout.height ?? 460}px`;
     await window.Plotly.react(place, data, layout, CONFIG);
     place.removeAllListeners('plotly_click');
@@ -47,4 +50,19 @@ export async function figure(place, kind, query, dark, clicked) {
   } finally {
     if (turns.get(place) === turn) place.classList.remove('waiting');
   }
+}
+
+/** The shapes of a figure with the line at a step, without it if the step is null. */
+function withCursor({shapes = [], font}, step) {
+  const others = shapes.filter(({name}) => name !== CURSOR);
+  return step === null ? others : [...others, {
+    name: CURSOR, type: 'line', xref: 'x', yref: 'paper', x0: step, x1: step, y0: 0, y1: 1,
+    line: {color: font?.color ?? 'gray', width: 1.5, dash: 'dot'},
+  }];
+}
+
+/** Moves the line of a figure over the steps, if the figure is drawn. */
+export function moveCursor(place, step) {
+  if (!place.layout) return null;
+  return window.Plotly.relayout(place, {shapes: withCursor(place.layout, step)});
 }
