@@ -68,6 +68,7 @@ MAY_IMPORT = {
         "werkzeug",
         "activation_monitor.analysis",
         "activation_monitor.storage",
+        "activation_monitor.views.evidence",
         "activation_monitor.views.figures",
         "activation_monitor.views.plugin",
     },

@@ -1,6 +1,5 @@
 """The tab shows the finding that is selected: its statistic, its layers, its step."""
 
-import json
 import time
 
 import numpy as np

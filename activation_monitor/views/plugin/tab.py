@@ -24,6 +24,7 @@ from activation_monitor.analysis.findings import shown_by
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.log_format import RUN, is_evaluation
 from activation_monitor.storage.plugin_name import PLUGIN
+from activation_monitor.views.evidence import evidence
 from activation_monitor.views.plugin import query
 from activation_monitor.views.plugin.runs import Runs
 
@@ -142,7 +143,7 @@ class Tab(base_plugin.TBPlugin):
                 "worst_layer": run.worst_layer,
                 "findings": [
                     finding.to_dict()
-                    | {"shown_by": _shown_by(finding, run), "in_words": _evidence(finding)}
+                    | {"shown_by": _shown_by(finding, run), "in_words": evidence(finding)}
                     for finding in run.findings
                 ],
                 "worst_finding": run.worst_finding and run.worst_finding.code,
@@ -278,10 +279,6 @@ def label(run: str) -> str:
 
 def _shown_by(finding, run):
     return query.key(*shown_by(finding.code, run.measured))
-
-
-def _evidence(finding):
-    return [(k.replace("_", " "), f"{v:.4g}") for k, v in finding.evidence.items()]
 
 
 def _statistics(run):
