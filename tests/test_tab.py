@@ -265,7 +265,7 @@ def test_more_than_forty_layers_are_a_tree_of_modules(page, many):
     ]
     from selenium.webdriver.common.keys import Keys
 
-    find(page, "#main").click()  # the keyboard is for the frame that was clicked last
+    find(page, "#layers .row").click()  # the input
     press(page, *[Keys.ARROW_DOWN] * 5)
     board.until(
         lambda: setting(page, "layers"),
