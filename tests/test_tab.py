@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import board
+from activation_monitor import read_recording
 from activation_monitor.analysis import records
 from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.storage import log_format, writer
+from activation_monitor.views.figures import depth_profile
 from test_plugin import address, chain, find, in_browser, measured
 
 RUNS = [f"run_{i}" for i in range(10)]
@@ -110,6 +112,31 @@ def setting(page, name):
 def row(page, run):
     rows = page.find_elements("css selector", "#runs tr")
     return next(one for one in rows if find(one, ".run").text == run)
+
+
+# -- colours
+
+
+def test_a_run_has_the_colour_that_the_report_has(tmp_path):
+    """Runs of training come first, by name. Their evaluations take no colour of theirs."""
+    for run in ("b", "a"):
+        for part in (log_format.RUN, log_format.VALIDATION_RUN):
+            log = writer.EventLog(tmp_path / run, part)
+            log.write(measured(LAYERS, 0))
+            log.close()
+    client = board.Client(tmp_path)
+    names = [f"{run}/{log_format.RUN}" for run in "ab"]
+    names += [f"{run}/{log_format.VALIDATION_RUN}" for run in "ab"]
+    client.wait_for(*names)
+    listed = client.json("runs")
+    assert {run["name"]: run["place"] for run in listed["runs"]} == {
+        name: place for place, name in enumerate(names)
+    }
+    figure = client.json("figure", kind="depth_profile", run=[names[1], names[2]])
+    drawn = [trace for trace in figure["data"] if trace.get("name") == "b, step 0"]
+    in_the_report = depth_profile({run: read_recording(tmp_path / run) for run in "ab"})
+    (expected,) = [trace for trace in in_the_report.data if trace.name == "b, step 0"]
+    assert {trace["line"]["color"] for trace in drawn} == {expected.line.color}
 
 
 # -- the first screen

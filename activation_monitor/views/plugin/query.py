@@ -92,6 +92,21 @@ def finding(request: wrappers.Request, run: Run) -> Finding | None:
     return next((found for found in run.findings if found.code == code), None)
 
 
+def run(request: wrappers.Request, runs: Mapping[str, Run], name: str) -> str:
+    """The run that a parameter names, one of those requested; without it the first one.
+
+    Raises:
+        tensorboard.errors.InvalidArgumentError: If it names another run.
+    """
+    found = request.args.get(name) or next(iter(runs))
+    if found not in runs:
+        raise errors.InvalidArgumentError(
+            f"`{name}` must be one of the requested runs: {', '.join(runs)}. Received: "
+            f"{found!r}."
+        )
+    return found
+
+
 def layer(request: wrappers.Request, runs: Mapping[str, Run]) -> str:
     """The requested layer.
 

@@ -106,27 +106,42 @@ class Runs:
                     self._locks.pop(gone, None)
         return run
 
-    def with_histograms(self, context, experiment: str, name: str, layer: str) -> Recording:
+    def with_histograms(
+        self, context, experiment: str, name: str, layer: str, of: str = records.OUTPUT
+    ) -> Recording:
         """Snapshots with a histogram of this layer, at up to `_WITH_HISTOGRAMS` steps.
 
         Of a log of version 1 or 2 they are those whose histogram TensorBoard has kept: a
         random sample, as for its own Histograms tab.
+
+        Args:
+            context: TensorBoard's request context.
+            experiment: TensorBoard's experiment id.
+            name: Name of the run.
+            layer: Name of the layer.
+            of: The quantity. Defaults to `"output"`.
+
+        Returns:
+            A recording, empty if the run has no histograms of the quantity.
         """
         run = self.read(context, experiment, name)
+        if of not in log_format.HISTOGRAMS_TAGS:
+            return Recording()
 
         def kept(tag, plugin):
             found = self._tag(context, experiment, name, tag, plugin, _WITH_HISTOGRAMS)
             return {(one.step, one.wall_time): one.array for one in found}
 
-        ours = kept(log_format.HISTOGRAMS_TAGS[records.OUTPUT], PLUGIN)
-        theirs = kept(log_format.HISTOGRAM_PREFIX + layer, _HISTOGRAMS)
+        ours, theirs = kept(log_format.HISTOGRAMS_TAGS[of], PLUGIN), {}
+        if of == records.OUTPUT:
+            theirs = kept(log_format.HISTOGRAM_PREFIX + layer, _HISTOGRAMS)
         found = []
         for snapshot, key in zip(run.recording, run.written, strict=True):
             if layer not in snapshot.names:
                 continue
             if key in ours:
                 add = log_format.with_histograms
-                found.append(add(snapshot, records.OUTPUT, ours[key]))
+                found.append(add(snapshot, of, ours[key]))
             elif key in theirs and len(theirs[key]) == histogram.BUCKETS:
                 found.append(log_format.with_histogram(snapshot, layer, theirs[key]))
         return Recording(found)

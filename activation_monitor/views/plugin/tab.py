@@ -48,9 +48,9 @@ def _figures():
 
 
 def _run_colours():
-    from activation_monitor.views.figures import style
+    from activation_monitor.views.figures import colours
 
-    return {"light": [*style.LIGHT.runs], "dark": [*style.DARK.runs]}
+    return {"light": [*colours.LIGHT.runs], "dark": [*colours.DARK.runs]}
 
 
 # Werkzeug's decorator is made for methods too; its types are those of a function.
@@ -118,7 +118,10 @@ class Tab(base_plugin.TBPlugin):
         return _json(
             request,
             {
-                "runs": [{"name": name, "state": [*s]} for name, s in states.items()],
+                "runs": [
+                    {"name": name, "state": [*state], "place": place}
+                    for place, (name, state) in enumerate(_training_first(states))
+                ],
                 "colours": _run_colours(),
                 # In the script's address: a browser must not reuse an older plotly.js.
                 "plotly": importlib.metadata.version("plotly"),
@@ -174,15 +177,14 @@ class Tab(base_plugin.TBPlugin):
 
     def _places(self, request):
         """The index of each run among all runs of the log, which selects its colour: a run
-        keeps its colour when others are hidden. None for a log with one run, because then
-        the steps have colours."""
-        names = self._runs.states(*query.where(request))
-        return {label(n): i for i, n in enumerate(names)} if len(names) > 1 else None
+        keeps its colour when others are hidden."""
+        states = self._runs.states(*query.where(request))
+        return {label(name): i for i, (name, _) in enumerate(_training_first(states))}
 
     def _depth_profile(self, request, runs, dark):
         step, reading = query.step(request), query.reading(request, runs)
-        focus = request.args.get("focus", "")
-        marked = query.finding(request, runs[focus]) if focus in runs else None
+        focus = query.run(request, runs, "focus")
+        marked = query.finding(request, runs[focus])
         chosen = {
             label(name): _first_and(
                 run, *([marked.step] if marked and name == focus else []), step
@@ -196,6 +198,8 @@ class Tab(base_plugin.TBPlugin):
             dark=dark,
             places=self._places(request),
             marked={label(focus): marked} if marked else None,
+            focus=label(focus),
+            chosen=request.args.getlist("chosen"),
             **reading,
         )
 
@@ -203,7 +207,12 @@ class Tab(base_plugin.TBPlugin):
         step, reading = query.step(request), query.reading(request, runs)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
         return _figures().comparison(
-            chosen, dark=dark, places=self._places(request), **reading
+            chosen,
+            dark=dark,
+            places=self._places(request),
+            reference=label(query.run(request, runs, "reference")),
+            focus=label(query.run(request, runs, "focus")),
+            **reading,
         )
 
     def _heat_map(self, request, runs, dark):
@@ -215,32 +224,52 @@ class Tab(base_plugin.TBPlugin):
             recording,
             dark=dark,
             marked=query.finding(request, run),
+            chosen=request.args.getlist("chosen"),
             **query.reading(request, runs),
         )
 
     def _layer_over_time(self, request, runs, dark):
         layer = query.layer(request, runs)
         having = _having(layer, runs)
-        of = query.reading(request, runs)["of"]
-        if not any(_has(recording, layer, of) for recording in having.values()):
-            of = records.OUTPUT  # a layer without weights has no updates
+        of = _measured_of(having, layer, query.reading(request, runs)["of"])
         return _figures().layer_over_time(
             having, layer, dark=dark, places=self._places(request), of=of
         )
 
     def _statistic_over_time(self, request, runs, dark):
-        return self._layer_over_time(request, runs, dark)
+        layer, reading = query.layer(request, runs), query.reading(request, runs)
+        having = _having(layer, runs)
+        if _measured_of(having, layer, reading["of"]) != reading["of"]:
+            reading = {}
+        focus = label(query.run(request, runs, "focus"))
+        return _figures().statistic_over_time(
+            having,
+            layer,
+            dark=dark,
+            places=self._places(request),
+            focus=focus if focus in having else None,
+            **reading,
+        )
 
     def _histogram_over_time(self, request, runs, dark):
-        _only(runs)
-        ((name, run),) = runs.items()
-        layer = query.layer(request, runs)
-        recording = self._runs.with_histograms(*query.where(request), name, layer)
+        run = _only(runs)
+        (name,) = runs
+        layer, of = query.layer(request, runs), query.reading(request, runs)["of"]
+        of = _measured_of(_having(layer, runs), layer, of)
+        read = functools.partial(
+            self._runs.with_histograms, *query.where(request), name, layer
+        )
+        recording = read(of)
+        if not len(recording) and of != records.OUTPUT:
+            of = records.OUTPUT
+            recording = read(of)
         if not len(recording):  # the figure then says why it is empty
             recording = Recording(s for s in run.recording if layer in s.names)
         recording = _thinned(recording, _DRAWN_HISTOGRAMS)
-        place = (self._places(request) or {}).get(label(name), 0)
-        return _figures().histogram_over_time(recording, layer, dark=dark, place=place)
+        place = self._places(request).get(label(name), 0)
+        return _figures().histogram_over_time(
+            recording, layer, dark=dark, place=place, of=of
+        )
 
     def _layer_graph(self, request, runs, dark):
         run = _only(runs)
@@ -249,6 +278,7 @@ class Tab(base_plugin.TBPlugin):
             steps=query.step(request),
             dark=dark,
             marked=query.finding(request, run),
+            chosen=request.args.getlist("chosen"),
             **query.reading(request, runs),
         )
 
@@ -277,6 +307,12 @@ def label(run: str) -> str:
     return run
 
 
+def _training_first(states):
+    """Runs by name with their states; those of evaluations last, so that a run of training
+    has the place, and so the colour, that it has in the report."""
+    return sorted(states.items(), key=lambda pair: (is_evaluation(pair[0]), pair[0]))
+
+
 def _shown_by(finding, run):
     return query.key(*shown_by(finding.code, run.measured))
 
@@ -294,13 +330,16 @@ def _having(layer, runs):
     return {label(name): run.recording for name, run in runs.items() if layer in run.names}
 
 
-def _has(recording, layer, of):
-    """Whether a quantity of a layer was measured."""
-    return any(
+def _measured_of(recordings, layer, of):
+    """The quantity, or that of outputs if a layer does not have it: a layer without weights
+    has no updates."""
+    there = any(
         snapshot.field("count", of)[snapshot.names.index(layer)] > 0
+        for recording in recordings.values()
         for snapshot in recording
         if of in snapshot.quantities and layer in snapshot.names
     )
+    return of if there else records.OUTPUT
 
 
 def _json(request, content):

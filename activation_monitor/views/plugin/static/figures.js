@@ -87,7 +87,8 @@ export function drawComparison() {
   byId('comparison-card').hidden = !several();
   return several() && byId('comparison-card').open
     ? overDepth(byId('comparison'), 'comparison', [
-      ...runs(drawn()), ['reference', reference().name], ...statistic(), ...atStep()])
+      ...runs(drawn()), ...focus(), ['reference', reference().name], ...statistic(),
+      ...atStep()])
     : null;
 }
 

@@ -22,11 +22,17 @@ const SOON_MS = 2_000; // after something new: TensorBoard loads one run after t
 
 const states = new Map(); // by name, the state of each run when it was read
 
-/** Reads new runs and new steps; returns whether there are any. */
-async function refresh() {
+/** The list of the runs, with their places and colours. */
+async function list() {
   const listed = await ask('runs');
   known.colours = listed.colours;
+  known.places = new Map(listed.runs.map(({name, place}) => [name, place]));
   byId('note').textContent = listed.note;
+  return listed;
+}
+
+/** Reads new runs and new steps; returns whether there are any. */
+async function read(listed) {
   const names = new Set(listed.runs.map((run) => run.name));
   let changed = [...known.runs.keys()].some((name) => !names.has(name));
   const found = new Map();
@@ -50,7 +56,7 @@ async function refresh() {
   }
   byId('status').textContent = '';
   known.runs = found;
-  return {changed, plotly: listed.plotly};
+  return changed;
 }
 
 // -- the lists on the left
@@ -210,7 +216,7 @@ async function update() {
   if (updating) return false;
   updating = true;
   try {
-    const {changed} = await refresh();
+    const changed = await read(await list());
     if (changed) await draw();
     return changed;
   } catch (error) {
@@ -234,8 +240,9 @@ export async function render() {
   });
   byId('status').textContent = 'Loading …';
   try {
-    const {plotly} = await refresh();
-    await script(`plotly.min.js?v=${encodeURIComponent(plotly)}`);
+    const listed = await list();
+    await Promise.all([
+      script(`plotly.min.js?v=${encodeURIComponent(listed.plotly)}`), read(listed)]);
   } catch (error) {
     byId('status').textContent = error instanceof Error
       ? `TensorBoard does not answer: ${error.message}`

@@ -12,7 +12,8 @@ export function page() {
   return [
     element('header', {},
       element('div', {className: 'tools'},
-        element('strong', {id: 'run-count'}),
+        element('button', {id: 'fold', title: 'Show only the row of the selected run, or all'},
+          element('strong', {id: 'run-count'})),
         element('span', {id: 'run-tools'},
           element('input', {type: 'search', id: 'run-filter', placeholder: 'filter runs'}),
           element('button', {id: 'all-runs', className: 'copy', title: 'Draw all listed runs'}, 'All'),

@@ -74,8 +74,14 @@ export function drawRuns(select, redraw) {
   byId('run-tools').hidden = all.length < 2;
 }
 
-/** Listens to the filter and to the buttons that draw all or none of the rows. */
+/** Listens to the filter, and to the buttons that fold the rows, or draw all or none. */
 export function listenToRuns(select, redraw) {
+  const fold = (folded) => {
+    byId('run-box').classList.toggle('folded', folded);
+    byId('fold').ariaExpanded = String(!folded);
+  };
+  fold(false);
+  byId('fold').onclick = () => fold(!byId('run-box').classList.contains('folded'));
   byId('run-filter').oninput = () => drawRuns(select, redraw);
   for (const [id, drawn] of [['all-runs', true], ['no-runs', false]]) {
     byId(id).onclick = () => {

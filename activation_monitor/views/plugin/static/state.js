@@ -19,7 +19,8 @@ export const view = {
 
 export const known = {
   runs: new Map(), // by name, as the server sends them
-  colours: {light: [], dark: []}, // of all runs of the log, in turn
+  places: new Map(), // by name, the place of each run among all runs of the log
+  colours: {light: [], dark: []}, // of the places, in turn
 };
 
 // -- the address
@@ -90,7 +91,7 @@ export function reference() {
 /** The colour of a run, by its place among all runs of the log: hiding others keeps it. */
 export function colour(run) {
   const palette = view.dark ? known.colours.dark : known.colours.light;
-  return palette[[...known.runs.keys()].indexOf(run.name) % palette.length];
+  return palette[known.places.get(run.name) % palette.length];
 }
 
 // -- the finding and the statistic
