@@ -112,7 +112,7 @@ export function drawRun() {
     [...runs([run]), ...marked(), ...statistic(), ...chosen()]);
 }
 
-const PARTS = ['over-time', 'histograms', 'across'];
+const PARTS = ['over-time', 'histograms fill', 'across'];
 
 /** Draws the chosen layers over the steps. */
 export function drawLayers() {

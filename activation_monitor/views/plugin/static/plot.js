@@ -38,7 +38,8 @@ export async function plot(place, kind, query, dark, clicked, cursor = null) {
     layout.uirevision = 'kept'; // new steps keep the zoom
     delete layout.width;
     layout.shapes = withCursor(layout, cursor);
-    place.style.height = `${layout.height ?? 460}px`;
+    if (place.classList.contains('fill')) delete layout.height; // the page has its height
+    else place.style.height = `${layout.height ?? 460}px`;
     await window.Plotly.react(place, data, layout, CONFIG);
     place.removeAllListeners('plotly_click');
     place.on('plotly_click', ({points, event}) => clicked(points, event));
