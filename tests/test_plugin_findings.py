@@ -79,15 +79,18 @@ def test_a_figure_shows_the_gradient_that_is_asked_for(client, kind):
     assert "rms of the gradient" in figure["layout"]["title"]["text"]
     expected = trained(0, 4.0).statistic("rms", "output_gradient")[1:]
     if kind == "depth_profile":
-        (line,) = [t for t in figure["data"] if t.get("name") == "sick, step 0"]
+        line, below = [t for t in figure["data"] if t.get("name") == "sick, step 0"]
         np.testing.assert_allclose(array(line["y"]), expected, rtol=1e-6)
-        (band,) = figure["layout"]["shapes"]
-        assert (band["x0"], band["x1"]) == (1.5, 11.5)
+        forward = trained(0, 4.0).statistic("rms")
+        np.testing.assert_allclose(array(below["y"]), forward, rtol=1e-6)
+        bands = figure["layout"]["shapes"]  # one in each panel
+        assert [(band["x0"], band["x1"]) for band in bands] == [(1.5, 11.5)] * 2
     elif kind == "heat_map":
         first = array(figure["data"][0]["z"]).reshape(12, 20)[:, 0]
         np.testing.assert_allclose(first, np.log10(expected), rtol=1e-5)
         frame, _ = figure["layout"]["shapes"]  # in two colours
-        assert [frame[one] for one in ("x0", "y0", "y1")] == [-0.5, 0.5, 10.5]
+        # A column is two steps wide, a row is one layer high.
+        assert [frame[one] for one in ("x0", "y0", "y1")] == [-1, 0.5, 10.5]
     else:
         names = [trace.get("name", "") for trace in figure["data"]]
         assert "exploding-gradients (critical)" in names
@@ -99,7 +102,8 @@ def test_the_profile_also_has_the_step_at_which_the_finding_began(client):
     figure = client.json("figure", kind="depth_profile", finding="dead-units", **query)
     names = [trace.get("name") for trace in figure["data"]]
     steps = [name for name in names if name and name.startswith("sick, step")]
-    assert steps == ["sick, step 0", "sick, step 20", "sick, step 38"]
+    # Once for dead units, and once below for the gradients.
+    assert steps == ["sick, step 0", "sick, step 20", "sick, step 38"] * 2
     figure = client.json("figure", kind="depth_profile", finding="no-such", **query)
     assert not figure["layout"].get("shapes")
 
@@ -171,7 +175,9 @@ def shown(page):
 
 def shapes(page, place):
     return page.execute_script(
-        "return document.getElementById(arguments[0]).layout.shapes?.length ?? 0", place
+        """const {shapes} = document.getElementById(arguments[0]).layout;
+           return (shapes ?? []).filter(({type}) => type === 'rect').length;""",
+        place,
     )
 
 
