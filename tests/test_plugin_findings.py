@@ -70,6 +70,12 @@ def test_each_finding_comes_with_the_statistic_that_shows_it(client):
     assert not any(value.startswith("weight_update/") for value in offered)
 
 
+def curves(figure, name):
+    """The curves of the first panel whose names begin like this."""
+    traces = [trace for trace in figure["data"] if trace.get("yaxis", "y") == "y"]
+    return [trace for trace in traces if trace.get("name", "").startswith(name)]
+
+
 @pytest.mark.parametrize("kind", ["depth_profile", "heat_map", "layer_graph"])
 def test_a_figure_shows_the_gradient_that_is_asked_for(client, kind):
     """The values are those that were measured, the finding is marked."""
