@@ -177,6 +177,8 @@ def test_nan_in_the_input_of_the_model_is_said_to_be_in_the_batch():
     assert "of the input of the model" in finding.message
     assert "The batch itself contains them" in finding.message
     assert finding.fix.cause == "data"
+    (change,) = finding.fix.changes
+    np.testing.assert_array_equal(eval(change.code, {"np": np, "x": x}), [3])
 
 
 # -- initializers, by activation function and as people write it

@@ -27,6 +27,8 @@ _ONE_BATCH = Fix(
     ),
 )
 
+_BROKEN_ROWS = "np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))"
+
 
 def nonfinite(cause: NonFinite, snapshot: Snapshot, diverged: bool) -> Fix | None:
     """The fix for NaN or infinity."""
@@ -34,8 +36,8 @@ def nonfinite(cause: NonFinite, snapshot: Snapshot, diverged: bool) -> Fix | Non
     if layer.kind == "input" and not layer.parents:
         return Fix(
             "data",
-            "The batch itself contains NaN or infinity. Find these rows and clean or drop "
-            "them: `np.flatnonzero(~np.isfinite(x).all(axis=1))`.",
+            "The batch itself contains NaN or infinity.",
+            (Change("before", _BROKEN_ROWS, ("training",), "the rows to clean or drop"),),
         )
     if snapshot.field("nonfinite", of=records.WEIGHT)[cause.row]:
         if snapshot.step > 0:

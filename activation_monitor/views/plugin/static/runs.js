@@ -17,7 +17,9 @@ function todo(run) {
     return [copyButton(first.line),
       element('code', {title: `${first.place}:\n${first.line}`}, first.line.trim())];
   }
-  const said = run.problem || finding?.meaning || (run.evaluation ? '' : run.reason) || '';
+  const cause = finding?.cause && `${finding.cause}: ${finding.reason}`;
+  const said = run.problem || cause || finding?.meaning
+    || (run.evaluation ? '' : run.reason) || '';
   return [element('span', {className: 'dim', title: said}, said)];
 }
 
