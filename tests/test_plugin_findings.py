@@ -71,6 +71,12 @@ def test_each_finding_comes_with_the_statistic_that_shows_it(client):
     assert not any(value.startswith("weight_update/") for value in offered)
 
 
+def curves(figure, name):
+    """The curves of the first panel whose names begin like this."""
+    traces = [trace for trace in figure["data"] if trace.get("yaxis", "y") == "y"]
+    return [trace for trace in traces if trace.get("name", "").startswith(name)]
+
+
 @pytest.mark.parametrize("kind", ["depth_profile", "heat_map", "layer_graph"])
 def test_a_figure_shows_the_gradient_that_is_asked_for(client, kind):
     """The values are those that were measured, the finding is marked."""
@@ -80,15 +86,15 @@ def test_a_figure_shows_the_gradient_that_is_asked_for(client, kind):
     assert "rms of the gradient" in figure["layout"]["title"]["text"]
     expected = trained(0, 4.0).statistic("rms", "output_gradient")[1:]
     if kind == "depth_profile":
-        (line,) = [t for t in figure["data"] if t.get("name") == "sick, step 0"]
+        (line,) = curves(figure, "sick, step 0")
         np.testing.assert_allclose(array(line["y"]), expected, rtol=1e-6)
-        (band,) = figure["layout"]["shapes"]
-        assert (band["x0"], band["x1"]) == (1.5, 11.5)
+        bands = figure["layout"]["shapes"]  # one in each panel
+        assert [(one["x0"], one["x1"]) for one in bands] == [(1.5, 11.5)] * 2
     elif kind == "heat_map":
         first = array(figure["data"][0]["z"]).reshape(12, 20)[:, 0]
         np.testing.assert_allclose(first, np.log10(expected), rtol=1e-5)
         frame, _ = figure["layout"]["shapes"]  # in two colours
-        assert [frame[one] for one in ("x0", "y0", "y1")] == [-0.5, 0.5, 10.5]
+        assert [frame[one] for one in ("x0", "y0", "y1")] == [-1.0, 0.5, 10.5]
     else:
         names = [trace.get("name", "") for trace in figure["data"]]
         assert "exploding-gradients (critical)" in names
@@ -98,8 +104,7 @@ def test_the_profile_also_has_the_step_at_which_the_finding_began(client):
     """Between the first step and the chosen one, which is last."""
     query = {"run": [HEALTHY, SICK], "statistic": "dead_units", "focus": SICK}
     figure = client.json("figure", kind="depth_profile", finding="dead-units", **query)
-    names = [trace.get("name") for trace in figure["data"]]
-    steps = [name for name in names if name and name.startswith("sick, step")]
+    steps = [trace["name"] for trace in curves(figure, "sick, step")]
     assert steps == ["sick, step 0", "sick, step 20", "sick, step 38"]
     figure = client.json("figure", kind="depth_profile", finding="no-such", **query)
     assert not figure["layout"].get("shapes")

@@ -346,7 +346,7 @@ def test_the_ratio_is_to_the_run_that_is_chosen():
             np.testing.assert_allclose(found["d2"], sizes[run] / sizes[expected])
         notes = [n for n in figure.layout.annotations if n.text == "reference"]
         assert [(n.yref, n.y) for n in notes] == [("y2", 0.0)]
-        assert figure.layout.yaxis2.title.text == "ratio to reference"
+        assert figure.layout.yaxis2.title.text == f"ratio to {expected}"
 
 
 def test_one_snapshot_is_enough_for_each_figure_over_time():

@@ -22,7 +22,14 @@ from activation_monitor.views.figures.curves import (
 )
 from activation_monitor.views.figures.labels import Label
 from activation_monitor.views.figures.panel import add_line, add_panel
-from activation_monitor.views.figures.style import DECADES, add_key, dress, escape, log_axis
+from activation_monitor.views.figures.style import (
+    DECADES,
+    add_key,
+    dress,
+    escape,
+    log_axis,
+    short,
+)
 
 
 def depth_profile(
@@ -160,7 +167,7 @@ def comparison(
             if curve.end and end is not None:
                 ends.append(Label(curve.end, curve.colour, *end, 2))
     name_depths(figure, curves, 2)
-    _finish_ratios(figure, statistic, ratios, colours)
+    _finish_ratios(figure, statistic, ratios, short(first), colours)
     last = max(float(np.nanmax(curve.path.x)) for curve in curves)
     ends.append(Label("reference", compared[-1].colour, last, 0.0, 2))
     add_key(figure, dashes_in_words(curves))
@@ -169,7 +176,7 @@ def comparison(
     return labels.add(figure, ends)
 
 
-def _finish_ratios(figure, statistic, ratios, colours):
+def _finish_ratios(figure, statistic, ratios, reference, colours):
     """Set the axis of the second panel, and draw the line of the reference."""
     log = statistics.is_log(statistic)
     low, high = statistics.window([*ratios, 0.0], DECADES if log else 0.1)
@@ -177,7 +184,7 @@ def _finish_ratios(figure, statistic, ratios, colours):
     ends = low - spare, high + spare
     axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
     what = "ratio" if log else "difference"
-    figure.update_yaxes(title=f"{what} to reference", **axis, row=2)
+    figure.update_yaxes(title=f"{what} to {reference}", **axis, row=2)
     figure.add_hline(
         y=statistics.on_axis(0.0, log),
         line={"color": colours.ink, "width": 1},
