@@ -11,7 +11,7 @@ from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
 from activation_monitor.views.figures import colours, labels
-from networks import Drawn, chain, network, tap
+from networks import Drawn, blocks, chain, network, tap
 
 
 def steps_of(*sizes, step=20, **options):
@@ -122,6 +122,20 @@ def test_a_run_that_ends_in_zeros_or_nan_has_its_name_at_the_mark():
     np.testing.assert_allclose(10.0 ** found["nan"], marks["NaN or infinite elements"])
 
 
+@pytest.mark.parametrize(("count", "drawn"), [(2, "ab"), (3, "abc"), (4, "a")])
+def test_of_many_runs_only_that_in_front_has_points_beside_the_trunk(count, drawn):
+    """Lines have their names at the ends, points have not. Their zeros stay marked."""
+    runs = {run: Recording([blocks(3, lambda i: 2.0**i)]) for run in "abcd"[:count]}
+    runs["b"][0].field("second_moment")[runs["b"][0].names.index("up2")] = 0.0
+    figure = figures.depth_profile(runs)
+    points = {
+        t.name[0] for t in figure.data if t.mode == "markers" and t.legendgroup != "zero"
+    }
+    assert points == {*drawn}
+    (zeros,) = [t for t in figure.data if t.name == "zero"]
+    assert tuple(zeros.customdata) == ("up2",)
+
+
 def test_a_network_that_is_less_deep_has_its_name_where_it_ends():
     """In the panel, not in the margin."""
     runs = {"deep": Recording([Drawn(0).chain(20).snapshot()])}
@@ -217,6 +231,7 @@ def test_the_legend_has_at_most_four_entries():
     entries = [trace.name for trace in figure.data if trace.showlegend]
     assert len(entries) == len({*entries}) <= 4
     assert {"zero", "NaN or infinite elements"} <= {*entries}
+    assert any(name.startswith("dead-units in 1 layer") for name in entries)
     assert {t.yaxis for t in figure.data if t.name == "zero"} == {"y", "y2"}
 
 

@@ -137,7 +137,8 @@ def test_ticks_of_the_signed_scale_say_their_places(linear, decades):
         ([0.5, 3.0], [1.0], signed.Log()),
         ([0.0, 3.0], [0.7], signed.Signed(0.1)),
         ([-3.0, 3.0], [2.0, 0.02], signed.Signed(0.01)),
-        ([-3.0, 300.0], [1e-30], signed.Signed(1e-3)),  # not more than five decades
+        ([-3.0, 300.0], [1e-30], signed.Signed(1e-22)),  # not more than 24 decades
+        ([-3.0, 3.0], [1e-9] + [2.0] * 19, signed.Signed(1.0)),  # the lowest tenth
         ([0.0, 30.0], [0.0, math.nan], signed.Signed(10.0)),
         ([0.0, 0.0], [0.0], signed.Signed(1.0)),
         ([math.nan], [math.nan], signed.Signed(1.0)),

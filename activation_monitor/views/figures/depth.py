@@ -46,8 +46,9 @@ def depth_profile(
     """Draw a statistic over depth, forward and backward, with a line for each run and step.
 
     A line connects the layers of the trunk, which every path passes. Other layers are
-    points. Each run has its own colour, and its name at the end of the line of its last
-    step; with one run, each line has its step there. The last step is a solid line.
+    points, with more than three runs only those of the run in front. Each run has its own
+    colour, and its name at the end of the line of its last step; with one run, each line
+    has its step there. The last step is a solid line.
 
     A second panel has the other direction. Below outputs these are the gradients, with the
     same statistic if gradients have it, else with their rms. Below gradients, weights and
@@ -164,7 +165,8 @@ def comparison(
             found = _add_ratio(figure, curve, compared[-1 if is_last else 0], statistic, of)
             ratios += [y for _, y in found]
             end = labels.end_of(*zip(*found, strict=True)) if found else None
-            if curve.end and end is not None:
+            # Elsewhere the name would be on other lines; it is in the first panel.
+            if curve.end and end is not None and end[0] >= 0.5 * np.nanmax(curve.path.x):
                 ends.append(Label(curve.end, curve.colour, *end, 2))
     name_depths(figure, curves, 2)
     _finish_ratios(figure, statistic, ratios, short(first), colours)

@@ -26,7 +26,7 @@ _BINS = 36
 _RATIO = 10.0
 """Ratio of the widest to the narrowest histogram from which the axis is not linear."""
 
-_DECADES = 8
+_DECADES = 24
 """Maximum number of decades between them."""
 
 _FAINT = 0.001

@@ -26,6 +26,13 @@ _WITHIN = 3.0
 """Half the width of the expected band, in standard deviations of chance, as in
 `GrowthRange.interval`."""
 
+_CROWD = 3
+"""Number of runs up to which layers beside the trunk are drawn for all of them, and not for
+the run in front only. Points have no lines that lead to their run."""
+
+_MANY_MARKS = 60
+"""Number of marks of a kind from which they are small."""
+
 EXPECTED = "expected range of a well-scaled network"
 """The legend entry of the band."""
 
@@ -53,20 +60,23 @@ def add_panel(
     drawn = [(curve, statistics.shown(curve.snapshot, statistic, of)) for curve in curves]
     with_law = (of, statistic) == (OUTPUT, "rms")
     seen = _add_band(figure, curves, colours, row) if with_law else []
+    crowd = len({curve.run for curve in curves}) > _CROWD
     for curve, found in drawn:
-        _add_curve(figure, curve, found, statistic, of, row)
+        only_trunk = crowd and not curve.front
+        _add_curve(figure, curve, found, statistic, of, row, only_trunk)
         seen += [y for y in found.y if math.isfinite(y)]
     edges = _finish_axis(figure, statistic, seen, curves, colours, of, row)
     ends = [_label(curve, found, edges, row) for curve, found in drawn]
     return [label for label in ends if label is not None]
 
 
-def _add_curve(figure, curve, found, statistic, of, row):
+def _add_curve(figure, curve, found, statistic, of, row, only_trunk):
     """Draw the trunk as a line and the other layers as points."""
     texts = statistics.texts(curve.snapshot, statistic, of)
     log = statistics.is_log(statistic)
     having = curve.snapshot.field("count", of) > 0
-    for all_rows, is_trunk in ((curve.path.trunk, True), (curve.path.beside, False)):
+    beside = [] if only_trunk else curve.path.beside
+    for all_rows, is_trunk in ((curve.path.trunk, True), (beside, False)):
         # A layer that does not have the quantity must not interrupt the line.
         rows = all_rows if of == OUTPUT else [one for one in all_rows if having[one]]
         if rows:
@@ -274,7 +284,7 @@ def add_marks(figure, marked, what, edges, log, colours, row=1):
                 mode="markers",
                 marker={
                     "symbol": symbol,
-                    "size": 9,
+                    "size": 9 if len(x) <= _MANY_MARKS else 5,
                     "color": colour,
                     "line": {"color": outlines, "width": 1.5},
                 },

@@ -7,8 +7,11 @@ import numpy as np
 
 from activation_monitor.views.figures.style import is_plain, log_axis, size_text
 
-_DECADES = 5
+_DECADES = 24
 """Maximum number of decades between the linear part and the largest value."""
+
+_LOWEST = 0.1
+"""The fraction of typical sizes that may lie in the linear part."""
 
 _TICKS = 4
 """Maximum number of powers of 10 with ticks on either side of 0."""
@@ -86,8 +89,8 @@ def scale_of(values: np.ndarray, typical: np.ndarray) -> Log | Signed:
     Args:
         values: All values that are drawn. Those that are not finite are ignored.
         typical: Positive sizes below which values need not be distinguished, such as the
-            standard deviations. The linear part ends at the smallest one, but not more than
-            five powers of 10 below the largest value.
+            standard deviations. The linear part ends at the smallest of them (without the
+            lowest tenth), but not more than 24 powers of 10 below the largest value.
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
@@ -99,5 +102,6 @@ def scale_of(values: np.ndarray, typical: np.ndarray) -> Log | Signed:
     if not len(sizes):
         return Signed(1.0)
     most = math.floor(math.log10(sizes.max()))
-    least = math.floor(math.log10(typical.min())) if len(typical) else most
+    small = np.quantile(typical, _LOWEST, method="lower") if len(typical) else sizes.max()
+    least = math.floor(math.log10(small))
     return Signed(10.0 ** min(max(least, most - _DECADES), most))

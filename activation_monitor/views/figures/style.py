@@ -188,7 +188,7 @@ def _limit_legend(figure):
         if trace.showlegend:
             kind = trace.legendgroup or trace.name
             trace.showlegend = kind not in shown and len(shown) < _ENTRIES
-            shown.append(kind)
+            shown += [kind] * trace.showlegend
 
 
 def note(figure: graph_objects.Figure, text: str) -> None:
