@@ -1,5 +1,6 @@
 """What a cell shows: of a real kernel, and of results made by hand."""
 
+import base64
 import dataclasses
 import html
 import importlib
@@ -99,6 +100,10 @@ with contextlib.redirect_stdout(io.StringIO()) as out:
     console.show(console.diagnosis_table(diagnosis))
 out.getvalue()""",
     "made": "diagnosis",
+    "figure": """
+import plotly.io
+plotly.io.renderers.default = "plotly_mimetype+notebook_connected"
+monitor.figure("heat_map")""",
 }
 
 
@@ -231,6 +236,27 @@ def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
     assert {"svg", "table"} <= {
         tag for tag, _ in Elements(result(cells, "monitor.diagnosis")["text/html"]).tags
     }
+
+
+def test_a_figure_is_in_the_html_of_a_notebook_with_the_renderer_of_the_documentation(
+    cells,
+):
+    """Plotly's own renderer in a kernel offers a type that nbconvert leaves out."""
+    *_, output = cells["figure"]
+    assert "Plotly.newPlot" in output.data["text/html"]
+
+
+def test_an_image_stands_in_where_html_is_not_shown(cells):
+    """The PNG that the HTML has as well, hidden by its style: layers by steps."""
+    data = result(cells, "made")
+    page = Elements(data["text/html"])
+    (image,) = (attributes for tag, attributes in page.tags if tag == "img")
+    assert image["src"] == f"data:image/png;base64,{data['image/png'].strip()}"
+    assert image["class"] == "static" and "Rms of each layer" in image["alt"]
+    assert ".activation-monitor .static { display: none; }" in page.styles
+    assert base64.b64decode(data["image/png"])[:8] == b"\x89PNG\r\n\x1a\n"
+    healthy = chain_of(8)._repr_png_()
+    assert healthy[:4] == b"\x89PNG" and healthy != base64.b64decode(data["image/png"])
 
 
 def test_a_rescaling_in_a_cell_is_a_table(cells):

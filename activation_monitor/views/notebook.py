@@ -51,9 +51,9 @@ _STYLE = """<style>
 .X .static { display: none; }
 .X svg { display: block; margin: 8px 0; }
 .X summary { cursor: pointer; display: list-item; font-weight: bold; }
-.X .evidence { border-collapse: collapse; margin: 4px 0; font-size: 12px; color: inherit;
-  border: 0; }
-.X .evidence tr { background: none; }
+.X .finding .evidence { border-collapse: collapse; margin: 4px 0; font-size: 12px;
+  color: inherit; border: 0; }
+.X .finding .evidence tr { background: none; }
 .X .evidence th, .X .evidence td { padding: 1px 10px 1px 0; text-align: left; border: 0;
   background: none; color: inherit; }
 .X .evidence th { font-weight: normal; opacity: 0.7; }
