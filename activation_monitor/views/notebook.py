@@ -20,7 +20,7 @@ from html import escape
 
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import shown_by
-from activation_monitor.analysis.records import OUTPUT
+from activation_monitor.analysis.records import OUTPUT, OUTPUT_GRADIENT
 from activation_monitor.analysis.rescaling import Rescaling
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures, in_words, markup, tables
@@ -129,14 +129,18 @@ def _recording_of(diagnosis):
 
 def _figures(diagnosis, recording):
     """The size of the signal over depth, and what shows the worst finding."""
-    yield figures.draw("depth_profile", recording, diagnosis)
-    worst = diagnosis.worst_finding
+    worst, options = diagnosis.worst_finding, {}
+    of, statistic = OUTPUT, "rms"
     if worst is not None:
         measured = {name for one in recording for name in one.quantities}
         of, statistic = shown_by(worst.code, measured)
-        if (of, statistic) != (OUTPUT, "rms"):
-            options = {"of": of, "statistic": statistic}
-            yield figures.draw("depth_profile", recording, diagnosis, **options)
+        steps = {recording[0].step, worst.step, recording[-1].step}
+        options = {"marked": {"run": worst}, "steps": sorted(steps)}
+    look = {"of": of, "statistic": statistic, **options}
+    yield figures.draw("depth_profile", recording, diagnosis, **look)
+    # The size of the signal and of the gradient are one figure.
+    if statistic != "rms" or of not in (OUTPUT, OUTPUT_GRADIENT):
+        yield figures.draw("depth_profile", recording, diagnosis, **options)
 
 
 def _png(recording):
