@@ -23,6 +23,7 @@ from activation_monitor.recording.two_steps import TwoSteps
 from activation_monitor.run import Attempts
 from activation_monitor.session import Options, Session
 from activation_monitor.tracking import add_numbers
+from activation_monitor.views.live import Live
 from activation_monitor.views.trackers import Tracker, trackers_of
 
 
@@ -176,12 +177,13 @@ class ActivationMonitor(keras.callbacks.Callback):
             logs=check_numbers(logs, "ActivationMonitor"),
         )
         self._attempts = Attempts()
+        self._live = Live(self._shown)
         self._in_fit = False
         self._follow(())
 
     def _follow(self, models):
         """Start again, with other models."""
-        self._session = Session(self._options, self._attempts, tuple(models))
+        self._session = Session(self._options, self._attempts, tuple(models), self._live)
         self._steps = {}  # by kind: the layers it was made for, and TwoSteps or None
         self._count = StepCount()
         self._loop = None
@@ -266,6 +268,20 @@ class ActivationMonitor(keras.callbacks.Callback):
             f"{found or 'no findings'}"
         )
 
+    def _ipython_display_(self):
+        # What it shows stays up to date while `fit` runs, in this cell or in a later one.
+        try:
+            is_shown = self._live.display()
+        except Exception:  # a cell must not fail because of how its result is shown
+            is_shown = False
+        if not is_shown:
+            print(repr(self))
+
+    def _shown(self):
+        from activation_monitor.views import notebook  # plotly is loaded when it is used
+
+        return notebook.bundle(self.diagnosis, self.recording, repr(self))
+
     # -- what Keras calls
 
     def on_train_begin(self, logs=None):
@@ -319,6 +335,7 @@ class ActivationMonitor(keras.callbacks.Callback):
         self._in_fit = False
         self._session.training.close()
         self._session.evaluating.close()
+        self._session.show()
         sampled = self._made("train") and self._session.has_sampled
         if sampled and not self.recording.snapshots:
             self._attempts.warn_once(

@@ -25,6 +25,7 @@ from activation_monitor.recording.two_steps import SampledStep
 from activation_monitor.run import Attempts, Run, warn
 from activation_monitor.storage.log_format import RUN, VALIDATION_RUN
 from activation_monitor.tracking import Tracking
+from activation_monitor.views.live import Live
 from activation_monitor.views.trackers import Log
 
 _DENSE = 10
@@ -61,6 +62,7 @@ class Session:
         options: The arguments of the monitor.
         attempts: Calls the functions that may fail.
         models: The models to measure.
+        live: Shows the training in a notebook.
 
     Attributes:
         training: The run of training.
@@ -74,9 +76,14 @@ class Session:
     """
 
     def __init__(
-        self, options: Options, attempts: Attempts, models: tuple[keras.Model, ...]
+        self,
+        options: Options,
+        attempts: Attempts,
+        models: tuple[keras.Model, ...],
+        live: Live,
     ):
         self.options = options
+        self._live = live
         self.attempts = attempts
         self.models = models
         self._is_chief = all(map(backend.is_chief, backend.strategies(models)))
@@ -247,15 +254,30 @@ class Session:
             return None
         return Snapshot(self.now, layers, weights, {}, self.together, loss)
 
+    def show(self, at_once: bool = True) -> None:
+        """Keep the notebook up to date.
+
+        Args:
+            at_once: Whether to do so in any case, and not only once in a while. Defaults to
+                `True`.
+        """
+        self.attempts.attempt(
+            "the notebook is not kept up to date", self._live.update, at_once
+        )
+
     def _add(self, snapshot: Snapshot):
-        self._act_on(self.training.add(snapshot), snapshot)
+        news = self.training.add(snapshot)
+        self.show(at_once=bool(news))
+        self._act_on(news, snapshot)
 
     def _evaluated(self, found: Measured):
         if not found.layers:
             return
         snapshot = Snapshot(self.now, **found._asdict(), evaluation=True)
         self.evaluating.add(snapshot)
-        self._act_on(self.training.compare(snapshot), snapshot)
+        news = self.training.compare(snapshot)
+        self.show(at_once=bool(news))
+        self._act_on(news, snapshot)
 
     def _act_on(self, news, snapshot):
         if not self._is_chief and not backend.EACH_WORKER_KNOWS_ALL:

@@ -105,6 +105,7 @@ MAY_IMPORT = {
         "activation_monitor.views.console",
         "activation_monitor.views.summary",
     },
+    "views/live.py": {"IPython"},  # where it is loaded already
     "views/notebook.py": {"activation_monitor.analysis", "activation_monitor.views"},
     "views/report.py": {
         "plotly",

@@ -6,11 +6,13 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from activation_monitor.analysis import rules
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.findings import CODES, Finding
+from activation_monitor.analysis.growth import DTYPE_LIMITS
 from activation_monitor.views import evidence as words
 from activation_monitor.views.evidence import evidence
 from networks import Drawn
@@ -216,4 +218,11 @@ def test_the_evidence_of_a_real_finding_is_that_of_the_tensors():
     assert re.fullmatch(
         r"between 0\.\d+ and 1\.\d+ times", said["growth per layer by chance"]
     )
+    depths = re.findall(r"(\w+) at depth (\d+)", said["underflow at this rate"])
+    limits = {dtype: math.log(low) for dtype, (low, _) in DTYPE_LIMITS.items()}
+    for dtype, depth in depths:
+        # Depth 1 has the size of d1; each layer multiplies it by the growth.
+        exact = 1 + (limits.pop(dtype) - math.log(size["d1"])) / math.log(growth)
+        np.testing.assert_allclose(int(depth), exact, atol=0.5)
+    assert limits == {}
     assert not any("_" in label for label in said)

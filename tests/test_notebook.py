@@ -1,5 +1,6 @@
 """What a cell shows: of a real kernel, and of results made by hand."""
 
+import base64
 import dataclasses
 import html
 import importlib
@@ -20,7 +21,7 @@ from IPython.core.formatters import DisplayFormatter
 
 from activation_monitor import analysis, diagnose
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.findings import SHOWN_BY, Finding
 from activation_monitor.analysis.rescaling import RescaledLayer, Rescaling
 from activation_monitor.analysis.shown import LONGEST, one_line
 from activation_monitor.views import console, evidence, in_words, notebook
@@ -99,7 +100,27 @@ with contextlib.redirect_stdout(io.StringIO()) as out:
     console.show(console.diagnosis_table(diagnosis))
 out.getvalue()""",
     "made": "diagnosis",
+    "figure": """
+import plotly.io
+plotly.io.renderers.default = "plotly_mimetype+notebook_connected"
+monitor.figure("heat_map")""",
 }
+
+
+def run(notebook, folder, client=nbclient.NotebookClient):
+    """Run all cells in a new kernel. Returns the client."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python
+        for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+            patched.setenv(name, str(folder / name.lower()))
+        made = client(
+            notebook,
+            timeout=300,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+        )
+        made.execute()
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +131,7 @@ def cells(tmp_path_factory):
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source) for source in named.values()]
     )
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this Python
-        for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
-            patched.setenv(name, str(folder / name.lower()))
-        nbclient.NotebookClient(
-            notebook,
-            timeout=300,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(folder)}},
-        ).execute()
+    run(notebook, folder)
     outputs = {name: cell.outputs for name, cell in zip(named, notebook.cells, strict=True)}
     file = (folder / "diagnosis.txt").read_text(encoding="utf-8")
     return outputs | {"written": file}
@@ -128,7 +140,7 @@ def cells(tmp_path_factory):
 def result(cells, name):
     """The only result of a cell, by type. The cell must not show anything else."""
     (output,) = cells[name]
-    assert output.output_type == "execute_result"
+    assert output.output_type in ("execute_result", "display_data")
     return output.data
 
 
@@ -224,6 +236,27 @@ def test_a_diagnosis_in_a_cell_has_table_figure_and_findings(cells):
     assert {"svg", "table"} <= {
         tag for tag, _ in Elements(result(cells, "monitor.diagnosis")["text/html"]).tags
     }
+
+
+def test_a_figure_is_in_the_html_of_a_notebook_with_the_renderer_of_the_documentation(
+    cells,
+):
+    """Plotly's own renderer in a kernel offers a type that nbconvert leaves out."""
+    *_, output = cells["figure"]
+    assert "Plotly.newPlot" in output.data["text/html"]
+
+
+def test_an_image_stands_in_where_html_is_not_shown(cells):
+    """The PNG that the HTML has as well, hidden by its style: layers by steps."""
+    data = result(cells, "made")
+    page = Elements(data["text/html"])
+    (image,) = (attributes for tag, attributes in page.tags if tag == "img")
+    assert image["src"] == f"data:image/png;base64,{data['image/png'].strip()}"
+    assert image["class"] == "static" and "Rms of each layer" in image["alt"]
+    assert ".activation-monitor .static { display: none; }" in page.styles
+    assert base64.b64decode(data["image/png"])[:8] == b"\x89PNG\r\n\x1a\n"
+    healthy = chain_of(8)._repr_png_()
+    assert healthy[:4] == b"\x89PNG" and healthy != base64.b64decode(data["image/png"])
 
 
 def test_a_rescaling_in_a_cell_is_a_table(cells):
@@ -337,9 +370,12 @@ def test_every_state_has_html(state):
     numbers = sum(bool(evidence.evidence(finding)) for finding in made.findings)
     assert shown.count("table") == (made.first is not None) + numbers
     drawable = state not in ("nothing measured", "not called")
-    assert shown.count("svg") == drawable
+    quantities = {SHOWN_BY[one.code] for one in made.findings}
+    apart = quantities - {("output", "rms"), ("output_gradient", "rms")}
+    assert shown.count("svg") == drawable * (2 if apart else 1)
     assert len(source) < 300_000
-    assert shown.count("script") == shown.count("img") == 0
+    assert shown.count("script") == 0
+    assert [a["class"] for tag, a in shown.tags if tag == "img"] == ["static"] * drawable
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", source)
 
 
@@ -386,7 +422,9 @@ def test_a_view_that_fails_leaves_the_one_line(capsys, monkeypatch):
         raise RuntimeError("no such thing")
 
     made = chain_of(3)
-    assert set(DisplayFormatter().format(made)[0]) == {"text/plain", "text/html"}
+    kinds = {"text/plain", "text/html", "image/png"}
+    assert set(DisplayFormatter().format(made)[0]) == kinds
+    monkeypatch.setattr(notebook, "diagnosis_png", fails)
     monkeypatch.setattr(notebook, "diagnosis_html", fails)
     monkeypatch.setattr(notebook, "rescaling_html", fails)
     for shown in (made, dataclasses.replace(made, profile=None), Rescaling(())):
@@ -405,7 +443,7 @@ for (const page of ["light", "dark"]) {
   shown[page] = {
     colour,
     texts: [...new Set([...of("p:not(.title), td, th, pre, summary", "color"),
-      ...of("svg text", "fill")])],
+      ...of("svg text:not([fill])", "fill")])],
     titles: [...new Set(of(".title", "color"))],
     scrolls: wide.scrollHeight > 2 * wide.clientHeight,
     height: wide.clientHeight,

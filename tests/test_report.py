@@ -22,7 +22,7 @@ from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.reader import read_runs
 from activation_monitor.storage.writer import EventLog
 from activation_monitor.views import report
-from activation_monitor.views.figures.style import DARK, LIGHT, rgb
+from activation_monitor.views.figures.colours import DARK, LIGHT, rgb
 from activation_monitor.views.summary import reference_of, summary
 from networks import Drawn, chain, network, tap
 
@@ -145,10 +145,38 @@ def test_every_figure_is_there_in_both_themes(page):
     assert places == set(page.figures)
     kinds = ("depth", "heat", "graph", "layer")
     each = {f"{kind}-{i}" for kind in kinds for i in range(3)}
-    assert places == {"comparison"} | each
+    assert places == {"comparison", "over-time"} | each
     for both in page.figures.values():
         assert both["light"]["layout"]["paper_bgcolor"] == "#ffffff"
         assert both["dark"]["layout"]["paper_bgcolor"] == "#1e1e1e"
+
+
+def test_the_layer_of_the_worst_finding_is_compared_over_the_steps():
+    """With the statistic that shows the finding, in all runs that have the layer; the run
+    with the finding is in front. Each run also has its layer beside the reference."""
+    sick = Recording(
+        trained_with(dead, step) for step, dead in ((0, 0), (10, 63), (20, 63))
+    )
+    fine = Recording(trained_with(0, step) for step in (0, 10, 20))
+    other = Recording([chain(1.0, 1.0), chain(1.0, 1.0, step=10)])
+    drawn = Page(report.page({"a": fine, "b": sick, "c": other}, "")).figures
+    over_time = drawn["over-time"]["light"]
+    assert over_time["layout"]["title"]["text"] == "dead units of d5 over the steps"
+    lines = {t["name"].split(":")[0]: t for t in over_time["data"] if "name" in t}
+    assert {*lines} == {"a", "b"}
+    drawn_dead = [
+        np.mean((Drawn(step).chain(8).tensors["d5"] == 0).all(axis=0))
+        for step in (0, 10, 20)
+    ]
+    np.testing.assert_allclose(json_values(lines["a"]["y"]), drawn_dead)
+    expected = [drawn_dead[0], 63 / 64, 63 / 64]
+    np.testing.assert_allclose(json_values(lines["b"]["y"]), expected)
+    assert lines["b"]["line"]["width"] > lines["a"]["line"]["width"]
+    for i, runs in ((0, {"a"}), (1, {"a", "b"}), (2, {"c"})):
+        data = drawn[f"layer-{i}"]["light"]["data"]
+        shown = {trace["line"]["color"] for trace in data if trace.get("mode") == "lines"}
+        colours = {run: LIGHT.run(place) for place, run in enumerate("abc")}
+        assert {run for run, colour in colours.items() if colour in shown} >= runs, i
 
 
 def test_one_run_has_its_depth_profile():
@@ -212,17 +240,20 @@ def test_what_differs_is_held_against_the_healthy_run(page):
     """The reference is the first healthy run, in any position."""
     assert "What differs between b_fine and a_vanishing" in page.text
     assert "What differs between b_fine and c_fine" in page.text
-    assert ratio(page) == "ratio to b_fine"
+    assert reference_in(page) == "b_fine"
 
 
-def ratio(page):
-    return page.figures["comparison"]["light"]["layout"]["yaxis2"]["title"]["text"]
+def reference_in(page):
+    """The run that is named as the reference at the end of its line."""
+    notes = page.figures["comparison"]["light"]["layout"]["annotations"]
+    (text,) = (note["text"] for note in notes if "(reference)" in note["text"])
+    return re.sub(r"(<br>|\s)*\(reference\)", "", text)
 
 
 def test_the_reference_can_be_chosen():
     """A run with findings as well. Figures, differences and JSON follow; colours stay."""
     chosen = Page(report.page(RUNS, "three runs", "a_vanishing"))
-    assert ratio(chosen) == "ratio to a_vanishing"
+    assert reference_in(chosen) == "a_vanishing"
     assert "What differs between a_vanishing and b_fine" in chosen.text
     assert "What differs between a_vanishing and c_fine" in chosen.text
     assert summary(RUNS, "c_fine")["reference"] == "c_fine"
@@ -273,7 +304,7 @@ def test_an_unknown_reference_is_an_error(logs, tmp_path, capsys):
     )
     assert not output.exists()
     assert cli.main([*arguments[:-1], "deeper/c_fine"]) == 0
-    assert ratio(Page(output.read_text(encoding="utf-8"))) == "ratio to deeper/c_fine"
+    assert reference_in(Page(output.read_text(encoding="utf-8"))) == "deeper/c_fine"
 
 
 def test_the_table_has_every_layer_with_its_figures(page):
@@ -309,7 +340,7 @@ def test_hostile_names_stay_text():
     kinds = {tag for tag, _ in found.tags}
     assert kinds.isdisjoint({"img"}) and not any("onerror" in a for _, a in found.tags)
     assert found.text.count(HOSTILE) > 20
-    assert len(found.scripts) >= 3 and len(found.figures) == 9
+    assert len(found.scripts) >= 3 and len(found.figures) == 10
     before_plotly = source[: source.index("plotly.js v")]
     assert "<img" not in before_plotly and before_plotly.count("</script>") == 1
 

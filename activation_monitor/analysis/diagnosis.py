@@ -152,6 +152,9 @@ class Diagnosis:
     def _repr_html_(self) -> str | None:
         return shown.in_notebook(self)
 
+    def _repr_png_(self) -> bytes | None:
+        return shown.as_image(self)
+
 
 def diagnose(
     snapshots: Iterable[Snapshot], ignore: str | Collection[str] = ()

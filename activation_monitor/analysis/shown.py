@@ -1,8 +1,8 @@
 """How a result is shown: one line everywhere, in full where a view is registered.
 
-`text`, `html` and `figure` are generic functions (`functools.singledispatch`). Analysis
-knows neither rich nor plotly, so here they have only a fallback. Each view registers itself
-for the type of its result:
+`text`, `html`, `png` and `figure` are generic functions (`functools.singledispatch`).
+Analysis knows neither rich nor plotly, so here they have only a fallback. Each view
+registers itself for the type of its result:
 
 ```python
 @shown.text.register
@@ -30,6 +30,13 @@ def text(result: Any) -> str:
 @functools.singledispatch
 def html(result: Any) -> str | None:
     """The HTML that a notebook shows: None if no view is registered."""
+    del result
+    return None
+
+
+@functools.singledispatch
+def png(result: Any) -> bytes | None:
+    """The image that stands for the HTML, in a PDF: None if no view is registered."""
     del result
     return None
 
@@ -65,6 +72,14 @@ def in_notebook(result: Any) -> str | None:
     """
     try:
         return html(result)
+    except Exception:
+        return None
+
+
+def as_image(result: Any) -> bytes | None:
+    """The PNG that a notebook without HTML shows of a result; None as for `in_notebook`."""
+    try:
+        return png(result)
     except Exception:
         return None
 

@@ -167,6 +167,14 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
     return notebook.diagnosis_html(diagnosis)
 
 
+@results.png.register
+def diagnosis_png(diagnosis: Diagnosis) -> bytes | None:
+    """An image for where HTML is not shown, see `notebook.diagnosis_png`."""
+    from activation_monitor.views import notebook  # loads plotly
+
+    return notebook.diagnosis_png(diagnosis)
+
+
 @results.figure.register
 def diagnosis_figure(diagnosis: Diagnosis, kind: str, **options: Any) -> Any:
     """A plotly figure of the first snapshot, see `figures.draw`."""

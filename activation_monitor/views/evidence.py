@@ -38,6 +38,11 @@ _GROWING = (
     *("exploding-gradients", "vanishing-gradients"),
 )
 
+
+def _depth(dtype, end):
+    return f"{dtype} at depth {{{end}_{dtype}:depth}}"
+
+
 _WORDS = (
     # Of the whole network, or the loss.
     _Words("loss", "not finite at {step:step}", ("nonfinite-loss",)),
@@ -72,9 +77,10 @@ _WORDS = (
     _Words("rms of the input", "{input_rms:number}"),
     _Words("rms at the last layer", "{last_rms:number}", ("unscaled-input",)),
     *(
-        _Words(f"{dtype} {end}s", f"at depth {{{end}_{dtype}:depth}}")
+        _Words(
+            f"{end} at this rate", ", ".join(_depth(dtype, end) for dtype in DTYPE_LIMITS)
+        )
         for end in ("overflow", "underflow")
-        for dtype in DTYPE_LIMITS
     ),
     # Of one layer.
     _Words("gain of the layer", "{gain:number} times", ("outlier-gain",)),

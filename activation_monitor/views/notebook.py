@@ -1,4 +1,4 @@
-"""A diagnosis and the result of `rescale` in a notebook.
+"""A diagnosis, a monitor and the result of `rescale` in a notebook.
 
 A notebook shows only one of the types that an object offers, so the table and the figure
 are in one `text/html`. The figure is a static SVG. Plotly's own HTML needs plotly.js, which
@@ -9,17 +9,24 @@ The theme is unknown here: JupyterLab, VS Code and Colab mark a dark page in dif
 So text and lines use the colour of the surrounding text (`currentColor`, which does not
 work in an `<img>`), and all other colours suit a light and a dark page.
 
-A notebook that is not trusted removes the style and the figure. Headings, tables and code
-are plain elements and stay readable. The texts in the figure also stay, so it has no
-tooltips.
+A notebook that is not trusted, and GitHub, remove the style and the SVG. Headings, tables
+and code are plain elements and stay readable. The texts in the figure also stay, so it has
+no tooltips. In its place appears a PNG of the signal in depth and time, which the style
+hides. The same PNG is there as `image/png`, for PDF and other pages without HTML.
 """
 
+import base64
 from html import escape
 
 from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.findings import shown_by
+from activation_monitor.analysis.records import OUTPUT, OUTPUT_GRADIENT
 from activation_monitor.analysis.rescaling import Rescaling
-from activation_monitor.views import console, in_words, markup, tables
+from activation_monitor.analysis.snapshot import Recording
+from activation_monitor.views import figures, in_words, markup, tables
+from activation_monitor.views.figures import image
 from activation_monitor.views.figures.svg import svg
+from activation_monitor.views.live import Bundle
 
 _CLASS = "activation-monitor"
 
@@ -41,11 +48,12 @@ _STYLE = """<style>
 .X .finding pre { background: #8888881f; color: inherit; border: 0; border-radius: 3px;
   padding: 4px 8px; margin: 4px 0; white-space: pre-wrap;
   font: 12px/1.45 ui-monospace, monospace; }
+.X .static { display: none; }
 .X svg { display: block; margin: 8px 0; }
 .X summary { cursor: pointer; display: list-item; font-weight: bold; }
-.X .evidence { border-collapse: collapse; margin: 4px 0; font-size: 12px; color: inherit;
-  border: 0; }
-.X .evidence tr { background: none; }
+.X .finding .evidence { border-collapse: collapse; margin: 4px 0; font-size: 12px;
+  color: inherit; border: 0; }
+.X .finding .evidence tr { background: none; }
 .X .evidence th, .X .evidence td { padding: 1px 10px 1px 0; text-align: left; border: 0;
   background: none; color: inherit; }
 .X .evidence th { font-weight: normal; opacity: 0.7; }
@@ -66,24 +74,92 @@ _STYLE = """<style>
 </style>""".replace(".X", f".{_CLASS}")
 
 
-def diagnosis_html(diagnosis: Diagnosis) -> str:
-    """The verdict and the findings, the signal over depth, and the table of the layers."""
+def diagnosis_html(diagnosis: Diagnosis, recording: Recording | None = None) -> str:
+    """The verdict and the findings, the signal over depth, and the table of the layers.
+
+    Args:
+        diagnosis: The diagnosis.
+        recording: The snapshots. Defaults to `None`: the first and the last one, which the
+            diagnosis has.
+    """
     kind = "healthy" if diagnosis.healthy else ""
     if diagnosis.findings:
-        severities = {finding.severity for finding in diagnosis.findings}
-        kind = "critical" if "critical" in severities else "warning"
+        kind = in_words.headline(diagnosis).kind
     parts = [f'<div class="verdict {kind}">{in_words.html(diagnosis)}</div>']
     if diagnosis.first is not None:
-        figure = console.diagnosis_figure(diagnosis, "depth_profile")
+        recording = _recording_of(diagnosis) if recording is None else recording
         snapshots = (diagnosis.first, diagnosis.last or diagnosis.first)
         table = markup.layer_table(diagnosis, snapshots, ("class_name", "activation"))
         parts += [
-            svg(figure) if figure.data else "",
+            *(svg(figure) for figure in _figures(diagnosis, recording) if figure.data),
+            _static(recording),
             f"<details open><summary>Layers</summary>{table}</details>",
             '<p class="more">Interactive figures: <code>.figure("depth_profile")</code>, '
             '<code>.figure("layer_graph")</code></p>',
         ]
     return _framed(parts)
+
+
+def diagnosis_png(diagnosis: Diagnosis) -> bytes | None:
+    """The size of the signal at the first and at the last snapshot; None without them."""
+    return _png(_recording_of(diagnosis))
+
+
+def bundle(diagnosis: Diagnosis, recording: Recording, line: str) -> Bundle:
+    """A training so far, by MIME type.
+
+    Args:
+        diagnosis: Its diagnosis.
+        recording: Its snapshots, of which there may be none.
+        line: The same in one line.
+    """
+    made: dict[str, str | bytes] = {
+        "text/plain": line,
+        "text/html": diagnosis_html(diagnosis, recording),
+    }
+    png = _png(recording)
+    return made if png is None else {**made, "image/png": _base64(png)}
+
+
+def _recording_of(diagnosis):
+    both = (diagnosis.first, diagnosis.last)
+    at = {snapshot.step: snapshot for snapshot in both if snapshot is not None}
+    return Recording(at.values())
+
+
+def _figures(diagnosis, recording):
+    """The size of the signal over depth, and what shows the worst finding."""
+    worst, options = diagnosis.worst_finding, {}
+    of, statistic = OUTPUT, "rms"
+    if worst is not None:
+        measured = {name for one in recording for name in one.quantities}
+        of, statistic = shown_by(worst.code, measured)
+        steps = {recording[0].step, worst.step, recording[-1].step}
+        options = {"marked": {"run": worst}, "steps": sorted(steps)}
+    look = {"of": of, "statistic": statistic, **options}
+    yield figures.draw("depth_profile", recording, diagnosis, **look)
+    # The size of the signal and of the gradient are one figure.
+    if statistic != "rms" or of not in (OUTPUT, OUTPUT_GRADIENT):
+        yield figures.draw("depth_profile", recording, diagnosis, **options)
+
+
+def _png(recording):
+    measured = any(snapshot.field("count").any() for snapshot in recording)
+    return image.png(image.picture(recording)) if measured else None
+
+
+def _base64(data):
+    return base64.b64encode(data).decode("ascii")
+
+
+def _static(recording):
+    png = _png(recording)
+    if png is None:
+        return ""
+    return (
+        f'<img class="static" alt="{escape(image.ABOUT)}" '
+        f'src="data:image/png;base64,{_base64(png)}">'
+    )
 
 
 def rescaling_html(report: Rescaling) -> str:

@@ -9,7 +9,7 @@ from plotly import offline
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import in_words, markup, report_figures
-from activation_monitor.views.figures.style import DARK, LIGHT
+from activation_monitor.views.figures.colours import DARK, LIGHT
 from activation_monitor.views.report_page import PAGE
 from activation_monitor.views.summary import compared, diagnose_all, reference_of
 
@@ -37,8 +37,8 @@ def page(runs: Mapping[str, Recording], title: str, reference: str | None = None
     """
     diagnoses = diagnose_all(runs)
     first = reference_of(diagnoses, reference)
-    together = report_figures.of_all(runs, first)
-    each = report_figures.of_each(runs, diagnoses)
+    together = report_figures.of_all(runs, diagnoses, first)
+    each = report_figures.of_each(runs, diagnoses, first)
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="line">{escape(_in_one_line(diagnoses))}</p>',

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 from plotly import graph_objects
 
-from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis
-from activation_monitor.analysis.findings import shown_by
+from activation_monitor.analysis.findings import SEVERITIES, shown_by
+from activation_monitor.analysis.records import OUTPUT, OUTPUT_GRADIENT, WEIGHT_UPDATE
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
+from activation_monitor.views.figures.quantity import layers_with
 
 MOST = 8
 """Maximum number of runs with figures of their own, those with findings first. The common
@@ -27,73 +28,124 @@ def _both(function, *args, **options):
     return Pictured(function(*args, **options), function(*args, **options, dark=True))
 
 
-def of_all(runs: Mapping[str, Recording], reference: str) -> dict[str, Pictured]:
+def of_all(
+    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis], reference: str
+) -> dict[str, Pictured]:
     """The figures of all runs together, by key; none of a single run.
 
     Args:
         runs: Recordings by name.
+        diagnoses: Their diagnoses.
         reference: The name of the run that the others are compared with.
     """
     if len(runs) == 1:
         return {}
-    first = {reference: runs[reference], **runs}
-    places = {run: place for place, run in enumerate(runs)}
-    return {"comparison": _both(figures.comparison, first, places=places)}
+    found = {"comparison": _both(figures.comparison, runs, reference=reference)}
+    worst = max(runs, key=lambda run: _badness(diagnoses[run]))
+    of, statistic = _shown(runs[worst], diagnoses[worst])
+    layer = _layer(runs[worst], diagnoses[worst], of)
+    having = {
+        run: recording
+        for run, recording in runs.items()
+        if layer is not None and layer in _measured(recording, of)
+    }
+    if len(having) > 1:
+        options = {"statistic": statistic, "of": of, "places": _places(runs)}
+        over_time = figures.statistic_over_time
+        found["over-time"] = _both(over_time, having, layer, focus=worst, **options)
+    return found
 
 
 def of_each(
-    runs: Mapping[str, Recording], diagnoses: Mapping[str, Diagnosis]
+    runs: Mapping[str, Recording],
+    diagnoses: Mapping[str, Diagnosis],
+    reference: str,
 ) -> dict[str, dict[str, Pictured]]:
     """The figures of the worst runs, by the name of the run and by key.
 
     Args:
         runs: Recordings by name.
         diagnoses: Their diagnoses.
+        reference: The name of the run that the others are compared with.
     """
-    worst = sorted(runs, key=lambda run: -VERDICTS.index(diagnoses[run].verdict))[:MOST]
+    worst = sorted(runs, key=lambda run: _badness(diagnoses[run]), reverse=True)[:MOST]
     return {
         run: {
             f"{kind}-{place}": figure
-            for kind, figure in _of_one(run, runs[run], diagnoses[run], place)
+            for kind, figure in _of_one(run, runs, diagnoses[run], reference)
         }
         for place, run in enumerate(runs)
         if run in worst
     }
 
 
-def _of_one(run, recording, diagnosis, place):
+def _of_one(run, runs, diagnosis, reference):
     """The figures of a run: first what shows its worst finding."""
-    layer, worst = diagnosis.worst_layer, diagnosis.worst_finding
-    measured = {name for snapshot in recording for name in snapshot.quantities}
-    of, statistic = records.OUTPUT, "rms"
-    if worst is not None:
-        of, statistic = shown_by(worst.code, measured)
+    recording, worst, places = runs[run], diagnosis.worst_finding, _places(runs)
+    of, statistic = _shown(recording, diagnosis)
+    look = {"statistic": statistic, "of": of}
     # The size of the signal and of the gradient are one figure.
-    apart = (of, statistic) != (records.OUTPUT, "rms")
-    options = {"places": {run: place}}
+    apart = statistic != "rms" or of not in (OUTPUT, OUTPUT_GRADIENT)
     if apart:
-        look = {"statistic": statistic, "of": of}
-        yield "finding", _both(_profile, run, recording, diagnosis, **look)
-    yield "depth", _both(_profile, run, recording, diagnosis)
-    look = {"statistic": statistic, "of": of, "marked": worst}
-    yield "heat", _both(figures.heat_map, recording, **look)
+        yield "finding", _profile(run, recording, diagnosis, places, **look)
+    yield "depth", _profile(run, recording, diagnosis, places, **({} if apart else look))
+    yield "heat", _both(figures.heat_map, recording, marked=worst, **look)
     at = worst.step if worst else None
-    yield "graph", _both(figures.layer_graph, recording, diagnosis, steps=at, **look)
-    yield "layer", _both(figures.layer_over_time, {run: recording}, layer, **options)
-    if any(snapshot.histograms for snapshot in recording):
-        yield (
-            "histograms",
-            _both(figures.histogram_over_time, recording, layer, place=place),
-        )
-    if records.WEIGHT_UPDATE in measured:
+    options = {"steps": at, "marked": worst, **look}
+    yield "graph", _both(figures.layer_graph, recording, diagnosis, **options)
+    layer = _layer(recording, diagnosis, of)
+    of = of if layer is not None else OUTPUT
+    layer = layer or diagnosis.worst_layer
+    both = {
+        name: runs[name] for name in (run, reference) if layer in _measured(runs[name], of)
+    }
+    options = {"of": of, "places": places, "focus": run}
+    yield "layer", _both(figures.layer_over_time, both, layer, **options)
+    counted = {name for snapshot in recording for name in snapshot.histograms}
+    if counted:
+        options = {"of": of if of in counted else OUTPUT, "place": places[run]}
+        yield "histograms", _both(figures.histogram_over_time, recording, layer, **options)
+    if any(WEIGHT_UPDATE in snapshot.quantities for snapshot in recording):
         yield "updates", _both(figures.update_ratio, recording)
 
 
-def _profile(run, recording, diagnosis, **options):
+def _profile(run, recording, diagnosis, places, **look):
     """The first and the last step, and the one at which the worst finding began."""
     worst = diagnosis.worst_finding
     steps = {recording[0].step, recording[-1].step} | ({worst.step} if worst else set())
-    marked = {run: worst} if worst else None
-    return figures.depth_profile(
-        {run: recording}, steps=sorted(steps), marked=marked, **options
-    )
+    options = {"steps": sorted(steps), "marked": {run: worst} if worst else None, **look}
+    # A single run has the colours of its steps.
+    options |= {"places": places} if len(places) > 1 else {}
+    return _both(figures.depth_profile, {run: recording}, **options)
+
+
+def _badness(diagnosis):
+    worst = diagnosis.worst_finding
+    severity = SEVERITIES.index(worst.severity) if worst else -1
+    return VERDICTS.index(diagnosis.verdict), severity
+
+
+def _places(runs):
+    return {run: place for place, run in enumerate(runs)}
+
+
+def _shown(recording, diagnosis):
+    """The quantity and the statistic that show the worst finding."""
+    worst = diagnosis.worst_finding
+    measured = {name for snapshot in recording for name in snapshot.quantities}
+    return (OUTPUT, "rms") if worst is None else shown_by(worst.code, measured)
+
+
+def _measured(recording, of):
+    """The layers of which a quantity was measured; none if it was not."""
+    there = any(of in snapshot.quantities for snapshot in recording)
+    return layers_with(recording, of) if there or of == OUTPUT else []
+
+
+def _layer(recording, diagnosis, of):
+    """The worst layer of which a quantity was measured; None without one."""
+    worst = diagnosis.worst_finding
+    named = [*worst.layers] if worst else []
+    having = _measured(recording, of)
+    candidates = [diagnosis.worst_layer, *named[::-1], *having[::-1]]
+    return next((layer for layer in candidates if layer in having), None)
