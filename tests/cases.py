@@ -162,6 +162,7 @@ ON_EACH_BACKEND = (
     "test_evaluation.py",
     "test_event_file.py",
     "test_flight_recorder.py",
+    "test_kernel_histograms.py",
     "test_log_budget.py",
     "test_nonfinite_loss.py",
     "test_resuming.py",

@@ -17,6 +17,10 @@ BUCKETS = 30
 EXACT_UP_TO = 2**14
 """Number of elements of a tensor up to which all are counted; above it, one in `stride`."""
 
+KERNELS_EXACT_UP_TO = 2**12
+"""The same for the measured rows of a kernel and of its gradient. A kernel has no outliers
+that come and go with the samples, and there are as many kernels as layers."""
+
 SLOTS = ("stride", "low", "high", *(f"bucket_{i}" for i in range(BUCKETS)))
 """The names of the numbers of a histogram, in order."""
 
@@ -37,7 +41,7 @@ STRIDES = _growing_primes(limit=2**31 // EXACT_UP_TO, ratio=1.1)
 """The possible strides: 1 and primes."""
 
 
-def stride_of(elements: int, units: int) -> int:
+def stride_of(elements: int, units: int, most: int = EXACT_UP_TO) -> int:
     """The stride at which a tensor is sampled.
 
     It is 1, or a prime that does not divide the number of units: the sample then visits
@@ -46,11 +50,12 @@ def stride_of(elements: int, units: int) -> int:
     Args:
         elements: The number of elements.
         units: The number of elements of one row.
+        most: The number of elements to take at most. Defaults to `EXACT_UP_TO`.
 
     Returns:
-        The smallest of `STRIDES` that leaves at most `EXACT_UP_TO` elements.
+        The smallest of `STRIDES` that leaves at most `most` elements.
     """
-    fits = (n for n in STRIDES if n * EXACT_UP_TO >= elements and (n == 1 or units % n))
+    fits = (n for n in STRIDES if n * most >= elements and (n == 1 or units % n))
     return next(fits, STRIDES[-1])
 
 

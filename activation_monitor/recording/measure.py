@@ -119,6 +119,38 @@ def measure_each(
     return ops.concatenate([integers, values], axis=-1), suffices
 
 
+def count_each(tensors: Sequence[Any]) -> Any:
+    """The raw histograms of several tensors of known shapes.
+
+    They are those of the measured rows of kernels and of their gradients, counted for all
+    of them together. The stride is that within these rows. Up to
+    `histogram.KERNELS_EXACT_UP_TO` elements of a tensor are all counted.
+
+    Args:
+        tensors: Floating-point tensors. They are counted in float32.
+
+    Returns:
+        Float32 tensor of shape `(len(tensors), len(raw.HISTOGRAM_COLUMNS))`.
+    """
+    strides = [
+        buckets.stride_of(int(np.prod(x.shape)), x.shape[-1], buckets.KERNELS_EXACT_UP_TO)
+        for x in tensors
+    ]
+    samples = [
+        ops.reshape(ops.cast(x, "float32"), (-1,))[::stride]
+        for x, stride in zip(tensors, strides, strict=True)
+    ]
+    longest = max(x.shape[0] for x in samples)
+    rows = [_padded(x, longest) for x in samples]
+    return _histograms(np.array(strides, np.float32), ops.stack(rows))
+
+
+def _padded(x, length):
+    """With NaN, which is not counted."""
+    more = length - x.shape[0]
+    return ops.pad(x, ((0, more),), constant_values=np.nan) if more else x
+
+
 def _integers(counts, complete):
     """The first columns of a raw record."""
     zero = ops.zeros((), "float32")
@@ -220,19 +252,31 @@ def _sample(rows, lengths):
 
 def _histogram(stride, sample):
     """The raw histogram of the finite elements of a sample."""
-    finite = ops.isfinite(sample)
-    values = ops.where(finite, sample, ops.zeros_like(sample))
-    low = ops.min(ops.where(finite, values, np.inf))
-    high = ops.max(ops.where(finite, values, -np.inf))
+    return _histograms(ops.reshape(ops.cast(stride, "float32"), (1,)), sample[None])[0]
+
+
+def _histograms(strides, samples):
+    """The raw histograms of the finite elements of each row of samples."""
+    finite = ops.isfinite(samples)
+    values = ops.where(finite, samples, ops.zeros_like(samples))
+    low = ops.min(ops.where(finite, values, np.inf), axis=1)
+    high = ops.max(ops.where(finite, values, -np.inf), axis=1)
     exponent = moments.exponent_of(ops.maximum(-low, high))
     scale = moments.power_of_two(-exponent, values.dtype)
-    values, low, high = values * scale, low * scale, high * scale
+    values, low, high = values * scale[:, None], low * scale, high * scale
     width = (high - low) / buckets.BUCKETS
-    place = ops.floor(ops.divide_no_nan(values - low, width))
+    place = ops.floor(ops.divide_no_nan(values - low[:, None], width[:, None]))
     # All elements alike: TensorBoard's convention puts them into the last bucket.
-    place = ops.where(width > 0, place, buckets.BUCKETS - 1.0)
+    place = ops.where(width[:, None] > 0, place, buckets.BUCKETS - 1.0)
     place = ops.cast(ops.clip(place, 0.0, buckets.BUCKETS - 1.0), "int32")
-    counts = ops.segment_sum(ops.cast(finite, "float32"), place, buckets.BUCKETS)
-    head = [ops.cast(number, "float32") for number in (stride, exponent, low, high)]
-    counted = ops.concatenate([ops.stack(head), counts])
-    return ops.where(ops.any(finite), counted, ops.zeros_like(counted))
+    rows = samples.shape[0]
+    if rows > 1:
+        begins = np.arange(rows)[:, None] * buckets.BUCKETS
+        place = place + ops.convert_to_tensor(begins, "int32")
+    ones, place = ops.reshape(ops.cast(finite, "float32"), (-1,)), ops.reshape(place, (-1,))
+    counts = ops.segment_sum(ones, place, rows * buckets.BUCKETS)
+    counts = ops.reshape(counts, (rows, buckets.BUCKETS))
+    head = [ops.cast(number, "float32") for number in (strides, exponent, low, high)]
+    counted = ops.concatenate([ops.stack(head, axis=1), counts], axis=1)
+    some = ops.sum(counts, axis=1) > 0
+    return ops.where(some[:, None], counted, ops.zeros_like(counted))

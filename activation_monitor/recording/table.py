@@ -153,13 +153,19 @@ class Table:
             self._reader = None
         return stores[quantity]
 
-    def spread(self, by_layer: dict[int, np.ndarray]) -> np.ndarray:
+    def spread(
+        self,
+        by_layer: dict[int, np.ndarray],
+        nothing: Callable[[int], np.ndarray] = records.empty,
+    ) -> np.ndarray:
         """The records of weights as an array `(rows, len(records.FIELDS))`.
 
         Args:
-            by_layer: The records of kernels, by id of the layer.
+            by_layer: The records of kernels, or their histograms, by id of the layer.
+            nothing: Makes the array for so many rows without records. Defaults to
+                `records.empty`.
         """
-        found = records.empty(len(self.rows))
+        found = nothing(len(self.rows))
         for record, row in zip(found, self.rows, strict=True):
             if row.kind == "weight":
                 record[:] = by_layer.get(id(row.layer), record)

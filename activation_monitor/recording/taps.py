@@ -14,7 +14,7 @@ from typing import cast
 import keras
 import numpy as np
 
-from activation_monitor.analysis import activity, records
+from activation_monitor.analysis import activity, histogram, records
 from activation_monitor.recording import kernels, nested, shared
 from activation_monitor.recording.applied import Optimizers
 from activation_monitor.recording.backends import backend
@@ -90,7 +90,7 @@ class Taps:
         self._warn = warn
         self._unmeasurable = set()
         self._functions_left_out = False
-        self._weights = Weights(warn) if weights else None
+        self._weights = Weights(warn, histograms) if weights else None
         self._updates = updates
         self._moving = Moving(warn) if weights and updates else None
         self._now = now
@@ -523,6 +523,10 @@ class Taps:
             layers = [layer for layer in self._measured_layers() if id(layer) in called]
             self._weights.late(layers)
             replicas = self._weights.replicas
+            counted = self._weights.histograms.items()
+            found.histograms.update(
+                (of, self._table.spread(one, histogram.none)) for of, one in counted
+            )
             found.quantities.update(self._of_weights(self._weights))
             found = found._replace(updating=self._updating(kept.relations, replicas))
         if self._moving is not None and found.layers:

@@ -7,7 +7,8 @@ measured after it.
 
 The first step measures the kernels in full, because the rules on how weights were drawn
 need all of them. Everything else is measured in evenly spaced rows of large kernels. The
-field `count` of a record says in how many elements.
+field `count` of a record says in how many elements. Histograms of kernels and gradients are
+of these rows, too, or of evenly spaced elements in them.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,11 +39,15 @@ def some_rows(kernel: Any) -> Any:
     Returns:
         Tensor of shape `(rows, outputs)`.
     """
+    rows = ops.reshape(kernel, (-1, int(kernel.shape[-1])))[:: _stride(kernel)]
+    return rows if moments.is_double(rows) else ops.cast(rows, "float32")
+
+
+def _stride(kernel):
+    """One in so many rows of a kernel is measured."""
     lengths = [int(length) for length in kernel.shape]
     # A stride that does not divide the number of inputs visits all of them.
-    stride = histogram.stride_of(int(np.prod(lengths)), lengths[-2])
-    rows = ops.reshape(kernel, (-1, lengths[-1]))[::stride]
-    return rows if moments.is_double(rows) else ops.cast(rows, "float32")
+    return histogram.stride_of(int(np.prod(lengths)), lengths[-2])
 
 
 def known_kernels(layers: Sequence[keras.Layer]) -> dict[int, Any]:
@@ -68,13 +73,16 @@ class Weights:
 
     Args:
         warn: Called with a message if kernels cannot be measured, after which none are.
+        histograms: Whether to count histograms of the kernels and of their gradients, not
+            of the updates. Defaults to `False`.
 
     Attributes:
+        histograms: Those of the step, by quantity and id of the layer.
         replicas: By id of the layer, the largest difference between two replicas of its
             kernel before the step. Empty if there is one replica.
     """
 
-    def __init__(self, warn: Callable[[str], None]):
+    def __init__(self, warn: Callable[[str], None], histograms: bool = False):
         self._attempt = UntilItFails("weights cannot be measured", warn)
         # By ids of the layers and kernels; empty until they are compiled.
         self._functions: dict[tuple, tuple[Callable, ...]] = {}
@@ -84,6 +92,9 @@ class Weights:
         self._before: tuple[tuple[int, ...], Any] | None = None
         self._kernels: list[Any] = []
         self._after: Callable = lambda rows, gradients: None
+        self._counts = histograms
+        self._strides: dict[int, int] = {}  # of the rows, by id of the layer
+        self.histograms: dict[str, dict[int, np.ndarray]] = {}
         self.replicas: dict[int, float] = {}
 
     def before(self, layers: Sequence[keras.Layer], exact: bool) -> None:
@@ -93,10 +104,11 @@ class Weights:
             layers: The layers, those without a kernel included.
             exact: Whether to measure all rows, as in the first step.
         """
-        self._found, self._before, self.replicas = {}, None, {}
+        self._found, self._before, self.replicas, self.histograms = {}, None, {}, {}
         found = known_kernels(layers)
         if found:
             self._kernels = [*found.values()]
+            self._strides = {layer: _stride(kernel) for layer, kernel in found.items()}
             layers = [layer for layer in layers if id(layer) in found]
             self._attempt(self._measure_before, layers, found, exact)
             self._attempt(self._compare_replicas, found)
@@ -139,11 +151,12 @@ class Weights:
         is_new = key not in self._functions
         if is_new:
             self._functions = {key: ()}
-            functions = _functions(layers)
+            functions = _functions(layers, self._counts)
         else:
             # Not before, because the first step takes less time without compiling.
             functions = self._functions[key] or tuple(
-                compiled(function, _read(layers)) for function in _functions(layers)
+                compiled(function, _read(layers))
+                for function in _functions(layers, self._counts)
             )
             self._functions[key] = functions
         before, self._after = functions
@@ -151,10 +164,12 @@ class Weights:
             values = _values(found.values())
             rows = [some_rows(value) for value in values]
             measured = finished(values, backend.measured_each(values))
+            counted = backend.counted_each(rows) if self._counts else None
         else:
-            rows, measured = before()
+            rows, measured, counted = before()
             measured = finished(rows, measured)
         self._found[records.WEIGHT] = ids, measured
+        self._add_histograms(records.WEIGHT, ids, counted)
         self._before = ids, backend.outlasting(rows)
 
     def _compare_replicas(self, found):
@@ -169,15 +184,25 @@ class Weights:
         ids, rows = cast(tuple, self._before)  # by `after`
         kept = [*gradients.values()]
         if all(stored_value(kernel) is not None for kernel in self._kernels):
-            changes, measured = self._after(rows, kept)
+            changes, measured, counted = self._after(rows, kept)
         else:
             ids, changes, measured = (), [], backend.measured_each(kept) if kept else None
+            counted = None
         if measured is None:
             return
         measured = finished([*changes, *kept], measured)
         self._found[records.WEIGHT_UPDATE] = ids, measured[: len(ids)]
         if kept:
             self._found[records.WEIGHT_GRADIENT] = tuple(gradients), measured[len(ids) :]
+            self._add_histograms(records.WEIGHT_GRADIENT, tuple(gradients), counted)
+
+    def _add_histograms(self, quantity, ids, counted):
+        """`counted` is None if nothing was counted."""
+        if counted is not None:
+            found = raw.finish_histograms(backend.on_host(counted))
+            strides = [self._strides.get(layer, 1) for layer in ids]
+            found[:, 0] *= strides  # of the rows, and within them
+            self.histograms[quantity] = dict(zip(ids, found, strict=True))
 
     def _measure_late(self, found):
         values = _values(found.values())
@@ -196,20 +221,28 @@ def _read(layers):
     return [variable for layer in layers for variable in layer.variables]
 
 
-def _functions(layers):
-    """Functions that measure the rows of the kernels, and of what has changed in them."""
+def _functions(layers, counts):
+    """Functions that measure the rows of the kernels, and of what has changed in them.
+
+    They return rows, records, and raw histograms of the kernels or of the gradients; None
+    in place of them if none are wanted.
+    """
+
+    def counted(tensors):
+        return backend.counted_each(tensors) if counts and tensors else None
 
     def values():
         return _values(kernels.kernel(layer) for layer in layers)
 
     def before():
         rows = [some_rows(value) for value in values()]
-        return rows, backend.measured_each(rows)
+        return rows, backend.measured_each(rows), counted(rows)
 
     def after(rows, gradients):
         pairs = zip(values(), rows, strict=True)
         changes = [some_rows(value) - known for value, known in pairs]
-        return changes, backend.measured_each([*changes, *gradients])
+        measured = backend.measured_each([*changes, *gradients])
+        return changes, measured, counted(gradients)
 
     return before, after
 

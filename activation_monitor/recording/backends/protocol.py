@@ -140,6 +140,10 @@ class Backend(Protocol):
         """The raw records of several tensors, see `measure.measure_each`."""
         ...
 
+    def counted_each(self, tensors: Sequence[Any]) -> Any:
+        """The raw histograms of several tensors, see `measure.count_each`."""
+        ...
+
     # -- steps
 
     def run_step(self, step: Callable, *args: Any) -> Any:

@@ -70,6 +70,9 @@ def _measured_each(tensors):
     return measure.measure_each(tensors, primitives=_PRIMITIVES)
 
 
+_counted_each = jax.jit(measure.count_each)
+
+
 def on_host(tensor: Any) -> np.ndarray:
     """A copy of an array, of a tensor that exists, or of the value of a variable."""
     return np.array(tensor)
@@ -78,6 +81,11 @@ def on_host(tensor: Any) -> np.ndarray:
 def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
     """The raw records of several tensors, see `measure.measure_each`."""
     return processes.whole(_measured_each([*tensors]))
+
+
+def counted_each(tensors: Sequence[Any]) -> Any:
+    """The raw histograms of several tensors, see `measure.count_each`."""
+    return processes.whole(_counted_each([*tensors]))
 
 
 def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:

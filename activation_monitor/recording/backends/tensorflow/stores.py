@@ -61,6 +61,11 @@ def measured_each(tensors: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     return measure.measure_each(tensors, primitives=_GRAPH)
 
 
+def counted_each(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The raw histograms of several tensors, in the graph, see `measure.count_each`."""
+    return measure.count_each(tensors)
+
+
 _GRAPH = moments.Primitives(
     # One read and no copy.
     sum_of_squares=lambda x: 2.0 * tf.nn.l2_loss(x),

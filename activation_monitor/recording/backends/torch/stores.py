@@ -43,6 +43,12 @@ def measured_each(tensors: Sequence[Any]) -> tuple[Any, Any]:
         )
 
 
+def counted_each(tensors: Sequence[Any]) -> Any:
+    """The raw histograms of several tensors, see `measure.count_each`."""
+    with graphs.measuring():
+        return measure.count_each([tensor.detach() for tensor in tensors])
+
+
 def measure_once(x: Any, *, exact: bool, jit_compile: bool = False) -> np.ndarray:
     """Measure an array as a training step would.
 
