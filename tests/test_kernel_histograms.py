@@ -40,7 +40,9 @@ def fitted(model, monitor=None, epochs=2):
 def gradients(step, first, last):
     """Of the mean squared error with respect to both kernels, in float64."""
     batch = slice(step * BATCH % len(X), step * BATCH % len(X) + BATCH)
-    x, y, first, last = (np.asarray(a, np.float64) for a in (X[batch], Y[batch], first, last))
+    x, y, first, last = (
+        np.asarray(a, np.float64) for a in (X[batch], Y[batch], first, last)
+    )
     error = 2 * (x @ first @ last - y) / y.size
     return x.T @ error @ last.T, (x @ first).T @ error
 
