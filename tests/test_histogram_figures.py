@@ -29,9 +29,13 @@ def snapshot(x, step, of="output"):
         rows[-1, 2] = x.size
     else:
         rows = counted(x)
-    taps = [tap("a", x)] if of == "output" else [tap("a", 1.0, gradient=x)]
+    one = {
+        "output": lambda: tap("a", x),
+        "output_gradient": lambda: tap("a", 1.0, gradient=x),
+        "weight": lambda: tap("a", 1.0, kernel=x),
+    }[of]()
     return dataclasses.replace(
-        network(*taps, step=step),
+        network(one, step=step),
         histograms={of: histogram.pack(histogram.Histogram(1, rows))[None]},
     )
 
@@ -75,7 +79,7 @@ def test_bins_that_are_unions_of_buckets_have_their_counts():
     np.testing.assert_allclose(below + above, 400.0)
 
 
-@pytest.mark.parametrize("of", ["output", "output_gradient"])
+@pytest.mark.parametrize("of", ["output", "output_gradient", "weight"])
 def test_each_step_is_a_column_of_shares(of):
     """They sum to 1. Steps have the places that curves have, bins are those of numpy."""
     tensors = [normal(1.0 + i, seed=i) for i in range(3)]
@@ -94,8 +98,8 @@ def test_each_step_is_a_column_of_shares(of):
         cumulated = np.abs(np.cumsum(share[:, column]) - np.cumsum(exact))
         largest = counted(x)[:, 2].max() / x.size
         assert cumulated.max() <= largest
-    words = {"output": "activation", "output_gradient": "gradient"}[of]
-    assert figure.layout.yaxis.title.text == words
+    words = {"output": "activation", "output_gradient": "gradient", "weight": "weight"}
+    assert figure.layout.yaxis.title.text == words[of]
     assert {*drawn.customdata} == {"a"}
 
 

@@ -142,6 +142,8 @@ def test_a_network_that_is_less_deep_has_its_name_where_it_ends():
     runs["flat"] = Recording([Drawn(0).chain(5).snapshot()])
     found = ends(figures.depth_profile(runs))
     assert (found["deep"].x, found["flat"].x) == (21.0, 6.0)
+    # Lines of others may be behind it.
+    assert found["deep"].bgcolor is None and found["flat"].bgcolor is not None
 
 
 def test_with_one_run_the_lines_have_their_steps():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from plotly import graph_objects
 
-from activation_monitor.views.figures.colours import readable
+from activation_monitor.views.figures.colours import readable, translucent
 from activation_monitor.views.figures.style import escape
 
 SIZE = 11
@@ -94,7 +94,8 @@ def add(figure: graph_objects.Figure, labels: Iterable[Label]) -> graph_objects.
     )
     for row in sorted({label.row for label in labels}):
         for group in (beside, inside):
-            _add_group(figure, [label for label in group if label.row == row], row)
+            here = [label for label in group if label.row == row]
+            _add_group(figure, here, row, group is inside)
     return figure
 
 
@@ -111,7 +112,7 @@ def grouped(labels: Iterable[Any], low: float, high: float) -> tuple[list, list]
     return groups
 
 
-def _add_group(figure, labels, row):
+def _add_group(figure, labels, row, over_lines):
     if not labels:
         return
     suffix = "" if row == 1 else f"{row}"
@@ -137,6 +138,7 @@ def _add_group(figure, labels, row):
             yanchor="middle",
             yshift=round(place - natural, 1),
             align="left",
+            bgcolor=translucent(page[0], 0.8) if over_lines else None,
             showarrow=False,
         )
 
