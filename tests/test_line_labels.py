@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+import board
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
@@ -245,3 +246,64 @@ def test_the_lines_of_layers_have_their_names_at_the_end():
     figure = figures.update_ratio(steps)
     assert {*ends(figure)} == {"d1", "d2", "d3"}
     assert not any(trace.showlegend for trace in figure.data)
+
+
+BOXES = """
+const box = (part) => {
+  const {left, right, top, bottom} = part.getBoundingClientRect();
+  return [left, right, top, bottom];
+};
+return [...document.querySelectorAll('.js-plotly-plot')].map((figure) => ({
+  notes: [...figure.querySelectorAll('.annotation-text')].map(box),
+  titles: [...figure.querySelectorAll('.g-xtitle, .g-x2title')]
+    .filter((one) => one.textContent).map(box),
+  legend: [...figure.querySelectorAll('.legend')].map(box),
+  plot: [...figure.querySelectorAll('.nsewdrag')].map(box),
+  ticks: [...figure.querySelectorAll('.xtick, .x2tick')].map(box),
+  figure: box(figure),
+}));
+"""
+
+
+def overlap(a, b):
+    """Whether two boxes have more than a pixel in common."""
+    return min(a[1], b[1]) - max(a[0], b[0]) > 1 and min(a[3], b[3]) - max(a[2], b[2]) > 1
+
+
+@pytest.mark.skipif(bool(board.why_no_browser()), reason=board.why_no_browser())
+def test_in_a_browser_nothing_is_printed_over_something_else(tmp_path):
+    """With ten runs and all kinds of legend entries, 700 pixels wide: neither labels nor
+    the legend, nor names of layers beyond the edge."""
+    sizes = np.linspace(1.0, 1.4, 10)
+    taps = [tap(f"network/dense_{i}", gradient=0.0 if i == 3 else 1.0) for i in range(11)]
+    ill = Recording([network(*taps, tap("network/last", math.nan))])
+    runs = {f"sweep/with-a-long-name/{i}": steps_of(1.0, s) for i, s in enumerate(sizes)}
+    finding = Finding("dead-units", "warning", 0, ("network/dense_2",), {}, ".")
+    drawn = [
+        figures.depth_profile(runs),
+        figures.comparison(runs, dark=True),
+        figures.depth_profile({"ill": ill}, marked={"ill": finding}),
+        figures.statistic_over_time(runs, "d2"),
+    ]
+    page = "".join(
+        figure.to_html(full_html=False, include_plotlyjs=not i)
+        for i, figure in enumerate(drawn)
+    )
+    path = tmp_path / "page.html"
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8">{page}', encoding="utf-8")
+    with board.browser(716, 900) as driver:  # the margins of the page are 8 pixels wide
+        driver.get(path.as_uri())
+        boxes = board.until(
+            lambda: driver.execute_script(BOXES),
+            lambda found: len(found) == 4 and all(one["ticks"] for one in found),
+        )
+    for one in boxes:
+        left, right, top, bottom = one["figure"]
+        assert right - left == 700 and one["notes"] and one["titles"]
+        assert all(b[1] - b[0] >= 0.6 * 700 for b in one["plot"])
+        texts = one["notes"] + one["titles"] + one["legend"]
+        for i, a in enumerate(texts):
+            assert left <= a[0] and a[1] <= right and top <= a[2] and a[3] <= bottom
+            assert not any(overlap(a, b) for b in texts[:i])
+        assert all(b[0] >= left - 1 and b[3] <= bottom for b in one["ticks"])
+    assert sum(bool(one["legend"]) for one in boxes) >= 3
