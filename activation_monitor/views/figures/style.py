@@ -10,6 +10,7 @@ from plotly import graph_objects
 from activation_monitor.views.figures.colours import DARK as DARK
 from activation_monitor.views.figures.colours import LIGHT as LIGHT
 from activation_monitor.views.figures.colours import Theme
+from activation_monitor.views.figures.colours import rgb as rgb
 
 DECADES = 2.5
 """Minimum length of such an axis without its margins. With them it shows three powers of
