@@ -84,7 +84,19 @@ def test_chosen_layers_have_a_line_and_a_name_in_the_profile():
     notes = {n.text: n for n in figure.layout.annotations if n.yref == "paper"}
     assert {*notes} == {"d70", "d120"}
     assert (notes["d70"].xanchor, notes["d120"].xanchor) == ("left", "right")
-    assert notes["d70"].yshift != notes["d120"].yshift
+    assert notes["d70"].yshift == notes["d120"].yshift == 0
+    assert figure.layout.height == figures.depth_profile({"a": steps}).layout.height
+
+
+def test_names_of_chosen_layers_that_are_close_are_in_several_rows():
+    """Above the panels, for which the figure is higher; the key is above the names."""
+    steps = Recording(Drawn(0).chain(149, width=4).snapshot(step) for step in (0, 1))
+    runs, close = {"a": steps, "b": steps}, ["d70", "d71", "d72", "d10"]
+    plain, figure = figures.depth_profile(runs), figures.depth_profile(runs, chosen=close)
+    rows = {n.text: n.yshift for n in figure.layout.annotations if n.yref == "paper"}
+    assert rows == {"d70": 0, "d71": 14, "d72": 28, "d10": 0, "dotted: first step": 42}
+    more = figure.layout.height - plain.layout.height
+    assert more == figure.layout.margin.t - plain.layout.margin.t == 42
 
 
 def test_chosen_layers_have_a_ring_and_a_name_in_the_graph():

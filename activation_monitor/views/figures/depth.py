@@ -94,10 +94,10 @@ def depth_profile(
     for run, finding in (marked or {}).items():
         curve = next(curve for curve in curves if curve.run == run)
         marks.along_depth(figure, finding, curve.snapshot.names, curve.path, colours)
-    marks.chosen_along_depth(figure, chosen, curves, colours)
-    add_key(figure, dashes_in_words(curves))
+    rows = marks.chosen_along_depth(figure, chosen, curves, colours)
+    above = add_key(figure, dashes_in_words(curves), rows)
     title = f"{statistics.label(statistic, of)} over depth"
-    dress(figure, colours, title, 660 if len(panels) > 1 else 480)
+    dress(figure, colours, title, 660 if len(panels) > 1 else 480, above)
     return labels.add(figure, ends)
 
 

@@ -88,7 +88,7 @@ def add(figure: graph_objects.Figure, labels: Iterable[Label]) -> graph_objects.
     labels = [*labels]
     layout = cast(Any, figure.layout)
     beside, inside = grouped(labels, *layout.xaxis.range)
-    wide = max((_width(label.text) for label in beside), default=0.0)
+    wide = max((width(label.text) for label in beside), default=0.0)
     figure.update_layout(
         margin={"r": max(layout.margin.r, min(_MARGIN, int(wide) + GAP + 4))}
     )
@@ -197,6 +197,7 @@ def _not_decreasing(values):
     return np.array([mean for mean, count in pools for _ in range(count)])
 
 
-def _width(text):
+def width(text: str) -> float:
+    """The width of a label in pixels, as an estimate for a wide font."""
     lines = re.split("<br>", text)
     return _CHARACTER * max(len(html.unescape(line)) for line in lines)

@@ -10,9 +10,13 @@ from activation_monitor.analysis.snapshot import Snapshot
 from activation_monitor.views.figures import step_axis
 from activation_monitor.views.figures.colours import Theme, translucent
 from activation_monitor.views.figures.curves import Curve
+from activation_monitor.views.figures.labels import LINE, SIZE, width
 from activation_monitor.views.figures.path import Path
 from activation_monitor.views.figures.path import path as path_of
 from activation_monitor.views.figures.style import escape, short
+
+_NARROW = 400.0
+"""Width of a narrow panel in pixels, in which the names of chosen layers do not overlap."""
 
 
 def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, theme: Theme):
@@ -47,14 +51,17 @@ def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, th
 
 def chosen_along_depth(
     figure, chosen: Sequence[str], curves: Sequence[Curve], theme: Theme
-) -> None:
-    """Draw a thin dotted line at the depth of each chosen layer, with its name at the top.
+) -> int:
+    """Draw a thin dotted line at the depth of each chosen layer, with its name above.
 
     Args:
         figure: The figure over depth.
         chosen: Names of layers. A layer that no curve has is left out.
         curves: The curves, the run in front last. The last one that has a layer places it.
         theme: The theme of the page.
+
+    Returns:
+        The number of rows of names above the panels.
     """
     low, high = figure.layout.xaxis.range
     known = {
@@ -62,8 +69,9 @@ def chosen_along_depth(
         for curve in curves
         for row in curve.path.graph.order
     }
-    for i, name in enumerate(name for name in chosen if name in known):
-        x = float(known[name])
+    rows: list[list[tuple[float, float]]] = []
+    for name in (name for name in chosen if name in known):
+        x, text = float(known[name]), short(name)
         figure.add_shape(
             type="line",
             x0=x,
@@ -74,19 +82,30 @@ def chosen_along_depth(
             yref="paper",
             line={"color": theme.ink, "width": 1, "dash": "dot"},
         )
+        share, wide = (x - low) / (high - low), width(text) / _NARROW
+        to_right = share < 0.5
+        span = (share, share + wide) if to_right else (share - wide, share)
+        row = next((i for i, one in enumerate(rows) if _free(span, one)), len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(span)
         figure.add_annotation(
-            text=short(name),
-            font={"size": 11},
-            bgcolor=translucent(theme.paper, 0.75),
+            text=text,
+            font={"size": SIZE},
             x=x,
             xref="x",
             y=1,
             yref="paper",
-            yanchor="top",
-            xanchor="left" if x < (low + high) / 2 else "right",
-            yshift=-16 * i,
+            yanchor="bottom",
+            xanchor="left" if to_right else "right",
+            yshift=LINE * row,
             showarrow=False,
         )
+    return len(rows)
+
+
+def _free(span, taken):
+    return all(span[1] <= start or end <= span[0] for start, end in taken)
 
 
 def by_step(

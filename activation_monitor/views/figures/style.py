@@ -40,6 +40,9 @@ _MANY = 10
 _SLANTED = 17
 """Maximum number of characters of a slanted name."""
 
+_ROW = 14
+"""Height in pixels of a row of texts above the panels."""
+
 _ENTRIES = 4
 """Maximum number of entries in a legend."""
 
@@ -132,6 +135,7 @@ def dress(
     colours: Theme,
     title: str,
     height: int = 460,
+    above: int = 0,
 ) -> graph_objects.Figure:
     """Set the title, the colours and the legend of a figure; returns the figure.
 
@@ -141,19 +145,30 @@ def dress(
         title: The title, already escaped.
         height: Height in pixels, including the labels of the axes and the legend. Defaults
             to `460`.
+        above: Rows of texts above the panels. There is room for one; for more, the figure
+            is higher. Defaults to `0`.
     """
+    more = _ROW * max(above - 1, 0)
+    height += more
     _limit_legend(figure)
     axis = {"gridcolor": colours.grid, "zeroline": False, "linecolor": colours.grid}
     axis |= {"ticks": "outside", "tickcolor": colours.grid, "automargin": True}
     axis |= {"exponentformat": "power"}  # not 10n or 2M
     figure.update_layout(
         template=None,
-        title={"text": title, "x": 0.01, "xanchor": "left", "font": {"size": 15}},
+        title={
+            "text": title,
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 1 - 22 / height,
+            "yanchor": "middle",
+            "font": {"size": 15},
+        },
         paper_bgcolor=colours.paper,
         plot_bgcolor=colours.paper,
         font={"color": colours.ink, "size": 12},
         height=height,
-        margin={"l": 70, "r": 20, "t": 50, "b": 16},
+        margin={"l": 70, "r": 20, "t": 50 + more, "b": 16},
         legend={
             "orientation": "h",
             "y": 0,
@@ -166,8 +181,17 @@ def dress(
     return figure.update_xaxes(**axis).update_yaxes(**axis)
 
 
-def add_key(figure: graph_objects.Figure, text: str) -> None:
-    """Write a short key above the panels, on the left; nothing for an empty text."""
+def add_key(figure: graph_objects.Figure, text: str, rows: int = 0) -> int:
+    """Write a short key above the panels, on the left; nothing for an empty text.
+
+    Args:
+        figure: The figure.
+        text: The key, escaped.
+        rows: Rows of texts between the panels and the key. Defaults to `0`.
+
+    Returns:
+        The number of rows with the key.
+    """
     if text:
         figure.add_annotation(
             text=text,
@@ -178,8 +202,10 @@ def add_key(figure: graph_objects.Figure, text: str) -> None:
             y=1,
             yref="paper",
             yanchor="bottom",
+            yshift=_ROW * rows,
             showarrow=False,
         )
+    return rows + bool(text)
 
 
 def _limit_legend(figure):

@@ -37,6 +37,9 @@ _SHRUNK = 0.75
 _CONTRAST = 3.0
 """Minimum contrast of a run's colour with both pages (WCAG 2, for graphics)."""
 
+_MARGIN = 50
+"""Top margin of the plotly figure, in pixels, with room for a row of texts."""
+
 _LEGEND = 45
 """Height of the legend in the plotly figure, in pixels."""
 
@@ -53,8 +56,9 @@ def svg(figure: graph_objects.Figure) -> str:
     layout = cast(Any, figure.layout)  # plotly has no types for the parts
     below = height_below(layout)
     inside = layout.height - layout.margin.t - below - _LEGEND
-    left, bottom = margin_left(layout), TOP + _SHRUNK * inside
-    panels = panels_of(figure, left, bottom)
+    top = TOP + layout.margin.t - _MARGIN  # more for rows of texts
+    left, bottom = margin_left(layout), top + _SHRUNK * inside
+    panels = panels_of(figure, left, bottom, top)
     parts = [_text(left, TOP - 16, layout.title.text, size=14)]
     for suffix, (x, y) in panels.items():
         is_last = suffix == max(panels)
@@ -128,7 +132,7 @@ def _notes(layout, suffix, x, y):
             in_figure = note.xref == "paper"
             at = x.start if in_figure else x.at(note.x)
             anchor = {"left": "start", "right": "end"}[note.xanchor]
-            place = y.end - 4 if in_figure else y.end + 10 - (note.yshift or 0)
+            place = y.end - 4 - (note.yshift or 0)
             yield _text(at, place, note.text, anchor, size=11)
     # A panel is lower than in the figure, so that names are placed again.
     for group in grouped(ends, x.low, x.high):

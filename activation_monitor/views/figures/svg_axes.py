@@ -12,7 +12,7 @@ WIDTH = 760
 """Width of the SVG in its own units, which are called pixels here."""
 
 TOP = 34
-"""Pixels above the panels, for the title."""
+"""Pixels above the panels, for the title and a row of texts."""
 
 _STEPS = (1, 2, 5)
 """Distances of ticks, times powers of ten."""
@@ -65,7 +65,7 @@ def margin_left(layout: graph_objects.Layout) -> float:
 
 
 def panels_of(
-    figure: graph_objects.Figure, left: float, bottom: float
+    figure: graph_objects.Figure, left: float, bottom: float, top: float
 ) -> dict[str, tuple[Axis, Axis]]:
     """The panels from the top: suffix to the horizontal and the vertical axis.
 
@@ -73,6 +73,7 @@ def panels_of(
         figure: A figure of scatter traces.
         left: Left end of the horizontal axis, in pixels.
         bottom: Bottom of the lowest panel, in pixels.
+        top: Top of the first panel, in pixels.
     """
     layout = cast(Any, figure.layout)
     x = _horizontal(figure, left, WIDTH - layout.margin.r)
@@ -81,7 +82,7 @@ def panels_of(
         axis = layout[f"yaxis{suffix}"]
         low, high = axis.range or _ends(trace.y for trace in figure.data)
         start, end = (
-            bottom - share * (bottom - TOP) for share in axis.domain or (0.0, 1.0)
+            bottom - share * (bottom - top) for share in axis.domain or (0.0, 1.0)
         )
         log = axis.type == "log"
         if axis.tickvals is None:
