@@ -50,7 +50,8 @@ class ActivationMonitor(keras.callbacks.Callback):
             expressions (strings or compiled patterns, searched for in the path); or a
             predicate of the layer. A layer includes all layers inside it. Defaults to
             `None`: every leaf layer with a floating-point output.
-        histograms: Whether to count histograms. Defaults to `True`.
+        histograms: Whether to count histograms, of outputs, kernels and the gradients of
+            both. Defaults to `True`.
         gradients: Whether to measure the gradients of the loss as well, with respect to
             each layer's output and kernel. Defaults to `True`.
         validation: Whether to measure the forward passes of `evaluate`, and of the

@@ -162,7 +162,7 @@ def take_all(driver, logs, folder):
                 (folder / f"{logs.name}-{name}.png").write_bytes(image)
     if logs.name in EACH_RUN:
         for run in sorted(path.name for path in logs.iterdir() if path.is_dir()):
-            open_tab(driver, url, f"&run={run}/activations")
+            open_tab(driver, url, f"&p.activation_monitor.run={run}/activations")
             (folder / f"{logs.name}-{run}.png").write_bytes(driver.get_screenshot_as_png())
 
 

@@ -42,6 +42,9 @@ def values(accumulator, tag):
     }
 
 
+COUNTED = {"output", "output_gradient", "weight", "weight_gradient"}
+"""The quantities that have histograms."""
+
 DATA = Path(__file__).parent / "data"
 
 LAYERS = (
@@ -163,7 +166,7 @@ def test_every_tensor_has_its_scalars_and_histograms(run):
             f"activation_monitor/{own}"
             for own in (
                 *(f"records/{quantity}" for quantity in records.QUANTITIES),
-                *("histograms/output", "histograms/output_gradient"),
+                *(f"histograms/{quantity}" for quantity in COUNTED),
                 *("layers", "step", "activity", "moving", "optimizers", "kernels_given"),
             )
         },
@@ -383,7 +386,7 @@ def test_the_log_of_a_training_has_its_gradients_updates_and_loss(run):
     assert_same(read, monitor.recording)
     for snapshot in read:
         assert snapshot.quantities.keys() == records.QUANTITIES.keys()
-        assert {*snapshot.histograms} == {"output", "output_gradient"}
+        assert {*snapshot.histograms} == COUNTED
         assert np.isfinite(snapshot.loss) and snapshot.loss > 0
         for of in records.QUANTITIES:
             assert np.nanmax(snapshot.statistic("rms", of)) > 0, of

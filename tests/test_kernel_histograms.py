@@ -148,12 +148,13 @@ KERNELS = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_kernels_of_all_sizes_are_counted_as_in_numpy(dtype):
     """Together, whatever their lengths."""
-    tensors = [keras.ops.cast(kernel, dtype) for kernel in KERNELS.values()]
+    with np.errstate(over="ignore"):  # 1e30 in float16
+        tensors = [keras.ops.cast(kernel, dtype) for kernel in KERNELS.values()]
     counted = backend.on_host(backend.counted_each(tensors))
     vectors = raw.finish_histograms(counted)
     for name, tensor, vector in zip(KERNELS, tensors, vectors, strict=True):
         values = backend.on_host(keras.ops.cast(tensor, "float32")).astype(np.float64)
-        if not np.isfinite(values).all():  # 1e30 in float16
+        if not np.isfinite(values).all():
             assert dtype == "float16" and name == "1e30"
             assert histogram.unpack(vector) is None
             continue

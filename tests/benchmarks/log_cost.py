@@ -33,6 +33,16 @@ DIFFERENT = 5
 BUDGET = "2 ms + 20 us a layer"
 
 
+COUNTED = ("output", "output_gradient", "weight", "weight_gradient")
+"""The quantities that have histograms."""
+
+
+def counts_of(tensor):
+    """The vector of a histogram."""
+    counts, _ = np.histogram(tensor, histogram.BUCKETS)
+    return [1, tensor.min(), tensor.max(), *counts]
+
+
 def layers(many):
     """A chain of Dense layers with ReLU."""
     names = [f"functional/stage_{i // 8}/dense_{i}" for i in range(many)]
@@ -53,7 +63,7 @@ def snapshots(many, backward=True):
     sizes = {"weight": np.sqrt(2 / 256), "weight_gradient": 1e-2, "weight_update": 1e-4}
     for _ in range(DIFFERENT):
         quantities = {name: records.empty(many) for name in records.QUANTITIES}
-        counted = {name: histogram.none(many) for name in ("output", "output_gradient")}
+        counted = {name: histogram.none(many) for name in COUNTED}
         for i in range(many):
             x = rng.standard_normal((64, 256), np.float32)
             tensors = {
@@ -64,14 +74,15 @@ def snapshots(many, backward=True):
             for name, tensor in tensors.items():
                 of = "relu" if name == "output" else "linear"
                 quantities[name][i] = records.measure(tensor, of)
-                counts, _ = np.histogram(tensor, histogram.BUCKETS)
-                counted[name][i] = [1, tensor.min(), tensor.max(), *counts]
+                counted[name][i] = counts_of(tensor)
             for name, size in sizes.items():
                 kernel = rng.standard_normal((32, 256), np.float32) * np.float32(size)
                 quantities[name][i] = records.measure(kernel)
+                if name in counted:
+                    counted[name][i] = counts_of(kernel.ravel()[:4096])
         if not backward:
             quantities = {name: quantities[name] for name in ("output", "weight")}
-            del counted["output_gradient"]
+            counted = {name: counted[name] for name in quantities}
         made.append(Snapshot(0, named, quantities, counted, loss=0.5))
     return made
 
