@@ -40,7 +40,7 @@ SMOKE = {"README.md", "custom-loops.md"}
 
 SLOW = {
     *("before-training.md", "callback.md", "distribution.md", "findings.md"),
-    *("tensorboard.md", "tests.md"),
+    *("reports.md", "tests.md"),
 }
 """Pages that take long: `-m slow` runs them."""
 

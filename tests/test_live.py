@@ -40,7 +40,7 @@ FAILS = """
 def fails(*args):
     raise RuntimeError("no such thing")
 
-notebook.diagnosis_html = fails
+notebook._html = fails
 """
 
 CELLS = {

@@ -174,7 +174,7 @@ def test_the_layer_of_the_worst_finding_is_compared_over_the_steps():
     assert lines["b"]["line"]["width"] > lines["a"]["line"]["width"]
     for i, runs in ((0, {"a"}), (1, {"a", "b"}), (2, {"c"})):
         data = drawn[f"layer-{i}"]["light"]["data"]
-        shown = {trace["line"]["color"] for trace in data if trace.get("mode") == "lines"}
+        shown = {trace.get("line", {}).get("color") for trace in data}
         colours = {run: LIGHT.run(place) for place, run in enumerate("abc")}
         assert {run for run, colour in colours.items() if colour in shown} >= runs, i
 

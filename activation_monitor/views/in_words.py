@@ -121,7 +121,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
         verdict=f"{worst.severity}: {worst.code}{also}",
         layers=listed(worst.layers[::-1], 1),
         since=_since(worst),
-        place=change.place if change else "",
+        place=f"{change.where} {listed(change.layers, 1)}" if change else "",
         line=change.line if change else "",
     )
 

@@ -15,8 +15,8 @@ APART = 1.0
 SHARE = 0.05
 """The most of the time of a training that updates take."""
 
-Bundle = Mapping[str, str | bytes]
-"""A result by MIME type, such as "text/html"."""
+Bundle = Mapping[str, str]
+"""A result by MIME type, such as "text/html". Images are in base64."""
 
 
 class Live:

@@ -9,7 +9,7 @@ The theme is unknown here: JupyterLab, VS Code and Colab mark a dark page in dif
 So text and lines use the colour of the surrounding text (`currentColor`, which does not
 work in an `<img>`), and all other colours suit a light and a dark page.
 
-A notebook that is not trusted, and GitHub, remove the style and the SVG. Headings, tables
+A notebook that is not trusted removes the style and the SVG. Headings, tables
 and code are plain elements and stay readable. The texts in the figure also stay, so it has
 no tooltips. In its place appears a PNG of the signal in depth and time, which the style
 hides. The same PNG is there as `image/png`, for PDF and other pages without HTML.
@@ -74,25 +74,23 @@ _STYLE = """<style>
 </style>""".replace(".X", f".{_CLASS}")
 
 
-def diagnosis_html(diagnosis: Diagnosis, recording: Recording | None = None) -> str:
-    """The verdict and the findings, the signal over depth, and the table of the layers.
+def diagnosis_html(diagnosis: Diagnosis) -> str:
+    """The verdict and the findings, the signal over depth, and the table of the layers."""
+    recording = _recording_of(diagnosis)
+    return _html(diagnosis, recording, _png(recording))
 
-    Args:
-        diagnosis: The diagnosis.
-        recording: The snapshots. Defaults to `None`: the first and the last one, which the
-            diagnosis has.
-    """
+
+def _html(diagnosis, recording, png):
     kind = "healthy" if diagnosis.healthy else ""
     if diagnosis.findings:
         kind = in_words.headline(diagnosis).kind
     parts = [f'<div class="verdict {kind}">{in_words.html(diagnosis)}</div>']
     if diagnosis.first is not None:
-        recording = _recording_of(diagnosis) if recording is None else recording
         snapshots = (diagnosis.first, diagnosis.last or diagnosis.first)
         table = markup.layer_table(diagnosis, snapshots, ("class_name", "activation"))
         parts += [
             *(svg(figure) for figure in _figures(diagnosis, recording) if figure.data),
-            _static(recording),
+            _static(png),
             f"<details open><summary>Layers</summary>{table}</details>",
             '<p class="more">Interactive figures: <code>.figure("depth_profile")</code>, '
             '<code>.figure("layer_graph")</code></p>',
@@ -113,11 +111,8 @@ def bundle(diagnosis: Diagnosis, recording: Recording, line: str) -> Bundle:
         recording: Its snapshots, of which there may be none.
         line: The same in one line.
     """
-    made: dict[str, str | bytes] = {
-        "text/plain": line,
-        "text/html": diagnosis_html(diagnosis, recording),
-    }
     png = _png(recording)
+    made = {"text/plain": line, "text/html": _html(diagnosis, recording, png)}
     return made if png is None else {**made, "image/png": _base64(png)}
 
 
@@ -152,8 +147,7 @@ def _base64(data):
     return base64.b64encode(data).decode("ascii")
 
 
-def _static(recording):
-    png = _png(recording)
+def _static(png):
     if png is None:
         return ""
     return (
