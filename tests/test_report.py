@@ -18,11 +18,13 @@ from activation_monitor import cli
 from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import diagnose
 from activation_monitor.analysis.findings import Finding
+from activation_monitor.analysis.fix import Change, Fix
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.reader import read_runs
 from activation_monitor.storage.writer import EventLog
 from activation_monitor.views import report
 from activation_monitor.views.figures.colours import DARK, LIGHT, rgb
+from activation_monitor.views.in_words import headline
 from activation_monitor.views.summary import reference_of, summary
 from networks import Drawn, chain, network, tap
 
@@ -670,3 +672,34 @@ def test_the_switch_goes_before_the_theme_of_the_browser(open_page):
             assert seen["papers"] == [theme.paper]
             assert seen["paper"] == f"rgb({', '.join(map(str, rgb(theme.paper)))})"
     assert driver.get_log("browser") == []
+
+
+# -- a diagnosis in one row
+
+
+def row_of(*findings):
+    """The row of a run with these findings; of a healthy one without."""
+    return headline(dataclasses.replace(diagnose([healthy()]), findings=findings))
+
+
+def test_a_row_says_what_where_since_when_and_what_to_change():
+    """Of the worst finding; the change of another one if it has none. A finding that is
+    over says when it ended, and a healthy run says nothing but that."""
+    change = Change("in", "clipnorm=1.0", ("a", "b", "c"), "a bound")
+    warning = Finding("dead-units", "warning", 20, ("d1",), {}, "", initial=False)
+    fixed = dataclasses.replace(warning, fix=Fix("learning rate", "", (change,)))
+    worst = Finding("mean-shift", "critical", 0, ("d1", "d2", "d3"), {}, "")
+    assert row_of(fixed, worst) == (
+        "critical",
+        "critical: mean-shift and 1 more",
+        "d3 and 2 more",
+        "initialization",
+        "in a and 2 more",
+        "clipnorm=1.0  # a bound",
+    )
+    assert row_of(dataclasses.replace(warning, recovered=50)) == (
+        *("warning", "warning: dead-units", "d1", "step 20, recovered at step 50"),
+        *("", ""),
+    )
+    assert row_of() == ("healthy", "healthy", "", "", "", "")
+    assert headline(diagnose([chain(1.0)])).kind == "not assessed"
