@@ -14,6 +14,7 @@ from activation_monitor import ActivationMonitor, audit
 from activation_monitor import diagnose as public_diagnose
 from activation_monitor.analysis import chance, histogram
 from activation_monitor.analysis.diagnosis import diagnose
+from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
 from activation_monitor.views.figures import colours, image, pixel_text, style
@@ -1137,3 +1138,16 @@ def test_the_worst_layer_is_where_the_finding_ends_or_the_deepest_judged():
     assert diagnose([chain(1.0, 1.0, 1.0)]).worst_layer == "d3"
     assert diagnose([network(tap("a"))]).worst_layer == "a"
     assert diagnose([]).worst_layer is None
+
+
+@pytest.mark.parametrize(
+    ("code", "worst"), [("dead-units", "c"), ("exploding-gradients", "a")]
+)
+def test_a_finding_on_gradients_is_worst_at_its_first_layer(code, worst):
+    """Gradients flow towards the input. The worst finding decides, not the first one."""
+    finding = Finding(code, "critical", 5, ("a", "b", "c"), {}, "It is.")
+    assert finding.worst_layer == worst
+    earlier = dataclasses.replace(finding, severity="warning", step=0, layers=("b",))
+    of_run = diagnose([network(*(tap(name) for name in "abc"))])
+    found = dataclasses.replace(of_run, findings=(earlier, finding))
+    assert found.worst_layer == worst

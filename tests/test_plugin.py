@@ -236,6 +236,7 @@ def test_a_run_is_read_and_judged_as_from_its_file(client, logs, name):
         assert told["layers"] == [*finding.layers]
         assert told["step"] == finding.step
         shown_by, in_words = told.pop("shown_by"), told.pop("in_words")
+        assert told.pop("worst_layer") == finding.layers[-1]  # the smallest signal
         assert dict(in_words)["growth per layer"] == "0.2001 times"
         assert told == json.loads(json.dumps(finding.to_dict()))
         assert shown_by == "rms"

@@ -103,16 +103,17 @@ class Diagnosis:
     def worst_layer(self) -> str | None:
         """The name of the layer to check first; None if nothing was measured.
 
-        This is the last layer of the first finding; without findings, the deepest layer up
+        This is the worst layer of the worst finding; without findings, the deepest layer up
         to which growth was read; else the last layer.
         """
         if self.first is None or self.profile is None:
             return None
         names = self.first.names
-        found = [name for finding in self.findings[:1] for name in finding.layers]
+        worst = self.worst_finding
+        found = [worst.worst_layer, *worst.layers[::-1]] if worst else []
         main = self.profile.main
         judged = [point.name for point in main.measured] if main else []
-        return next((n for n in (*found[::-1], *judged[::-1]) if n in names), names[-1])
+        return next((n for n in (*found, *judged[::-1]) if n in names), names[-1])
 
     def figure(self, kind: str = "depth_profile", **options: Any) -> Any:
         """A figure of the first snapshot, which a notebook shows.

@@ -120,6 +120,16 @@ class Finding:
     recovered: int | None = None
 
     @property
+    def worst_layer(self) -> str | None:
+        """The name of the layer to check first; None if no layer is concerned.
+
+        It is the last one in the direction of the signal: a finding on gradients is worst
+        at its first layer, because gradients flow towards the input.
+        """
+        backward = SHOWN_BY[self.code][0] == records.OUTPUT_GRADIENT
+        return next(iter(self.layers if backward else self.layers[::-1]), None)
+
+    @property
     def when(self) -> str:
         """When it was seen, and when it was over, in words."""
         over = "" if self.recovered is None else f", recovered at step {self.recovered}"

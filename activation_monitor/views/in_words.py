@@ -119,7 +119,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
     return Headline(
         kind=worst.severity,
         verdict=f"{worst.severity}: {worst.code}{also}",
-        layers=listed(worst.layers[::-1], 1),
+        layers=listed(sorted(worst.layers, key=lambda name: name != worst.worst_layer), 1),
         since=_since(worst),
         place=f"{change.where} {listed(change.layers, 1)}" if change else "",
         line=change.line if change else "",

@@ -71,11 +71,8 @@ class Run:
 
     @property
     def worst_layer(self) -> str | None:
-        """The layer to inspect first: `Diagnosis.worst_layer`, or else the first layer of
-        the worst finding, if that does not concern it."""
-        layer = self.diagnosis.worst_layer if self.diagnosis else None
-        concerned = self.worst_finding.layers if self.worst_finding else ()
-        return layer if layer in concerned or not concerned else concerned[0]
+        """`Diagnosis.worst_layer`: the layer to check first."""
+        return self.diagnosis.worst_layer if self.diagnosis else None
 
     @property
     def measured(self) -> set[str]:

@@ -24,7 +24,7 @@ from activation_monitor.analysis.findings import shown_by
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.storage.log_format import RUN, is_evaluation
 from activation_monitor.storage.plugin_name import PLUGIN
-from activation_monitor.views.evidence import evidence
+from activation_monitor.views.in_words import evidence, headline
 from activation_monitor.views.plugin import query
 from activation_monitor.views.plugin.runs import Runs
 
@@ -133,6 +133,7 @@ class Tab(base_plugin.TBPlugin):
     def _run(self, request):
         name = query.value(request, "run")
         run = self._runs.read(*query.where(request), name, refresh=True)
+        row = headline(run.diagnosis) if run.diagnosis else None
         return _json(
             request,
             {
@@ -146,9 +147,14 @@ class Tab(base_plugin.TBPlugin):
                 "worst_layer": run.worst_layer,
                 "findings": [
                     finding.to_dict()
-                    | {"shown_by": _shown_by(finding, run), "in_words": evidence(finding)}
+                    | {
+                        "worst_layer": finding.worst_layer,
+                        "shown_by": _shown_by(finding, run),
+                        "in_words": evidence(finding),
+                    }
                     for finding in run.findings
                 ],
+                "change": row and {"place": row.place, "line": row.line},
                 "worst_finding": run.worst_finding and run.worst_finding.code,
                 "statistics": _statistics(run),
                 "verdict": run.verdict,

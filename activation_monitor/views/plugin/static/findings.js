@@ -47,7 +47,7 @@ function range(layers) {
 function card(run, finding, select) {
   const where = element('button', {
     className: 'where',
-    title: 'Show the first of these layers, at the step at which the finding began',
+    title: 'Show the worst of these layers, at the step at which the finding began',
   }, range(finding.layers));
   where.onclick = () => select(run.name, finding);
   const why = [element('p', {}, finding.message)];
@@ -78,7 +78,7 @@ function choices(run, shown, select) {
   return found.map((finding) => {
     const choice = element('button', {
       className: `choice ${finding.severity}`,
-      title: `${finding.title}. Show its statistic, its first layer and its first step.`,
+      title: `${finding.title}. Show its statistic, its worst layer and its first step.`,
       ariaPressed: String(finding === shown),
     }, finding.code);
     choice.onclick = () => select(run.name, finding);

@@ -49,7 +49,7 @@ async function read(listed) {
     } catch (error) { // the run is gone, or the server failed: shown in place of its findings
       found.set(name, {
         name, label: name, problem: error.message, note: '', steps: [], layers: [],
-        worst_layer: null, findings: [], worst_finding: null, statistics: [],
+        worst_layer: null, findings: [], worst_finding: null, change: null, statistics: [],
       });
     }
     states.set(name, now);
@@ -97,8 +97,11 @@ function select(name, finding = null) {
   const hidden = new Set(view.hidden);
   hidden.delete(name);
   const changes = {focus: name, hidden, finding: finding?.code ?? null, statistic: null};
-  if (finding) Object.assign(changes, {layers: finding.layers.slice(0, 1), step: finding.step});
-  else if (view.focus !== name) changes.layers = [];
+  if (finding) {
+    const worst = [finding.worst_layer].filter((layer) => layer !== null);
+    Object.assign(changes, {layers: worst, step: finding.step});
+  }
+  if (!finding && view.focus !== name) changes.layers = [];
   if (view.reference === name) changes.reference = null;
   change(changes);
   draw();

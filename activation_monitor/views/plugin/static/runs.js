@@ -11,12 +11,11 @@ const listed = () => bySeverity(known.runs.values()).filter(
 
 /** The line to change, or why there is none. */
 function todo(run) {
-  const finding = worst(run);
-  const first = finding?.changes[0];
-  if (first) {
-    return [copyButton(first.line),
-      element('code', {title: `${first.place}:\n${first.line}`}, first.line.trim())];
+  const {place, line} = run.change ?? {};
+  if (line) {
+    return [copyButton(line), element('code', {title: `${place}:\n${line}`}, line.trim())];
   }
+  const finding = worst(run);
   const cause = finding?.cause && `${finding.cause}: ${finding.reason}`;
   const said = run.problem || cause || finding?.meaning
     || (run.evaluation ? '' : run.reason) || '';

@@ -150,7 +150,7 @@ export function chosenLayers() {
   const layers = layersDrawn();
   const chosen = view.layers.filter((name) => layers.has(name));
   if (chosen.length) return chosen;
-  const ofFinding = view.finding === null ? null : shownFinding()?.layers[0];
+  const ofFinding = view.finding === null ? null : shownFinding()?.worst_layer;
   const layer = ofFinding ?? focused()?.worst_layer;
   return layers.has(layer) ? [layer] : [...layers.keys()].slice(0, 1);
 }
