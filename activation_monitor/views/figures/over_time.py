@@ -139,7 +139,7 @@ def _add_sizes(figure, of_run, layer, scale: Log | Signed, several):
         y=scale.on_axis(np.concatenate([high, low[::-1]])),
         fill="toself",
         fillcolor=translucent(colour, 0.22 if front else 0.1),
-        line={"width": 0},
+        line={"color": colour, "width": 0},
         mode="lines",
         name="mean ± std",
         legendgroup="mean ± std",

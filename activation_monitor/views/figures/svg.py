@@ -53,7 +53,8 @@ def svg(figure: graph_objects.Figure) -> str:
     Args:
         figure: A figure of scatter traces. All its texts are escaped, as plotly requires.
     """
-    layout = cast(Any, figure.layout)  # plotly has no types for the parts
+    drawn = cast(Any, figure)  # plotly has no types for the parts
+    layout = drawn.layout
     below = height_below(layout)
     inside = layout.height - layout.margin.t - below - _LEGEND
     top = TOP + layout.margin.t - _MARGIN  # more for rows of texts
@@ -65,7 +66,7 @@ def svg(figure: graph_objects.Figure) -> str:
         parts += _frame(x, y, layout, suffix, below if is_last else None)
     behind = [shape for shape in layout.shapes if shape.layer == "below"]
     parts += [_shape(shape, panels) for shape in behind]
-    for trace in figure.data:
+    for trace in drawn.data:
         parts += _trace(trace, *panels[panel_of(trace.yaxis)])
     parts += [_shape(shape, panels) for shape in layout.shapes if shape not in behind]
     for suffix, panel in panels.items():

@@ -75,12 +75,13 @@ def panels_of(
         bottom: Bottom of the lowest panel, in pixels.
         top: Top of the first panel, in pixels.
     """
-    layout = cast(Any, figure.layout)
+    drawn = cast(Any, figure)  # plotly has no types for the parts
+    layout = drawn.layout
     x = _horizontal(figure, left, WIDTH - layout.margin.r)
     panels = {}
-    for suffix in sorted({panel_of(trace.yaxis) for trace in figure.data}):
+    for suffix in sorted({panel_of(trace.yaxis) for trace in drawn.data}):
         axis = layout[f"yaxis{suffix}"]
-        low, high = axis.range or _ends(trace.y for trace in figure.data)
+        low, high = axis.range or _ends(trace.y for trace in drawn.data)
         start, end = (
             bottom - share * (bottom - top) for share in axis.domain or (0.0, 1.0)
         )
