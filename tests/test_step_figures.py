@@ -154,6 +154,7 @@ def test_ticks_of_the_signed_scale_say_their_places(linear, decades):
         ([0.0, 30.0], [0.0, math.nan], signed.Signed(10.0)),
         ([0.0, 0.0], [0.0], signed.Signed(1.0)),
         ([math.nan], [math.nan], signed.Signed(1.0)),
+        ([5e-324, -1.0e-320], [5e-324], signed.Signed(1e-307)),
     ],
 )
 def test_the_scale_is_chosen_by_the_values(values, typical, expected):

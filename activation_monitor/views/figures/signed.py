@@ -10,6 +10,9 @@ from activation_monitor.views.figures.style import is_plain, log_axis, size_text
 _DECADES = 24
 """Maximum number of decades between the linear part and the largest value."""
 
+_SMALLEST = -307
+"""Minimum exponent of the linear part: float64 has no smaller powers of 10 in full."""
+
 _LOWEST = 0.1
 """The fraction of typical sizes that may lie in the linear part."""
 
@@ -104,4 +107,4 @@ def scale_of(values: np.ndarray, typical: np.ndarray) -> Log | Signed:
     most = math.floor(math.log10(sizes.max()))
     small = np.quantile(typical, _LOWEST, method="lower") if len(typical) else sizes.max()
     least = math.floor(math.log10(small))
-    return Signed(10.0 ** min(max(least, most - _DECADES), most))
+    return Signed(10.0 ** max(min(max(least, most - _DECADES), most), _SMALLEST))
