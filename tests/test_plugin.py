@@ -1221,14 +1221,14 @@ def test_a_run_keeps_its_colour_when_others_are_hidden(page):
 
 @in_browser
 def test_no_verdict_runs_into_the_name_of_its_run(page):
-    """A healthy run of the name "healthy" is not shown as "healthy healthy"."""
+    """A healthy run of the name "healthy" has both in cells of their own."""
     cells = [
         tuple(find(row, f".{part}").text for part in ("run", "verdict"))
         for row in page.find_elements("css selector", "#runs tr")
     ]
-    assert ("healthy", "no findings") in cells and ("newer", "cannot be read") in cells
+    assert ("healthy", "healthy") in cells and ("newer", "cannot be read") in cells
     only(page, "healthy")
-    assert find(page, "#findings h3").text == "Run healthy: no findings"
+    assert find(page, "#findings h3").text == "Run healthy: healthy"
 
 
 SHOWN = """
@@ -1256,7 +1256,7 @@ FOUND = dataclasses.replace(FOUND, initial=False, last_step=360)
 @in_browser
 def test_a_verdict_has_a_colour_and_a_reason(page):
     """Green is only for a run that was assessed and is healthy."""
-    assert told_of(page) == ["dot healthy", "Run r: no findings"]
+    assert told_of(page) == ["dot healthy", "Run r: healthy"]
     dot, said = told_of(page, verdict="not assessed", reason="Because of that.")
     assert dot == "dot unassessed"
     assert said.startswith("Run r: not assessed") and "Because of that." in said

@@ -119,22 +119,23 @@ def row(page, run):
 
 def test_a_run_has_the_colour_that_the_report_has(tmp_path):
     """Runs of training come first, by name. Their evaluations take no colour of theirs."""
-    for run in ("b", "a"):
+    for run in ("b", "a-x", "a"):
         for part in (log_format.RUN, log_format.VALIDATION_RUN):
             log = writer.EventLog(tmp_path / run, part)
             log.write(measured(LAYERS, 0))
             log.close()
     client = board.Client(tmp_path)
-    names = [f"{run}/{log_format.RUN}" for run in "ab"]
-    names += [f"{run}/{log_format.VALIDATION_RUN}" for run in "ab"]
+    runs = "a", "a-x", "b"  # "a-x/" comes before "a/", but not the folder
+    names = [f"{run}/{log_format.RUN}" for run in runs]
+    names += [f"{run}/{log_format.VALIDATION_RUN}" for run in runs]
     client.wait_for(*names)
     listed = client.json("runs")
     assert {run["name"]: run["place"] for run in listed["runs"]} == {
         name: place for place, name in enumerate(names)
     }
-    figure = client.json("figure", kind="depth_profile", run=[names[1], names[2]])
+    figure = client.json("figure", kind="depth_profile", run=[names[2], names[3]])
     drawn = [trace for trace in figure["data"] if trace.get("name") == "b, step 0"]
-    in_the_report = depth_profile({run: read_recording(tmp_path / run) for run in "ab"})
+    in_the_report = depth_profile({run: read_recording(tmp_path / run) for run in runs})
     (expected,) = [trace for trace in in_the_report.data if trace.name == "b, step 0"]
     assert {trace["line"]["color"] for trace in drawn} == {expected.line.color}
 
@@ -155,7 +156,7 @@ def test_the_first_screen_has_every_answer_and_a_figure(page, size):
         assert texts(page, "#runs .run")[:2] == sorted(SHRINKING)
         cells = texts(row(page, "run_3"), "td")
         assert cells[2] == "vanishing-activations"
-        assert cells[3].startswith("net/dense_") and cells[4] == "step 0"
+        assert cells[3].startswith("net/dense_") and cells[4] == "initialization"
         assert "kernel_initializer=" in cells[5]
         board.until(
             lambda: page.execute_script(
@@ -181,9 +182,9 @@ def test_only_the_selected_run_is_shown_in_detail(page):
     """A healthy one says so."""
     assert find(page, "#findings h3").text.startswith("Run run_3")
     click(page, find(row(page, "run_5"), ".run"))
-    assert find(page, "#findings").text == "Run run_5: no findings"
+    assert find(page, "#findings").text == "Run run_5: healthy"
     assert "chosen" in row(page, "run_5").get_attribute("class")
-    assert texts(row(page, "run_5"), "td")[2:] == ["no findings", "", "", ""]
+    assert texts(row(page, "run_5"), "td")[2:] == ["healthy", "", "", ""]
 
 
 # -- runs
@@ -233,7 +234,8 @@ def test_a_run_is_compared_with_a_healthy_run_or_the_chosen_one(page, ten):
     pair = "run=run_3/activations&run={}/activations&layer"
     assert pair.format("run_0") in drawn(".over-time")
     click(page, find(row(page, "run_0"), ".run"))
-    assert reference() == "run_1"
+    assert reference() == "run_0"
+    assert "run=run_0/activations&layer" in drawn(".over-time")  # beside no other
     click(page, find(row(page, "run_3"), ".run"))
     Select(find(page, "#reference")).select_by_visible_text("run_7")
     board.until(lambda: drawn(".over-time"), lambda q: pair.format("run_7") in q)

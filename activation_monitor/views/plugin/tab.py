@@ -10,7 +10,7 @@ import gzip
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -154,6 +154,7 @@ class Tab(base_plugin.TBPlugin):
                     }
                     for finding in run.findings
                 ],
+                "since": row and row.since,
                 "change": row and {"place": row.place, "line": row.line},
                 "worst_finding": run.worst_finding and run.worst_finding.code,
                 "statistics": _statistics(run),
@@ -314,9 +315,13 @@ def label(run: str) -> str:
 
 
 def _training_first(states):
-    """Runs by name with their states; those of evaluations last, so that a run of training
-    has the place, and so the colour, that it has in the report."""
-    return sorted(states.items(), key=lambda pair: (is_evaluation(pair[0]), pair[0]))
+    """Runs with their states by the path of their folder; those of evaluations last. So a
+    run of training has the place, and the colour, that it has in the report."""
+
+    def order(pair):
+        return is_evaluation(pair[0]), PurePosixPath(label(pair[0]))
+
+    return sorted(states.items(), key=order)
 
 
 def _shown_by(finding, run):

@@ -130,7 +130,7 @@ function drawLayer(layer, place) {
   const [overTime, histograms, across] = place.children;
   const has = (run) => run?.layers.some(({name}) => name === layer);
   const having = drawn().filter(has);
-  const pair = [focused(), reference()].filter(has);
+  const pair = [...new Set([focused(), reference()])].filter(has);
   const ofFocus = has(focused());
   histograms.hidden = !ofFocus;
   across.hidden = having.length < 2;

@@ -21,7 +21,7 @@ export function verdictText(run) {
     problem: 'cannot be read',
     empty: 'nothing measured yet',
     evaluation: 'measured, not judged',
-    healthy: 'no findings',
+    healthy: 'healthy',
     unassessed: 'not assessed',
   }[verdict(run)] || worst(run).code + (others ? `, ${others} more` : '');
 }

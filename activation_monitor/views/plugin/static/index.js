@@ -69,9 +69,8 @@ function drawStatistics() {
 }
 
 function drawReferences() {
-  const others = drawn().filter((run) => run !== focused());
-  byId('reference-part').hidden = !others.length;
-  byId('reference').replaceChildren(...others.map(({name, label}) =>
+  byId('reference-part').hidden = drawn().length < 2;
+  byId('reference').replaceChildren(...drawn().map(({name, label}) =>
     option(name, name === reference().name, label)));
 }
 
@@ -102,7 +101,6 @@ function select(name, finding = null) {
     Object.assign(changes, {layers: worst, step: finding.step});
   }
   if (!finding && view.focus !== name) changes.layers = [];
-  if (view.reference === name) changes.reference = null;
   change(changes);
   draw();
 }

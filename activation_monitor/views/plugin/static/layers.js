@@ -63,7 +63,7 @@ function module(node, above, chosen, choose) {
   const name = node.path.slice(above.length).replace(/^\//, '');
   const summary = keyed(`module ${node.path}`, element('summary', {
     className: 'row', title: `${node.path}: ${layers.length} layers`,
-  }, dot(severity), ending(name), element('span', {className: 'dim'}, layers.length)));
+  }, dot(severity), ending(name), element('span', {className: 'dim'}, `${layers.length} layers`)));
   const open = layers.some((layer) => chosen.has(layer.name));
   return openable(`module ${node.path}`, open, summary, ...parts(node, chosen, choose));
 }

@@ -17,8 +17,7 @@ function todo(run) {
   }
   const finding = worst(run);
   const cause = finding?.cause && `${finding.cause}: ${finding.reason}`;
-  const said = run.problem || cause || finding?.meaning
-    || (run.evaluation ? '' : run.reason) || '';
+  const said = run.problem || cause || finding?.meaning || '';
   return [element('span', {className: 'dim', title: said}, said)];
 }
 
@@ -47,7 +46,7 @@ function row(run, select, redraw) {
     cell('verdict', element('span', {className: `dot ${verdict(run)}`}),
       element('span', {className: 'said', title: verdictText(run)}, verdictText(run))),
     cell('worst', finding && run.worst_layer ? ending(run.worst_layer) : ''),
-    cell('since', finding ? element('span', {title: finding.when}, `step ${finding.step}`) : ''),
+    cell('since', finding ? element('span', {title: finding.when}, run.since) : ''),
     cell('todo', ...todo(run)));
   if (run.steps.length) made.onclick = () => select(run.name);
   return made;

@@ -9,7 +9,7 @@ const SHOWN_LAYERS = 4;
 export const view = {
   hidden: new Set(), // names of runs that are not drawn
   focus: null, // name of the run in the figures of one run; null: the one with the worst findings
-  reference: null, // name of the run that it is compared with; null: the best other run
+  reference: null, // name of the run that others are compared with; null: the best one
   finding: null, // code of its finding that is shown; null: the worst one
   statistic: null, // null: the statistic that shows the finding
   step: null, // null: the last step, also after new steps arrive
@@ -77,15 +77,13 @@ export function focused() {
 const VERDICTS = ['healthy', 'not assessed', 'findings'];
 
 /**
- * The run that the one in focus is compared with: the chosen one, else the first one with the
- * best verdict, as in the report. Null if no other run is drawn.
+ * The run with which others are compared: the chosen one, else the first one with the best
+ * verdict, as in the report. It may be the one in focus. Null if no run is drawn.
  */
 export function reference() {
-  const focus = focused();
-  const others = drawn().filter((run) => run !== focus);
   const rank = (run) => VERDICTS.indexOf(run.verdict) + (run.evaluation ? VERDICTS.length : 0);
-  return others.find((run) => run.name === view.reference)
-    ?? [...others].sort((a, b) => rank(a) - rank(b))[0] ?? null;
+  return drawn().find((run) => run.name === view.reference)
+    ?? drawn().sort((a, b) => rank(a) - rank(b))[0] ?? null;
 }
 
 /** The colour of a run, by its place among all runs of the log: hiding others keeps it. */
