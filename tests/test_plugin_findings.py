@@ -114,6 +114,18 @@ def test_the_profile_also_has_the_step_at_which_the_finding_began(client):
     assert not figure["layout"].get("shapes")
 
 
+@pytest.mark.parametrize(("step", "dash_of_20"), [(0, "dot"), (38, "dash")])
+def test_the_selected_step_is_the_solid_line(client, step, dash_of_20):
+    """Also if it is before the step of the finding."""
+    query = {"run": SICK, "statistic": "dead_units", "focus": SICK, "step": step}
+    figure = client.json("figure", kind="depth_profile", finding="dead-units", **query)
+    lines = {trace["name"]: trace for trace in curves(figure, "sick, step")}
+    assert lines[f"sick, step {step}"]["line"]["dash"] == "solid"
+    assert lines["sick, step 20"]["line"]["dash"] == dash_of_20
+    share = array(lines[f"sick, step {step}"]["y"])
+    np.testing.assert_allclose(share, trained(step, 4.0).statistic("dead_units") / 64)
+
+
 def test_a_layer_over_time_shows_its_gradient_or_else_its_output(client):
     """The input has no gradient."""
     query = {"run": SICK, "statistic": "output_gradient/rms"}

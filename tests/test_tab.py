@@ -155,7 +155,7 @@ def test_the_first_screen_has_every_answer_and_a_figure(page, size):
     try:
         assert texts(page, "#runs .run")[:2] == sorted(SHRINKING)
         cells = texts(row(page, "run_3"), "td")
-        assert cells[2] == "vanishing-activations"
+        assert cells[2].startswith("vanishing-activations initializer")
         assert cells[3].startswith("net/dense_") and cells[4] == "initialization"
         assert "kernel_initializer=" in cells[5]
         board.until(
@@ -231,6 +231,7 @@ def test_a_run_is_compared_with_a_healthy_run_or_the_chosen_one(page, ten):
 
     assert reference() == "run_0"
     assert "reference=run_0/activations" in drawn("#comparison")
+    assert "run=run_3/activations&run=run_0/activations&focus" in drawn("#profile")
     pair = "run=run_3/activations&run={}/activations&layer"
     assert pair.format("run_0") in drawn(".over-time")
     click(page, find(row(page, "run_0"), ".run"))
@@ -258,8 +259,30 @@ def test_the_layers_of_the_selected_run_come_first(page):
 
 
 @in_browser
+def test_a_layer_that_the_selected_run_does_not_have_is_said_to_be_missing(page):
+    """The figure across the runs still shows it."""
+    click(page, find(row(page, "run_9"), ".run"))
+    rows = page.find_elements("css selector", "#layers .elsewhere")
+    rows[-1].click()
+    still(page)
+    assert texts(page, "#layers-drawn .notice") == ["run_9 has no layer net/dense_11."]
+    assert find(page, ".across .plotly").is_displayed()
+    assert not find(page, ".histograms").is_displayed()
+
+
+@in_browser
+def test_a_filter_that_nothing_matches_says_so(page):
+    """Of runs and of layers."""
+    find(page, "#run-filter").send_keys("zzz")
+    assert texts(page, "#runs tr") == ["No run matches the filter."]
+    find(page, "#layer-filter").send_keys("zzz")
+    assert find(page, "#layers").text == "No layer matches."
+
+
+@in_browser
 def test_the_keyboard_goes_through_layers_and_steps(page):
-    """Up and down, left and right; not while a text is typed."""
+    """Up and down, left and right; not while a text is typed. The keyboard focus goes
+    along."""
     from selenium.webdriver.common.keys import Keys
 
     click(page, find(row(page, "run_5"), ".run"))
@@ -268,8 +291,7 @@ def test_the_keyboard_goes_through_layers_and_steps(page):
     board.until(lambda: setting(page, "layers"), lambda s: s == '["net/dense_2"]')
     press(page, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)
     assert setting(page, "layers") == '["net/dense_3"]'
-    # The keyboard focus is still on the row that was clicked.
-    assert page.switch_to.active_element.get_attribute("title").startswith("net/dense_2,")
+    assert page.switch_to.active_element.get_attribute("title").startswith("net/dense_3,")
     press(page, Keys.ARROW_LEFT)
     assert setting(page, "step") == "4" and find(page, "#step-shown").text == "4"
     press(page, Keys.ARROW_LEFT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)

@@ -52,8 +52,8 @@ def path(snapshot: Snapshot) -> Path:
 def at_steps(
     recording: Recording, steps: Sequence[float] | float, where: str
 ) -> list[Snapshot]:
-    """For each step the last snapshot up to it, or else the first snapshot; without
-    repeats.
+    """For each step the last snapshot up to it, or else the first snapshot; of repeats the
+    last, because the last step asked for is the one in front.
 
     Args:
         recording: A recording with at least one snapshot.
@@ -70,7 +70,11 @@ def at_steps(
             f"{where}: `steps` must be a step or a list of steps, such as [0, 100]. "
             f"Received: steps={steps!r}."
         )
-    return list({s.step: s for s in (_at_step(recording, step) for step in asked)}.values())
+    found = {}
+    for snapshot in (_at_step(recording, step) for step in asked):
+        found.pop(snapshot.step, None)
+        found[snapshot.step] = snapshot
+    return [*found.values()]
 
 
 def _at_step(recording, step):

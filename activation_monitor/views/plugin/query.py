@@ -92,13 +92,21 @@ def finding(request: wrappers.Request, run: Run) -> Finding | None:
     return next((found for found in run.findings if found.code == code), None)
 
 
-def run(request: wrappers.Request, runs: Mapping[str, Run], name: str) -> str:
-    """The run that a parameter names, one of those requested; without it the first one.
+def run(
+    request: wrappers.Request, runs: Mapping[str, Run], name: str, otherwise: str = ""
+) -> str:
+    """The run that a parameter names, one of those requested.
+
+    Args:
+        request: The request.
+        runs: The requested runs by name.
+        name: Name of the parameter.
+        otherwise: The run without the parameter. Defaults to `""`, the first one.
 
     Raises:
         tensorboard.errors.InvalidArgumentError: If it names another run.
     """
-    found = request.args.get(name) or next(iter(runs))
+    found = request.args.get(name) or otherwise or next(iter(runs))
     if found not in runs:
         raise errors.InvalidArgumentError(
             f"`{name}` must be one of the requested runs: {', '.join(runs)}. Received: "

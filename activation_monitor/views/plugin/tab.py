@@ -27,6 +27,7 @@ from activation_monitor.storage.plugin_name import PLUGIN
 from activation_monitor.views.in_words import evidence, headline
 from activation_monitor.views.plugin import query
 from activation_monitor.views.plugin.runs import Runs
+from activation_monitor.views.summary import reference_of
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -213,11 +214,12 @@ class Tab(base_plugin.TBPlugin):
     def _comparison(self, request, runs, dark):
         step, reading = query.step(request), query.reading(request, runs)
         chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
+        best = reference_of({name: run.diagnosis for name, run in runs.items()})
         return _figures().comparison(
             chosen,
             dark=dark,
             places=self._places(request),
-            reference=label(query.run(request, runs, "reference")),
+            reference=label(query.run(request, runs, "reference", best)),
             focus=label(query.run(request, runs, "focus")),
             **reading,
         )

@@ -3,8 +3,8 @@
 import {byId, element} from './dom.js';
 import {moveCursor, plot} from './plot.js';
 import {
-  chooseLayer, chosenLayers, drawn, focused, layersDrawn, placeOfStep, reference,
-  selectPlace, shownFinding, shownStatistic, stepsDrawn, view,
+  chooseLayer, chosenLayers, drawn, focused, layersDrawn, pair, placeOfStep, reference,
+  selectPlace, shownFinding, shownStatistic, steps, view,
 } from './state.js';
 
 let selected = () => {}; // called after a click has selected a layer or a step
@@ -22,13 +22,11 @@ const atStep = () => (view.step === null ? [] : [['step', view.step]]);
 const statistic = () => [['statistic', shownStatistic()]];
 const marked = () => (shownFinding() ? [['finding', shownFinding().code]] : []);
 const focus = () => [['focus', focused().name]];
+const against = () => (reference() ? [['reference', reference().name]] : []);
 const chosen = () => chosenLayers().map((layer) => ['chosen', layer]);
 
 /** The step of the cursor, null if there is none. */
-function cursor() {
-  const steps = stepsDrawn();
-  return steps[placeOfStep(steps)] ?? null;
-}
+const cursor = () => steps()[placeOfStep()] ?? null;
 
 const overDepth = (place, kind, query) =>
   plot(place, kind, query, view.dark, (points, event) => clicked(points, event, false));
@@ -43,11 +41,10 @@ function clicked(points, event, isOverSteps) {
     customdata ?? data.customdata?.[[pointNumber].flat()[0]]);
   const layer = names.find((name) => known.has(name));
   const x = Number(points[0]?.x);
-  const steps = stepsDrawn();
   const moved = isOverSteps && Number.isFinite(x);
   if (moved) {
-    const near = steps.map((step) => Math.abs(step - x));
-    selectPlace(steps, near.indexOf(Math.min(...near)));
+    const near = steps().map((step) => Math.abs(step - x));
+    selectPlace(near.indexOf(Math.min(...near)));
   }
   if (layer !== undefined && !chosenLayers().includes(layer)) {
     chooseLayer(layer, event?.ctrlKey || event?.metaKey || event?.shiftKey);
@@ -78,17 +75,17 @@ export async function drawStep() {
   drawing = null;
 }
 
-function drawProfile() {
+/** Draws the run in focus and the reference over depth. */
+export function drawProfile() {
   return overDepth(byId('profile'), 'depth_profile', [
-    ...runs(drawn()), ...focus(), ...marked(), ...statistic(), ...atStep(), ...chosen()]);
+    ...runs(pair()), ...focus(), ...marked(), ...statistic(), ...atStep(), ...chosen()]);
 }
 
 export function drawComparison() {
   byId('comparison-card').hidden = !several();
   return several() && byId('comparison-card').open
     ? overDepth(byId('comparison'), 'comparison', [
-      ...runs(drawn()), ...focus(), ['reference', reference().name], ...statistic(),
-      ...atStep()])
+      ...runs(drawn()), ...focus(), ...against(), ...statistic(), ...atStep()])
     : null;
 }
 
@@ -120,27 +117,30 @@ export function drawLayers() {
   const layers = chosenLayers();
   while (places.childElementCount > layers.length) places.lastElementChild.remove();
   while (places.childElementCount < layers.length) {
-    places.append(element('div', {className: 'parts'}, ...PARTS.map((part) =>
-      element('div', {className: `plot over-steps ${part}`}))));
+    places.append(element('div', {className: 'parts'}, element('p', {className: 'notice'}),
+      ...PARTS.map((part) => element('div', {className: `plot over-steps ${part}`}))));
   }
   return Promise.all(layers.flatMap((layer, i) => drawLayer(layer, places.children[i])));
 }
 
 function drawLayer(layer, place) {
-  const [overTime, histograms, across] = place.children;
-  const has = (run) => run?.layers.some(({name}) => name === layer);
+  const [note, overTime, histograms, across] = place.children;
+  const has = (run) => run.layers.some(({name}) => name === layer);
   const having = drawn().filter(has);
-  const pair = [...new Set([focused(), reference()])].filter(has);
+  const both = pair().filter(has);
   const ofFocus = has(focused());
+  note.textContent = ofFocus ? '' : `${focused().label} has no layer ${layer}.`;
+  overTime.hidden = !both.length;
   histograms.hidden = !ofFocus;
-  across.hidden = having.length < 2;
+  across.hidden = having.length < (ofFocus ? 2 : 1);
   return [
-    overSteps(overTime, 'layer_over_time',
-      [...runs(pair.length ? pair : having), ['layer', layer], ...statistic()]),
+    both.length ? overSteps(overTime, 'layer_over_time',
+      [...runs(both), ['layer', layer], ...statistic()]) : null,
     ofFocus ? overSteps(histograms, 'histogram_over_time',
       [...runs([focused()]), ['layer', layer], ...statistic()]) : null,
-    having.length > 1 ? overSteps(across, 'statistic_over_time',
-      [...runs(having), ...focus(), ['layer', layer], ...statistic()]) : null,
+    across.hidden ? null : overSteps(across, 'statistic_over_time',
+      [...runs(having), ['focus', (ofFocus ? focused() : having[0]).name], ['layer', layer],
+        ...statistic()]),
   ];
 }
 

@@ -44,6 +44,9 @@ function range(layers) {
   return ends.join(' … ');
 }
 
+/** A button that copies a line, unless the user has to complete it. */
+export const copyable = (line) => (line.includes('=...') ? [] : [copyButton(line)]);
+
 function card(run, finding, select) {
   const where = element('button', {
     className: 'where',
@@ -67,7 +70,7 @@ function card(run, finding, select) {
     ...finding.changes.map((change) => element('div', {className: 'change'},
       element('span', {className: 'dim'}, `${change.place}:`),
       element('span', {className: 'line'},
-        copyButton(change.line), element('code', {}, change.line)))),
+        ...copyable(change.line), element('code', {}, change.line)))),
     openable(`why ${run.name} ${finding.code}`, false,
       keyed('why', element('summary', {}, 'Why: evidence and cause')), ...why));
 }

@@ -2,17 +2,17 @@
 
 import {byId, element, replace, script} from './dom.js';
 import {
-  drawAll, drawComparison, drawGraph, drawLayers, drawRun, drawStep, onSelected,
+  drawAll, drawComparison, drawGraph, drawLayers, drawProfile, drawRun, drawStep, onSelected,
 } from './figures.js';
 import {detail} from './findings.js';
 import * as host from './host.js';
-import {drawLayerList, neighbour, showChosen} from './layers.js';
+import {drawLayerList, focusChosen, neighbour, showChosen} from './layers.js';
 import {page} from './page.js';
 import {ask} from './plot.js';
 import {drawRuns, listenToRuns} from './runs.js';
 import {
   change, chooseLayer, drawn, focused, known, placeOfStep, readView, readable, reference,
-  selectPlace, shownFinding, shownStatistic, stepsDrawn, view,
+  selectPlace, shownFinding, shownStatistic, steps, view,
 } from './state.js';
 
 const POLL_MS = 10_000;
@@ -70,19 +70,20 @@ function drawStatistics() {
 
 function drawReferences() {
   byId('reference-part').hidden = drawn().length < 2;
-  byId('reference').replaceChildren(...drawn().map(({name, label}) =>
-    option(name, name === reference().name, label)));
+  byId('reference').replaceChildren(
+    ...(reference() ? [] : [option('', true, 'none: no run is healthy')]),
+    ...drawn().map((run) => option(run.name, run === reference(), run.label)));
 }
 
 function drawSlider() {
-  const steps = stepsDrawn();
+  const count = steps().length;
   const slider = byId('step');
-  const place = placeOfStep(steps);
-  slider.max = Math.max(steps.length - 1, 0);
+  const place = placeOfStep();
+  slider.max = Math.max(count - 1, 0);
   slider.value = place;
-  slider.disabled = steps.length < 2;
-  byId('step-shown').textContent = steps.length
-    ? `${steps[place]}${view.step === null ? ' (last)' : ''}` : '–';
+  slider.disabled = count < 2;
+  byId('step-shown').textContent = count
+    ? `${steps()[place]}${view.step === null ? ' (last)' : ''}` : '–';
   slider.ariaValueText = byId('step-shown').textContent;
 }
 
@@ -100,7 +101,7 @@ function select(name, finding = null) {
     const worst = [finding.worst_layer].filter((layer) => layer !== null);
     Object.assign(changes, {layers: worst, step: finding.step});
   }
-  if (!finding && view.focus !== name) changes.layers = [];
+  if (!finding && view.focus !== name) Object.assign(changes, {layers: [], step: null});
   change(changes);
   draw();
 }
@@ -126,7 +127,7 @@ function drawSelected({layers, step}) {
 }
 
 function move(place) {
-  selectPlace(stepsDrawn(), place);
+  selectPlace(place);
   drawSelected({layers: false, step: true});
 }
 
@@ -147,8 +148,13 @@ function pressed(event) {
   if (!drawn().length) return;
   event.preventDefault();
   const found = ARROWS[key]();
-  if (!upOrDown) move(placeOfStep(stepsDrawn()) + found);
-  else if (found !== null) choose(found, event.shiftKey);
+  if (!upOrDown) {
+    move(placeOfStep() + found);
+  } else if (found !== null) {
+    const inList = byId('layers').contains(target);
+    choose(found, event.shiftKey); // which makes the list again
+    if (inList) focusChosen();
+  }
 }
 
 // -- the page
@@ -179,12 +185,14 @@ function listen() {
     drawAll();
   };
   byId('reference').onchange = ({target}) => {
-    change({reference: target.value});
+    change({reference: target.value || null});
+    drawReferences();
+    drawProfile();
     drawComparison();
     drawLayers();
   };
   byId('step').oninput = ({target}) => {
-    selectPlace(stepsDrawn(), Number(target.value));
+    selectPlace(Number(target.value));
     drawSlider();
     drawStep();
   };

@@ -77,7 +77,8 @@ export function drawLayerList(choose) {
   const layers = filtered();
   const chosen = new Set(chosenLayers());
   const tree = layers.length > FLAT ? byModule(layers) : {path: '', parts: layers};
-  replace(byId('layers'), parts(tree, chosen, choose));
+  const none = element('p', {className: 'dim'}, 'No layer matches.');
+  replace(byId('layers'), layers.length ? parts(tree, chosen, choose) : [none]);
 }
 
 /** The layer that is so many rows below the last chosen one, or above it; null at the end. */
@@ -85,6 +86,13 @@ export function neighbour(by) {
   const names = filtered().map(({name}) => name);
   const place = names.indexOf(chosenLayers().at(-1));
   return names[place < 0 ? 0 : place + by] ?? null;
+}
+
+/** Gives the keyboard focus to the last chosen layer. */
+export function focusChosen() {
+  const last = chosenLayers().at(-1);
+  const rows = [...byId('layers').querySelectorAll('.chosen')];
+  rows.find((row) => row.dataset.key === last)?.focus({preventScroll: true});
 }
 
 /** Scrolls the list to the chosen layer, and opens the modules in which it is. */

@@ -21,7 +21,7 @@ export function page() {
         element('span', {id: 'status', className: 'dim', role: 'status'})),
       element('div', {id: 'run-box'},
         element('table', {},
-          element('thead', {}, element('tr', {}, heading(''), heading('run'), heading('verdict'),
+          element('thead', {}, element('tr', {}, heading(''), heading('run'), heading('verdict, cause'),
             heading('worst layer'), heading('since'), heading('line to change'))),
           element('tbody', {id: 'runs'})))),
     element('aside', {},

@@ -1,8 +1,8 @@
 // The runs: one row each, with its verdict, worst layer, first step, and the line to change.
 // Those with findings come first.
 
-import {byId, copyButton, element, ending, keyed, replace} from './dom.js';
-import {bySeverity, verdict, verdictText, worst} from './findings.js';
+import {byId, element, ending, keyed, replace} from './dom.js';
+import {bySeverity, copyable, verdict, verdictText, worst} from './findings.js';
 import {change, colour, focused, known, view} from './state.js';
 
 const wanted = () => byId('run-filter').value.toLowerCase();
@@ -13,7 +13,8 @@ const listed = () => bySeverity(known.runs.values()).filter(
 function todo(run) {
   const {place, line} = run.change ?? {};
   if (line) {
-    return [copyButton(line), element('code', {title: `${place}:\n${line}`}, line.trim())];
+    return [...copyable(line), element('span', {className: 'place dim'}, `${place}:`),
+      element('code', {title: `${place}:\n${line}`}, line.trim())];
   }
   const finding = worst(run);
   const cause = finding?.cause && `${finding.cause}: ${finding.reason}`;
@@ -44,7 +45,8 @@ function row(run, select, redraw) {
     cell('box', keyed(`box ${run.name}`, box)),
     cell('run', keyed(`run ${run.name}`, name)),
     cell('verdict', element('span', {className: `dot ${verdict(run)}`}),
-      element('span', {className: 'said', title: verdictText(run)}, verdictText(run))),
+      element('span', {title: verdictText(run)}, verdictText(run)),
+      finding?.cause ? element('span', {className: 'dim'}, ` ${finding.cause}`) : ''),
     cell('worst', finding && run.worst_layer ? ending(run.worst_layer) : ''),
     cell('since', finding ? element('span', {title: finding.when}, run.since) : ''),
     cell('todo', ...todo(run)));
@@ -65,7 +67,9 @@ function show(runs, drawn) {
 /** Makes the rows again. */
 export function drawRuns(select, redraw) {
   const rows = listed();
-  replace(byId('runs'), rows.map((run) => row(run, select, redraw)));
+  const none = element('tr', {}, element('td', {colSpan: 6, className: 'dim'},
+    'No run matches the filter.'));
+  replace(byId('runs'), rows.length ? rows.map((run) => row(run, select, redraw)) : [none]);
   const all = [...known.runs.values()];
   const faulty = all.filter((run) => run.findings.length).length;
   const count = `${all.length} run${all.length === 1 ? '' : 's'}`;

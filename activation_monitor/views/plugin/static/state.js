@@ -1,7 +1,7 @@
 // `view`, which is also in the address, holds what the user has chosen; `known` holds what the
 // server has sent. Everything on the page is made from these two.
 
-import {bySeverity} from './findings.js';
+import {bySeverity, verdict} from './findings.js';
 import * as host from './host.js';
 
 const SHOWN_LAYERS = 4;
@@ -9,7 +9,7 @@ const SHOWN_LAYERS = 4;
 export const view = {
   hidden: new Set(), // names of runs that are not drawn
   focus: null, // name of the run in the figures of one run; null: the one with the worst findings
-  reference: null, // name of the run that others are compared with; null: the best one
+  reference: null, // name of the run that others are compared with; null: the first healthy one
   finding: null, // code of its finding that is shown; null: the worst one
   statistic: null, // null: the statistic that shows the finding
   step: null, // null: the last step, also after new steps arrive
@@ -74,17 +74,15 @@ export function focused() {
   return shown.find((run) => run.name === view.focus) ?? bySeverity(shown)[0] ?? null;
 }
 
-const VERDICTS = ['healthy', 'not assessed', 'findings'];
-
-/**
- * The run with which others are compared: the chosen one, else the first one with the best
- * verdict, as in the report. It may be the one in focus. Null if no run is drawn.
- */
+/** The chosen run with which others are compared, else the first healthy one, else none. */
 export function reference() {
-  const rank = (run) => VERDICTS.indexOf(run.verdict) + (run.evaluation ? VERDICTS.length : 0);
   return drawn().find((run) => run.name === view.reference)
-    ?? drawn().sort((a, b) => rank(a) - rank(b))[0] ?? null;
+    ?? drawn().find((run) => verdict(run) === 'healthy') ?? null;
 }
+
+/** The run in focus, and the reference if it is another one. */
+export const pair = () =>
+  [...new Set([focused(), reference()])].filter((run) => run !== null);
 
 /** The colour of a run, by its place among all runs of the log: hiding others keeps it. */
 export function colour(run) {
@@ -110,20 +108,22 @@ export function shownStatistic() {
 
 // -- steps
 
-export const stepsDrawn = () =>
-  [...new Set(drawn().flatMap((run) => run.steps))].sort((a, b) => a - b);
+/** The steps of the run in focus. Of other runs the last step up to the selected one is shown. */
+export const steps = () => focused()?.steps ?? [];
 
 /** The index of the selected step among these. */
-export function placeOfStep(steps) {
-  if (view.step === null) return steps.length - 1;
-  const later = steps.findIndex((step) => step > view.step);
-  return later < 0 ? steps.length - 1 : Math.max(later - 1, 0);
+export function placeOfStep() {
+  const last = steps().length - 1;
+  if (view.step === null) return last;
+  const later = steps().findIndex((step) => step > view.step);
+  return later < 0 ? last : Math.max(later - 1, 0);
 }
 
 /** Selects the step at an index. The last one stays selected when new steps arrive. */
-export function selectPlace(steps, place) {
-  const within = Math.min(Math.max(place, 0), steps.length - 1);
-  view.step = within === steps.length - 1 ? null : steps[within];
+export function selectPlace(place) {
+  const last = steps().length - 1;
+  const within = Math.min(Math.max(place, 0), last);
+  view.step = within === last ? null : steps()[within];
 }
 
 // -- layers
