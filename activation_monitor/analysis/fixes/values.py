@@ -36,7 +36,9 @@ def nonfinite(cause: NonFinite, snapshot: Snapshot, diverged: bool) -> Fix | Non
     if layer.kind == "input" and not layer.parents:
         return Fix(
             "data",
-            "The batch itself contains NaN or infinity.",
+            "The batch itself contains NaN or infinity. A step of training with such a "
+            "batch turns the weights into NaN, from which they do not recover: clean the "
+            "data and train again.",
             (Change("before", _BROKEN_ROWS, ("training",), "the rows to clean or drop"),),
         )
     if snapshot.field("nonfinite", of=records.WEIGHT)[cause.row]:

@@ -86,8 +86,8 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             "by_state": first.by_state,
         },
         f"{what}, because their pre-activations have a standard deviation of "
-        f"{first.std:.3g}: {why}. There the slope is near zero, and so is the gradient "
-        "(Glorot & Bengio 2010).",
+        f"{first.std:.3g}: {why}. There the slope is near zero, so these elements "
+        "pass almost no gradient on (Glorot & Bengio 2010).",
         _cause(first, snapshot, profile),
     )
 

@@ -76,8 +76,8 @@ def saturated(snapshot: Snapshot, profile: DepthProfile) -> Iterator[Found]:
             {"saturated_fraction": share[full].mean(), "layers": len(full)},
             f"The outputs of {listed(names)} are saturated{why}: {share[full].mean():.0%} "
             f"of them are within 1 % of the limits of {snapshot.layers[full[0]].activation}"
-            ". There its slope is near zero, and so is the gradient (Glorot & Bengio "
-            "2010).",
+            ". There its slope is near zero, so these elements pass almost no gradient on "
+            "(Glorot & Bengio 2010).",
             cause,
         )
 

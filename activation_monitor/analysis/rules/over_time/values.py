@@ -55,7 +55,8 @@ def saturated(window: Window, profile: DepthProfile) -> Iterator[Found]:
         f"The outputs of {listed(names)} have become saturated in training: {now:.0%} of "
         f"them are within 1 % of the limits of {layers[full[0]].activation} "
         f"({during(window)}), after {before:.0%} at step {window.first.step}. There its "
-        "slope is near zero, and so is the gradient (Glorot & Bengio 2010).",
+        "slope is near zero, so these elements pass almost no gradient on (Glorot & Bengio "
+        "2010).",
         Steps(mean_ratio(window.newest), "signal"),
     )
 
