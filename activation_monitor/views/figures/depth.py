@@ -1,5 +1,6 @@
 """The signal over depth, for one run at some steps or for several runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -48,7 +49,8 @@ def depth_profile(
     A line connects the layers of the trunk, which every path passes. Other layers are
     points, with more than three runs only those of the run in front. Each run has its own
     colour, and its name at the end of the line of its last step; with one run, each line
-    has its step there. The last step is a solid line.
+    has its step there. Lines that meet at their ends have their names at the heights of
+    the last depth at which they are still apart. The last step is a solid line.
 
     A second panel has the other direction. Below outputs these are the gradients, with the
     same statistic if gradients have it, else with their rms. Below gradients, weights and
@@ -167,11 +169,13 @@ def comparison(
             end = labels.end_of(*zip(*found, strict=True)) if found else None
             # Elsewhere the name would be on other lines; it is in the first panel.
             if curve.end and end is not None and end[0] >= 0.5 * np.nanmax(curve.path.x):
-                ends.append(Label(curve.end, curve.colour, *end, 2))
+                line = [(float(x), float(y)) for x, y in found if math.isfinite(y)]
+                ends.append(Label(curve.end, curve.colour, *end, 2, line))
     name_depths(figure, curves, 2)
     _finish_ratios(figure, statistic, ratios, short(first), colours)
     last = max(float(np.nanmax(curve.path.x)) for curve in curves)
-    ends.append(Label("reference", compared[-1].colour, last, 0.0, 2))
+    line = [(0.0, 0.0), (last, 0.0)]
+    ends.append(Label("reference", compared[-1].colour, *line[-1], 2, line))
     add_key(figure, dashes_in_words(curves))
     title = f"{statistics.label(statistic, of)} over depth, run by run"
     dress(figure, colours, title, 680)

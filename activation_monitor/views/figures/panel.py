@@ -140,10 +140,10 @@ def _label(curve, found, edges, row):
     rows = [one for one in curve.path.trunk if there[one]]
     if not curve.end or not rows:
         return None
-    last = rows[-1]
-    y = edges[0] if found.zero[last] else found.y[last]
-    y = y if math.isfinite(y) else edges[1]
-    return Label(curve.end, curve.colour, float(curve.path.x[last]), float(y), row)
+    y = np.where(found.zero, edges[0], found.y)[rows]
+    y = np.where(np.isfinite(y), y, edges[1])
+    line = [*zip(curve.path.x[rows].tolist(), y.tolist(), strict=True)]
+    return Label(curve.end, curve.colour, *line[-1], row, line)
 
 
 def _add_band(figure, curves, colours, row):
