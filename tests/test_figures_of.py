@@ -373,9 +373,10 @@ def test_a_monitor_without_gradients_says_how_to_measure_them():
     assert len(monitor.figure("update_ratio").data) == 4
 
 
-def test_sums_without_a_gradient_do_not_interrupt_the_backward_line():
+def test_over_sums_without_a_gradient_no_line_passes_layers_that_have_one():
     """A training does not measure the gradient of a sum that no layer makes. Layers of the
-    branches are points; a gradient of 0 is marked."""
+    branches are points; a gradient of 0 is marked. No line goes from the stem to the head:
+    the branches between are not on it."""
     taps = [tap("stem", 1.0, gradient=1e-1)]
     for i, stream in ((1, "stem"), (2, "sum1")):
         taps.append(tap(f"up{i}", 1.0, after=stream, gradient=10.0**-i))
@@ -384,13 +385,61 @@ def test_sums_without_a_gradient_do_not_interrupt_the_backward_line():
     one = networks.network(*taps, tap("head", 1.0, gradient=1e-4))
     figure = figures.depth_profile({"run": Recording([one])})
     line, points, zeros = [trace for trace in figure.data if trace.yaxis == "y2"]
-    assert tuple(line.customdata) == ("stem", "head") and line.mode == "lines+markers"
+    assert tuple(line.customdata) == ("stem", "head") and line.mode == "markers"
     np.testing.assert_allclose(line.y, [1e-1, 1e-4])
     assert tuple(points.customdata) == ("up1", "down1", "up2", "down2")
     np.testing.assert_allclose(points.y, [1e-1, 1e-3, 1e-2, NAN])
     assert points.mode == "markers" and tuple(zeros.customdata) == ("down2",)
     low, high = figure.layout.yaxis2.range
     assert low < -4 and high > -1
+
+
+def test_the_kernels_of_residual_blocks_are_points_and_those_of_a_chain_a_line():
+    """A line through two points, the stem and the head, would suggest a trend. In a chain,
+    layers without weights are between the kernels."""
+    kernel = np.array([[1.0, -1.0]])
+    taps, stream = [tap("stem", kernel=kernel)], "stem"
+    for i in range(3):
+        taps += [tap(f"up{i}", after=stream, kernel=kernel), tap(f"down{i}", kernel=kernel)]
+        taps.append(tap(f"sum{i}", 1.0, "merge", f"{stream} down{i}"))
+        stream = f"sum{i}"
+    residual = networks.network(*taps, tap("head", kernel=kernel))
+    plain = []
+    for i in range(3):
+        plain += [tap(f"d{i}", kernel=kernel), tap(f"act{i}", 1.0, "activation")]
+    for one, mode, layers in (
+        (residual, "markers", ("stem", "head")),
+        (networks.network(*plain), "lines+markers", ("d0", "d1", "d2")),
+    ):
+        runs = {"a": Recording([one]), "b": Recording([one])}
+        for figure in (
+            figures.depth_profile(runs, of="weight"),
+            figures.comparison(runs, of="weight"),
+        ):
+            traces = [t for t in figure.data if t.customdata == layers]
+            assert len(traces) >= 2 and {t.mode for t in traces} == {mode}
+            assert {t.marker.opacity for t in traces} == {1.0}
+    # The residual stream itself is measured from block to block.
+    drawn = figures.depth_profile({"a": Recording([residual])}).data
+    (stream,) = [trace for trace in drawn if "sum0" in (trace.customdata or ())]
+    assert stream.mode == "lines+markers" and None not in stream.customdata
+
+
+def test_the_ratio_has_a_gap_where_only_one_of_the_runs_has_layers():
+    """The head of a deep run has a point only, if the reference is not as deep."""
+    deep = networks.network(*(tap(f"d{i}") for i in range(9)), tap("head"))
+    flat = networks.network(*(tap(f"d{i}") for i in range(3)), tap("head"))
+    runs = {"flat": Recording([flat]), "deep": Recording([deep])}
+    figure = figures.comparison(runs)
+    (ratio,) = [t for t in figure.data if t.yaxis == "y2" and t.customdata]
+    assert tuple(ratio.customdata) == ("d0", "d1", "d2", None, "head")
+    assert ratio.y[3] is None and ratio.mode == "lines+markers"
+    (other,) = [
+        t
+        for t in figures.comparison(runs, reference="deep").data
+        if t.yaxis == "y2" and t.customdata
+    ]
+    assert tuple(other.customdata) == ("d0", "d1", "d2", "head")  # its own layers only
 
 
 def test_the_depth_profile_of_a_training_has_the_gradients(monitor):

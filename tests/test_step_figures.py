@@ -11,6 +11,7 @@ from activation_monitor.views import figures
 from activation_monitor.views.figures import colours, signed, step_axis
 from networks import Drawn, chain, network, tap
 
+NAN = "NaN or infinite elements"
 UNEVEN = (0, 1, 2, 5, 10, 100)
 
 
@@ -274,6 +275,57 @@ def test_zeros_and_nan_of_one_statistic_are_marked_at_the_edges():
     assert "2 of 4 elements are NaN or infinite" in nans.hovertext[0]
     fine = figures.statistic_over_time({"fine": uneven()}, "d2")
     assert [t.mode for t in fine.data] == ["lines+markers"]
+
+
+def edge_marks(figure, name):
+    """Colour of the outline of a mark to the trace and its place among all traces."""
+    found = {}
+    for place, trace in enumerate(figure.data):
+        if trace.name == name and trace.mode == "markers":
+            outline = trace.marker.line.color
+            outline = outline if isinstance(outline, str) else outline[0]
+            found[outline, trace.yaxis or "y"] = place, trace
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "zero") for kind in ("profile", "comparison", "statistic")),
+        *((kind, NAN) for kind in ("profile", "comparison", "statistic", "layer")),
+    ],
+)
+def test_marks_of_the_run_in_front_stand_out_from_those_of_others(kind, name):
+    """Those of other runs are small and pale, and below the line in front. The legend
+    shows a strong one if there is one."""
+    bad = 0.0 if name == "zero" else math.nan
+    ill = uneven(1.0, bad, 1.0, 1.0, 1.0, bad)
+    runs = {"a": ill, "b": ill, "fine": uneven()}
+
+    def draw(focus):
+        if kind == "profile":
+            return figures.depth_profile(runs, steps=1, focus=focus)
+        if kind == "comparison":
+            return figures.comparison(runs, focus=focus, reference="fine")
+        function = "statistic_over_time" if kind == "statistic" else "layer_over_time"
+        return getattr(figures, function)(runs, "d2", focus=focus)
+
+    figure, (a, b, _) = draw("b"), colours.LIGHT.runs[:3]
+    found = edge_marks(figure, name)
+    (behind, pale), (_, strong) = found[a, "y"], found[b, "y"]
+    assert pale.marker.size < strong.marker.size
+    assert pale.marker.opacity < 0.5 and strong.marker.opacity == 1.0
+    lines = [
+        i
+        for i, trace in enumerate(figure.data)
+        if trace.mode.startswith("lines") and trace.line.color == b and trace.yaxis != "y2"
+    ]
+    assert behind < max(lines)
+    shown = [trace for _, trace in found.values() if trace.showlegend]
+    assert strong in shown and pale not in shown
+    others = [trace for _, trace in edge_marks(draw("fine"), name).values()]
+    assert {trace.marker.opacity for trace in others} == {pale.marker.opacity}
+    assert any(trace.showlegend for trace in others)
 
 
 def test_runs_without_the_layer_are_left_out_of_the_statistic():

@@ -46,7 +46,8 @@ def depth_profile(
 ) -> graph_objects.Figure:
     """Draw a statistic over depth, forward and backward, with a line for each run and step.
 
-    A line connects the layers of the trunk, which every path passes. Other layers are
+    A line connects the layers of the trunk, which every path passes, where no layer that
+    has the quantity is between them without being on the line. Other layers are
     points, with more than three runs only those of the run in front. Each run has its own
     colour, and its name at the end of the line of its last step; with one run, each line
     has its step there. Lines that meet at their ends have their names at the heights of
@@ -203,9 +204,9 @@ def _add_ratio(figure, curve, reference, statistic, of):
     """Draw the ratio of a run to the reference, layer by layer; returns the points."""
     of_run = statistics.shown(curve.snapshot, statistic, of).y
     of_first = statistics.shown(reference.snapshot, statistic, of).y
-    trunk = {*curve.path.trunk}
+    trunk, having = {*curve.path.trunk}, curve.snapshot.field("count", of) > 0
     if of != OUTPUT:  # a layer that does not have it must not interrupt the line
-        trunk &= {*np.flatnonzero(curve.snapshot.field("count", of) > 0).tolist()}
+        trunk &= {*np.flatnonzero(having).tolist()}
     pairs = [
         (row, other)
         for row, other in pair_layers(curve.snapshot, reference.snapshot)
@@ -221,5 +222,5 @@ def _add_ratio(figure, curve, reference, statistic, of):
         + (f"{10.0**d:.4g} times" if log else f"{100 * d:+.4g}%")
         for row, d in zip(rows, y, strict=True)
     ]
-    add_line(figure, curve, rows, y, log, said, 2)
+    add_line(figure, curve, rows, y, log, said, having, 2)
     return [*zip(curve.path.x[rows], y, strict=True)]

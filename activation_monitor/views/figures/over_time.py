@@ -8,7 +8,7 @@ from plotly import graph_objects, subplots
 
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views.figures import labels, step_axis
+from activation_monitor.views.figures import edge_marks, labels, step_axis
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures.colours import theme, translucent
 from activation_monitor.views.figures.curves import front_of, places_of
@@ -94,16 +94,16 @@ def layer_over_time(
     )
     values = np.concatenate([d.found[name] for d in drawn for name in d.found])
     scale = scale_of(values, np.concatenate([d.found["std"] for d in drawn]))
-    ends = []
-    for of_run in drawn:
-        ends += _add_sizes(figure, of_run, layer, scale, len(drawn) > 1)
-        ends += _add_shares(figure, of_run, layer)
     extremes = [d.found[name] for d in drawn for name in ("minimum", "maximum")]
     low, high = window(scale.place(np.concatenate(extremes)), 0.5)
     span = high - low
-    for of_run in drawn:
-        edge = float(scale.on_axis(np.array(high + 0.08 * span)))
-        _add_nonfinite(figure, of_run, layer, edge, colours)
+    edge = float(scale.on_axis(np.array(high + 0.08 * span)))
+    ends = []
+    for of_run in drawn:  # the run in front last, with its marks
+        ends += _add_sizes(figure, of_run, layer, scale, len(drawn) > 1)
+        ends += _add_shares(figure, of_run, layer)
+        listed = of_run.front or not _nonfinite(drawn[-1], layer)
+        _add_nonfinite(figure, of_run, layer, edge, colours, listed)
     axis = scale.axis(low - 0.06 * span, high + 0.14 * span)
     figure.update_yaxes(title=f"{quantities.WORDS[of]}s", **axis, row=1, col=1)
     share = {"title": "fraction", "range": [-0.04, 1.04], "tickformat": ".0%"}
@@ -215,25 +215,27 @@ def _add_shares(figure, of_run, layer):
     return ends
 
 
-def _add_nonfinite(figure, of_run, layer, y, colours):
+def _nonfinite(of_run, layer):
+    """The snapshots with NaN or infinite elements."""
+    recording = of_run.recording
+    share = recording.statistic("nonfinite_fraction", layer, of_run.of)
+    return [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
+
+
+def _add_nonfinite(figure, of_run, layer, y, colours, listed):
     """Mark the steps with NaN or infinity."""
-    recording, of, prefix = of_run.recording, of_run.of, of_run.prefix
-    share = recording.statistic("nonfinite_fraction", layer, of)
-    there = [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
+    of, prefix, there = of_run.of, of_run.prefix, _nonfinite(of_run, layer)
     if there:
         figure.add_scatter(
             x=[snapshot.step for snapshot in there],
             y=[y] * len(there),
             mode="markers",
-            marker={
-                "symbol": "x",
-                "size": 9,
-                "color": colours.nonfinite,
-                "line": {"color": of_run.colour, "width": 1.5},
-            },
-            name="NaN or infinite elements",
+            marker=edge_marks.look(
+                *("x", colours.nonfinite, of_run.colour, of_run.front, len(there))
+            ),
+            name=edge_marks.NONFINITE,
             legendgroup="nonfinite",
-            showlegend=True,
+            showlegend=listed,
             customdata=[layer] * len(there),
             hovertext=[
                 f"{prefix}step {snapshot.step}: {_nonfinite_text(snapshot, layer, of)}"
