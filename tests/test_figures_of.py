@@ -561,6 +561,49 @@ def test_a_mark_goes_on_over_the_layers_between_two_depths():
     assert len({s.y0 for s in apart.layout.shapes}) == 2
 
 
+def residual(blocks_count, missing=()):
+    """A normalized residual network, and the names of its weight layers but some."""
+    one = networks.blocks(blocks_count, lambda i: 1.0, normalized=True)
+    weights = [layer.name for layer in one.layers if layer.kind == "weight"]
+    return Recording([one]), found_in(*(n for n in weights if n not in missing))
+
+
+@pytest.mark.parametrize(
+    ("missing", "count"),
+    [
+        ((), 1),
+        (("up3",), 2),  # few bands say what they say
+        ([f"up{i}" for i in range(0, 61, 5)], 1),  # nearly all
+        ([f"up{i}" for i in range(1, 61)], 61),  # half of them: not merged
+    ],
+)
+def test_bands_of_nearly_all_layers_are_one(missing, count):
+    """Normalizations and sums between the weight layers do not interrupt them."""
+    steps, finding = residual(60, missing)
+    over_depth = figures.depth_profile({"run": steps}, marked={"run": finding})
+    assert len(bands(over_depth)) == count
+    by_step = figures.heat_map(steps, marked=finding).layout.shapes
+    assert len({shape.y0 for shape in by_step}) == count
+
+
+@pytest.mark.parametrize(("layers", "framed"), [(20, True), (150, False)])
+def test_low_rows_of_the_heat_map_are_marked_at_the_axis_only(layers, framed):
+    """The chosen row and a finding in one layer: lines around them would hide them."""
+    steps = Recording([trained(*[1e-3] * layers)])
+    options = {"chosen": ["d7"], "marked": found_in("d9", step=0, last_step=0)}
+    figure = figures.heat_map(steps, **options)
+    frames = [s for s in figure.layout.shapes if s.type == "rect"]
+    inside = [s for s in figure.layout.shapes if s.type == "line" and s.x1 != s.x0]
+    at_axis = [s for s in figure.layout.shapes if (s.x0, s.x1, s.xref) == (0, 0, "paper")]
+    assert (len(frames), len(inside), len(at_axis)) == ((2, 2, 0) if framed else (0, 0, 1))
+    assert any(text.startswith("\u25b8") for text in figure.layout.yaxis.ticktext)
+    # A stretch that is high enough has its frame.
+    wide = found_in(*(f"d{i}" for i in range(1, 10)), step=0)
+    assert [s.type for s in figures.heat_map(steps, marked=wide).layout.shapes] == [
+        "rect"
+    ] * 2
+
+
 def test_the_graph_draws_the_rings_of_the_other_findings_faintly():
     """All alike, if none is to be marked."""
     steps = Recording([trained(1e-3, 1e-3)])

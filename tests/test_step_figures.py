@@ -56,7 +56,7 @@ def test_the_frame_of_a_finding_is_at_the_edges_of_its_columns():
 
 
 def test_chosen_layers_are_named_in_the_heat_map_among_150():
-    """And lines mark their rows. The names around them give way."""
+    """The names around them give way. Rows are too low for lines around them."""
     steps = Recording([Drawn(0).chain(149, width=4).snapshot()])
     names = steps[0].names
     plain = figures.heat_map(steps).layout
@@ -68,9 +68,7 @@ def test_chosen_layers_are_named_in_the_heat_map_among_150():
     assert len(plain.yaxis.tickvals) <= 30 and len(rows) <= 31
     around = [abs(row - names.index("d70")) for row in rows]
     assert sorted(around)[1] >= 4 - 1 and min(np.diff(sorted(rows))) >= 3
-    row = names.index("d70")
-    edges = {shape.y0 for shape in figure.layout.shapes}
-    assert {row - 0.5, row + 0.5} <= edges and not plain.shapes
+    assert not figure.layout.shapes and not plain.shapes
 
 
 # -- chosen layers in the other figures

@@ -96,7 +96,7 @@ def depth_profile(
     name_depths(figure, curves, len(panels))
     for run, finding in (marked or {}).items():
         curve = next(curve for curve in curves if curve.run == run)
-        marks.along_depth(figure, finding, curve.snapshot.names, curve.path, colours)
+        marks.along_depth(figure, finding, curve.snapshot, curve.path, colours)
     rows = marks.chosen_along_depth(figure, chosen, curves, colours)
     above = add_key(figure, dashes_in_words(curves), rows)
     title = f"{statistics.label(statistic, of)} over depth"

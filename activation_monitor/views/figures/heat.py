@@ -23,6 +23,12 @@ _COLUMNS = 500
 _TICKS = 30
 """Maximum number of labels on an axis."""
 
+_OTHER = 150
+"""Height of the figure besides the map, in pixels."""
+
+_ROW = 16
+"""Height of a row, in pixels, unless there are many."""
+
 
 def heat_map(
     recording: Recording,
@@ -88,13 +94,14 @@ def heat_map(
             hoverinfo="skip",  # its gaps would hide the tooltips of the map below
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
+    height = int(np.clip(_OTHER + _ROW * len(names), 260, 720))
+    tall = (height - _OTHER) / max(len(names), 1)
     if marked is not None:
-        marks.by_step(figure, marked, names, sampled, recording[0], colours)
+        marks.by_step(figure, marked, names, sampled, recording[0], colours, tall)
     rows = [row for row, name in enumerate(names) if name in chosen]
-    marks.chosen_rows(figure, rows, colours)
+    marks.chosen_rows(figure, rows, colours, tall)
     figure.update_xaxes(title="step", **step_axis.axis(sampled))
     figure.update_yaxes(type="category", autorange="reversed", **_ticks(y, names, rows))
-    height = int(np.clip(150 + 16 * len(names), 260, 720))
     title = f"{statistics.label(statistic, of)} of each layer at each step"
     dress(figure, colours, title, height)
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
