@@ -15,7 +15,7 @@ from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.scale import scale
-from activation_monitor.views.figures.style import dress, escape, short
+from activation_monitor.views.figures.style import common, dress, escape, short
 
 _COLUMNS = 500
 """Maximum number of steps. More are thinned evenly; the first and the last are kept."""
@@ -207,7 +207,8 @@ def _ticks(places, names, chosen) -> dict[str, Any]:
     apart = 0 if len(names) <= _TICKS else 0.8 * len(names) / _TICKS
     kept = [i for i in kept if all(abs(i - row) > apart for row in chosen)]
     rows = sorted({*kept, *chosen})
-    texts = {i: short(names[i]) for i in rows}
+    prefix = common(names)
+    texts = {i: short(names[i], prefix=prefix) for i in rows}
     texts |= {i: f"\u25b8 {texts[i]}" for i in chosen}
     return {
         "tickvals": [places[i] for i in rows],

@@ -13,7 +13,7 @@ from activation_monitor.views.figures.curves import Curve
 from activation_monitor.views.figures.labels import LINE, SIZE, width
 from activation_monitor.views.figures.path import Path
 from activation_monitor.views.figures.path import path as path_of
-from activation_monitor.views.figures.style import escape, short
+from activation_monitor.views.figures.style import common, escape, short
 
 _NARROW = 400.0
 """Width of a narrow panel in pixels, in which the names of chosen layers do not overlap."""
@@ -80,8 +80,9 @@ def chosen_along_depth(
         for row in curve.path.graph.order
     }
     rows: list[list[tuple[float, float]]] = []
+    prefix = common(known)
     for name in (name for name in chosen if name in known):
-        x, text = float(known[name]), short(name)
+        x, text = float(known[name]), short(name, prefix=prefix)
         figure.add_shape(
             type="line",
             x0=x,

@@ -17,6 +17,7 @@ from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import shade, theme, translucent
 from activation_monitor.views.figures.labels import Label, end_of
 from activation_monitor.views.figures.style import (
+    common,
     dress,
     escape,
     log_axis,
@@ -61,7 +62,7 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
         note(figure, "No sampled step has changed a weight.")
         return figure
     names, drawn = [*ratios], _drawn(recording, ratios)
-    zeros, ends = {}, []
+    zeros, ends, prefix = {}, [], common(recording[0].names)
     seen = [math.log10(limit(f"update-ratio{end}")) for end in ("-low", "-high")]
     for name in drawn:
         ratio, colour = (
@@ -74,7 +75,7 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
             mode="lines+markers" if len(recording) <= 40 else "lines",
             line={"color": colour, "width": 2},
             marker={"size": 5, "color": colour},
-            name=short(name),
+            name=short(name, prefix=prefix),
             legendgroup=escape(name),
             showlegend=False,
             customdata=[name] * len(recording),
@@ -83,7 +84,7 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
         seen += [*statistics.log10(ratio)]
         end = end_of(recording.steps, statistics.log10(ratio))
         if end is not None:
-            ends.append(Label(short(name), colour, *end))
+            ends.append(Label(short(name, prefix=prefix), colour, *end))
         zeros[name] = [
             step for step, r in zip(recording.steps, ratio, strict=True) if r == 0
         ]
