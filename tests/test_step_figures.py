@@ -208,6 +208,34 @@ def test_tooltips_of_a_layer_over_time_have_the_plain_values():
     }
 
 
+def test_the_minimum_of_a_softmax_layer_does_not_compress_the_other_lines():
+    """On a logarithmic axis. A minimum near the mean is shown."""
+    for smallest, is_shown in ((1e-15, False), (0.02, True)):
+        x = np.array([[1 - 2 * smallest, smallest, smallest], [0.2, 0.3, 0.5]])
+        figure = figures.layer_over_time({"r": Recording([network(tap("a", x))])}, "a")
+        low, high = figure.layout.yaxis.range
+        assert figure.layout.yaxis.type == "log" and high - low < 4
+        assert (low < math.log10(smallest) < high) == is_shown
+        for shown in (x.mean(), x.std(), x.max()):
+            assert low < math.log10(shown) < high
+
+
+@pytest.mark.parametrize(
+    ("activation", "saturates"),
+    [("tanh", True), ("hard_sigmoid", True), ("linear", False), ("relu", False)],
+)
+def test_only_bounded_activation_functions_have_a_line_of_saturated_outputs(
+    activation, saturates
+):
+    """Of an input or a linear layer it would be 0 and say nothing."""
+    steps = Recording([network(tap("x", 1.0, "input"), tap("d2", activation=activation))])
+    figure = figures.layer_over_time({"r": steps}, "d2")
+    assert ("saturated" in {trace.name for trace in figure.data}) == saturates
+    assert {"zeros", "non-finite"} <= {trace.name for trace in figure.data}
+    of_input = figures.layer_over_time({"r": steps}, "x")
+    assert "saturated" not in {trace.name for trace in of_input.data}
+
+
 def test_the_run_in_front_of_one_layer_has_the_thicker_lines_and_the_names():
     """The reference has its own colour and its name, and thinner lines."""
     runs = {"fine": uneven(), "ill": uneven(1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}
