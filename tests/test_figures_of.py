@@ -118,7 +118,8 @@ def test_the_usual_ratio_is_a_line_in_a_band():
     low, high = figure.layout.yaxis.range
     assert low < -4 and high > -2
     (text,) = [one for one in figure.layout.annotations if "usual" in one.text]
-    assert text.y == -3.0 and text.text == "usual: 10<sup>\u22123</sup>"
+    assert "usual ratio, 10<sup>\u22123</sup>" in text.text
+    assert (text.yref, text.y, text.yanchor) == ("paper", 1, "bottom")  # not on the lines
 
 
 def test_several_steps_in_one_execution_count_as_one_of_them():
@@ -329,11 +330,11 @@ def monitor():
 def test_a_monitor_draws_its_update_ratios(monitor):
     """SGD moves a kernel by learning rate times gradient, which is measured as well."""
     figure = monitor.figure("update_ratio", dark=True)
-    names = [f"net/hidden_{i}" for i in range(3)] + ["net/head"]
+    names = [f"hidden_{i}" for i in range(3)] + ["head"]
     assert [trace.name for trace in figure.data] == names
     for name, line in zip(names, figure.data, strict=True):
         weight, gradient = (
-            monitor.recording.statistic("rms", name, of)
+            monitor.recording.statistic("rms", f"net/{name}", of)
             for of in ("weight", "weight_gradient")
         )
         # Keras' default learning rate of SGD; the update is a difference of float32.
@@ -602,6 +603,18 @@ def test_low_rows_of_the_heat_map_are_marked_at_the_axis_only(layers, framed):
     assert [s.type for s in figures.heat_map(steps, marked=wide).layout.shapes] == [
         "rect"
     ] * 2
+
+
+@pytest.mark.parametrize(("layers", "titled"), [(2, False), (30, True)])
+def test_the_title_of_the_colour_bar_is_not_longer_than_the_map(layers, titled):
+    """The title of the figure says the same."""
+    steps = Recording([trained(*[1e-3] * layers)])
+    figure = figures.heat_map(steps, "update_ratio", of="weight_update")
+    said = "rms of update / rms of weight"
+    assert figure.data[0].colorbar.title.text == (said if titled else None)
+    assert figure.layout.title.text.startswith(said)
+    rms = figures.heat_map(steps)  # a short title fits
+    assert rms.data[0].colorbar.title.text == "rms"
 
 
 def test_the_graph_draws_the_rings_of_the_other_findings_faintly():

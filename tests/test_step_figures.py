@@ -216,6 +216,8 @@ def test_the_minimum_of_a_softmax_layer_does_not_compress_the_other_lines():
         low, high = figure.layout.yaxis.range
         assert figure.layout.yaxis.type == "log" and high - low < 4
         assert (low < math.log10(smallest) < high) == is_shown
+        (label,) = [n for n in figure.layout.annotations if n.text == "minimum"]
+        assert low <= label.y <= high  # else plotly would hide it
         for shown in (x.mean(), x.std(), x.max()):
             assert low < math.log10(shown) < high
 

@@ -26,6 +26,15 @@ _TICKS = 30
 _OTHER = 150
 """Height of the figure besides the map, in pixels."""
 
+_LENGTH = 26
+"""Maximum number of characters of a name."""
+
+_BESIDE_BAR = 130
+"""Height of the figure besides the colour bar, in pixels."""
+
+_CHARACTER = 6.0
+"""Mean width of a character of the title of the colour bar, in pixels."""
+
 _ROW = 16
 """Height of a row, in pixels, unless there are many."""
 
@@ -96,6 +105,8 @@ def heat_map(
         _add_key(figure, zero.any(), nonfinite.any(), colours)
     height = int(np.clip(_OTHER + _ROW * len(names), 260, 720))
     tall = (height - _OTHER) / max(len(names), 1)
+    if _CHARACTER * len(shades.bar["title"]["text"]) > height - _BESIDE_BAR:
+        figure.data[0].colorbar.title.text = None  # the title of the figure says it
     if marked is not None:
         marks.by_step(figure, marked, names, sampled, recording[0], colours, tall)
     rows = [row for row, name in enumerate(names) if name in chosen]
@@ -208,7 +219,7 @@ def _ticks(places, names, chosen) -> dict[str, Any]:
     kept = [i for i in kept if all(abs(i - row) > apart for row in chosen)]
     rows = sorted({*kept, *chosen})
     prefix = common(names)
-    texts = {i: short(names[i], prefix=prefix) for i in rows}
+    texts = {i: short(names[i], _LENGTH, prefix) for i in rows}
     texts |= {i: f"\u25b8 {texts[i]}" for i in chosen}
     return {
         "tickvals": [places[i] for i in rows],

@@ -132,6 +132,8 @@ def _add_group(figure, labels, row, over_lines):
     tall = [LINE * (1 + label.text.count("<br>")) for label in labels]
     while sum(tall) > height and len(labels) > 1:
         labels, tall = labels[1:], tall[1:]
+    # Plotly hides a text whose place is not on the axis.
+    labels = [label._replace(y=float(np.clip(label.y, low, high))) for label in labels]
     at = np.array([(label.y - low) / (high - low) * height for label in labels])
     placed = spread(at, tall, 0.0, height)
     page = figure.layout.paper_bgcolor, figure.layout.font.color

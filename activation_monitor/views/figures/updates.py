@@ -17,6 +17,7 @@ from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import shade, theme, translucent
 from activation_monitor.views.figures.labels import Label, end_of
 from activation_monitor.views.figures.style import (
+    add_key,
     common,
     dress,
     escape,
@@ -101,6 +102,8 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
             f", {len(drawn)} of {count(len(names), 'weight layer')}: first, last and those "
             "farthest from the line"
         )
+    usual = power(round(math.log10(limit("update-ratio"))))
+    add_key(figure, f"dashed: usual ratio, {usual}; grey: a decade on either side")
     dress(figure, colours, title)
     return labels.add(figure, ends)
 
@@ -157,15 +160,4 @@ def _add_guide(figure, colours):
         y=limit("update-ratio"),
         line={"color": colours.ink, "width": 1, "dash": "dash"},
         layer="below",
-    )
-    figure.add_annotation(  # on a logarithmic axis, `y` is the logarithm
-        text=f"usual: {power(round(math.log10(limit('update-ratio'))))}",
-        font={"size": 11},
-        x=1,
-        xref="x domain",
-        xanchor="right",
-        y=math.log10(limit("update-ratio")),
-        yref="y",
-        yanchor="bottom",
-        showarrow=False,
     )
