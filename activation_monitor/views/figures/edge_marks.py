@@ -109,4 +109,7 @@ def _said(curve, zero, of_layers, label, what):
         if label == "zero" and zero[layer]:
             yield layer, f"{what} is 0"
         if label != "zero" and nonfinite[layer] > 0:
-            yield layer, statistics.nonfinite_text(counts[layer], nonfinite[layer])
+            yield (
+                layer,
+                statistics.nonfinite_text(float(counts[layer]), float(nonfinite[layer])),
+            )

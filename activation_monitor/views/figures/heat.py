@@ -75,7 +75,11 @@ def heat_map(
     colours = theme(dark)
     names, sampled, values, zero, nonfinite = table(recording, statistic, of)
     y = [escape(name) for name in names]
+    height = int(np.clip(_OTHER + _ROW * len(names), 260, 720))
     shades = scale(values, statistic, colours, of)
+    bar = shades.bar
+    if _CHARACTER * len(bar["title"]["text"]) > height - _BESIDE_BAR:
+        bar = bar | {"title": None}  # the title of the figure says it
     figure = graph_objects.Figure()
     what = statistics.words(statistic, of)
     figure.add_heatmap(
@@ -88,7 +92,7 @@ def heat_map(
         colorscale=shades.colours,
         zmin=shades.low,
         zmax=shades.high,
-        colorbar=shades.bar,
+        colorbar=bar,
     )
     special = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
     if statistic != "nonfinite_fraction" and np.isfinite(special).any():
@@ -103,10 +107,7 @@ def heat_map(
             hoverinfo="skip",  # its gaps would hide the tooltips of the map below
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
-    height = int(np.clip(_OTHER + _ROW * len(names), 260, 720))
     tall = (height - _OTHER) / max(len(names), 1)
-    if _CHARACTER * len(shades.bar["title"]["text"]) > height - _BESIDE_BAR:
-        figure.data[0].colorbar.title.text = None  # the title of the figure says it
     if marked is not None:
         marks.by_step(figure, marked, names, sampled, recording[0], colours, tall)
     rows = [row for row, name in enumerate(names) if name in chosen]

@@ -186,7 +186,8 @@ def heights_apart(
     places = np.unique([x for line in lines for x, _ in line])
     end = places[-1]
     places = places[places >= end - (end - places[0]) / 3]
-    heights = np.array([np.interp(places, *zip(*line, strict=True)) for line in lines])
+    points = [np.array(line, float).T for line in lines]
+    heights = np.array([np.interp(places, x, y) for x, y in points])
     gaps = np.diff(np.sort(heights, axis=0), axis=0)
     apart = np.minimum(gaps, tall).sum(axis=0)
     best = np.flatnonzero(apart >= _NEARLY * apart.max())[-1]
