@@ -879,7 +879,33 @@ def test_text_is_escaped_so_that_it_reads_as_it_was():
     assert not {"<", "$", "%"} & set(style.escape(HOSTILE))
     assert html.unescape(style.escape(HOSTILE)) == HOSTILE
     cut = html.unescape(style.short("network/" + "very/" * 10 + "dense_7", 12))
-    assert cut == "…ery/dense_7" and len(cut) == 12
+    assert cut == "…/dense_7"
+    assert style.short("network/with_a_long_name", 12) == "…a_long_name"
+    assert style.short("very/dense_7", 12) == "very/dense_7"
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_axes_have_names_without_the_prefix_that_all_layers_share(kind):
+    """Tooltips and clicks have the whole names."""
+    names = [f"net/{part}/dense_{i}" for part in ("encoder", "decoder") for i in range(4)]
+    steps = Recording([network(*(tap(name) for name in ["net/stem", *names]))])
+    figure = DRAWN[kind](steps, diagnose(steps))
+    texts = [*(figure.layout.xaxis.ticktext or ()), *(figure.layout.yaxis.ticktext or ())]
+    texts = [html.unescape(text) for text in texts]
+    assert not any("net/" in text for text in texts)
+    if kind in ("depth_profile", "heat_map", "graph", "layer_graph", "two runs"):
+        assert {"stem", "encoder/dense_0"} <= {*texts}
+    shown = {name for t in figure.data for name in t.customdata or ()}
+    assert {*shown} <= {*steps[0].names}
+
+
+def test_a_common_prefix_ends_between_parts():
+    """A part that only begins alike stays. One name keeps its last part."""
+    assert style.common(["net/dense_1", "net/dense_2", "net/dense_3"]) == "net/"
+    assert style.common(["net/a/x", "net/ab/x"]) == "net/"
+    assert style.common(["net/a/x"]) == "net/a/"
+    assert style.common(["net/x", "x"]) == style.common(["x", "y"]) == ""
+    assert style.common([]) == ""
 
 
 @pytest.mark.parametrize("kind", DRAWN)

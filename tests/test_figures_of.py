@@ -118,7 +118,8 @@ def test_the_usual_ratio_is_a_line_in_a_band():
     low, high = figure.layout.yaxis.range
     assert low < -4 and high > -2
     (text,) = [one for one in figure.layout.annotations if "usual" in one.text]
-    assert text.y == -3.0 and text.text == "usual: 10<sup>\u22123</sup>"
+    assert "usual ratio, 10<sup>\u22123</sup>" in text.text
+    assert (text.yref, text.y, text.yanchor) == ("paper", 1, "bottom")  # not on the lines
 
 
 def test_several_steps_in_one_execution_count_as_one_of_them():
@@ -329,11 +330,11 @@ def monitor():
 def test_a_monitor_draws_its_update_ratios(monitor):
     """SGD moves a kernel by learning rate times gradient, which is measured as well."""
     figure = monitor.figure("update_ratio", dark=True)
-    names = [f"net/hidden_{i}" for i in range(3)] + ["net/head"]
+    names = [f"hidden_{i}" for i in range(3)] + ["head"]
     assert [trace.name for trace in figure.data] == names
     for name, line in zip(names, figure.data, strict=True):
         weight, gradient = (
-            monitor.recording.statistic("rms", name, of)
+            monitor.recording.statistic("rms", f"net/{name}", of)
             for of in ("weight", "weight_gradient")
         )
         # Keras' default learning rate of SGD; the update is a difference of float32.
@@ -373,9 +374,10 @@ def test_a_monitor_without_gradients_says_how_to_measure_them():
     assert len(monitor.figure("update_ratio").data) == 4
 
 
-def test_sums_without_a_gradient_do_not_interrupt_the_backward_line():
+def test_over_sums_without_a_gradient_no_line_passes_layers_that_have_one():
     """A training does not measure the gradient of a sum that no layer makes. Layers of the
-    branches are points; a gradient of 0 is marked."""
+    branches are points; a gradient of 0 is marked. No line goes from the stem to the head:
+    the branches between are not on it."""
     taps = [tap("stem", 1.0, gradient=1e-1)]
     for i, stream in ((1, "stem"), (2, "sum1")):
         taps.append(tap(f"up{i}", 1.0, after=stream, gradient=10.0**-i))
@@ -384,13 +386,61 @@ def test_sums_without_a_gradient_do_not_interrupt_the_backward_line():
     one = networks.network(*taps, tap("head", 1.0, gradient=1e-4))
     figure = figures.depth_profile({"run": Recording([one])})
     line, points, zeros = [trace for trace in figure.data if trace.yaxis == "y2"]
-    assert tuple(line.customdata) == ("stem", "head") and line.mode == "lines+markers"
+    assert tuple(line.customdata) == ("stem", "head") and line.mode == "markers"
     np.testing.assert_allclose(line.y, [1e-1, 1e-4])
     assert tuple(points.customdata) == ("up1", "down1", "up2", "down2")
     np.testing.assert_allclose(points.y, [1e-1, 1e-3, 1e-2, NAN])
     assert points.mode == "markers" and tuple(zeros.customdata) == ("down2",)
     low, high = figure.layout.yaxis2.range
     assert low < -4 and high > -1
+
+
+def test_the_kernels_of_residual_blocks_are_points_and_those_of_a_chain_a_line():
+    """A line through two points, the stem and the head, would suggest a trend. In a chain,
+    layers without weights are between the kernels."""
+    kernel = np.array([[1.0, -1.0]])
+    taps, stream = [tap("stem", kernel=kernel)], "stem"
+    for i in range(3):
+        taps += [tap(f"up{i}", after=stream, kernel=kernel), tap(f"down{i}", kernel=kernel)]
+        taps.append(tap(f"sum{i}", 1.0, "merge", f"{stream} down{i}"))
+        stream = f"sum{i}"
+    residual = networks.network(*taps, tap("head", kernel=kernel))
+    plain = []
+    for i in range(3):
+        plain += [tap(f"d{i}", kernel=kernel), tap(f"act{i}", 1.0, "activation")]
+    for one, mode, layers in (
+        (residual, "markers", ("stem", "head")),
+        (networks.network(*plain), "lines+markers", ("d0", "d1", "d2")),
+    ):
+        runs = {"a": Recording([one]), "b": Recording([one])}
+        for figure in (
+            figures.depth_profile(runs, of="weight"),
+            figures.comparison(runs, of="weight"),
+        ):
+            traces = [t for t in figure.data if t.customdata == layers]
+            assert len(traces) >= 2 and {t.mode for t in traces} == {mode}
+            assert {t.marker.opacity for t in traces} == {1.0}
+    # The residual stream itself is measured from block to block.
+    drawn = figures.depth_profile({"a": Recording([residual])}).data
+    (stream,) = [trace for trace in drawn if "sum0" in (trace.customdata or ())]
+    assert stream.mode == "lines+markers" and None not in stream.customdata
+
+
+def test_the_ratio_has_a_gap_where_only_one_of_the_runs_has_layers():
+    """The head of a deep run has a point only, if the reference is not as deep."""
+    deep = networks.network(*(tap(f"d{i}") for i in range(9)), tap("head"))
+    flat = networks.network(*(tap(f"d{i}") for i in range(3)), tap("head"))
+    runs = {"flat": Recording([flat]), "deep": Recording([deep])}
+    figure = figures.comparison(runs)
+    (ratio,) = [t for t in figure.data if t.yaxis == "y2" and t.customdata]
+    assert tuple(ratio.customdata) == ("d0", "d1", "d2", None, "head")
+    assert ratio.y[3] is None and ratio.mode == "lines+markers"
+    (other,) = [
+        t
+        for t in figures.comparison(runs, reference="deep").data
+        if t.yaxis == "y2" and t.customdata
+    ]
+    assert tuple(other.customdata) == ("d0", "d1", "d2", "head")  # its own layers only
 
 
 def test_the_depth_profile_of_a_training_has_the_gradients(monitor):
@@ -510,6 +560,61 @@ def test_a_mark_goes_on_over_the_layers_between_two_depths():
     assert len({s.y0 for s in every.layout.shapes}) == 1
     apart = figures.heat_map(steps, marked=found_in("dense0", "dense2"))
     assert len({s.y0 for s in apart.layout.shapes}) == 2
+
+
+def residual(blocks_count, missing=()):
+    """A normalized residual network, and the names of its weight layers but some."""
+    one = networks.blocks(blocks_count, lambda i: 1.0, normalized=True)
+    weights = [layer.name for layer in one.layers if layer.kind == "weight"]
+    return Recording([one]), found_in(*(n for n in weights if n not in missing))
+
+
+@pytest.mark.parametrize(
+    ("missing", "count"),
+    [
+        ((), 1),
+        (("up3",), 2),  # few bands say what they say
+        ([f"up{i}" for i in range(0, 61, 5)], 1),  # nearly all
+        ([f"up{i}" for i in range(1, 61)], 61),  # half of them: not merged
+    ],
+)
+def test_bands_of_nearly_all_layers_are_one(missing, count):
+    """Normalizations and sums between the weight layers do not interrupt them."""
+    steps, finding = residual(60, missing)
+    over_depth = figures.depth_profile({"run": steps}, marked={"run": finding})
+    assert len(bands(over_depth)) == count
+    by_step = figures.heat_map(steps, marked=finding).layout.shapes
+    assert len({shape.y0 for shape in by_step}) == count
+
+
+@pytest.mark.parametrize(("layers", "framed"), [(20, True), (150, False)])
+def test_low_rows_of_the_heat_map_are_marked_at_the_axis_only(layers, framed):
+    """The chosen row and a finding in one layer: lines around them would hide them."""
+    steps = Recording([trained(*[1e-3] * layers)])
+    options = {"chosen": ["d7"], "marked": found_in("d9", step=0, last_step=0)}
+    figure = figures.heat_map(steps, **options)
+    frames = [s for s in figure.layout.shapes if s.type == "rect"]
+    inside = [s for s in figure.layout.shapes if s.type == "line" and s.x1 != s.x0]
+    at_axis = [s for s in figure.layout.shapes if (s.x0, s.x1, s.xref) == (0, 0, "paper")]
+    assert (len(frames), len(inside), len(at_axis)) == ((2, 2, 0) if framed else (0, 0, 1))
+    assert any(text.startswith("\u25b8") for text in figure.layout.yaxis.ticktext)
+    # A stretch that is high enough has its frame.
+    wide = found_in(*(f"d{i}" for i in range(1, 10)), step=0)
+    assert [s.type for s in figures.heat_map(steps, marked=wide).layout.shapes] == [
+        "rect"
+    ] * 2
+
+
+@pytest.mark.parametrize(("layers", "titled"), [(2, False), (30, True)])
+def test_the_title_of_the_colour_bar_is_not_longer_than_the_map(layers, titled):
+    """The title of the figure says the same."""
+    steps = Recording([trained(*[1e-3] * layers)])
+    figure = figures.heat_map(steps, "update_ratio", of="weight_update")
+    said = "rms of update / rms of weight"
+    assert figure.data[0].colorbar.title.text == (said if titled else None)
+    assert figure.layout.title.text.startswith(said)
+    rms = figures.heat_map(steps)  # a short title fits
+    assert rms.data[0].colorbar.title.text == "rms"
 
 
 def test_the_graph_draws_the_rings_of_the_other_findings_faintly():

@@ -108,6 +108,45 @@ def test_a_label_stands_where_its_line_ends():
         np.testing.assert_allclose(note.y, math.log10(size), atol=1e-12)
 
 
+def order_of(figure, row=1):
+    """The texts of the labels, from the lowest to the highest."""
+    found = pixels(figure, row)[0]
+    return sorted(found, key=lambda text: found[text])
+
+
+def test_lines_that_meet_in_the_head_have_names_in_the_order_before_it():
+    """At the heights of the last layer at which they are apart, in both panels. In the
+    head the order is another one. Lines that are apart at their ends have names there."""
+    sizes = {"c": 1e-3, "a": 1.0, "d": 1e3, "b": 1e5}
+    runs = {
+        run: Recording([network(*_with_head(size, 1.0 - 0.1 * i))])
+        for i, (run, size) in enumerate(sizes.items())
+    }
+    figure = figures.comparison(runs, reference="a")
+    assert order_of(figure) == ["c", "a (reference)", "d", "b"]
+    assert order_of(figure, 2) == ["c", "reference", "d", "b"]
+    for run, size in (("c", 1e-3), ("d", 1e3), ("b", 1e5)):
+        np.testing.assert_allclose(ends(figure)[run].y, math.log10(size), atol=1e-12)
+        assert ends(figure)[run].x == 10.0
+    apart = {
+        run: Recording([network(*_with_head(size, 1 / size))])
+        for run, size in sizes.items()
+    }
+    assert order_of(figures.depth_profile(apart)) == ["b", "d", "a", "c"]
+
+
+def _with_head(size, head):
+    return [*(tap(f"d{i}", size) for i in range(9)), tap("head", head)]
+
+
+def test_of_lines_that_are_never_apart_the_last_point_decides():
+    """Also a place at which only some of the lines are apart is better than none."""
+    same = [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (3.0, 1.0)]
+    assert labels.heights_apart([same, same], 0.1) == [1.0, 1.0]
+    higher = [(0.0, 1.0), (1.0, 9.0), (2.0, 2.0), (3.0, 1.0)]  # 1 is before the last third
+    assert labels.heights_apart([same, same, higher], 0.1) == [1.0, 1.0, 2.0]
+
+
 def test_a_run_that_ends_in_zeros_or_nan_has_its_name_at_the_mark():
     """At the edge at which the mark of its last layer is."""
     runs = {

@@ -11,6 +11,7 @@ from activation_monitor.views import figures
 from activation_monitor.views.figures import colours, signed, step_axis
 from networks import Drawn, chain, network, tap
 
+NAN = "NaN or infinite elements"
 UNEVEN = (0, 1, 2, 5, 10, 100)
 
 
@@ -55,7 +56,7 @@ def test_the_frame_of_a_finding_is_at_the_edges_of_its_columns():
 
 
 def test_chosen_layers_are_named_in_the_heat_map_among_150():
-    """And lines mark their rows. The names around them give way."""
+    """The names around them give way. Rows are too low for lines around them."""
     steps = Recording([Drawn(0).chain(149, width=4).snapshot()])
     names = steps[0].names
     plain = figures.heat_map(steps).layout
@@ -67,9 +68,7 @@ def test_chosen_layers_are_named_in_the_heat_map_among_150():
     assert len(plain.yaxis.tickvals) <= 30 and len(rows) <= 31
     around = [abs(row - names.index("d70")) for row in rows]
     assert sorted(around)[1] >= 4 - 1 and min(np.diff(sorted(rows))) >= 3
-    row = names.index("d70")
-    edges = {shape.y0 for shape in figure.layout.shapes}
-    assert {row - 0.5, row + 0.5} <= edges and not plain.shapes
+    assert not figure.layout.shapes and not plain.shapes
 
 
 # -- chosen layers in the other figures
@@ -209,6 +208,36 @@ def test_tooltips_of_a_layer_over_time_have_the_plain_values():
     }
 
 
+def test_the_minimum_of_a_softmax_layer_does_not_compress_the_other_lines():
+    """On a logarithmic axis. A minimum near the mean is shown."""
+    for smallest, is_shown in ((1e-15, False), (0.02, True)):
+        x = np.array([[1 - 2 * smallest, smallest, smallest], [0.2, 0.3, 0.5]])
+        figure = figures.layer_over_time({"r": Recording([network(tap("a", x))])}, "a")
+        low, high = figure.layout.yaxis.range
+        assert figure.layout.yaxis.type == "log" and high - low < 4
+        assert (low < math.log10(smallest) < high) == is_shown
+        (label,) = [n for n in figure.layout.annotations if n.text == "minimum"]
+        assert low <= label.y <= high  # else plotly would hide it
+        for shown in (x.mean(), x.std(), x.max()):
+            assert low < math.log10(shown) < high
+
+
+@pytest.mark.parametrize(
+    ("activation", "saturates"),
+    [("tanh", True), ("hard_sigmoid", True), ("linear", False), ("relu", False)],
+)
+def test_only_bounded_activation_functions_have_a_line_of_saturated_outputs(
+    activation, saturates
+):
+    """Of an input or a linear layer it would be 0 and say nothing."""
+    steps = Recording([network(tap("x", 1.0, "input"), tap("d2", activation=activation))])
+    figure = figures.layer_over_time({"r": steps}, "d2")
+    assert ("saturated" in {trace.name for trace in figure.data}) == saturates
+    assert {"zeros", "non-finite"} <= {trace.name for trace in figure.data}
+    of_input = figures.layer_over_time({"r": steps}, "x")
+    assert "saturated" not in {trace.name for trace in of_input.data}
+
+
 def test_the_run_in_front_of_one_layer_has_the_thicker_lines_and_the_names():
     """The reference has its own colour and its name, and thinner lines."""
     runs = {"fine": uneven(), "ill": uneven(1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}
@@ -274,6 +303,57 @@ def test_zeros_and_nan_of_one_statistic_are_marked_at_the_edges():
     assert "2 of 4 elements are NaN or infinite" in nans.hovertext[0]
     fine = figures.statistic_over_time({"fine": uneven()}, "d2")
     assert [t.mode for t in fine.data] == ["lines+markers"]
+
+
+def edge_marks(figure, name):
+    """Colour of the outline of a mark to the trace and its place among all traces."""
+    found = {}
+    for place, trace in enumerate(figure.data):
+        if trace.name == name and trace.mode == "markers":
+            outline = trace.marker.line.color
+            outline = outline if isinstance(outline, str) else outline[0]
+            found[outline, trace.yaxis or "y"] = place, trace
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "zero") for kind in ("profile", "comparison", "statistic")),
+        *((kind, NAN) for kind in ("profile", "comparison", "statistic", "layer")),
+    ],
+)
+def test_marks_of_the_run_in_front_stand_out_from_those_of_others(kind, name):
+    """Those of other runs are small and pale, and below the line in front. The legend
+    shows a strong one if there is one."""
+    bad = 0.0 if name == "zero" else math.nan
+    ill = uneven(1.0, bad, 1.0, 1.0, 1.0, bad)
+    runs = {"a": ill, "b": ill, "fine": uneven()}
+
+    def draw(focus):
+        if kind == "profile":
+            return figures.depth_profile(runs, steps=1, focus=focus)
+        if kind == "comparison":
+            return figures.comparison(runs, focus=focus, reference="fine")
+        function = "statistic_over_time" if kind == "statistic" else "layer_over_time"
+        return getattr(figures, function)(runs, "d2", focus=focus)
+
+    figure, (a, b, _) = draw("b"), colours.LIGHT.runs[:3]
+    found = edge_marks(figure, name)
+    (behind, pale), (_, strong) = found[a, "y"], found[b, "y"]
+    assert pale.marker.size < strong.marker.size
+    assert pale.marker.opacity < 0.5 and strong.marker.opacity == 1.0
+    lines = [
+        i
+        for i, trace in enumerate(figure.data)
+        if trace.mode.startswith("lines") and trace.line.color == b and trace.yaxis != "y2"
+    ]
+    assert behind < max(lines)
+    shown = [trace for _, trace in found.values() if trace.showlegend]
+    assert strong in shown and pale not in shown
+    others = [trace for _, trace in edge_marks(draw("fine"), name).values()]
+    assert {trace.marker.opacity for trace in others} == {pale.marker.opacity}
+    assert any(trace.showlegend for trace in others)
 
 
 def test_runs_without_the_layer_are_left_out_of_the_statistic():

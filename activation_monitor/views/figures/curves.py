@@ -15,6 +15,7 @@ from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.style import (
     DASHES,
     NAMES,
+    common,
     escape,
     short_run,
     slanted,
@@ -191,7 +192,7 @@ def name_depths(figure, curves, bottom):
     ticks, title = whole(0, int(deepest)), "depth (weight layers passed)"
     if len(names) == 1 and len(front.path.graph.order) <= NAMES:
         layers = [front.snapshot.layers[row].name for row in front.path.trunk]
-        ticks = slanted(front.path.x[front.path.trunk], layers)
+        ticks = slanted(front.path.x[front.path.trunk], layers, common(*names))
         title = "layer"
     places = [x for curve in curves for x in curve.path.x[curve.path.graph.order]]
     low, high = statistics.window(places, 1.0)

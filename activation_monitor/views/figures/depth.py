@@ -1,5 +1,6 @@
 """The signal over depth, for one run at some steps or for several runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,10 +46,12 @@ def depth_profile(
 ) -> graph_objects.Figure:
     """Draw a statistic over depth, forward and backward, with a line for each run and step.
 
-    A line connects the layers of the trunk, which every path passes. Other layers are
+    A line connects the layers of the trunk, which every path passes, where no layer that
+    has the quantity is between them without being on the line. Other layers are
     points, with more than three runs only those of the run in front. Each run has its own
     colour, and its name at the end of the line of its last step; with one run, each line
-    has its step there. The last step is a solid line.
+    has its step there. Lines that meet at their ends have their names at the heights of
+    the last depth at which they are still apart. The last step is a solid line.
 
     A second panel has the other direction. Below outputs these are the gradients, with the
     same statistic if gradients have it, else with their rms. Below gradients, weights and
@@ -93,7 +96,7 @@ def depth_profile(
     name_depths(figure, curves, len(panels))
     for run, finding in (marked or {}).items():
         curve = next(curve for curve in curves if curve.run == run)
-        marks.along_depth(figure, finding, curve.snapshot.names, curve.path, colours)
+        marks.along_depth(figure, finding, curve.snapshot, curve.path, colours)
     rows = marks.chosen_along_depth(figure, chosen, curves, colours)
     above = add_key(figure, dashes_in_words(curves), rows)
     title = f"{statistics.label(statistic, of)} over depth"
@@ -167,11 +170,13 @@ def comparison(
             end = labels.end_of(*zip(*found, strict=True)) if found else None
             # Elsewhere the name would be on other lines; it is in the first panel.
             if curve.end and end is not None and end[0] >= 0.5 * np.nanmax(curve.path.x):
-                ends.append(Label(curve.end, curve.colour, *end, 2))
+                line = [(float(x), float(y)) for x, y in found if math.isfinite(y)]
+                ends.append(Label(curve.end, curve.colour, *end, 2, line))
     name_depths(figure, curves, 2)
     _finish_ratios(figure, statistic, ratios, short(first), colours)
     last = max(float(np.nanmax(curve.path.x)) for curve in curves)
-    ends.append(Label("reference", compared[-1].colour, last, 0.0, 2))
+    line = [(0.0, 0.0), (last, 0.0)]
+    ends.append(Label("reference", compared[-1].colour, *line[-1], 2, line))
     add_key(figure, dashes_in_words(curves))
     title = f"{statistics.label(statistic, of)} over depth, run by run"
     dress(figure, colours, title, 680)
@@ -199,9 +204,9 @@ def _add_ratio(figure, curve, reference, statistic, of):
     """Draw the ratio of a run to the reference, layer by layer; returns the points."""
     of_run = statistics.shown(curve.snapshot, statistic, of).y
     of_first = statistics.shown(reference.snapshot, statistic, of).y
-    trunk = {*curve.path.trunk}
+    trunk, having = {*curve.path.trunk}, curve.snapshot.field("count", of) > 0
     if of != OUTPUT:  # a layer that does not have it must not interrupt the line
-        trunk &= {*np.flatnonzero(curve.snapshot.field("count", of) > 0).tolist()}
+        trunk &= {*np.flatnonzero(having).tolist()}
     pairs = [
         (row, other)
         for row, other in pair_layers(curve.snapshot, reference.snapshot)
@@ -217,5 +222,5 @@ def _add_ratio(figure, curve, reference, statistic, of):
         + (f"{10.0**d:.4g} times" if log else f"{100 * d:+.4g}%")
         for row, d in zip(rows, y, strict=True)
     ]
-    add_line(figure, curve, rows, y, log, said, 2)
+    add_line(figure, curve, rows, y, log, said, having, 2)
     return [*zip(curve.path.x[rows], y, strict=True)]

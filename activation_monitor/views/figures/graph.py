@@ -16,6 +16,7 @@ from activation_monitor.views.figures.colours import theme, translucent
 from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import (
     NAMES,
+    common,
     dress,
     escape,
     short,
@@ -96,7 +97,7 @@ def layer_graph(
     few = len(rows) <= NAMES
     if few:
         names = [snapshot.layers[row].name for row in here.trunk]
-        ticks = slanted(here.x[here.trunk], names)
+        ticks = slanted(here.x[here.trunk], names, common(snapshot.names))
         label = "layer"
     figure.update_xaxes(title=label, **ticks)
     title = f"Layer graph, {statistics.label(statistic, of)} at step {snapshot.step}"
@@ -192,7 +193,7 @@ def _add_chosen(figure, snapshot, chosen, here, y, size, colours):
     last = float(np.nanmax(here.x))
     for i, (name, row) in enumerate(zip(names, rows, strict=True)):
         figure.add_annotation(
-            text=short(name),
+            text=short(name, prefix=common(snapshot.names)),
             font={"size": 11},
             bgcolor=translucent(colours.paper, 0.75),
             x=float(here.x[row]),

@@ -15,13 +15,28 @@ from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.scale import scale
-from activation_monitor.views.figures.style import dress, escape, short
+from activation_monitor.views.figures.style import common, dress, escape, short
 
 _COLUMNS = 500
 """Maximum number of steps. More are thinned evenly; the first and the last are kept."""
 
 _TICKS = 30
 """Maximum number of labels on an axis."""
+
+_OTHER = 150
+"""Height of the figure besides the map, in pixels."""
+
+_LENGTH = 26
+"""Maximum number of characters of a name."""
+
+_BESIDE_BAR = 130
+"""Height of the figure besides the colour bar, in pixels."""
+
+_CHARACTER = 6.0
+"""Mean width of a character of the title of the colour bar, in pixels."""
+
+_ROW = 16
+"""Height of a row, in pixels, unless there are many."""
 
 
 def heat_map(
@@ -60,7 +75,11 @@ def heat_map(
     colours = theme(dark)
     names, sampled, values, zero, nonfinite = table(recording, statistic, of)
     y = [escape(name) for name in names]
+    height = int(np.clip(_OTHER + _ROW * len(names), 260, 720))
     shades = scale(values, statistic, colours, of)
+    bar = shades.bar
+    if _CHARACTER * len(bar["title"]["text"]) > height - _BESIDE_BAR:
+        bar = bar | {"title": None}  # the title of the figure says it
     figure = graph_objects.Figure()
     what = statistics.words(statistic, of)
     figure.add_heatmap(
@@ -73,7 +92,7 @@ def heat_map(
         colorscale=shades.colours,
         zmin=shades.low,
         zmax=shades.high,
-        colorbar=shades.bar,
+        colorbar=bar,
     )
     special = np.where(nonfinite, 1.0, np.where(zero, 0.0, np.nan))
     if statistic != "nonfinite_fraction" and np.isfinite(special).any():
@@ -88,13 +107,13 @@ def heat_map(
             hoverinfo="skip",  # its gaps would hide the tooltips of the map below
         )
         _add_key(figure, zero.any(), nonfinite.any(), colours)
+    tall = (height - _OTHER) / max(len(names), 1)
     if marked is not None:
-        marks.by_step(figure, marked, names, sampled, recording[0], colours)
+        marks.by_step(figure, marked, names, sampled, recording[0], colours, tall)
     rows = [row for row, name in enumerate(names) if name in chosen]
-    marks.chosen_rows(figure, rows, colours)
+    marks.chosen_rows(figure, rows, colours, tall)
     figure.update_xaxes(title="step", **step_axis.axis(sampled))
     figure.update_yaxes(type="category", autorange="reversed", **_ticks(y, names, rows))
-    height = int(np.clip(150 + 16 * len(names), 260, 720))
     title = f"{statistics.label(statistic, of)} of each layer at each step"
     dress(figure, colours, title, height)
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
@@ -200,7 +219,8 @@ def _ticks(places, names, chosen) -> dict[str, Any]:
     apart = 0 if len(names) <= _TICKS else 0.8 * len(names) / _TICKS
     kept = [i for i in kept if all(abs(i - row) > apart for row in chosen)]
     rows = sorted({*kept, *chosen})
-    texts = {i: short(names[i]) for i in rows}
+    prefix = common(names)
+    texts = {i: short(names[i], _LENGTH, prefix) for i in rows}
     texts |= {i: f"\u25b8 {texts[i]}" for i in chosen}
     return {
         "tickvals": [places[i] for i in rows],

@@ -31,6 +31,9 @@ _MARGIN = 210
 """Maximum right margin in pixels. With it a figure of 700 pixels keeps 60 % for the
 plot."""
 
+_NEARLY = 0.9
+"""The part of the largest distance of lines that suffices for their labels."""
+
 _AT_THE_END = 0.9
 """The part of the horizontal axis from which the label of a line is in the margin."""
 
@@ -44,6 +47,8 @@ class Label(NamedTuple):
         x: Place of its end on the horizontal axis.
         y: Place of its end on the vertical axis; on a logarithmic axis the log10.
         row: Row of the panel, from 1.
+        line: The points of the line, pairs of places; empty if its label is at its end
+            wherever other lines end.
     """
 
     text: str
@@ -51,6 +56,7 @@ class Label(NamedTuple):
     x: float
     y: float
     row: int = 1
+    line: Sequence[tuple[float, float]] = ()
 
 
 def cut(name: str) -> str:
@@ -74,6 +80,9 @@ def end_of(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray):
 
 def add(figure: graph_objects.Figure, labels: Iterable[Label]) -> graph_objects.Figure:
     """Write the labels of lines, one below the other where lines end close together.
+
+    Where lines meet at their ends, the labels have the heights of the lines where these
+    are still apart, see `heights_apart`.
 
     The right margin becomes as wide as the labels, up to a limit. Labels for which a panel
     is not high enough are left out, the first ones first: lines in front are drawn last.
@@ -119,9 +128,12 @@ def _add_group(figure, labels, row, over_lines):
     axis = figure.layout[f"yaxis{suffix}"]
     low, high = axis.range
     height = panel_height(figure.layout, suffix)
+    labels = _where_apart(labels, LINE / height * (high - low), over_lines)
     tall = [LINE * (1 + label.text.count("<br>")) for label in labels]
     while sum(tall) > height and len(labels) > 1:
         labels, tall = labels[1:], tall[1:]
+    # Plotly hides a text whose place is not on the axis.
+    labels = [label._replace(y=float(np.clip(label.y, low, high))) for label in labels]
     at = np.array([(label.y - low) / (high - low) * height for label in labels])
     placed = spread(at, tall, 0.0, height)
     page = figure.layout.paper_bgcolor, figure.layout.font.color
@@ -141,6 +153,45 @@ def _add_group(figure, labels, row, over_lines):
             bgcolor=translucent(page[0], 0.8) if over_lines else None,
             showarrow=False,
         )
+
+
+def _where_apart(labels, tall, over_lines):
+    """The labels at the heights at which their lines are apart."""
+    groups = {}
+    for i, label in enumerate(labels):
+        if label.line:  # in the panel, only lines that end at the same depth meet
+            groups.setdefault(label.x if over_lines else None, []).append(i)
+    labels = [*labels]
+    for group in groups.values():
+        heights = heights_apart([labels[i].line for i in group], tall)
+        for i, y in zip(group, heights, strict=True):
+            labels[i] = labels[i]._replace(y=y)
+    return labels
+
+
+def heights_apart(
+    lines: Sequence[Sequence[tuple[float, float]]], tall: float
+) -> list[float]:
+    """The height of each line where the lines are apart: at the last place of the last
+    third at which a reader can distinguish nearly as many of them as anywhere in it.
+
+    Many lines over depth end in a softmax layer, at about the same value. Labels in the
+    order of their ends would not tell which label belongs to which line.
+
+    Args:
+        lines: Pairs `(x, y)` of each line, in increasing order of `x`.
+        tall: Height of a text, in units of `y`. Lines farther apart than this are not more
+            distinct.
+    """
+    places = np.unique([x for line in lines for x, _ in line])
+    end = places[-1]
+    places = places[places >= end - (end - places[0]) / 3]
+    points = [np.array(line, float).T for line in lines]
+    heights = np.array([np.interp(places, x, y) for x, y in points])
+    gaps = np.diff(np.sort(heights, axis=0), axis=0)
+    apart = np.minimum(gaps, tall).sum(axis=0)
+    best = np.flatnonzero(apart >= _NEARLY * apart.max())[-1]
+    return heights[:, best].tolist()
 
 
 def panel_height(layout: Any, suffix: str = "") -> float:

@@ -6,31 +6,41 @@ import numpy as np
 
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.shown import count
-from activation_monitor.analysis.snapshot import Snapshot
+from activation_monitor.analysis.snapshot import LayerInfo, Snapshot
 from activation_monitor.views.figures import step_axis
 from activation_monitor.views.figures.colours import Theme, translucent
 from activation_monitor.views.figures.curves import Curve
 from activation_monitor.views.figures.labels import LINE, SIZE, width
 from activation_monitor.views.figures.path import Path
 from activation_monitor.views.figures.path import path as path_of
-from activation_monitor.views.figures.style import escape, short
+from activation_monitor.views.figures.style import common, escape, short
 
 _NARROW = 400.0
 """Width of a narrow panel in pixels, in which the names of chosen layers do not overlap."""
 
+_MANY = 12
+"""Number of bands of a finding above which neighbours are merged."""
 
-def along_depth(figure, finding: Finding, names: tuple[str, ...], path: Path, theme: Theme):
+_NEARLY_ALL = 0.9
+"""The part of the layers of a stretch from which its bands are merged."""
+
+_READABLE = 8.0
+"""Minimum height in pixels of rows of a heat map that have lines around them."""
+
+
+def along_depth(figure, finding: Finding, snapshot: Snapshot, path: Path, theme: Theme):
     """Draw a band behind the layers of a finding, in all panels over depth.
 
     Args:
         figure: The figure to which the band is added.
         finding: The finding.
-        names: Names of all layers of the snapshot.
-        path: Their places along depth.
+        snapshot: The snapshot of the curve.
+        path: Its layers along depth.
         theme: The theme of the page.
     """
     rows = sorted(path.graph.order, key=lambda row: path.x[row])
-    stretches = _stretches(finding, [names[row] for row in rows], rows, path)
+    names = [snapshot.names[row] for row in rows]
+    stretches = _stretches(finding, names, rows, path, snapshot.layers)
     if not stretches:
         return
     x = path.x[rows]
@@ -70,8 +80,9 @@ def chosen_along_depth(
         for row in curve.path.graph.order
     }
     rows: list[list[tuple[float, float]]] = []
+    prefix = common(known)
     for name in (name for name in chosen if name in known):
-        x, text = float(known[name]), short(name)
+        x, text = float(known[name]), short(name, prefix=prefix)
         figure.add_shape(
             type="line",
             x0=x,
@@ -115,8 +126,11 @@ def by_step(
     steps: list[int],
     snapshot: Snapshot,
     theme: Theme,
+    tall: float,
 ):
     """Draw a frame around the layers of a finding at the steps at which it was seen.
+
+    A frame would hide very low rows. These have a line at the axis instead.
 
     Args:
         figure: A figure with one row for each layer and one column for each step.
@@ -125,10 +139,11 @@ def by_step(
         steps: Step of each column.
         snapshot: A snapshot, which says how the layers are connected.
         theme: The theme of the page.
+        tall: Height of a row in pixels.
     """
     row_of = {name: row for row, name in enumerate(snapshot.names)}
     rows = [row_of.get(name) for name in names]
-    stretches = _stretches(finding, names, rows, path_of(snapshot))
+    stretches = _stretches(finding, names, rows, path_of(snapshot), snapshot.layers)
     if not stretches:
         return
     start = min(int(np.searchsorted(steps, finding.step)), len(steps) - 1)
@@ -137,6 +152,17 @@ def by_step(
     edges = step_axis.edges(steps).tolist()
     colour = theme.severity[finding.severity]
     for first, last in stretches:
+        if (last - first + 1) * tall < _READABLE:
+            figure.add_shape(
+                type="line",
+                x0=0,
+                x1=0,
+                xref="paper",
+                y0=first - 0.5,
+                y1=last + 0.5,
+                line={"color": colour, "width": 4},
+            )
+            continue
         # The outer line is seen where the map has the colour of the inner one.
         for line in ({"color": theme.ink, "width": 5}, {"color": colour, "width": 2}):
             figure.add_shape(
@@ -151,9 +177,19 @@ def by_step(
     _explain(figure, finding, looks)
 
 
-def chosen_rows(figure, rows: Sequence[int], theme: Theme) -> None:
-    """Draw a thin dotted line above and below each of these rows of a heat map."""
-    for row in rows:
+def chosen_rows(figure, rows: Sequence[int], theme: Theme, tall: float) -> None:
+    """Draw a thin dotted line above and below each of these rows of a heat map.
+
+    Not if the rows are so low that the lines would hide them: then only their names mark
+    them.
+
+    Args:
+        figure: A figure with one row for each layer.
+        rows: The rows.
+        theme: The theme of the page.
+        tall: Height of a row in pixels.
+    """
+    for row in rows if tall >= _READABLE else ():
         for edge in (row - 0.5, row + 0.5):
             figure.add_shape(
                 type="line",
@@ -168,36 +204,62 @@ def chosen_rows(figure, rows: Sequence[int], theme: Theme) -> None:
 
 
 def _stretches(
-    finding: Finding, names: Sequence[str], rows: Sequence[int | None], path: Path
+    finding: Finding,
+    names: Sequence[str],
+    rows: Sequence[int | None],
+    path: Path,
+    layers: Sequence[LayerInfo],
 ) -> list[tuple[int, int]]:
     """The places of the first and the last layer of each stretch of a finding.
 
-    A stretch goes on from one depth to the next, over layers of the trunk between: a
-    finding on weight layers includes the activations and normalizations between them.
+    A stretch goes on from one depth to the next, over layers of other kinds than those of
+    the finding: one on weight layers includes the activations and normalizations between
+    them. Where this leaves many stretches, those are merged between which nearly all layers
+    of these kinds belong to the finding.
 
     Args:
         finding: The finding.
         names: Names of layers in the order of the data path.
         rows: The row of each in a snapshot, None for a layer that it does not have.
         path: The layers of that snapshot along depth.
+        layers: The layers of that snapshot.
     """
-    trunk, stretches = set(path.trunk), []
-    for place in (i for i, name in enumerate(names) if name in finding.layers):
-        if stretches and _goes_on(rows[stretches[-1][1] : place + 1], trunk, path):
+    found = np.isin(np.array(names, object), [*finding.layers])
+    kinds = {
+        layers[row].kind
+        for row, one in zip(rows, found, strict=True)
+        if one and row is not None
+    }
+    alike = np.array([row is None or layers[row].kind in kinds for row in rows], bool)
+    stretches = []
+    for place in np.flatnonzero(found).tolist():
+        last = stretches[-1][1] if stretches else None
+        if last is not None and _goes_on(last, place, rows, alike, path):
             stretches[-1] = stretches[-1][0], place
         else:
             stretches.append((place, place))
-    return stretches
+    return stretches if len(stretches) <= _MANY else _merged(stretches, found, alike)
 
 
-def _goes_on(rows, trunk, path):
-    """Whether a stretch goes on from the first of these rows to the last."""
-    first, *between, last = rows
-    if not between:
+def _goes_on(last, place, rows, alike, path):
+    """Whether a stretch that ends at one place goes on to the next one."""
+    if place == last + 1:
         return True
-    if None in (first, last) or not trunk.issuperset(between):
+    if alike[last + 1 : place].any() or None in (rows[last], rows[place]):
         return False
-    return path.graph.depth[last] - path.graph.depth[first] <= 1
+    return path.graph.depth[rows[place]] - path.graph.depth[rows[last]] <= 1
+
+
+def _merged(stretches, found, alike):
+    """The stretches, merged where nearly all layers of the kinds are concerned."""
+    merged = [*stretches[:1]]
+    for first, last in stretches[1:]:
+        whole = slice(merged[-1][0], last + 1)
+        if found[whole].sum() >= _NEARLY_ALL * alike[whole].sum():
+            merged[-1] = merged[-1][0], last
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def _explain(figure, finding, marker):

@@ -8,7 +8,7 @@ from plotly import graph_objects
 
 from activation_monitor.analysis.records import OUTPUT
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views.figures import labels, step_axis
+from activation_monitor.views.figures import edge_marks, labels, step_axis
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import theme
@@ -76,7 +76,10 @@ def statistic_over_time(
         seen = np.concatenate([y for _, y, *_ in drawn.values()])
         low, high = statistics.window(seen, DECADES)
     spare, ends = 0.08 * (high - low), []
-    edges = low - spare, high + spare
+    edges, kinds = (low - spare, high + spare), edge_marks.kinds(colours)
+    front_has = {
+        kind for kind, there in zip(kinds, drawn[front][2:4], strict=True) if there.any()
+    }
     for run, (steps, y, zero, nonfinite, said) in drawn.items():
         colour, look = colours.run(number[run]), LOOKS[run == front, True]
         prefix = "" if len(runs) == 1 and places is None else f"{escape(run)}: "
@@ -98,7 +101,13 @@ def statistic_over_time(
             hovertext=texts,
             hoverinfo="text",
         )
-        _add_marks(figure, layer, steps, (zero, nonfinite), edges, log, texts, colour, dark)
+        for kind, there, edge in zip(kinds, (zero, nonfinite), edges, strict=True):
+            listed = run == front or kind not in front_has
+            where_marked = np.flatnonzero(there), statistics.on_axis(edge, log)
+            marks = _marks(layer, steps, texts, *where_marked, kind)
+            look = edge_marks.look(*kind[:2], colour, run == front, len(marks["x"]))
+            if marks["x"]:
+                figure.add_scatter(**marks, marker=look, showlegend=listed)
         there = np.flatnonzero(zero | nonfinite | np.isfinite(y))
         if len(runs) > 1 and len(there):
             last = there[-1]
@@ -132,30 +141,15 @@ def _series(recording, layer, statistic, of):
     return [*steps], np.array(y, float), np.array(zero), np.array(nonfinite), texts
 
 
-def _add_marks(figure, layer, steps, which, edges, log, texts, colour, dark):
-    """Mark zeros at the lower edge, NaN and infinity at the upper one."""
-    colours = theme(dark)
-    kinds = (
-        ("triangle-down", colours.zero, "zero"),
-        ("x", colours.nonfinite, "NaN or infinite elements"),
-    )
-    for (symbol, fill, label), there, edge in zip(kinds, which, edges, strict=True):
-        at = np.flatnonzero(there)
-        if len(at):
-            figure.add_scatter(
-                x=[steps[i] for i in at],
-                y=[statistics.on_axis(edge, log)] * len(at),
-                mode="markers",
-                marker={
-                    "symbol": symbol,
-                    "size": 9,
-                    "color": fill,
-                    "line": {"color": colour, "width": 1.5},
-                },
-                name=label,
-                legendgroup=label,
-                showlegend=True,
-                customdata=[layer] * len(at),
-                hovertext=[texts[i] for i in at],
-                hoverinfo="text",
-            )
+def _marks(layer, steps, texts, at, y, kind):
+    """Marks at steps at which a layer has no place on the axis."""
+    return {
+        "x": [steps[i] for i in at],
+        "y": [y] * len(at),
+        "mode": "markers",
+        "name": kind[-1],
+        "legendgroup": kind[-1],
+        "customdata": [layer] * len(at),
+        "hovertext": [texts[i] for i in at],
+        "hoverinfo": "text",
+    }

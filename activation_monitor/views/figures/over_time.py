@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from plotly import graph_objects, subplots
 
-from activation_monitor.analysis.records import OUTPUT
+from activation_monitor.analysis.records import OUTPUT, SATURATED
 from activation_monitor.analysis.snapshot import Recording
-from activation_monitor.views.figures import labels, step_axis
+from activation_monitor.views.figures import edge_marks, labels, step_axis
 from activation_monitor.views.figures import quantity as quantities
 from activation_monitor.views.figures.colours import theme, translucent
 from activation_monitor.views.figures.curves import front_of, places_of
@@ -19,6 +19,9 @@ from activation_monitor.views.figures.style import dress, escape, short, short_r
 
 _MARKERS = 40
 """Maximum number of steps for which a line has markers."""
+
+_BELOW = 2.0
+"""Decades below the mean and the standard deviation up to which a minimum is shown."""
 
 _SHARES = (
     ("zero_fraction", "zeros", "solid"),
@@ -55,7 +58,11 @@ def layer_over_time(
     extremes, which are dotted. The axis is logarithmic if all values are positive. Else it
     is linear around 0, and logarithmic beyond, on either side. Tooltips have the values.
 
-    The fractions of zeros, of saturated and of non-finite elements are in a second panel.
+    On a logarithmic axis, a minimum far below the mean and the standard deviation is
+    beyond the lower end.
+
+    The fractions of zeros, of saturated and of non-finite elements are in a second panel,
+    that of saturated ones for outputs of bounded activation functions.
     Steps at which some elements are NaN or infinite are marked at the upper edge.
 
     Args:
@@ -94,16 +101,15 @@ def layer_over_time(
     )
     values = np.concatenate([d.found[name] for d in drawn for name in d.found])
     scale = scale_of(values, np.concatenate([d.found["std"] for d in drawn]))
+    low, high = _range(drawn, scale)
+    span = high - low
+    edge = float(scale.on_axis(np.array(high + 0.08 * span)))
     ends = []
-    for of_run in drawn:
+    for of_run in drawn:  # the run in front last, with its marks
         ends += _add_sizes(figure, of_run, layer, scale, len(drawn) > 1)
         ends += _add_shares(figure, of_run, layer)
-    extremes = [d.found[name] for d in drawn for name in ("minimum", "maximum")]
-    low, high = window(scale.place(np.concatenate(extremes)), 0.5)
-    span = high - low
-    for of_run in drawn:
-        edge = float(scale.on_axis(np.array(high + 0.08 * span)))
-        _add_nonfinite(figure, of_run, layer, edge, colours)
+        listed = of_run.front or not _nonfinite(drawn[-1], layer)
+        _add_nonfinite(figure, of_run, layer, edge, colours, listed)
     axis = scale.axis(low - 0.06 * span, high + 0.14 * span)
     figure.update_yaxes(title=f"{quantities.WORDS[of]}s", **axis, row=1, col=1)
     share = {"title": "fraction", "range": [-0.04, 1.04], "tickformat": ".0%"}
@@ -116,6 +122,21 @@ def layer_over_time(
         title = f"{quantities.WORDS[of].capitalize()} of {title}"
     dress(figure, colours, title, height=520)
     return labels.add(figure, ends)
+
+
+def _range(drawn, scale: Log | Signed):
+    """The part of the axis without its margins. On a logarithmic axis a minimum close to 0,
+    as that of a softmax layer, would compress the other lines."""
+    places = {
+        name: scale.place(np.concatenate([d.found[name] for d in drawn]))
+        for name in ("minimum", "mean", "std", "maximum")
+    }
+    if isinstance(scale, Signed):
+        return window([*places["minimum"], *places["maximum"]], 0.5)
+    lowest = places.pop("minimum")
+    typical = np.concatenate([*places.values()])
+    least = np.min(typical, where=np.isfinite(typical), initial=np.inf) - _BELOW
+    return window([*typical, *np.maximum(lowest, least)], 0.5)
 
 
 def _statistics(recording, layer, of):
@@ -182,12 +203,23 @@ def _add_sizes(figure, of_run, layer, scale: Log | Signed, several):
     return ends
 
 
+def _can_saturate(of_run, layer):
+    """Whether the tensors can be at the limits of an activation function."""
+    activations = {
+        info.activation
+        for snapshot in of_run.recording
+        for info in snapshot.layers
+        if info.name == layer
+    }
+    return of_run.of == OUTPUT and not activations.isdisjoint(SATURATED)
+
+
 def _add_shares(figure, of_run, layer):
     """Draw the fractions; returns the labels."""
     recording, ends = of_run.recording, []
     for statistic, label, dash in _SHARES:
-        if statistic == "saturated_fraction" and of_run.of != OUTPUT:
-            continue  # only outputs can be at the limits of an activation function
+        if statistic == "saturated_fraction" and not _can_saturate(of_run, layer):
+            continue
         share = recording.statistic(statistic, layer, of_run.of)
         figure.add_scatter(
             x=recording.steps,
@@ -215,25 +247,27 @@ def _add_shares(figure, of_run, layer):
     return ends
 
 
-def _add_nonfinite(figure, of_run, layer, y, colours):
+def _nonfinite(of_run, layer):
+    """The snapshots with NaN or infinite elements."""
+    recording = of_run.recording
+    share = recording.statistic("nonfinite_fraction", layer, of_run.of)
+    return [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
+
+
+def _add_nonfinite(figure, of_run, layer, y, colours, listed):
     """Mark the steps with NaN or infinity."""
-    recording, of, prefix = of_run.recording, of_run.of, of_run.prefix
-    share = recording.statistic("nonfinite_fraction", layer, of)
-    there = [snapshot for i, snapshot in enumerate(recording) if share[i] > 0]
+    of, prefix, there = of_run.of, of_run.prefix, _nonfinite(of_run, layer)
     if there:
         figure.add_scatter(
             x=[snapshot.step for snapshot in there],
             y=[y] * len(there),
             mode="markers",
-            marker={
-                "symbol": "x",
-                "size": 9,
-                "color": colours.nonfinite,
-                "line": {"color": of_run.colour, "width": 1.5},
-            },
-            name="NaN or infinite elements",
+            marker=edge_marks.look(
+                *("x", colours.nonfinite, of_run.colour, of_run.front, len(there))
+            ),
+            name=edge_marks.NONFINITE,
             legendgroup="nonfinite",
-            showlegend=True,
+            showlegend=listed,
             customdata=[layer] * len(there),
             hovertext=[
                 f"{prefix}step {snapshot.step}: {_nonfinite_text(snapshot, layer, of)}"

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from activation_monitor.analysis import records
 from activation_monitor.analysis.depth_profile import depth_profile as read_along_depth
 from activation_monitor.analysis.growth import DTYPE_LIMITS
 from activation_monitor.analysis.records import OUTPUT
+from activation_monitor.views.figures import path as paths
 from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import Theme, translucent
 from activation_monitor.views.figures.curves import Curve
+from activation_monitor.views.figures.edge_marks import add_marks
 from activation_monitor.views.figures.labels import Label
 from activation_monitor.views.figures.style import DECADES, escape, log_axis
 
@@ -29,9 +30,6 @@ _WITHIN = 3.0
 _CROWD = 3
 """Number of runs up to which layers beside the trunk are drawn for all of them, and not for
 the run in front only. Points have no lines that lead to their run."""
-
-_MANY_MARKS = 60
-"""Number of marks of a kind from which they are small."""
 
 EXPECTED = "expected range of a well-scaled network"
 """The legend entry of the band."""
@@ -61,11 +59,17 @@ def add_panel(
     with_law = (of, statistic) == (OUTPUT, "rms")
     seen = _add_band(figure, curves, colours, row) if with_law else []
     crowd = len({curve.run for curve in curves}) > _CROWD
+    seen += [y for _, found in drawn for y in found.y if math.isfinite(y)]
+    edges = _finish_axis(figure, statistic, seen, curves, colours, of, row)
+    marked = [(curve, found.zero, curve.snapshot.records(of)) for curve, found in drawn]
+    if statistic == "nonfinite_fraction":  # the curves show it
+        marked = []
+    how = statistics.words(statistic, of), edges, statistics.is_log(statistic), colours
+    add_marks(figure, marked, False, *how, row)  # below the curves
     for curve, found in drawn:
         only_trunk = crowd and not curve.front
         _add_curve(figure, curve, found, statistic, of, row, only_trunk)
-        seen += [y for y in found.y if math.isfinite(y)]
-    edges = _finish_axis(figure, statistic, seen, curves, colours, of, row)
+    add_marks(figure, marked, True, *how, row)
     ends = [_label(curve, found, edges, row) for curve, found in drawn]
     return [label for label in ends if label is not None]
 
@@ -81,14 +85,16 @@ def _add_curve(figure, curve, found, statistic, of, row, only_trunk):
         rows = all_rows if of == OUTPUT else [one for one in all_rows if having[one]]
         if rows:
             said = hover(curve, rows, texts, statistics.words(statistic, of))
-            add_line(figure, curve, rows, found.y[rows], log, said, row, is_trunk)
             signs = found.value[rows] < 0
             symbols = ["circle-open" if negative else "circle" for negative in signs]
-            figure.data[-1].marker.symbol = symbols
+            how = log, said, having, row, is_trunk, symbols
+            add_line(figure, curve, rows, found.y[rows], *how)
 
 
-def add_line(figure, curve, rows, y, log, said, row, is_trunk=True):
+def add_line(figure, curve, rows, y, log, said, having, row, is_trunk=True, symbols=None):
     """Draw a line through layers of the trunk, or points for layers beside it.
+
+    The line has gaps where layers were measured that are not on it, see `path.stretches`.
 
     Args:
         figure: The figure.
@@ -97,27 +103,42 @@ def add_line(figure, curve, rows, y, log, said, row, is_trunk=True):
         y: Place of each on the scale.
         log: Whether the scale is logarithmic.
         said: The tooltip of each.
+        having: Whether each layer of the snapshot has the quantity.
         row: Row of the panel.
         is_trunk: Whether the layers are those of the trunk. Defaults to `True`.
+        symbols: The symbol of each. Defaults to `None`, dots.
     """
-    mode = "lines+markers" if len(rows) <= MARKERS else "lines"
+    stretches = paths.stretches(curve.path, rows, having) if is_trunk else [[*rows]]
+    alone = not is_trunk or all(len(stretch) == 1 for stretch in stretches)
+    # A line would hide a point that is on no line.
+    mode = "lines" if len(stretches) == 1 and len(rows) > MARKERS else "lines+markers"
+    if alone:
+        stretches = [[*rows]]
+    place = {one: i for i, one in enumerate(rows)}
+    order = [i for stretch in stretches for i in (*(place[r] for r in stretch), None)][:-1]
+
+    def with_gaps(values, gap=None):
+        return [gap if i is None else values[i] for i in order]
+
     width, opacity, marker = curve.look
+    y = statistics.on_axis(y, log)
     figure.add_scatter(
-        x=curve.path.x[rows],
-        y=statistics.on_axis(y, log),
-        mode=mode if is_trunk else "markers",
+        x=with_gaps(curve.path.x[rows]),
+        y=with_gaps(y),
+        mode="markers" if alone else mode,
         line={"color": curve.colour, "dash": curve.dash, "width": width},
         marker={
             "size": marker,
             "color": curve.colour,
             "opacity": 1.0 if is_trunk else 0.45,
+            "symbol": None if symbols is None else with_gaps(symbols, "circle"),
         },
         opacity=opacity,
         name=curve.name,
         legendgroup=curve.label,
         showlegend=False,
-        customdata=[curve.snapshot.layers[one].name for one in rows],
-        hovertext=said,
+        customdata=with_gaps([curve.snapshot.layers[one].name for one in rows]),
+        hovertext=with_gaps(said),
         hoverinfo="text",
         row=row,
         col=1,
@@ -140,10 +161,10 @@ def _label(curve, found, edges, row):
     rows = [one for one in curve.path.trunk if there[one]]
     if not curve.end or not rows:
         return None
-    last = rows[-1]
-    y = edges[0] if found.zero[last] else found.y[last]
-    y = y if math.isfinite(y) else edges[1]
-    return Label(curve.end, curve.colour, float(curve.path.x[last]), float(y), row)
+    y = np.where(found.zero, edges[0], found.y)[rows]
+    y = np.where(np.isfinite(y), y, edges[1])
+    line = [*zip(curve.path.x[rows].tolist(), y.tolist(), strict=True)]
+    return Label(curve.end, curve.colour, *line[-1], row, line)
 
 
 def _add_band(figure, curves, colours, row):
@@ -181,8 +202,8 @@ def _add_band(figure, curves, colours, row):
 
 
 def _finish_axis(figure, statistic, seen, curves, colours, of, row):
-    """Set range and ticks of a panel; draw limits of dtypes, and marks. Returns the places
-    of zeros and of NaN."""
+    """Set range and ticks of a panel, and draw limits of dtypes. Returns the places of
+    zeros and of NaN."""
     log = statistics.is_log(statistic)
     low, high = 0.0, 1.0
     if log:
@@ -193,16 +214,6 @@ def _finish_axis(figure, statistic, seen, curves, colours, of, row):
             low, high = min(low, y), max(high, y)
     spare = 0.08 * (high - low)
     edges = low - spare, high + spare
-    if statistic != "nonfinite_fraction":
-        marked = [
-            (
-                curve,
-                statistics.shown(curve.snapshot, statistic, of).zero,
-                curve.snapshot.records(of),
-            )
-            for curve in curves
-        ]
-        add_marks(figure, marked, statistics.words(statistic, of), edges, log, colours, row)
     ends = low - 1.6 * spare, high + 1.6 * spare
     axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
     figure.update_yaxes(title=statistics.label(statistic, of), **axis, row=row, col=1)
@@ -239,61 +250,3 @@ def _limits(curves, low, high):
             yield largest, f"largest {dtype}"
         if smallest >= low - _NEAR:
             yield smallest, f"smallest normal {dtype}"
-
-
-def add_marks(figure, marked, what, edges, log, colours, row=1):
-    """Mark what a curve cannot show: zeros at the lower edge, NaN and infinity at the
-    upper.
-
-    The outline of a mark has the colour of its curve. Marks of the last curve are on top.
-
-    Args:
-        figure: The figure to which the marks are added.
-        marked: For each curve the `Curve`, which layers are zero, and their records.
-        what: The statistic in words.
-        edges: Places of the marks, the lower and the upper one.
-        log: Whether the axis is logarithmic; `edges` are then logarithms.
-        colours: The theme.
-        row: Row of the panel. Defaults to `1`.
-    """
-    kinds = (
-        ("triangle-down", edges[0], colours.zero, "zero"),
-        ("x", edges[1], colours.nonfinite, "NaN or infinite elements"),
-    )
-    for symbol, y, colour, label in kinds:
-        x, names, texts, outlines = [], [], [], []
-        for curve, zero, found in marked:
-            counts, nonfinite = (records.field(found, f) for f in ("count", "nonfinite"))
-            for layer in curve.path.graph.order:
-                if not (zero[layer] if label == "zero" else nonfinite[layer] > 0):
-                    continue
-                name = curve.snapshot.layers[layer].name
-                said = f"{what} is 0"
-                if label != "zero":
-                    said = statistics.nonfinite_text(
-                        float(counts[layer]), float(nonfinite[layer])
-                    )
-                x.append(curve.path.x[layer])
-                names.append(name)
-                texts.append(f"{escape(name)}<br>{curve.label}: {said}")
-                outlines.append(curve.colour)
-        if x:
-            figure.add_scatter(
-                x=x,
-                y=[statistics.on_axis(y, log)] * len(x),
-                mode="markers",
-                marker={
-                    "symbol": symbol,
-                    "size": 9 if len(x) <= _MANY_MARKS else 5,
-                    "color": colour,
-                    "line": {"color": outlines, "width": 1.5},
-                },
-                name=label,
-                legendgroup=label,
-                showlegend=True,
-                customdata=names,
-                hovertext=texts,
-                hoverinfo="text",
-                row=row,
-                col=1,
-            )

@@ -1,5 +1,6 @@
 """The places of the layers along depth."""
 
+import itertools
 import numbers
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -47,6 +48,30 @@ def path(snapshot: Snapshot) -> Path:
         trunk = graph.trunk(whole, whole)
     beside = [row for row in graph.order if row not in set(trunk)]
     return Path(graph, x, trunk, beside)
+
+
+def stretches(path: Path, rows: Sequence[int], having: np.ndarray) -> list[list[int]]:
+    """The parts of a line through layers of the trunk that a line may join.
+
+    Neighbours on the trunk are joined. Layers of the trunk between two others are passed if
+    they do not have the quantity, and no layer beside the trunk that has it is between the
+    two: a line there would show a trend that was not measured.
+
+    Args:
+        path: The layers along depth.
+        rows: Rows of layers of the trunk, in order.
+        having: Whether each layer of the snapshot has the quantity, `(layers,)`.
+    """
+    place = {row: i for i, row in enumerate(path.trunk)}
+    beside = path.x[[row for row in path.beside if having[row]]]
+    found = [[*rows[:1]]]
+    for last, row in itertools.pairwise(rows):
+        passed = path.trunk[place[last] + 1 : place[row]]
+        between = (path.x[last] < beside) & (beside < path.x[row])
+        if passed and (having[passed].any() or between.any()):
+            found.append([])
+        found[-1].append(row)
+    return found
 
 
 def at_steps(

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from plotly import graph_objects
@@ -57,11 +57,35 @@ def escape(text: str) -> str:
     return escaped.replace("$", "&#36;").replace("%", "&#37;")
 
 
-def short(name: str, length: int = 24) -> str:
+def short(name: str, length: int = 24, prefix: str = "") -> str:
     """The name of a layer for an axis, escaped. A long name is cut at its start, because
-    names differ at their ends."""
-    cut = name if len(name) <= length else f"…{name[1 - length :]}"
-    return escape(cut)
+    names differ at their ends, and before a "/" if a part of the name fits.
+
+    Args:
+        name: The name.
+        length: Maximum number of characters. Defaults to `24`.
+        prefix: What to leave out, see `common`. Defaults to `""`.
+    """
+    name = name.removeprefix(prefix)
+    if len(name) <= length:
+        return escape(name)
+    places = (i for i in range(len(name) - length + 1, len(name)) if name[i] == "/")
+    return escape(f"…{name[next(places, 1 - length) :]}")
+
+
+def common(names: Iterable[str]) -> str:
+    """The prefix of all these names that an axis need not repeat, up to a "/".
+
+    >>> common(["net/encoder/dense", "net/encoder/norm", "net/digit"])
+    'net/'
+    """
+    parts = [name.split("/")[:-1] for name in names]
+    same = 0
+    for level in zip(*parts, strict=False):
+        if len({*level}) > 1:
+            break
+        same += 1
+    return "".join(f"{part}/" for part in parts[0][:same]) if parts else ""
 
 
 def short_run(name: str) -> str:
@@ -71,10 +95,13 @@ def short_run(name: str) -> str:
     return escape(cut)
 
 
-def slanted(x: Sequence[float] | np.ndarray, names: Sequence[str]) -> dict:
-    """Names of layers as slanted ticks of an axis. They are so short and steep that the
-    first one fits beside the vertical axis; plotly hides a name that does not."""
-    texts = [short(name, _SLANTED) for name in names]
+def slanted(
+    x: Sequence[float] | np.ndarray, names: Sequence[str], prefix: str = ""
+) -> dict:
+    """Names of layers as slanted ticks of an axis, without a prefix. They are so short and
+    steep that the first one fits beside the vertical axis; plotly hides a name that does
+    not."""
+    texts = [short(name, _SLANTED, prefix) for name in names]
     return {"tickvals": x, "ticktext": texts, "tickangle": -40}
 
 

@@ -17,6 +17,8 @@ from activation_monitor.views.figures import statistic as statistics
 from activation_monitor.views.figures.colours import shade, theme, translucent
 from activation_monitor.views.figures.labels import Label, end_of
 from activation_monitor.views.figures.style import (
+    add_key,
+    common,
     dress,
     escape,
     log_axis,
@@ -61,7 +63,7 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
         note(figure, "No sampled step has changed a weight.")
         return figure
     names, drawn = [*ratios], _drawn(recording, ratios)
-    zeros, ends = {}, []
+    zeros, ends, prefix = {}, [], common(recording[0].names)
     seen = [math.log10(limit(f"update-ratio{end}")) for end in ("-low", "-high")]
     for name in drawn:
         ratio, colour = (
@@ -74,7 +76,7 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
             mode="lines+markers" if len(recording) <= 40 else "lines",
             line={"color": colour, "width": 2},
             marker={"size": 5, "color": colour},
-            name=short(name),
+            name=short(name, prefix=prefix),
             legendgroup=escape(name),
             showlegend=False,
             customdata=[name] * len(recording),
@@ -83,7 +85,7 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
         seen += [*statistics.log10(ratio)]
         end = end_of(recording.steps, statistics.log10(ratio))
         if end is not None:
-            ends.append(Label(short(name), colour, *end))
+            ends.append(Label(short(name, prefix=prefix), colour, *end))
         zeros[name] = [
             step for step, r in zip(recording.steps, ratio, strict=True) if r == 0
         ]
@@ -100,6 +102,8 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
             f", {len(drawn)} of {count(len(names), 'weight layer')}: first, last and those "
             "farthest from the line"
         )
+    usual = power(round(math.log10(limit("update-ratio"))))
+    add_key(figure, f"dashed: usual ratio, {usual}; grey: a decade on either side")
     dress(figure, colours, title)
     return labels.add(figure, ends)
 
@@ -156,15 +160,4 @@ def _add_guide(figure, colours):
         y=limit("update-ratio"),
         line={"color": colours.ink, "width": 1, "dash": "dash"},
         layer="below",
-    )
-    figure.add_annotation(  # on a logarithmic axis, `y` is the logarithm
-        text=f"usual: {power(round(math.log10(limit('update-ratio'))))}",
-        font={"size": 11},
-        x=1,
-        xref="x domain",
-        xanchor="right",
-        y=math.log10(limit("update-ratio")),
-        yref="y",
-        yanchor="bottom",
-        showarrow=False,
     )
