@@ -691,13 +691,29 @@ return {
 };
 """
 
+ROWS = """
+const lines = (text) => {
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  return new Set([...range.getClientRects()].map((line) => line.top)).size;
+};
+const seen = (element) => element.getClientRects().length > 0;
+return [...document.querySelectorAll(".part")].map((part) => ({
+  names: [...part.querySelectorAll(".wide tbody tr")].filter(seen).map((row) =>
+    [row.cells[0].textContent, ...[...row.cells[0].childNodes]
+      .filter((node) => node.nodeType === 3).map(lines)]),
+  said: [...part.querySelectorAll(".on-paper")].filter(seen).map((p) => p.textContent),
+}));
+"""
+
 
 @pytest.fixture(scope="module")
 def open_page(tmp_path_factory):
     """The page of runs with 60 layers of long names, in a browser."""
     if board.why_no_browser():
         pytest.skip(board.why_no_browser())
-    names = [f"net/encoder/{'block_' * 8}{i}" for i in range(60)]
+    names = [f"net/encoder/{'block/' * 8}{i}" for i in range(60)]
+    names[0] = names[0].replace("block/", "block_")
     deep = network(*(tap(name) for name in names))
     steps = Recording([deep, dataclasses.replace(deep, step=10)])
     source = report.page({**RUNS, "deep": steps}, "title")
@@ -730,6 +746,45 @@ def test_a_printed_page_is_light_open_and_not_cut(open_page):
     after = driver.execute_script(LOOK)
     assert {**after, "drawn": 0, "widths": 0} == {**before, "drawn": 0, "widths": 0}
     assert 700 not in after["widths"]
+
+
+def test_a_printed_table_of_many_layers_has_the_worst_ten(open_page):
+    """As in the terminal, and the page says so. No name is broken but after a slash. The
+    screen has all layers."""
+    driver, _ = open_page
+    for media, count in (("print", 10), ("", 60)):
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+        driver.set_window_size(703 if media else 1024, 1032)
+        driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+        *small, deep = driver.execute_script(ROWS)
+        driver.execute_script("dispatchEvent(new Event('afterprint'))")
+        assert [len(part["names"]) for part in small] == [10, 10, 10]
+        assert [part["said"] for part in small] == [[], [], []]
+        assert len(deep["names"]) == count
+        for name, *lines in (*deep["names"][1:], *small[0]["names"]):
+            assert lines == [1] * (1 + name.count("/"))
+        said = "10 of 60 layers: those of the findings, then those whose rms has changed "
+        said += "most. The page on a screen has all layers."
+        assert deep["said"] == ([said] if media else [])
+
+
+def test_the_first_printed_page_is_full(open_page):
+    """What differs from the reference is in front of the figures. Two figures fit on a
+    page."""
+    driver, _ = open_page
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    heights = driver.execute_script(
+        "return [...document.querySelectorAll('.figure')].map((f) => f.offsetHeight)"
+    )
+    first = driver.execute_script(
+        "return document.querySelector('h2 + p').nextElementSibling.innerText"
+    )
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    driver.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert first.startswith("What differs from the reference")
+    margin, page = 2 * 8 + 8, 1032  # A4 at 96 dots per inch, between the margins
+    assert 2 * max(heights) + margin <= page
 
 
 def test_the_switch_goes_before_the_theme_of_the_browser(open_page):

@@ -16,6 +16,7 @@ from activation_monitor.views.summary import (
     reference_of,
     worst_first,
 )
+from activation_monitor.views.worst_layers import which
 
 _OPEN = 3
 """Up to so many runs, the parts of all of them are open."""
@@ -26,8 +27,9 @@ def page(runs: Mapping[str, Recording], title: str, reference: str | None = None
 
     At the top, each run has a row: its verdict, the layers, since when, and the line to
     change. Then come the comparison of the runs, and for each run its findings, figures and
-    layers. Runs with findings come first, the worst ones at the top. The page follows the light or dark theme of the browser and has a switch for it.
-    Printed, it is light, and all parts are open.
+    layers. Runs with findings come first, the worst ones at the top. The page follows the
+    light or dark theme of the browser and has a switch for it. Printed, it is light, and
+    all parts are open.
 
     Args:
         runs: Recordings by name, each with at least one snapshot.
@@ -94,11 +96,16 @@ def _rows(diagnoses, order, places):
     for run in order:
         place, said = places[run], in_words.headline(diagnoses[run])
         line = f"<code>{escape(said.line)}</code>" if said.line else ""
-        where = f'<span class="place">{escape(said.place)}</span> ' if said.line else ""
+        where = (
+            f'<span class="place">{markup.name_html(said.place)}</span> '
+            if said.line
+            else ""
+        )
         rows += (
             f'<tr class="{_kind(said.kind)}">'
             f'<td><a href="#run-{place}">{_swatch(place)}{escape(run)}</a></td>'
-            f'<td class="kind">{escape(said.verdict)}</td><td>{escape(said.layers)}</td>'
+            f'<td class="kind">{escape(said.verdict)}</td>'
+            f"<td>{markup.name_html(said.layers)}</td>"
             f"<td>{escape(said.since)}</td><td>{where}{line}</td></tr>"
         )
     return (
@@ -171,9 +178,17 @@ def _part(place, run, recording, diagnosis, pictures, count):
         f'<details class="run"{is_open}><summary>{_swatch(place)}{escape(run)}: '
         f'<span class="{kind}"><span class="kind">{escape(said.verdict)}</span></span>'
         f'</summary><div id="run-{place}" class="part">'
-        f'<article class="{kind}">{_first(said)}{in_words.html(diagnosis)}</article>{of_run}'
-        f"<details open><summary>Layers</summary>{layers}</details></div></details>"
+        f'<article class="{kind}">{_first(said)}{in_words.html(diagnosis)}</article>'
+        f"{of_run}"
+        f"<details open><summary>Layers</summary>{layers}{_on_paper(diagnosis)}</details>"
+        "</div></details>"
     )
+
+
+def _on_paper(diagnosis):
+    """Which layers a printed table has, if not all."""
+    said = which(diagnosis)
+    return said and f'<p class="on-paper">{said} The page on a screen has all layers.</p>'
 
 
 def _first(said):
