@@ -769,8 +769,8 @@ def test_a_printed_table_of_many_layers_has_the_worst_ten(open_page):
 
 
 def test_the_first_printed_page_is_full(open_page):
-    """What differs from the reference is in front of the figures. Two figures fit on a
-    page."""
+    """What differs from the reference is in front of the figures, and the first figure is
+    low, to fit below. Two of the others fit on a page."""
     driver, _ = open_page
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     driver.execute_script("dispatchEvent(new Event('beforeprint'))")
@@ -783,6 +783,7 @@ def test_the_first_printed_page_is_full(open_page):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     driver.execute_script("dispatchEvent(new Event('afterprint'))")
     assert first.startswith("What differs from the reference")
+    assert heights[0] == 400
     margin, page = 2 * 8 + 8, 1032  # A4 at 96 dots per inch, between the margins
     assert 2 * max(heights) + margin <= page
 
