@@ -247,8 +247,10 @@ def _export(arguments):
 
 def _verdict(diagnosis):
     """A diagnosis in a few words."""
+    from activation_monitor.views.in_words import in_short
+
     if diagnosis.findings:
-        return f"findings: {', '.join(finding.code for finding in diagnosis.findings)}"
+        return f"findings: {', '.join(map(in_short, diagnosis.findings))}"
     return diagnosis.verdict
 
 

@@ -89,6 +89,7 @@ MAY_IMPORT = {
         "activation_monitor.views.figures",
         "activation_monitor.views.in_words",
         "activation_monitor.views.notebook",
+        "activation_monitor.views.worst_layers",
     },
     "views/tables.py": {
         "rich",
@@ -105,6 +106,7 @@ MAY_IMPORT = {
         "activation_monitor.analysis",
         "activation_monitor.views.console",
         "activation_monitor.views.summary",
+        "activation_monitor.views.worst_layers",
     },
     "views/live.py": {"IPython"},  # where it is loaded already
     "views/notebook.py": {"activation_monitor.analysis", "activation_monitor.views"},
@@ -117,6 +119,7 @@ MAY_IMPORT = {
         "plotly",
         "activation_monitor.analysis",
         "activation_monitor.views.figures",
+        "activation_monitor.views.summary",
     },
     "views/report_page.py": set(),
     "views/": {"activation_monitor.analysis"},

@@ -212,7 +212,7 @@ class Elements(HTMLParser):
             self.styles += data
             return
         self.text += data
-        if self._open in ("td", "th", "br") and self.cells:
+        if self._open in ("td", "th", "br", "wbr") and self.cells:
             self.cells[-1] += data
 
     def count(self, tag):

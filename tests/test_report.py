@@ -204,11 +204,79 @@ def test_the_figures_of_a_run_show_the_worst_finding():
         assert drawn[key]["dark"]["layout"]["shapes"], key
     assert drawn["heat-0"]["light"]["layout"]["title"]["text"].startswith("dead units")
     title = drawn["graph-0"]["light"]["layout"]["title"]["text"]
-    assert title == "Layer graph, dead units at step 10"
+    assert title == "Layer graph, dead units at step 10: dead-units found"
     fine = Recording(trained_with(0, step) for step in (0, 10, 20))
     drawn = Page(report.page({"a": fine}, "one run")).figures
     assert "finding-0" not in drawn
     assert "shapes" not in drawn["heat-0"]["light"]["layout"]
+    title = drawn["graph-0"]["light"]["layout"]["title"]["text"]
+    assert title == "Layer graph, rms at step 0"
+
+
+def test_no_run_has_two_figures_of_one_heading(page):
+    """Each figure of a run shows something else."""
+    for place in range(len(RUNS)):
+        titles = [
+            both["light"]["layout"]["title"]["text"]
+            for key, both in page.figures.items()
+            if key.endswith(f"-{place}")
+        ]
+        assert len(titles) == len({*titles}) == 4
+
+
+def test_the_part_of_a_run_begins_with_what_to_change(page):
+    """Its verdict, then the line of its row, in front of the findings."""
+    said = headline(diagnose(RUNS["a_vanishing"]))
+    part = page.text[page.text.index("a_vanishing: critical") :]
+    start = "a_vanishing: critical: vanishing-activationsChange first, "
+    assert part.startswith(f"{start}{said.place}:{said.line}1 finding; 2 steps sampled")
+    assert page.text.count("Change first") == 1  # healthy runs have nothing to change
+
+
+def test_runs_with_findings_come_first():
+    """Critical, warning, not assessed, healthy, and runs of one kind by name: in the table
+    of the runs, in the line above it, and in the parts. The colours do not change."""
+    warned = Recording([trained_with(0, 0), trained_with(63, 10), trained_with(63, 20)])
+    runs = {
+        "a": RUNS["b_fine"],
+        "b": Recording([chain(1.0)]),
+        "c": warned,
+        "d": RUNS["a_vanishing"],
+        "e": RUNS["c_fine"],
+        "f": RUNS["a_vanishing"],
+    }
+    kinds = [headline(diagnose(recording)).kind for recording in runs.values()]
+    expected = "healthy,not assessed,warning,critical,healthy,critical".split(",")
+    assert kinds == expected
+    source = report.page(runs, "")
+    order = re.findall(r'<td><a href="#run-(\d)">.*?</i>(\w)</a>', source)
+    assert order == [("3", "d"), ("5", "f"), ("2", "c"), ("1", "b"), ("0", "a"), ("4", "e")]
+    parts = re.findall(r"<summary><i class=.*?</i>(\w):", source)
+    assert "".join(parts) == "".join(run for _, run in order)
+    assert "Findings in 3 of 6 runs: d, f, c." in source
+    colours = re.findall(r"light-dark\((#\w+), #\w+\)\"></i>(\w)", source)
+    assert {run: colour for colour, run in colours} == {
+        run: LIGHT.run(place) for place, run in enumerate(runs)
+    }
+
+
+@pytest.mark.parametrize(
+    ("runs", "why"),
+    [
+        ("abc", "b, the first healthy run by name."),
+        ("ad", "d, the first run by name without findings; no run is healthy."),
+        ("ae", "a, the first run by name; all have findings."),
+    ],
+)
+def test_the_page_says_which_run_is_the_reference_and_why(runs, why):
+    """Below the heading of the comparison, which names it as well."""
+    every = dict(zip("abc", RUNS.values(), strict=True))
+    every |= {"d": Recording([chain(1.0)]), "e": RUNS["a_vanishing"]}
+    text = Page(report.page({run: every[run] for run in runs}, "")).text
+    head = f"Comparison with the reference {why[0]}\nThe reference is {why} --reference RUN"
+    assert head in text
+    chosen = Page(report.page({run: every[run] for run in runs}, "", "a")).text
+    assert "The reference is a, which was chosen. " in chosen
 
 
 def test_runs_with_gradients_and_updates_have_figures_of_them():
@@ -240,8 +308,8 @@ def json_values(written):
 
 def test_what_differs_is_held_against_the_healthy_run(page):
     """The reference is the first healthy run, in any position."""
-    assert "What differs between b_fine and a_vanishing" in page.text
-    assert "What differs between b_fine and c_fine" in page.text
+    start = page.text.index("What differs from the reference b_finea_vanishing")
+    assert page.text.index("c_fine", start) < page.text.index("a_vanishing: critical")
     assert reference_in(page) == "b_fine"
 
 
@@ -256,8 +324,7 @@ def test_the_reference_can_be_chosen():
     """A run with findings as well. Figures, differences and JSON follow; colours stay."""
     chosen = Page(report.page(RUNS, "three runs", "a_vanishing"))
     assert reference_in(chosen) == "a_vanishing"
-    assert "What differs between a_vanishing and b_fine" in chosen.text
-    assert "What differs between a_vanishing and c_fine" in chosen.text
+    assert "What differs from the reference a_vanishingb_fine" in chosen.text
     assert summary(RUNS, "c_fine")["reference"] == "c_fine"
     assert set(summary(RUNS, "c_fine")["differences"]) == {"a_vanishing", "b_fine"}
     for name in (None, "a_vanishing"):
@@ -462,6 +529,15 @@ def test_a_verdict_is_one_of_three(findings, snapshots, verdict):
     assert cli._verdict(diagnosis) == verdict
 
 
+def test_the_verdict_of_a_finding_that_is_over_says_so():
+    """In the terminal, and only for that finding."""
+    over = Finding("dead-units", "warning", 0, (), {}, "", recovered=70)
+    now = Finding("mean-shift", "warning", 0, (), {}, "")
+    diagnosis = dataclasses.replace(diagnose([]), findings=(over, now))
+    said = cli._verdict(diagnosis)
+    assert said == "findings: dead-units (recovered at step 70), mean-shift"
+
+
 def test_the_report_command_prints_json(logs, capsys):
     """And nothing else, because a program reads it."""
     assert cli.main(["report", str(logs), "--json"]) == 0
@@ -615,13 +691,29 @@ return {
 };
 """
 
+ROWS = """
+const lines = (text) => {
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  return new Set([...range.getClientRects()].map((line) => line.top)).size;
+};
+const seen = (element) => element.getClientRects().length > 0;
+return [...document.querySelectorAll(".part")].map((part) => ({
+  names: [...part.querySelectorAll(".wide tbody tr")].filter(seen).map((row) =>
+    [row.cells[0].textContent, ...[...row.cells[0].childNodes]
+      .filter((node) => node.nodeType === 3).map(lines)]),
+  said: [...part.querySelectorAll(".on-paper")].filter(seen).map((p) => p.textContent),
+}));
+"""
+
 
 @pytest.fixture(scope="module")
 def open_page(tmp_path_factory):
     """The page of runs with 60 layers of long names, in a browser."""
     if board.why_no_browser():
         pytest.skip(board.why_no_browser())
-    names = [f"net/encoder/{'block_' * 8}{i}" for i in range(60)]
+    names = [f"net/encoder/{'block/' * 8}{i}" for i in range(60)]
+    names[0] = names[0].replace("block/", "block_")
     deep = network(*(tap(name) for name in names))
     steps = Recording([deep, dataclasses.replace(deep, step=10)])
     source = report.page({**RUNS, "deep": steps}, "title")
@@ -654,6 +746,46 @@ def test_a_printed_page_is_light_open_and_not_cut(open_page):
     after = driver.execute_script(LOOK)
     assert {**after, "drawn": 0, "widths": 0} == {**before, "drawn": 0, "widths": 0}
     assert 700 not in after["widths"]
+
+
+def test_a_printed_table_of_many_layers_has_the_worst_ten(open_page):
+    """As in the terminal, and the page says so. No name is broken but after a slash. The
+    screen has all layers."""
+    driver, _ = open_page
+    for media, count in (("print", 10), ("", 60)):
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+        driver.set_window_size(703 if media else 1024, 1032)
+        driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+        *small, deep = driver.execute_script(ROWS)
+        driver.execute_script("dispatchEvent(new Event('afterprint'))")
+        assert [len(part["names"]) for part in small] == [10, 10, 10]
+        assert [part["said"] for part in small] == [[], [], []]
+        assert len(deep["names"]) == count
+        for name, *lines in (*deep["names"][1:], *small[0]["names"]):
+            assert lines == [1] * (1 + name.count("/"))
+        said = "10 of 60 layers: those of the findings, then those whose rms has changed "
+        said += "most. The page on a screen has all layers."
+        assert deep["said"] == ([said] if media else [])
+
+
+def test_the_first_printed_page_is_full(open_page):
+    """What differs from the reference is in front of the figures, and the first figure is
+    low, to fit below. Two of the others fit on a page."""
+    driver, _ = open_page
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    heights = driver.execute_script(
+        "return [...document.querySelectorAll('.figure')].map((f) => f.offsetHeight)"
+    )
+    first = driver.execute_script(
+        "return document.querySelector('h2 + p').nextElementSibling.innerText"
+    )
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    driver.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert first.startswith("What differs from the reference")
+    assert heights[0] == 400
+    margin, page = 2 * 8 + 8, 1032  # A4 at 96 dots per inch, between the margins
+    assert 2 * max(heights) + margin <= page
 
 
 def test_the_switch_goes_before_the_theme_of_the_browser(open_page):
@@ -698,8 +830,12 @@ def test_a_row_says_what_where_since_when_and_what_to_change():
         "clipnorm=1.0  # a bound",
     )
     assert row_of(dataclasses.replace(warning, recovered=50)) == (
-        *("warning", "warning: dead-units", "d1", "step 20, recovered at step 50"),
+        *("warning", "warning: dead-units (recovered at step 50)", "d1", "step 20"),
         *("", ""),
+    )
+    over = dataclasses.replace(worst, recovered=60)
+    assert row_of(fixed, over).verdict == (
+        "critical: mean-shift (recovered at step 60) and 1 more"
     )
     assert row_of() == ("healthy", "healthy", "", "", "", "")
     assert headline(diagnose([chain(1.0)])).kind == "not assessed"

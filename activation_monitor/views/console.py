@@ -16,20 +16,14 @@ from rich.text import Text
 
 from activation_monitor.analysis import shown as results
 from activation_monitor.analysis.diagnosis import Diagnosis
-from activation_monitor.analysis.findings import SEVERITIES
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.in_words import sentences
+from activation_monitor.views.worst_layers import which, worst_rows
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 80
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
-
-_ALL = 40
-"""Up to so many layers, the table of a diagnosis has all of them."""
-
-_WORST = 10
-"""The number of layers in the table of a larger network."""
 
 
 # -- cells and tables
@@ -209,8 +203,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
     rows_of = [{name: row for row, name in enumerate(one.names)} for one in snapshots]
     worst_by_layer = diagnosis.worst_by_layer
     names = diagnosis.first.names
-    chosen = _worst(names, snapshots, worst_by_layer)
-    for i in chosen:
+    for i in worst_rows(diagnosis):
         finding = worst_by_layer.get(names[i])
         for snapshot, statistics, row_of in zip(snapshots, values, rows_of, strict=True):
             is_first = snapshot is diagnosis.first
@@ -226,42 +219,9 @@ def diagnosis_table(diagnosis: Diagnosis) -> Group:
                 style=_STYLES[finding.severity] if finding else None,
             )
     parts: list[RenderableType] = [made]
-    if len(chosen) < len(names):
-        how = "has changed most" if several else "is farthest from 1"
-        parts.append(
-            Words(
-                f"{len(chosen)} of {len(names)} layers: those of the findings, then those "
-                f"whose rms {how}."
-            )
-        )
+    if said := which(diagnosis):
+        parts.append(Words(said))
     return Group(*parts, *_profile(diagnosis), *_verdict(diagnosis))
-
-
-def _worst(names, snapshots, worst_by_layer) -> Sequence[int]:
-    """The rows that a table shows, in order: of a small network all, else the worst."""
-    if len(names) <= _ALL:
-        return range(len(names))
-    first = snapshots[0].statistic("rms")
-    rms = snapshots[-1].statistic("rms")
-    last = dict(zip(snapshots[-1].names, rms, strict=True))
-    before = first if len(snapshots) > 1 else np.ones_like(first)
-
-    def badness(row):
-        finding = worst_by_layer.get(names[row])
-        severity = SEVERITIES.index(finding.severity) if finding else -1
-        sizes = before[row], last.get(names[row], math.nan)
-        return severity, _change(*sizes)
-
-    worst = sorted(range(len(names)), key=badness, reverse=True)
-    return sorted(worst[:_WORST])
-
-
-def _change(before: float, after: float) -> float:
-    """Decades between two sizes. More than any number if just one is zero or not known."""
-    sizes = [size if size > 0 and math.isfinite(size) else 0.0 for size in (before, after)]
-    if not all(sizes):
-        return math.inf if any(sizes) else 0.0
-    return abs(math.log10(sizes[1]) - math.log10(sizes[0]))
 
 
 def _steps_of(snapshots):

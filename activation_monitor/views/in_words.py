@@ -93,9 +93,10 @@ class Headline(NamedTuple):
 
     Attributes:
         kind: The severity of the worst finding; without findings, the verdict.
-        verdict: The same with the code of the worst finding, and how many more there are.
+        verdict: The same with the code of the worst finding, when it was over if it is,
+            and how many more there are.
         layers: Layers of the worst finding, the last one first; empty without findings.
-        since: When it began, and when it was over; empty without findings.
+        since: When it began; empty without findings.
         place, line: What to change first; empty if that is not known.
     """
 
@@ -118,18 +119,18 @@ def headline(diagnosis: Diagnosis) -> Headline:
     change = next((change for fix in fixes for change in fix.changes), None)
     return Headline(
         kind=worst.severity,
-        verdict=f"{worst.severity}: {worst.code}{also}",
+        verdict=f"{worst.severity}: {in_short(worst)}{also}",
         layers=listed(sorted(worst.layers, key=lambda name: name != worst.worst_layer), 1),
-        since=_since(worst),
+        since="initialization" if worst.initial else f"step {worst.step}",
         place=f"{change.where} {listed(change.layers, 1)}" if change else "",
         line=change.line if change else "",
     )
 
 
-def _since(finding):
+def in_short(finding: Finding) -> str:
+    """The code of a finding, and when it was over."""
     over = finding.recovered
-    since = "initialization" if finding.initial else f"step {finding.step}"
-    return since if over is None else f"{since}, recovered at step {over}"
+    return finding.code if over is None else f"{finding.code} (recovered at step {over})"
 
 
 def _cell(text):

@@ -6,12 +6,17 @@ from html import escape
 
 from plotly import offline
 
-from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import in_words, markup, report_figures
 from activation_monitor.views.figures.colours import DARK, LIGHT
 from activation_monitor.views.report_page import PAGE
-from activation_monitor.views.summary import compared, diagnose_all, reference_of
+from activation_monitor.views.summary import (
+    compared,
+    diagnose_all,
+    reference_of,
+    worst_first,
+)
+from activation_monitor.views.worst_layers import which
 
 _OPEN = 3
 """Up to so many runs, the parts of all of them are open."""
@@ -22,8 +27,9 @@ def page(runs: Mapping[str, Recording], title: str, reference: str | None = None
 
     At the top, each run has a row: its verdict, the layers, since when, and the line to
     change. Then come the comparison of the runs, and for each run its findings, figures and
-    layers. The page follows the light or dark theme of the browser and has a switch for it.
-    Printed, it is light, and all parts are open.
+    layers. Runs with findings come first, the worst ones at the top. The page follows the
+    light or dark theme of the browser and has a switch for it. Printed, it is light, and
+    all parts are open.
 
     Args:
         runs: Recordings by name, each with at least one snapshot.
@@ -37,19 +43,22 @@ def page(runs: Mapping[str, Recording], title: str, reference: str | None = None
     """
     diagnoses = diagnose_all(runs)
     first = reference_of(diagnoses, reference)
+    order = worst_first(diagnoses)
+    places = {run: place for place, run in enumerate(runs)}  # of its colour
     together = report_figures.of_all(runs, diagnoses, first)
     each = report_figures.of_each(runs, diagnoses, first)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="line">{escape(_in_one_line(diagnoses))}</p>',
-        _rows(diagnoses),
+        f'<p class="line">{escape(_in_one_line(diagnoses, order))}</p>',
+        _rows(diagnoses, order, places),
     ]
     if len(runs) > 1:
-        body += ["<h2>Comparison</h2>", *_places(together)]
-        body += _differences(runs, diagnoses, first)
+        body += [f"<h2>Comparison with the reference {escape(first)}</h2>"]
+        body += [_why(diagnoses, first, reference)]
+        body += [_differences(runs, diagnoses, first, order), *_places(together)]
     body += [
-        _part(place, run, runs[run], diagnoses[run], each.get(run), len(runs))
-        for place, run in enumerate(runs)
+        _part(places[run], run, runs[run], diagnoses[run], each.get(run), len(runs))
+        for run in order
     ]
     body.append(_how(runs))
     figures = dict(together)
@@ -66,10 +75,10 @@ def page(runs: Mapping[str, Recording], title: str, reference: str | None = None
 # -- the runs at a glance
 
 
-def _in_one_line(diagnoses):
+def _in_one_line(diagnoses, order):
     said = []
     for verdict, words in _WORDS.items():
-        runs = [run for run, found in diagnoses.items() if found.verdict == verdict]
+        runs = [run for run in order if diagnoses[run].verdict == verdict]
         which = f" in {len(runs)} of {len(diagnoses)} runs: {', '.join(runs)}"
         if runs:
             said.append(f"{words}{which if len(diagnoses) > 1 else ''}.")
@@ -81,17 +90,22 @@ _WORDS = {"findings": "Findings", "not assessed": "Not assessed"}
 _COLUMNS = ("run", "verdict", "layer", "since", "change")
 
 
-def _rows(diagnoses: Mapping[str, Diagnosis]) -> str:
+def _rows(diagnoses, order, places):
     head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
     rows = ""
-    for place, (run, diagnosis) in enumerate(diagnoses.items()):
-        said = in_words.headline(diagnosis)
+    for run in order:
+        place, said = places[run], in_words.headline(diagnoses[run])
         line = f"<code>{escape(said.line)}</code>" if said.line else ""
-        where = f'<span class="place">{escape(said.place)}</span> ' if said.line else ""
+        where = (
+            f'<span class="place">{markup.name_html(said.place)}</span> '
+            if said.line
+            else ""
+        )
         rows += (
             f'<tr class="{_kind(said.kind)}">'
             f'<td><a href="#run-{place}">{_swatch(place)}{escape(run)}</a></td>'
-            f'<td class="kind">{escape(said.verdict)}</td><td>{escape(said.layers)}</td>'
+            f'<td class="kind">{escape(said.verdict)}</td>'
+            f"<td>{markup.name_html(said.layers)}</td>"
             f"<td>{escape(said.since)}</td><td>{where}{line}</td></tr>"
         )
     return (
@@ -109,14 +123,37 @@ def _swatch(place):
     return f'<i class="swatch" style="background: light-dark({light}, {dark})"></i>'
 
 
-def _differences(runs, diagnoses, first):
-    for run, found in compared(runs, diagnoses, first):
-        lines = found.differences or ("nothing beyond chance",)
-        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        yield (
-            f"<details><summary>What differs between {escape(first)} and {escape(run)}"
-            f"</summary><ul>{items}</ul></details>"
-        )
+def _why(diagnoses, reference, chosen):
+    """The reference, and why it is this run."""
+    verdict = diagnoses[reference].verdict
+    why = "which was chosen" if chosen is not None else _WHY[verdict]
+    return (
+        f"<p>The reference is {escape(reference)}, {why}. "
+        "<code>--reference RUN</code> chooses another.</p>"
+    )
+
+
+_WHY = {
+    "healthy": "the first healthy run by name",
+    "not assessed": "the first run by name without findings; no run is healthy",
+    "findings": "the first run by name; all have findings",
+}
+"""Why a run is the reference, by its verdict."""
+
+
+def _differences(runs, diagnoses, first, order):
+    """In front of the figures: text fills a printed page, a figure moves to the next."""
+    found = dict(compared(runs, diagnoses, first))
+    said = ""
+    for run in order:
+        if run in found:
+            lines = found[run].differences or ("nothing beyond chance",)
+            items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+            said += f"<p><b>{escape(run)}</b></p><ul>{items}</ul>"
+    return (
+        f"<details><summary>What differs from the reference {escape(first)}</summary>"
+        f"{said}</details>"
+    )
 
 
 # -- one run
@@ -141,9 +178,25 @@ def _part(place, run, recording, diagnosis, pictures, count):
         f'<details class="run"{is_open}><summary>{_swatch(place)}{escape(run)}: '
         f'<span class="{kind}"><span class="kind">{escape(said.verdict)}</span></span>'
         f'</summary><div id="run-{place}" class="part">'
-        f'<article class="{kind}">{in_words.html(diagnosis)}</article>{of_run}'
-        f"<details open><summary>Layers</summary>{layers}</details></div></details>"
+        f'<article class="{kind}">{_first(said)}{in_words.html(diagnosis)}</article>'
+        f"{of_run}"
+        f"<details open><summary>Layers</summary>{layers}{_on_paper(diagnosis)}</details>"
+        "</div></details>"
     )
+
+
+def _on_paper(diagnosis):
+    """Which layers a printed table has, if not all."""
+    said = which(diagnosis)
+    return said and f'<p class="on-paper">{said} The page on a screen has all layers.</p>'
+
+
+def _first(said):
+    """What to change first."""
+    if not said.line:
+        return ""
+    place, line = escape(said.place), escape(said.line)
+    return f'<p class="first"><b>Change first</b>, {place}:</p><pre>{line}</pre>'
 
 
 def _places(pictures):

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 from plotly import graph_objects
 
-from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis
-from activation_monitor.analysis.findings import SEVERITIES, shown_by
+from activation_monitor.analysis.diagnosis import Diagnosis
+from activation_monitor.analysis.findings import shown_by
 from activation_monitor.analysis.records import OUTPUT, OUTPUT_GRADIENT, WEIGHT_UPDATE
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views import figures
 from activation_monitor.views.figures.quantity import layers_with
+from activation_monitor.views.summary import worst_first
 
 MOST = 8
 """Maximum number of runs with figures of their own, those with findings first. The common
@@ -41,7 +42,7 @@ def of_all(
     if len(runs) == 1:
         return {}
     found = {"comparison": _both(figures.comparison, runs, reference=reference)}
-    worst = max(runs, key=lambda run: _badness(diagnoses[run]))
+    worst = worst_first(diagnoses)[0]
     of, statistic = _shown(runs[worst], diagnoses[worst])
     layer = _layer(runs[worst], diagnoses[worst], of)
     having = {
@@ -68,7 +69,7 @@ def of_each(
         diagnoses: Their diagnoses.
         reference: The name of the run that the others are compared with.
     """
-    worst = sorted(runs, key=lambda run: _badness(diagnoses[run]), reverse=True)[:MOST]
+    worst = worst_first(diagnoses)[:MOST]
     return {
         run: {
             f"{kind}-{place}": figure
@@ -92,7 +93,12 @@ def _of_one(run, runs, diagnosis, reference):
     yield "heat", _both(figures.heat_map, recording, marked=worst, **look)
     at = worst.step if worst else None
     options = {"steps": at, "marked": worst, **look}
-    yield "graph", _both(figures.layer_graph, recording, diagnosis, **options)
+    graph = _both(figures.layer_graph, recording, diagnosis, **options)
+    if worst:
+        for one in graph:
+            title = one.layout.title.text
+            one.update_layout(title_text=f"{title}: {worst.code} found")
+    yield "graph", graph
     layer = _layer(recording, diagnosis, of)
     of = of if layer is not None else OUTPUT
     layer = layer or diagnosis.worst_layer
@@ -117,12 +123,6 @@ def _profile(run, recording, diagnosis, places, **look):
     # A single run has the colours of its steps.
     options |= {"places": places} if len(places) > 1 else {}
     return _both(figures.depth_profile, {run: recording}, **options)
-
-
-def _badness(diagnosis):
-    worst = diagnosis.worst_finding
-    severity = SEVERITIES.index(worst.severity) if worst else -1
-    return VERDICTS.index(diagnosis.verdict), severity
 
 
 def _places(runs):

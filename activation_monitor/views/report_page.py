@@ -59,6 +59,7 @@ article p { margin: 0.4rem 0; }
 pre { background: var(--paper); border: 1px solid var(--line); padding: 0.5rem;
   white-space: pre-wrap; margin: 0.3rem 0; overflow: hidden; }
 .more { opacity: 0.7; }
+.on-paper { display: none; }
 .figure { margin: 1rem 0; min-height: 300px; }
 .wide { overflow: auto; max-height: 70vh; }
 .wide th, .wide td { white-space: nowrap; }
@@ -77,14 +78,26 @@ pre { background: var(--paper); border: 1px solid var(--line); padding: 0.5rem;
   .wide { overflow: visible; max-height: none; }
   .wide table { width: 100%; font-size: 6pt; }
   .wide th, .wide td { white-space: normal; padding: 1px 2px; }
-  .wide td { overflow-wrap: anywhere; min-width: 5em; }
-  .wide td:first-child { min-width: 12em; }
-  .wide .number { overflow-wrap: normal; white-space: nowrap; min-width: 0; }
+  .wide td { overflow-wrap: anywhere; min-width: 6.5em; }
+  /* Names are in one line. Long ones may be broken after a slash. */
+  .wide td:first-child { white-space: nowrap; min-width: 0; }
+  .wide td:has(wbr) { white-space: normal; min-width: 22em; }
+  .wide td.number { white-space: nowrap; min-width: 0; }
+  .wide .rest { display: none; }
+  .on-paper { display: block; }
   .wide th { position: static; }
   thead { display: table-header-group; }
   tr, pre { break-inside: avoid; }
   .runs, .evidence { font-size: 8.5pt; }
-  .runs td { overflow-wrap: anywhere; min-width: 7em; }
+  .runs td { overflow-wrap: break-word; }
+  .runs td:has(wbr) { overflow-wrap: anywhere; min-width: 14em; }
+  .runs td:last-child { width: 45%; }
+  .runs td:nth-child(4) { white-space: nowrap; }
+  h2 { margin: 1rem 0 0.3rem; }
+  ul { margin: 0.3rem 0; }
+  p { margin: 0.5rem 0 0.3rem; }
+  .figure { min-height: 0; }
+  p:has(+ pre), p:has(+ ul) { break-after: avoid; }
   .modebar-container { display: none; }
   h1 { margin-right: 0; }
   details::details-content { content-visibility: visible; display: block; }
@@ -105,13 +118,14 @@ const figures = JSON.parse(document.getElementById("figures").textContent);
 const root = document.documentElement;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const places = [...document.querySelectorAll("[data-figure]")];
-const printed = {width: 700, low: 420, lower: 0.75};  // pixels between the margins
+// Pixels between the margins: two figures fit on a page, and the first one below a table.
+const printed = {width: 700, high: 490, first: 400};
 function draw(place, theme, paper) {
   const {data, layout} = figures[place.dataset.figure][theme];
   const size = {autosize: !paper};
   if (paper) {
     size.width = paper.width;
-    size.height = Math.max(paper.lower * layout.height, Math.min(layout.height, paper.low));
+    size.height = Math.min(layout.height, place === places[0] ? paper.first : paper.high);
   }
   return Plotly.react(place, data, {...layout, ...size}, {
     responsive: !paper, displaylogo: false, showSendToCloud: false,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from activation_monitor.analysis import comparison
 from activation_monitor.analysis.diagnosis import VERDICTS, Diagnosis, diagnose
+from activation_monitor.analysis.findings import SEVERITIES
 from activation_monitor.analysis.hints import no_such
 from activation_monitor.analysis.records import STATISTICS
 from activation_monitor.analysis.snapshot import Recording, Snapshot
@@ -105,6 +106,18 @@ def reference_of(diagnoses: Mapping[str, Diagnosis], chosen: str | None = None) 
             "the report."
         )
     return chosen
+
+
+def worst_first(diagnoses: Mapping[str, Diagnosis]) -> list[str]:
+    """The names of the runs as the tab lists them: those with a critical finding, with a
+    warning, not assessed, healthy. Runs of one kind keep their order."""
+    return sorted(diagnoses, key=lambda run: _badness(diagnoses[run]), reverse=True)
+
+
+def _badness(diagnosis):
+    worst = diagnosis.worst_finding
+    severity = SEVERITIES.index(worst.severity) if worst else -1
+    return VERDICTS.index(diagnosis.verdict), severity
 
 
 def compared(
