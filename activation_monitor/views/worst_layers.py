@@ -7,6 +7,7 @@ import numpy as np
 
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import SEVERITIES
+from activation_monitor.analysis.snapshot import Snapshot
 
 _ALL = 40
 """Up to so many layers, a table has all of them."""
@@ -23,7 +24,10 @@ def worst_rows(diagnosis: Diagnosis) -> Sequence[int]:
     from 1.
 
     Args:
-        diagnosis: The diagnosis. Something was measured.
+        diagnosis: The diagnosis.
+
+    Raises:
+        ValueError: If nothing was measured.
     """
     first, last, single = _ends(diagnosis)
     names = first.names
@@ -37,7 +41,7 @@ def worst_rows(diagnosis: Diagnosis) -> Sequence[int]:
     def badness(row):
         finding = worst_by_layer.get(names[row])
         severity = SEVERITIES.index(finding.severity) if finding else -1
-        return severity, _change(before[row], later.get(names[row], math.nan))
+        return severity, _change(float(before[row]), later.get(names[row], math.nan))
 
     worst = sorted(range(len(names)), key=badness, reverse=True)
     return sorted(worst[:_WORST])
@@ -53,9 +57,11 @@ def which(diagnosis: Diagnosis) -> str:
     return f"{chosen} of {count} layers: those of the findings, then those whose rms {how}."
 
 
-def _ends(diagnosis):
+def _ends(diagnosis: Diagnosis) -> tuple[Snapshot, Snapshot, bool]:
     """The first and the last snapshot, and whether these are one step."""
     first = diagnosis.first
+    if first is None:
+        raise ValueError("worst_layers: nothing was measured.")
     last = diagnosis.last or first
     return first, last, first.step == last.step
 
