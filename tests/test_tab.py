@@ -140,6 +140,44 @@ def test_a_run_has_the_colour_that_the_report_has(tmp_path):
     assert {trace["line"]["color"] for trace in drawn} == {expected.line.color}
 
 
+# -- histograms
+
+
+@pytest.mark.parametrize(
+    ("statistic", "layer", "counted"),
+    [
+        ("rms", "net/dense_2", "Histograms of net/dense_2"),
+        ("weight/rms", "net/dense_2", "Histograms of the weight of net/dense_2"),
+        ("weight_update/rms", "net/dense_2", "Histograms of the weight of net/dense_2"),
+        ("weight_update/rms", "given", "Histograms of given"),  # it has no weights
+    ],
+)
+def test_histograms_are_of_the_quantity_of_the_statistic(
+    weighed, statistic, layer, counted
+):
+    """Updates have no histograms: those of the weights are shown."""
+    query = {"run": "run/activations", "layer": layer, "statistic": statistic}
+    figure = weighed.json("figure", kind="histogram_over_time", **query)
+    assert figure["layout"]["title"]["text"] == counted
+
+
+@pytest.fixture(scope="module")
+def weighed(tmp_path_factory):
+    """A run with histograms of outputs and weights."""
+    folder = tmp_path_factory.mktemp("weighed")
+    snapshot = measured(LAYERS, 0)
+    found = {**snapshot.quantities, "weight_update": snapshot.quantities["weight"]}
+    histograms = {"output": snapshot.histograms["output"]}
+    histograms["weight"] = histograms["output"].copy()
+    histograms["weight"][0] = 0  # the input
+    log = writer.EventLog(folder / "run", log_format.RUN)
+    log.write(Snapshot(0, LAYERS, found, histograms))
+    log.close()
+    client = board.Client(folder)
+    client.wait_for("run/activations")
+    return client
+
+
 # -- the first screen
 
 

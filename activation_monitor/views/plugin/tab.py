@@ -37,6 +37,9 @@ _DRAWN_STEPS = 500
 """Maximum number of columns of a heat map. A screen does not resolve more, and the browser
 draws this many in a fraction of a second."""
 
+_COUNTED = {records.WEIGHT_UPDATE: records.WEIGHT}
+"""Quantity without histograms to the one whose histograms show most of it."""
+
 _DRAWN_HISTOGRAMS = 60
 """Maximum number of steps that are passed to the figure of the histograms."""
 
@@ -268,16 +271,16 @@ class Tab(base_plugin.TBPlugin):
         read = functools.partial(
             self._runs.with_histograms, *query.where(request), name, layer
         )
-        recording = read(of)
-        if not len(recording) and of != records.OUTPUT:
-            of = records.OUTPUT
-            recording = read(of)
+        for counted in dict.fromkeys((of, _COUNTED.get(of, of), records.OUTPUT)):
+            recording = read(counted)
+            if len(recording):
+                break
         if not len(recording):  # the figure then says why it is empty
             recording = Recording(s for s in run.recording if layer in s.names)
         recording = _thinned(recording, _DRAWN_HISTOGRAMS)
         place = self._places(request).get(label(name), 0)
         return _figures().histogram_over_time(
-            recording, layer, dark=dark, place=place, of=of
+            recording, layer, dark=dark, place=place, of=counted
         )
 
     def _layer_graph(self, request, runs, dark):

@@ -17,13 +17,15 @@ export function verdict(run) {
 /** The same in words: of a run with findings the code of the worst one. */
 export function verdictText(run) {
   const others = run.findings.length - 1;
+  const finding = worst(run);
+  const over = finding?.recovered == null ? '' : `, recovered at step ${finding.recovered}`;
   return {
     problem: 'cannot be read',
     empty: 'nothing measured yet',
     evaluation: 'measured, not judged',
     healthy: 'healthy',
     unassessed: 'not assessed',
-  }[verdict(run)] || worst(run).code + (others ? `, ${others} more` : '');
+  }[verdict(run)] || finding.code + over + (others ? `, ${others} more` : '');
 }
 
 /** The finding of a run that is shown first, null if it has none. */
