@@ -1177,3 +1177,7 @@ def test_a_finding_on_gradients_is_worst_at_its_first_layer(code, worst):
     of_run = diagnose([network(*(tap(name) for name in "abc"))])
     found = dataclasses.replace(of_run, findings=(earlier, finding))
     assert found.worst_layer == worst
+    over = dataclasses.replace(finding, recovered=10)
+    assert dataclasses.replace(of_run, findings=(over,)).worst_finding == over
+    now = dataclasses.replace(of_run, findings=(earlier, over)).worst_finding
+    assert now == earlier

@@ -94,10 +94,14 @@ class Diagnosis:
 
     @property
     def worst_finding(self) -> Finding | None:
-        """The most severe finding, of several the one that was seen first; None without
-        findings."""
+        """The most severe finding, of several the one that was seen first; one that is over
+        only if all are. None without findings."""
         rank = {severity: i for i, severity in enumerate(SEVERITIES)}
-        return max(self.findings, key=lambda f: rank[f.severity], default=None)
+        return max(
+            self.findings,
+            key=lambda found: (found.recovered is None, rank[found.severity]),
+            default=None,
+        )
 
     @property
     def worst_layer(self) -> str | None:

@@ -48,15 +48,24 @@ def along_depth(figure, finding: Finding, snapshot: Snapshot, path: Path, theme:
     half = float(np.diff(x).min(initial=1.0)) / 2
     edges = [x[0] - half, *middles, x[-1] + half]
     colour = theme.severity[finding.severity]
-    for first, last in stretches:
-        figure.add_vrect(
-            x0=edges[first],
-            x1=edges[last + 1],
-            fillcolor=translucent(colour, 0.07),
-            line={"width": 0},
-            layer="below",
-        )
+    look = {"fillcolor": translucent(colour, 0.07), "line": {"width": 0}, "layer": "below"}
+    panels = [axis.anchor for axis in figure.select_xaxes()]  # their vertical axes
+    _add(
+        figure,
+        [
+            {"type": "rect", "x0": edges[first], "x1": edges[last + 1], "y0": 0, "y1": 1}
+            | {"xref": y.replace("y", "x"), "yref": f"{y} domain"}
+            | look
+            for first, last in stretches
+            for y in panels
+        ],
+    )
     _explain(figure, finding, {"color": translucent(colour, 0.35), "line": {"width": 0}})
+
+
+def _add(figure, shapes):
+    """Add shapes at once: plotly copies all shapes of a figure for each one added."""
+    figure.update_layout(shapes=[*figure.layout.shapes, *shapes])
 
 
 def chosen_along_depth(
@@ -151,28 +160,22 @@ def by_step(
     end = max(int(np.searchsorted(steps, seen_until, side="right")) - 1, start)
     edges = step_axis.edges(steps).tolist()
     colour = theme.severity[finding.severity]
-    for first, last in stretches:
-        if (last - first + 1) * tall < _READABLE:
-            figure.add_shape(
-                type="line",
-                x0=0,
-                x1=0,
-                xref="paper",
-                y0=first - 0.5,
-                y1=last + 0.5,
-                line={"color": colour, "width": 4},
-            )
-            continue
-        # The outer line is seen where the map has the colour of the inner one.
-        for line in ({"color": theme.ink, "width": 5}, {"color": colour, "width": 2}):
-            figure.add_shape(
-                type="rect",
-                x0=edges[start],
-                x1=edges[end + 1],
-                y0=first - 0.5,
-                y1=last + 0.5,
-                line=line,
-            )
+    columns = {"type": "rect", "x0": edges[start], "x1": edges[end + 1]}
+    at_axis = {"type": "line", "x0": 0, "x1": 0, "xref": "paper"}
+    # The outer line is seen where the map has the colour of the inner one.
+    framed = [
+        columns | {"line": {"color": theme.ink, "width": 5}},
+        columns | {"line": {"color": colour, "width": 2}},
+    ]
+    low = [at_axis | {"line": {"color": colour, "width": 4}}]
+    _add(
+        figure,
+        [
+            shape | {"y0": first - 0.5, "y1": last + 0.5}
+            for first, last in stretches
+            for shape in (low if (last - first + 1) * tall < _READABLE else framed)
+        ],
+    )
     looks = {"color": colour, "symbol": "square-open", "line": {"width": 2}}
     _explain(figure, finding, looks)
 
