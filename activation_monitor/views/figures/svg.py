@@ -64,11 +64,12 @@ def svg(figure: graph_objects.Figure) -> str:
     for suffix, (x, y) in panels.items():
         is_last = suffix == max(panels)
         parts += _frame(x, y, layout, suffix, below if is_last else None)
-    behind = [shape for shape in layout.shapes if shape.layer == "below"]
-    parts += [_shape(shape, panels) for shape in behind]
+    # Not by `in`: plotly compares all properties of two shapes.
+    shapes = [(shape.layer == "below", _shape(shape, panels)) for shape in layout.shapes]
+    parts += [made for behind, made in shapes if behind]
     for trace in drawn.data:
         parts += _trace(trace, *panels[panel_of(trace.yaxis)])
-    parts += [_shape(shape, panels) for shape in layout.shapes if shape not in behind]
+    parts += [made for behind, made in shapes if not behind]
     for suffix, panel in panels.items():
         parts += _notes(layout, suffix, *panel)
     entries, height = _legend(figure, left, bottom + below + 12)
