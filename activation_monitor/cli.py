@@ -126,7 +126,9 @@ def _report_arguments(add):
     add("log_dir", metavar="LOGDIR", help="the `log_dir` of one or several monitors")
     add("-o", "--output", help="output file [report.html; with --json the terminal]")
     add("--json", action="store_true", help="write the report as JSON, for programs")
-    about = "the run that the others are compared with [the first healthy one]"
+    about = (
+        "the run that the others are compared with [the first one with the best verdict]"
+    )
     add("--reference", metavar="RUN", help=about)
 
 

@@ -273,7 +273,11 @@ class ActivationMonitor(keras.callbacks.Callback):
         # What it shows stays up to date while `fit` runs, in this cell or in a later one.
         try:
             is_shown = self._live.display()
-        except Exception:  # a cell must not fail because of how its result is shown
+        except Exception as error:  # a cell must not fail because of how it is shown
+            self._attempts.warn_once(
+                "ActivationMonitor: the notebook cannot show the monitor "
+                f"({type(error).__name__}: {error})."
+            )
             is_shown = False
         if not is_shown:
             print(repr(self))

@@ -71,7 +71,6 @@ MAY_IMPORT = {
         "activation_monitor.views.figures",
         "activation_monitor.views.in_words",
         "activation_monitor.views.plugin",
-        "activation_monitor.views.summary",
     },
     "views/export.py": {"pandas", "pyarrow", "activation_monitor.analysis"},
     "views/trackers.py": {"mlflow", "wandb", "activation_monitor.analysis"},

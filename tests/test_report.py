@@ -815,8 +815,8 @@ def row_of(*findings):
 
 
 def test_a_row_says_what_where_since_when_and_what_to_change():
-    """Of the worst finding; the change of another one if it has none. A finding that is
-    over says when it ended, and a healthy run says nothing but that."""
+    """Of the worst finding, not the change of another one. A finding that is over says when
+    it ended and comes last, and a healthy run says nothing but that."""
     change = Change("in", "clipnorm=1.0", ("a", "b", "c"), "a bound")
     warning = Finding("dead-units", "warning", 20, ("d1",), {}, "", initial=False)
     fixed = dataclasses.replace(warning, fix=Fix("learning rate", "", (change,)))
@@ -826,16 +826,15 @@ def test_a_row_says_what_where_since_when_and_what_to_change():
         "critical: mean-shift and 1 more",
         "d3 and 2 more",
         "initialization",
-        "in a and 2 more",
-        "clipnorm=1.0  # a bound",
+        *("", ""),
     )
+    assert row_of(fixed)[-2:] == ("in a and 2 more", "clipnorm=1.0  # a bound")
     assert row_of(dataclasses.replace(warning, recovered=50)) == (
         *("warning", "warning: dead-units (recovered at step 50)", "d1", "step 20"),
         *("", ""),
     )
     over = dataclasses.replace(worst, recovered=60)
-    assert row_of(fixed, over).verdict == (
-        "critical: mean-shift (recovered at step 60) and 1 more"
-    )
+    assert row_of(over).verdict == "critical: mean-shift (recovered at step 60)"
+    assert row_of(fixed, over).verdict == "warning: dead-units and 1 more"
     assert row_of() == ("healthy", "healthy", "", "", "", "")
     assert headline(diagnose([chain(1.0)])).kind == "not assessed"

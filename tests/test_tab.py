@@ -410,3 +410,91 @@ def test_all_figures_over_the_steps_have_the_same_cursor(page):
     board.until(cursors, lambda found: found == {20})
     assert find(page, "#step-shown").text == "20 (last)"
     still(page)
+
+
+@in_browser
+def test_the_slider_goes_on_after_all_runs_were_hidden_while_it_drew(page):
+    """Nothing waits for a figure that is not drawn any more."""
+    page.execute_script(
+        """const slider = document.getElementById('step');
+           for (const place of [1, 2, 0]) {
+             slider.value = place;
+             slider.dispatchEvent(new Event('input'));
+           }
+           document.getElementById('no-runs').click();"""
+    )
+    assert find(page, "#empty").is_displayed()
+    click(page, find(page, "#all-runs"))
+    from selenium.webdriver.common.keys import Keys
+
+    find(page, "#step").send_keys(Keys.HOME, Keys.ARROW_RIGHT)
+    drawn = "return document.getElementById('profile').dataset.drawn"
+    board.until(lambda: page.execute_script(drawn), lambda query: "step=2" in query)
+
+
+@in_browser
+def test_the_cursor_is_at_the_step_of_the_slider_also_if_a_figure_comes_late(page):
+    """A layer is chosen and the step is moved before the figures arrive."""
+    page.execute_script(
+        """document.querySelectorAll('#layers .row')[3].click();
+           const slider = document.getElementById('step');
+           slider.value = 1;
+           slider.dispatchEvent(new Event('input'));"""
+    )
+    still(page)
+    assert {step for (pair,) in page.execute_script(CURSORS) for step in pair} == {2}
+
+
+@in_browser
+def test_an_error_is_gone_when_the_figure_is_drawn_again(page):
+    """For example after the server was restarted."""
+    page.execute_script(
+        """window.kept = window.fetch;
+           window.fetch = () => Promise.reject(new Error('no answer'));
+           document.querySelectorAll('#layers .row')[4].click();"""
+    )
+
+    def said():
+        return texts(page, "#heat > .notice")
+
+    board.until(said, lambda found: found == ["no answer"])
+    still(page)
+    page.execute_script(
+        """window.fetch = window.kept;
+           document.querySelectorAll('#layers .row')[5].click();"""
+    )
+    board.until(said, lambda found: found == [])
+    still(page)
+    assert find(page, "#heat .plotly").is_displayed()
+
+
+def test_a_layer_without_the_quantity_of_the_statistic_shows_its_outputs(weighed):
+    """In each figure of a layer: another run may have measured it."""
+    query = {"run": "run/activations", "layer": "net/dense_2"}
+    query |= {"statistic": "output_gradient/rms", "focus": "run/activations"}
+    for kind in ("layer_over_time", "statistic_over_time", "histogram_over_time"):
+        title = weighed.json("figure", kind=kind, **query)["layout"]["title"]["text"]
+        assert "gradient" not in title
+    answer = weighed.get("figure", kind="heat_map", **query)
+    assert answer.status_code == 404
+
+
+def test_a_snapshot_of_the_weights_only_is_not_the_last_line(tmp_path):
+    """As after a step at which the loss became NaN."""
+    log = writer.EventLog(tmp_path / "run", log_format.RUN)
+    for step in (0, 10):
+        log.write(measured(LAYERS, step))
+    weights = {"weight": measured(LAYERS, 13).quantities["weight"]}
+    nothing = {"output": records.empty(len(LAYERS))}
+    log.write(Snapshot(13, LAYERS, nothing | weights, {}))
+    log.close()
+    client = board.Client(tmp_path)
+    client.wait_for("run/activations", step=13)
+    for statistic in ("rms", "weight/rms"):
+        query = {"run": "run/activations", "statistic": statistic}
+        figure = client.json("figure", kind="depth_profile", **query)
+        named = [trace["name"] for trace in figure["data"] if "customdata" in trace]
+        assert {name for name in named if name.startswith("run, ")} == {
+            "run, step 0",
+            "run, step 10",
+        }

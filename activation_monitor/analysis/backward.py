@@ -65,7 +65,7 @@ class Walk(NamedTuple):
 
 def was_measured(snapshot: Snapshot) -> bool:
     """Whether the gradient of any output was measured."""
-    return bool((snapshot.field("count", of=records.OUTPUT_GRADIENT) > 0).any())
+    return snapshot.has(records.OUTPUT_GRADIENT)
 
 
 def norms(snapshot: Snapshot) -> np.ndarray:

@@ -195,7 +195,7 @@ def summary(
     snapshots = of_training or [*snapshots]
     first = snapshots[0] if snapshots else None
     # The last one may show weights only, see `Session.execution_ended`.
-    measured = (one for one in reversed(snapshots) if one.field("count").any())
+    measured = (one for one in reversed(snapshots) if one.has())
     last = next(measured, first)
     findings = tuple(findings)
     return Diagnosis(

@@ -202,6 +202,15 @@ class Snapshot:
         found = self.quantities.get(of)
         return records.empty(len(self.layers)) if found is None else found
 
+    def has(self, of: str = OUTPUT) -> bool:
+        """Whether a quantity of any layer was measured. After a step at which the loss
+        became NaN there may be a snapshot of the weights only.
+
+        Args:
+            of: The quantity. Defaults to `"output"`.
+        """
+        return of in self.quantities and bool(self.field("count", of).any())
+
     def statistic(self, name: str, of: str = OUTPUT) -> np.ndarray:
         """A statistic of every layer.
 

@@ -115,8 +115,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
         return Headline(diagnosis.verdict, diagnosis.verdict, "", "", "", "")
     more = len(diagnosis.findings) - 1
     also = f" and {more} more" if more else ""
-    fixes = [one.fix for one in (worst, *diagnosis.findings) if one.fix]
-    change = next((change for fix in fixes for change in fix.changes), None)
+    change = next(iter(worst.fix.changes), None) if worst.fix else None
     return Headline(
         kind=worst.severity,
         verdict=f"{worst.severity}: {in_short(worst)}{also}",

@@ -13,7 +13,7 @@ APART = 1.0
 """Seconds between two updates at least."""
 
 SHARE = 0.05
-"""The most of the time of a training that updates take."""
+"""The most of the time of a training that updates take, those at once excepted."""
 
 Bundle = Mapping[str, str]
 """A result by MIME type, such as "text/html". Images are in base64."""
@@ -39,8 +39,9 @@ class Live:
         """
         if not _in_kernel():
             return False
-        self._id = self._id or f"activation-monitor-{uuid4().hex}"
-        self._publish(update=False)
+        known = self._id or f"activation-monitor-{uuid4().hex}"
+        self._publish(known, update=False)
+        self._id = known
         return True
 
     def update(self, at_once: bool = False) -> None:
@@ -54,16 +55,16 @@ class Live:
         if self._id is None or (time.monotonic() < self._due and not at_once):
             return
         try:
-            self._publish(update=True)
-        except BaseException:
+            self._publish(self._id, update=True)
+        except Exception:
             self._id = None
             raise
 
-    def _publish(self, update: bool) -> None:
+    def _publish(self, display_id: str, update: bool) -> None:
         from IPython.display import display
 
         start = time.monotonic()
-        display(dict(self._made()), raw=True, display_id=self._id, update=update)
+        display(dict(self._made()), raw=True, display_id=display_id, update=update)
         end = time.monotonic()
         self._due = end + max(APART, (end - start) / SHARE)
 

@@ -131,15 +131,15 @@ def _figures(diagnosis, recording):
         of, statistic = shown_by(worst.code, measured)
         steps = {recording[0].step, worst.step, recording[-1].step}
         options = {"marked": {"run": worst}, "steps": sorted(steps)}
-    look = {"of": of, "statistic": statistic, **options}
-    yield figures.draw("depth_profile", recording, diagnosis, **look)
+    reading = {"of": of, "statistic": statistic}
+    yield figures.draw("depth_profile", recording, diagnosis, **reading, **options)
     # The size of the signal and of the gradient are one figure.
     if statistic != "rms" or of not in (OUTPUT, OUTPUT_GRADIENT):
         yield figures.draw("depth_profile", recording, diagnosis, **options)
 
 
 def _png(recording):
-    measured = any(snapshot.field("count").any() for snapshot in recording)
+    measured = any(snapshot.has() for snapshot in recording)
     return image.png(image.picture(recording)) if measured else None
 
 

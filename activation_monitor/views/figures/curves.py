@@ -109,7 +109,9 @@ def curves_of(
         recording = runs[run]
         paths.check(recording, where)
         wanted = (recording[0].step, recording[-1].step) if steps is None else steps
-        chosen = paths.at_steps(recording, wanted, where)
+        # Another snapshot has nothing to draw, or no layers along depth.
+        drawn = [one for one in recording if one.has(of) and one.has()]
+        chosen = paths.at_steps(Recording(drawn or recording), wanted, where)
         finding = (marked or {}).get(run)
         for i, snapshot in enumerate(chosen):
             last = i == len(chosen) - 1

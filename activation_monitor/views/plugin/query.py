@@ -61,9 +61,15 @@ def key(of: str, statistic: str) -> str:
     return statistic if of == records.OUTPUT else f"{of}/{statistic}"
 
 
-def reading(request: wrappers.Request, runs: Mapping[str, Run]) -> dict[str, str]:
+def reading(
+    request: wrappers.Request, runs: Mapping[str, Run] | None = None
+) -> dict[str, str]:
     """The requested statistic, by default "rms" of the outputs, as arguments of a figure:
     `statistic` and `of`.
+
+    Args:
+        request: The request.
+        runs: The runs, one of which must have it. Defaults to `None`, any.
 
     Raises:
         tensorboard.errors.InvalidArgumentError: If figures cannot show it.
@@ -78,7 +84,7 @@ def reading(request: wrappers.Request, runs: Mapping[str, Run]) -> dict[str, str
             f"`statistic` must be one of {', '.join(known)}. Received: {found!r}."
         )
     of, statistic = known[found]
-    if not any(of in run.measured for run in runs.values()):
+    if runs is not None and not any(of in run.measured for run in runs.values()):
         raise errors.NotFoundError(f"These runs have no {of!r}: it was not measured.")
     return {"statistic": statistic, "of": of}
 
@@ -92,21 +98,13 @@ def finding(request: wrappers.Request, run: Run) -> Finding | None:
     return next((found for found in run.findings if found.code == code), None)
 
 
-def run(
-    request: wrappers.Request, runs: Mapping[str, Run], name: str, otherwise: str = ""
-) -> str:
-    """The run that a parameter names, one of those requested.
-
-    Args:
-        request: The request.
-        runs: The requested runs by name.
-        name: Name of the parameter.
-        otherwise: The run without the parameter. Defaults to `""`, the first one.
+def run(request: wrappers.Request, runs: Mapping[str, Run], name: str) -> str:
+    """The run that a parameter names, one of those requested; without it the first one.
 
     Raises:
         tensorboard.errors.InvalidArgumentError: If it names another run.
     """
-    found = request.args.get(name) or otherwise or next(iter(runs))
+    found = request.args.get(name) or next(iter(runs))
     if found not in runs:
         raise errors.InvalidArgumentError(
             f"`{name}` must be one of the requested runs: {', '.join(runs)}. Received: "

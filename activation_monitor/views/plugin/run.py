@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from activation_monitor.analysis import records
 from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.findings import Finding
 from activation_monitor.analysis.health import Health
@@ -117,7 +118,16 @@ class Run:
                     found.setdefault(name, max(found.values(), default=0))
         return found
 
-    def at(self, step: int) -> Snapshot:
-        """The last snapshot up to this step; the first one if there is none."""
-        later = np.searchsorted(self.recording.steps, step, side="right")
-        return self.recording[max(int(later) - 1, 0)]
+    def at(self, step: float, of: str = records.OUTPUT) -> Snapshot:
+        """The last snapshot up to this step with a quantity and with outputs, from which the
+        depths are known; the first one if there is none.
+
+        Args:
+            step: The step.
+            of: The quantity, which not all snapshots have. Defaults to `"output"`.
+        """
+        place = int(np.searchsorted(self.recording.steps, step, side="right")) - 1
+        for snapshot in reversed(self.recording.snapshots[: place + 1]):
+            if snapshot.has(of) and snapshot.has():
+                return snapshot
+        return self.recording[0]

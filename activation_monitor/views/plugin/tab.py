@@ -27,7 +27,6 @@ from activation_monitor.storage.plugin_name import PLUGIN
 from activation_monitor.views.in_words import evidence, headline
 from activation_monitor.views.plugin import query
 from activation_monitor.views.plugin.runs import Runs
-from activation_monitor.views.summary import reference_of
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -198,7 +197,10 @@ class Tab(base_plugin.TBPlugin):
         marked = query.finding(request, runs[focus])
         chosen = {
             label(name): _first_and(
-                run, *([marked.step] if marked and name == focus else []), step
+                run,
+                reading["of"],
+                *([marked.step] if marked and name == focus else []),
+                step,
             )
             for name, run in runs.items()
         }
@@ -216,13 +218,13 @@ class Tab(base_plugin.TBPlugin):
 
     def _comparison(self, request, runs, dark):
         step, reading = query.step(request), query.reading(request, runs)
-        chosen = {label(name): _first_and(run, step) for name, run in runs.items()}
-        best = reference_of({name: run.diagnosis for name, run in runs.items()})
+        of = reading["of"]
+        chosen = {label(name): _first_and(run, of, step) for name, run in runs.items()}
         return _figures().comparison(
             chosen,
             dark=dark,
             places=self._places(request),
-            reference=label(query.run(request, runs, "reference", best)),
+            reference=label(query.run(request, runs, "reference")),
             focus=label(query.run(request, runs, "focus")),
             **reading,
         )
@@ -243,13 +245,13 @@ class Tab(base_plugin.TBPlugin):
     def _layer_over_time(self, request, runs, dark):
         layer = query.layer(request, runs)
         having = _having(layer, runs)
-        of = _measured_of(having, layer, query.reading(request, runs)["of"])
+        of = _measured_of(having, layer, query.reading(request)["of"])
         return _figures().layer_over_time(
             having, layer, dark=dark, places=self._places(request), of=of
         )
 
     def _statistic_over_time(self, request, runs, dark):
-        layer, reading = query.layer(request, runs), query.reading(request, runs)
+        layer, reading = query.layer(request, runs), query.reading(request)
         having = _having(layer, runs)
         if _measured_of(having, layer, reading["of"]) != reading["of"]:
             reading = {}
@@ -266,7 +268,7 @@ class Tab(base_plugin.TBPlugin):
     def _histogram_over_time(self, request, runs, dark):
         run = _only(runs)
         (name,) = runs
-        layer, of = query.layer(request, runs), query.reading(request, runs)["of"]
+        layer, of = query.layer(request, runs), query.reading(request)["of"]
         of = _measured_of(_having(layer, runs), layer, of)
         read = functools.partial(
             self._runs.with_histograms, *query.where(request), name, layer
@@ -371,10 +373,11 @@ def _only(runs):
     return run
 
 
-def _first_and(run, *steps):
+def _first_and(run, of, *steps):
     """A recording of the first snapshot, which shows the initialization, and of steps."""
-    chosen = [run.recording[0], *(run.at(step) for step in steps)]
-    return Recording({id(snapshot): snapshot for snapshot in chosen}.values())
+    chosen = [run.recording[0], *(run.at(step, of) for step in steps)]
+    by_step = {snapshot.step: snapshot for snapshot in chosen}
+    return Recording(by_step[step] for step in sorted(by_step))
 
 
 def _thinned(recording, most, keep=()):

@@ -40,7 +40,7 @@ def nonfinite(window: Window, profile: DepthProfile) -> Iterator[Found]:
     newest = window.newest
     if (newest.field("nonfinite") > 0).any():
         return
-    measured = bool((newest.field("count") > 0).any())
+    measured = newest.has()
     value = "NaN" if math.isnan(newest.loss) else "infinite"
     before = _before(window)
     bad = newest.field("nonfinite", of=records.WEIGHT) > 0

@@ -32,7 +32,7 @@ const overDepth = (place, kind, query) =>
   plot(place, kind, query, view.dark, (points, event) => clicked(points, event, false));
 
 const overSteps = (place, kind, query) =>
-  plot(place, kind, query, view.dark, (points, event) => clicked(points, event, true), cursor());
+  plot(place, kind, query, view.dark, (points, event) => clicked(points, event, true), cursor);
 
 function clicked(points, event, isOverSteps) {
   const known = layersDrawn();
@@ -56,28 +56,15 @@ function clicked(points, event, isOverSteps) {
 
 // -- the figures over depth, at the selected step
 
-// While the slider moves, one request is under way and the newest one waits for it.
-let drawing = null;
-let again = false;
-
 /** Draws what depends on the selected step. */
-export async function drawStep() {
+export function drawStep() {
   for (const place of document.querySelectorAll('.over-steps')) moveCursor(place, cursor());
-  if (drawing) {
-    again = true;
-    return;
-  }
-  do {
-    again = false;
-    drawing = Promise.all([drawProfile(), drawComparison(), drawGraph()]);
-    await drawing;
-  } while (again);
-  drawing = null;
+  return Promise.all([drawProfile(), drawComparison(), drawGraph()]);
 }
 
 /** Draws the run in focus and the reference over depth. */
 export function drawProfile() {
-  return overDepth(byId('profile'), 'depth_profile', [
+  return focused() && overDepth(byId('profile'), 'depth_profile', [
     ...runs(pair()), ...focus(), ...marked(), ...statistic(), ...atStep(), ...chosen()]);
 }
 
@@ -101,6 +88,7 @@ export function drawGraph() {
 /** Draws the heat map of the run in focus. */
 export function drawRun() {
   const run = focused();
+  if (!run) return null;
   for (const name of byId('main').querySelectorAll('.focus')) name.textContent = run.label;
   byId('thinned').textContent = run.columns < run.steps.length
     ? `The map shows about ${run.columns} of ${run.steps.length} steps, evenly spaced, and `
@@ -114,8 +102,11 @@ const PARTS = ['over-time', 'histograms fill', 'across'];
 /** Draws the chosen layers over the steps. */
 export function drawLayers() {
   const places = byId('layers-drawn');
-  const layers = chosenLayers();
-  while (places.childElementCount > layers.length) places.lastElementChild.remove();
+  const layers = focused() ? chosenLayers() : [];
+  while (places.childElementCount > layers.length) {
+    for (const part of places.lastElementChild.children) window.Plotly.purge(part);
+    places.lastElementChild.remove();
+  }
   while (places.childElementCount < layers.length) {
     places.append(element('div', {className: 'parts'}, element('p', {className: 'notice'}),
       ...PARTS.map((part) => element('div', {className: `plot over-steps ${part}`}))));

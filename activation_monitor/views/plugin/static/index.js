@@ -11,7 +11,7 @@ import {page} from './page.js';
 import {ask} from './plot.js';
 import {drawRuns, listenToRuns} from './runs.js';
 import {
-  change, chooseLayer, drawn, focused, known, placeOfStep, readView, readable, reference,
+  change, chooseLayer, drawn, focused, forget, known, pin, placeOfStep, readView, readable, reference,
   selectPlace, shownFinding, shownStatistic, steps, view,
 } from './state.js';
 
@@ -34,7 +34,9 @@ async function list() {
 /** Reads new runs and new steps; returns whether there are any. */
 async function read(listed) {
   const names = new Set(listed.runs.map((run) => run.name));
-  let changed = [...known.runs.keys()].some((name) => !names.has(name));
+  const gone = [...known.runs.keys()].filter((name) => !names.has(name));
+  gone.forEach(forget);
+  let changed = gone.length > 0;
   const found = new Map();
   for (const {name, state} of listed.runs) {
     const now = JSON.stringify(state);
@@ -42,17 +44,18 @@ async function read(listed) {
       found.set(name, known.runs.get(name));
       continue;
     }
-    changed = true;
     byId('status').textContent = `Reading ${name} …`;
     try {
       found.set(name, await ask('run', [['run', name]]));
+      states.set(name, now);
+      changed = true;
     } catch (error) { // the run is gone, or the server failed: shown in place of its findings
       found.set(name, {
         name, label: name, problem: error.message, note: '', steps: [], layers: [],
         worst_layer: null, findings: [], worst_finding: null, change: null, statistics: [],
       });
+      changed ||= known.runs.get(name)?.problem !== error.message;
     }
-    states.set(name, now);
   }
   byId('status').textContent = '';
   known.runs = found;
@@ -71,7 +74,6 @@ function drawStatistics() {
 function drawReferences() {
   byId('reference-part').hidden = drawn().length < 2;
   byId('reference').replaceChildren(
-    ...(reference() ? [] : [option('', true, 'none: no run is healthy')]),
     ...drawn().map((run) => option(run.name, run === reference(), run.label)));
 }
 
@@ -192,6 +194,7 @@ function listen() {
     drawLayers();
   };
   byId('step').oninput = ({target}) => {
+    pin();
     selectPlace(Number(target.value));
     drawSlider();
     drawStep();

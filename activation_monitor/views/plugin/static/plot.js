@@ -20,36 +20,53 @@ export async function ask(route, query = []) {
   return answer.json();
 }
 
-const turns = new Map(); // by place, the number of its newest request
+// By place: the newest request while another one is under way, null if there is none.
+const waiting = new WeakMap();
+const underWay = new WeakMap(); // by place, the promise of what is under way
 
 /**
- * Draws a figure in its place. An older request that is answered later is dropped. Calls
- * `clicked(points, event)` for clicks. A figure over the steps has a `cursor` at a step.
+ * Draws a figure in its place. While one request is under way, only the newest of the others
+ * waits for it. Calls `clicked(points, event)` for clicks. A figure over the steps has a line
+ * at the step that `cursor()` returns when it is drawn.
  */
-export async function plot(place, kind, query, dark, clicked, cursor = null) {
-  const turn = (turns.get(place) ?? 0) + 1;
-  turns.set(place, turn);
-  const parameters = [['kind', kind], ['dark', dark ? '1' : '0'], ...query];
+export function plot(place, kind, query, dark, clicked, cursor = () => null) {
+  const request = {kind, query, dark, clicked, cursor};
+  if (waiting.has(place)) {
+    waiting.set(place, request);
+  } else {
+    underWay.set(place, drawInTurn(place, request));
+  }
+  return underWay.get(place);
+}
+
+async function drawInTurn(place, request) {
   place.classList.add('waiting');
+  for (let next = request; next; next = waiting.get(place)) {
+    waiting.set(place, null);
+    await draw(place, next);
+  }
+  waiting.delete(place);
+  place.classList.remove('waiting');
+}
+
+async function draw(place, {kind, query, dark, clicked, cursor}) {
+  const parameters = [['kind', kind], ['dark', dark ? '1' : '0'], ...query];
   try {
     const {data, layout} = await ask('figure', parameters);
-    if (turns.get(place) !== turn) return;
     layout.autosize = true;
     layout.uirevision = 'kept'; // new steps keep the zoom
     delete layout.width;
-    layout.shapes = withCursor(layout, cursor);
+    layout.shapes = withCursor(layout, cursor());
     if (place.classList.contains('fill')) delete layout.height; // the page has its height
     else place.style.height = `${layout.height ?? 460}px`;
+    place.querySelector(':scope > .notice')?.remove();
     await window.Plotly.react(place, data, layout, CONFIG);
     place.removeAllListeners('plotly_click');
     place.on('plotly_click', ({points, event}) => clicked(points, event));
     place.dataset.drawn = parameters.map((pair) => pair.join('=')).join('&');
   } catch (error) {
-    if (turns.get(place) !== turn) return;
     window.Plotly.purge(place);
     place.replaceChildren(element('p', {className: 'notice'}, error.message));
-  } finally {
-    if (turns.get(place) === turn) place.classList.remove('waiting');
   }
 }
 

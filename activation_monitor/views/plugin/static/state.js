@@ -1,7 +1,7 @@
 // `view`, which is also in the address, holds what the user has chosen; `known` holds what the
 // server has sent. Everything on the page is made from these two.
 
-import {bySeverity, verdict} from './findings.js';
+import {bySeverity} from './findings.js';
 import * as host from './host.js';
 
 const SHOWN_LAYERS = 4;
@@ -9,7 +9,7 @@ const SHOWN_LAYERS = 4;
 export const view = {
   hidden: new Set(), // names of runs that are not drawn
   focus: null, // name of the run in the figures of one run; null: the one with the worst findings
-  reference: null, // name of the run that others are compared with; null: the first healthy one
+  reference: null, // name of the run that others are compared with; null: the best one
   finding: null, // code of its finding that is shown; null: the worst one
   statistic: null, // null: the statistic that shows the finding
   step: null, // null: the last step, also after new steps arrive
@@ -56,11 +56,24 @@ function writeView() {
   host.writeAddress(settings);
 }
 
-/** Changes the view as the user asks. The run in focus stays, whatever other runs do. */
-export function change(changes) {
+/** Keeps the run in focus, whatever other runs do. */
+export function pin() {
   view.focus ??= focused()?.name ?? null;
+}
+
+/** Changes the view as the user asks. The run in focus stays. */
+export function change(changes) {
+  pin();
   Object.assign(view, changes);
   writeView();
+}
+
+/** Forgets what was chosen of a run that is gone. */
+export function forget(name) {
+  if (view.reference === name) view.reference = null;
+  if (view.focus === name) {
+    Object.assign(view, {focus: null, finding: null, step: null, layers: []});
+  }
 }
 
 // -- runs
@@ -74,15 +87,22 @@ export function focused() {
   return shown.find((run) => run.name === view.focus) ?? bySeverity(shown)[0] ?? null;
 }
 
-/** The chosen run with which others are compared, else the first healthy one, else none. */
+const VERDICTS = ['healthy', 'not assessed', 'findings'];
+
+/** The run with which others are compared: the chosen one, else the first one with the best
+ * verdict, as in the report. Null if no run of training is drawn. */
 export function reference() {
-  return drawn().find((run) => run.name === view.reference)
-    ?? drawn().find((run) => verdict(run) === 'healthy') ?? null;
+  const runs = drawn().filter((run) => !run.evaluation);
+  const best = VERDICTS.map((one) => runs.find((run) => run.verdict === one)).find(Boolean);
+  return drawn().find((run) => run.name === view.reference) ?? best ?? null;
 }
 
-/** The run in focus, and the reference if it is another one. */
-export const pair = () =>
-  [...new Set([focused(), reference()])].filter((run) => run !== null);
+/** The run in focus, and beside it the chosen reference, or else a healthy one. */
+export function pair() {
+  const other = reference();
+  const shown = other && (other.name === view.reference || other.verdict === 'healthy');
+  return [...new Set([focused(), shown ? other : null])].filter((run) => run !== null);
+}
 
 /** The colour of a run, by its place among all runs of the log: hiding others keeps it. */
 export function colour(run) {
