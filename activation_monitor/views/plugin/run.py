@@ -119,8 +119,8 @@ class Run:
         return found
 
     def at(self, step: float, of: str = records.OUTPUT) -> Snapshot:
-        """The last snapshot up to this step with a quantity and with outputs, from which the
-        depths are known; the first one if there is none.
+        """The last snapshot up to this step with a quantity, and with outputs, which tell
+        the depths; the first one if there is none.
 
         Args:
             step: The step.
