@@ -127,6 +127,15 @@ SLOW = (
     "test_measure.py::test_special_tensors_are_right[a",
     "test_auditing.py::test_every_kind_of_model_can_be_cloned[functional]",
     "test_auditing.py::test_nothing_changes_with_several_seeds[functional]",
+    "test_tab.py::test_the_first_screen_has_every_answer_and_a_figure[size1]",
+    "test_tab.py::test_several_layers_are_drawn_and_put_away_again",
+    "test_tab.py::test_an_error_is_gone_when_the_figure_is_drawn_again",
+    "test_tab.py::test_the_cursor_is_at_the_step_of_the_slider_also_if_a_figure",
+    "test_tab.py::test_a_filter_that_nothing_matches_says_so",
+    "test_report.py::test_the_page_says_which_run_is_the_reference_and_why[ad",
+    "test_report.py::test_the_page_says_which_run_is_the_reference_and_why[ae",
+    "test_live.py::test_a_training_outside_of_a_notebook_needs_none",
+    "test_kernel_histograms.py::test_histograms_of_kernels_and_their_gradients_are_those_of_numpy[options1]",
 )
 """How the names of other slow tests begin. Each took 6 to 100 seconds of a run of 30
 minutes on a busy machine, and something faster tests most of what it tests. `-m slow` runs

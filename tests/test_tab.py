@@ -318,6 +318,27 @@ def test_a_filter_that_nothing_matches_says_so(page):
 
 
 @in_browser
+def test_several_layers_are_drawn_and_put_away_again(page):
+    """Up to four with Shift; a click without it leaves one."""
+    page.execute_script(
+        """const rows = () => document.querySelectorAll('#layers .row');
+           rows()[1].click();
+           for (const place of [2, 3, 4, 5]) {
+             rows()[place].dispatchEvent(new MouseEvent('click', {shiftKey: true}));
+           }"""
+    )
+    still(page)
+    titles = "#layers-drawn .over-time .gtitle"
+    assert texts(page, titles) == [f"net/dense_{i} over the steps" for i in range(1, 5)]
+    page.find_elements("css selector", "#layers .row")[7].click()
+    still(page)
+    board.until(
+        lambda: texts(page, titles), lambda found: found == ["net/dense_6 over the steps"]
+    )
+    assert len(page.find_elements("css selector", "#layers-drawn .parts")) == 1
+
+
+@in_browser
 def test_the_keyboard_goes_through_layers_and_steps(page):
     """Up and down, left and right; not while a text is typed. The keyboard focus goes
     along."""

@@ -104,8 +104,9 @@ export function drawLayers() {
   const places = byId('layers-drawn');
   const layers = focused() ? chosenLayers() : [];
   while (places.childElementCount > layers.length) {
-    for (const part of places.lastElementChild.children) window.Plotly.purge(part);
-    places.lastElementChild.remove();
+    const last = places.lastElementChild;
+    for (const part of last.querySelectorAll('.plot')) window.Plotly.purge(part);
+    last.remove();
   }
   while (places.childElementCount < layers.length) {
     places.append(element('div', {className: 'parts'}, element('p', {className: 'notice'}),

@@ -11,8 +11,8 @@ import {page} from './page.js';
 import {ask} from './plot.js';
 import {drawRuns, listenToRuns} from './runs.js';
 import {
-  change, chooseLayer, drawn, focused, forget, known, pin, placeOfStep, readView, readable, reference,
-  selectPlace, shownFinding, shownStatistic, steps, view,
+  change, chooseLayer, drawn, focused, forget, known, pin, placeOfStep, readView, readable,
+  reference, selectPlace, shownFinding, shownStatistic, steps, view,
 } from './state.js';
 
 const POLL_MS = 10_000;
