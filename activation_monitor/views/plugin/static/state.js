@@ -97,10 +97,10 @@ export function reference() {
   return drawn().find((run) => run.name === view.reference) ?? best ?? null;
 }
 
-/** The run in focus, and beside it the chosen reference, or else a healthy one. */
+/** The run in focus, and beside it the chosen reference, or else one without findings. */
 export function pair() {
   const other = reference();
-  const shown = other && (other.name === view.reference || other.verdict === 'healthy');
+  const shown = other && (other.name === view.reference || other.verdict !== 'findings');
   return [...new Set([focused(), shown ? other : null])].filter((run) => run !== null);
 }
 
