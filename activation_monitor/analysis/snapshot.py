@@ -399,6 +399,11 @@ class Recording:
         return self.snapshots[index]
 
     @property
+    def quantities(self) -> set[str]:
+        """The quantities that any snapshot has."""
+        return {name for snapshot in self.snapshots for name in snapshot.quantities}
+
+    @property
     def steps(self) -> list[int]:
         """The step of each snapshot."""
         return [snapshot.step for snapshot in self.snapshots]

@@ -127,8 +127,7 @@ def _figures(diagnosis, recording):
     worst, options = diagnosis.worst_finding, {}
     of, statistic = OUTPUT, "rms"
     if worst is not None:
-        measured = {name for one in recording for name in one.quantities}
-        of, statistic = shown_by(worst.code, measured)
+        of, statistic = shown_by(worst.code, recording.quantities)
         steps = {recording[0].step, worst.step, recording[-1].step}
         options = {"marked": {"run": worst}, "steps": sorted(steps)}
     reading = {"of": of, "statistic": statistic}

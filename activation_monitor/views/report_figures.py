@@ -111,7 +111,7 @@ def _of_one(run, runs, diagnosis, reference):
     if counted:
         options = {"of": of if of in counted else OUTPUT, "place": places[run]}
         yield "histograms", _both(figures.histogram_over_time, recording, layer, **options)
-    if any(WEIGHT_UPDATE in snapshot.quantities for snapshot in recording):
+    if WEIGHT_UPDATE in recording.quantities:
         yield "updates", _both(figures.update_ratio, recording)
 
 
@@ -120,7 +120,7 @@ def _profile(run, recording, diagnosis, places, **look):
     worst = diagnosis.worst_finding
     steps = {recording[0].step, recording[-1].step} | ({worst.step} if worst else set())
     options = {"steps": sorted(steps), "marked": {run: worst} if worst else None, **look}
-    # A single run has the colours of its steps.
+    # Tooltips of a single run do not name it.
     options |= {"places": places} if len(places) > 1 else {}
     return _both(figures.depth_profile, {run: recording}, **options)
 
@@ -132,13 +132,13 @@ def _places(runs):
 def _shown(recording, diagnosis):
     """The quantity and the statistic that show the worst finding."""
     worst = diagnosis.worst_finding
-    measured = {name for snapshot in recording for name in snapshot.quantities}
-    return (OUTPUT, "rms") if worst is None else shown_by(worst.code, measured)
+    quantities = recording.quantities
+    return (OUTPUT, "rms") if worst is None else shown_by(worst.code, quantities)
 
 
 def _measured(recording, of):
     """The layers of which a quantity was measured; none if it was not."""
-    there = any(of in snapshot.quantities for snapshot in recording)
+    there = of in recording.quantities
     return layers_with(recording, of) if there or of == OUTPUT else []
 
 

@@ -17,7 +17,7 @@ from activation_monitor.analysis.diagnosis import Diagnosis
 from activation_monitor.analysis.snapshot import Recording
 from activation_monitor.views.figures.depth import comparison, depth_profile
 from activation_monitor.views.figures.graph import layer_graph
-from activation_monitor.views.figures.heat import heat_map
+from activation_monitor.views.figures.heat import COLUMNS, heat_map
 from activation_monitor.views.figures.histograms import histogram_over_time
 from activation_monitor.views.figures.one_statistic import statistic_over_time
 from activation_monitor.views.figures.over_time import layer_over_time
@@ -26,6 +26,7 @@ from activation_monitor.views.figures.statistic import STATISTICS_SHOWN, reading
 from activation_monitor.views.figures.updates import update_ratio
 
 __all__ = [
+    "COLUMNS",
     "STATISTICS_SHOWN",
     "comparison",
     "draw",

@@ -17,8 +17,9 @@ from activation_monitor.views.figures.colours import theme
 from activation_monitor.views.figures.scale import scale
 from activation_monitor.views.figures.style import common, dress, escape, short
 
-_COLUMNS = 500
-"""Maximum number of steps. More are thinned evenly; the first and the last are kept."""
+COLUMNS = 500
+"""Maximum number of steps. More are thinned evenly; the first and the last are kept. A
+screen does not resolve more, and the browser draws this many in a fraction of a second."""
 
 _TICKS = 30
 """Maximum number of labels on an axis."""
@@ -169,7 +170,7 @@ def _texts(recording, names, statistic, of):
 
 
 def _drawn(recording):
-    return [recording[i] for i in statistics.evenly(len(recording), _COLUMNS)]
+    return [recording[i] for i in statistics.evenly(len(recording), COLUMNS)]
 
 
 def _columns(snapshots, names):

@@ -18,9 +18,9 @@ from activation_monitor.views.figures.style import (
     DECADES,
     dress,
     escape,
-    log_axis,
     short,
     short_run,
+    with_edges,
 )
 
 _POINTS = 1000
@@ -75,8 +75,8 @@ def statistic_over_time(
     if log:
         seen = np.concatenate([y for _, y, *_ in drawn.values()])
         low, high = statistics.window(seen, DECADES)
-    spare, ends = 0.08 * (high - low), []
-    edges, kinds = (low - spare, high + spare), edge_marks.kinds(colours)
+    ends, kinds = [], edge_marks.kinds(colours)
+    edges, axis = with_edges(low, high, log)
     front_has = {
         kind for kind, there in zip(kinds, drawn[front][2:4], strict=True) if there.any()
     }
@@ -114,8 +114,6 @@ def statistic_over_time(
             at = edges[0] if zero[last] else float(y[last])
             at = at if math.isfinite(at) else edges[1]
             ends.append(Label(labels.cut(run), colour, steps[last], at))
-    limits = low - 1.6 * spare, high + 1.6 * spare
-    axis = log_axis(*limits) if log else {"range": [*limits], "tickformat": ".0%"}
     figure.update_yaxes(title=statistics.label(statistic, of), **axis)
     steps = [step for recording in known.values() for step in recording.steps]
     figure.update_xaxes(title="step", **step_axis.axis(steps))

@@ -14,7 +14,7 @@ from activation_monitor.views.figures.colours import Theme, translucent
 from activation_monitor.views.figures.curves import Curve
 from activation_monitor.views.figures.edge_marks import add_marks
 from activation_monitor.views.figures.labels import Label
-from activation_monitor.views.figures.style import DECADES, escape, log_axis
+from activation_monitor.views.figures.style import DECADES, escape, with_edges
 
 _NEAR = 4.0
 """Maximum distance in decades between the data and a limit of a dtype that is drawn. A
@@ -212,10 +212,7 @@ def _finish_axis(figure, statistic, seen, curves, colours, of, row):
         for y, dtype in limits:
             _add_limit(figure, y, dtype, colours, row)
             low, high = min(low, y), max(high, y)
-    spare = 0.08 * (high - low)
-    edges = low - spare, high + spare
-    ends = low - 1.6 * spare, high + 1.6 * spare
-    axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
+    edges, axis = with_edges(low, high, log)
     figure.update_yaxes(title=statistics.label(statistic, of), **axis, row=row, col=1)
     return edges
 

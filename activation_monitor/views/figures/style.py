@@ -43,6 +43,10 @@ _SLANTED = 17
 _ROW = 14
 """Height in pixels of a row of texts above the panels."""
 
+_SPARE, _BEYOND = 0.08, 1.6
+"""The distance of marks at the edges of an axis from the values, as a part of their range,
+and that of the ends of the axis in such distances."""
+
 _ENTRIES = 4
 """Maximum number of entries in a legend."""
 
@@ -155,6 +159,19 @@ def size_text(digit: int, exponent: int, plain: bool) -> str:
     if plain:
         return f"{digit * 10.0**exponent:.15g}"
     return power(exponent) if digit == 1 else f"{digit}·{power(exponent)}"
+
+
+def with_edges(low: float, high: float, log: bool) -> tuple[tuple[float, float], dict]:
+    """The places of marks at the edges of an axis around values, and the axis.
+
+    Args:
+        low, high: The ends of the values, as logarithms on a logarithmic axis.
+        log: Whether the axis is one of sizes, else of shares.
+    """
+    spare = _SPARE * (high - low)
+    ends = low - _BEYOND * spare, high + _BEYOND * spare
+    axis = log_axis(*ends) if log else {"range": [*ends], "tickformat": ".0%"}
+    return (low - spare, high + spare), axis
 
 
 def dress(

@@ -21,10 +21,10 @@ from activation_monitor.views.figures.style import (
     common,
     dress,
     escape,
-    log_axis,
     note,
     power,
     short,
+    with_edges,
 )
 
 _LAYERS = 12
@@ -90,10 +90,9 @@ def update_ratio(recording: Recording, dark: bool = False) -> graph_objects.Figu
             step for step, r in zip(recording.steps, ratio, strict=True) if r == 0
         ]
     low, high = statistics.window(seen, 0.0)
-    spare = 0.08 * (high - low)
-    _add_zeros(figure, zeros, 10.0 ** (low - spare), colours)
+    (lower, _), axis = with_edges(low, high, log=True)
+    _add_zeros(figure, zeros, 10.0**lower, colours)
     _add_guide(figure, colours)
-    axis = log_axis(low - 1.6 * spare, high + 1.6 * spare)
     figure.update_yaxes(title="rms of update / rms of weight", **axis)
     figure.update_xaxes(title="step", **step_axis.axis(recording.steps))
     title = _TITLE

@@ -78,7 +78,7 @@ class Run:
     @property
     def measured(self) -> set[str]:
         """The quantities that were measured."""
-        return {name for snapshot in self.recording for name in snapshot.quantities}
+        return self.recording.quantities
 
     @property
     def layers(self) -> list[dict[str, Any]]:

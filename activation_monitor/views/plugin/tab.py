@@ -32,10 +32,6 @@ _STATIC = Path(__file__).parent / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _DAY = 86400
 
-_DRAWN_STEPS = 500
-"""Maximum number of columns of a heat map. A screen does not resolve more, and the browser
-draws this many in a fraction of a second."""
-
 _COUNTED = {records.WEIGHT_UPDATE: records.WEIGHT}
 """Quantity without histograms to the one whose histograms show most of it."""
 
@@ -145,7 +141,7 @@ class Tab(base_plugin.TBPlugin):
                 "problem": run.problem,
                 "note": run.note,
                 "steps": run.recording.steps,
-                "columns": min(len(run.recording), _DRAWN_STEPS),
+                "columns": min(len(run.recording), _figures().COLUMNS),
                 "layers": run.layers,
                 "worst_layer": run.worst_layer,
                 "findings": [
@@ -233,7 +229,7 @@ class Tab(base_plugin.TBPlugin):
         run = _only(runs)
         found = {finding.step for finding in run.diagnosis.findings}
         # The figure would thin a longer recording again and could drop these steps.
-        recording = _thinned(run.recording, _DRAWN_STEPS - len(found), found)
+        recording = _thinned(run.recording, _figures().COLUMNS - len(found), found)
         return _figures().heat_map(
             recording,
             dark=dark,
